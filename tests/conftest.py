@@ -1,5 +1,6 @@
 """Where the goldens are, and how a test asks for them: `@pytest.mark.golden("tgfr_words_loss_*")` and an argument `golden`."""
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,25 @@ class Golden:
         expected = self.o[name].double().numpy()
         if "g_" in name or ".grad" in name: atol = max(1e-5 * np.abs(expected).max(), 1e-12)
         np.testing.assert_allclose(torch.as_tensor(value).detach().double().numpy().reshape(expected.shape), expected, rtol=rtol, atol=atol, err_msg=f"{self.path.name}: {name}")
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        "The weights of a network too large to store: each drawn from its key's name by the rule the .json tells; checksums are compared."
+        shapes, weights = dict(self.meta["state_dict"]), {}
+        for key, shape in shapes.items():
+            draw, (parent, _, last) = np.random.default_rng([zlib.crc32(key.encode()), self.meta["weight_seed"]]), key.rpartition(".")
+            layer_norm = any(part in parent.split(".")[-1] for part in ("ln", "norm"))
+            if last == "num_batches_tracked": value = np.zeros(shape)
+            elif last == "running_mean": value = 0.1 * draw.standard_normal(shape)
+            elif last == "running_var": value = draw.uniform(0.5, 1.5, shape)
+            elif len(shape) > 1: value = draw.standard_normal(shape) * (self.meta["gain"] / np.sqrt(np.prod(shape[1:])))
+            elif last == "weight" and (f"{parent}.running_mean" in shapes or layer_norm): value = draw.uniform(0.8, 1.2, shape)
+            elif last == "weight": value = draw.uniform(0.1, 0.4, shape)
+            else: value = 0.1 * draw.standard_normal(shape)
+            weights[key] = torch.from_numpy(np.asarray(value, np.int64 if last == "num_batches_tracked" else np.float32))
+        for key, sums in self.meta.get("weight_checksums_sum_abssum", {}).items():
+            value = weights[key].double()
+            np.testing.assert_allclose([value.sum(), value.abs().sum()], sums, rtol=1e-6, err_msg=key)
+        return weights
 
 
 def pytest_generate_tests(metafunc):
