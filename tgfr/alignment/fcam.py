@@ -77,21 +77,22 @@ class ResidualProjection(nn.Module):
         evidence = torch.cat([direction * embedding.shape[1] ** 0.5, norm.clamp_min(1e-3).log()], -1)
         return self.carry(embedding) + self.correction(evidence)
 
-# %% ../../nbs/3_alignment/03_fcam.ipynb #f5cc310b
+# %% ../../nbs/3_alignment/03_fcam.ipynb #f929e87d
 class ImageHead(nn.Module):
     "FCAM's image side: frozen features into the shared space (TGFR, section 3.1, IMIM)."
 
     def __init__(
         self,
         embedding: int,  # E of the face encoder
-        regions: tuple[int, int, int],  # (C, H, W) of its local map
+        regions: tuple[int, int, int] | None,  # (C, H, W) of its local map; None: the global branch alone
         dim: int = 256,  # D, the paper's shared width
         residual: bool = True,  # False: the paper's single linear layer for the global branch
     ):
         super().__init__()
-        channels = regions[0]
-        if channels < 2: raise TgfrError(f"regions={regions}: the image head needs a map of at least 2 channels")
         self.face = ResidualProjection(embedding, dim) if residual else nn.Linear(embedding, dim)
+        self.regions = regions
+        if regions is None: return
+        if (channels := regions[0]) < 2: raise TgfrError(f"regions={regions}: the image head needs a map of at least 2 channels")
         self.norm_in, self.attention, self.norm_out = nn.BatchNorm2d(channels), SpatialAttention(channels), nn.LayerNorm(regions)
         self.mix = nn.Sequential(nn.Conv2d(channels, channels // 2, 1), nn.ReLU(), nn.Conv2d(channels // 2, channels, 1), nn.ReLU())
         self.project = nn.Conv2d(channels, dim, 1)  # the paper's Linear at each region
@@ -101,6 +102,7 @@ class ImageHead(nn.Module):
         photos: ImageFeatures,  # embedding (B, E), regions (B, C, H, W)
     ) -> ImageFeatures:  # embedding (B, D) and regions (B, D, H, W), unit length over D
         "Faces and regions in the shared space."
+        if self.regions is None: return ImageFeatures(unit(self.face(photos.embedding)))
         x = self.norm_in(photos.regions)
         x = self.mix(self.norm_out(self.attention(x, x)))
         return ImageFeatures(unit(self.face(photos.embedding)), unit(self.project(x), dim=1))

