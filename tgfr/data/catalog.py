@@ -116,7 +116,7 @@ def _quiet() -> Iterator[None]:
     finally:
         if shown: datasets.enable_progress_bars()
 
-# %% ../../nbs/1_data/04_catalog.ipynb #be4705de
+# %% ../../nbs/1_data/04_catalog.ipynb #b2486fb0
 def _from_disk(
     path: Path,  # a Parquet file, a folder of them, or a `save_to_disk` folder
     split: str | None,
@@ -134,7 +134,9 @@ def _from_disk(
     if not splits: raise TgfrError(f"{path}: a folder without SPLIT-*.parquet files or a saved dataset")
     files = _choose(splits, split, path)
     for file in files: _check_columns(pq.read_schema(file), file)
-    return Dataset.from_parquet([str(file) for file in files])
+    filled = [str(file) for file in files if pq.read_metadata(file).num_rows]
+    if not filled: raise TgfrError(f"{', '.join(map(str, files))}: no rows")
+    return Dataset.from_parquet(filled)
 
 # %% ../../nbs/1_data/04_catalog.ipynb #d7dd105e
 def load_faces(

@@ -76,7 +76,7 @@ def _check_array(
     if found != expected: raise TgfrError(f"{path}: its header says {found}; meta.json says {expected} (shape, Fortran order, dtype)")
     if (size := path.stat().st_size) != length: raise TgfrError(f"{path}: {size:,} bytes; {length:,} expected of {tuple(shape)} {dtype}")
 
-# %% ../../nbs/1_data/05_features.ipynb #2498bd58
+# %% ../../nbs/1_data/05_features.ipynb #0ef70ae6
 @dataclass(frozen=True)
 class FeatureStore:
     "Features of N photos in V variants, read from disk as they are asked for."
@@ -105,7 +105,7 @@ class FeatureStore:
 
     def batch(self, variant_indices, row_indices) -> ImageFeatures:
         "Features of photo `row_indices[i]` in variant `variant_indices[i]`, float32, for all B of them; a single number stands for all."
-        variants, rows = np.broadcast_arrays(np.atleast_1d(np.asarray(variant_indices)), np.asarray(row_indices))
+        variants, rows = np.broadcast_arrays(np.atleast_1d(np.asarray(variant_indices, np.int64)), np.asarray(row_indices, np.int64))
         for what, index, size in (("variant", variants, len(self.variants)), ("row", rows, len(self))):
             if len(index) and not 0 <= index.min() <= index.max() < size: raise IndexError(f"{what} {index.min()}..{index.max()} of {size}")
         places, back = np.unique(variants * len(self) + rows, return_inverse=True)  # sorted, each once

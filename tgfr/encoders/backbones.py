@@ -41,7 +41,7 @@ class EncoderConfig:
             object.__setattr__(self, name, tuple(float(v) for v in values))
         if self.regions is not None: object.__setattr__(self, "regions", tuple(self.regions))
 
-# %% ../../nbs/2_encoders/01_backbones.ipynb #a0835ac6
+# %% ../../nbs/2_encoders/01_backbones.ipynb #95907567
 def preprocess(
     images: torch.Tensor | np.ndarray,  # (B, H, W, 3) uint8 RGB
     config: EncoderConfig,  # of the encoder they are for
@@ -53,7 +53,8 @@ def preprocess(
         raise TgfrError(f"images: uint8 of shape (B, {', '.join(map(str, expected))}) is expected by {config.name}, found {images.dtype} {tuple(images.shape)}")
     if config.channels == "BGR": images = images.flip(-1)
     mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (config.mean, config.std))
-    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    pixels = images.permute(0, 3, 1, 2).contiguous().float()  # channels-last strides crash the backward of narrow networks (torch 2.13, CPU)
+    return (pixels / 255 - mean) / std
 
 # %% ../../nbs/2_encoders/01_backbones.ipynb #14cf4bdf
 class IBlock(nn.Module):

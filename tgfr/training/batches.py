@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Batch', 'CaptionTable', 'FaceBatches']
 
-# %% ../../nbs/6_training/02_batches.ipynb #dfadcb91
+# %% ../../nbs/6_training/02_batches.ipynb #09431c07
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 
-from ..core import ImageFeatures, TgfrError, rng
+from ..core import ImageFeatures, TgfrError, fingerprint, rng
 from ..data.features import FeatureStore
 from ..encoders.text import TextEncoder
 
@@ -62,7 +62,7 @@ class CaptionTable:
         chosen = (self.start[rows][:, None] + order)[np.arange(order.shape[1]) < take[:, None]]
         return self.flat[chosen].tolist(), torch.from_numpy(take)
 
-# %% ../../nbs/6_training/02_batches.ipynb #dd000dad
+# %% ../../nbs/6_training/02_batches.ipynb #ca4f1e71
 class FaceBatches:
     "Training batches of captioned faces, a function of (stage, epoch, step)."
 
@@ -82,6 +82,11 @@ class FaceBatches:
         people, label = np.unique(identity[rows], return_inverse=True)
         self.label, self.classes = np.full(len(identity), -1), len(people)
         self.label[rows] = label
+
+    @property
+    def fingerprint(self) -> str:
+        "What the batches depend on."
+        return fingerprint(self.store.meta["fingerprint"], self.rows, self.captions.flat.tolist(), self.most_captions, self.regions, self.seed)
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch with `batch` photos each; the rest of the epoch's order is left out."
@@ -106,7 +111,7 @@ class FaceBatches:
             rows = order[step * batch:(step + 1) * batch]
             sentences, counts = self.captions.pick(rows, self.most_captions, draw) if self.text else ([], None)
             share = slice(rank * batch // world, (rank + 1) * batch // world)
-            yield self._make(variant[share], rows[share], *self._share(sentences, counts, share))
+            yield self._make(variant[share], rows[share], *self._share(sentences, counts, share), draw)
 
     def _share(self, sentences, counts, share):
         "The captions of one process's photos."
@@ -114,8 +119,8 @@ class FaceBatches:
         ends = counts.cumsum(0)
         return sentences[int(ends[share.start] - counts[share.start]):int(ends[share.stop - 1])], counts[share]
 
-    def _make(self, variant, rows, sentences, counts):
+    def _make(self, variant, rows, sentences, counts, draw):
         "Read features and tokenize."
         photos = self.store.batch(variant, rows) if self.regions else ImageFeatures(torch.from_numpy(self.store.embedding[variant, rows]))
         clean = torch.from_numpy(self.store.embedding[0, rows])
-        return Batch(photos, clean, torch.from_numpy(self.label[rows]), self.text.tokenize(sentences) if counts is not None else None, counts)
+        return Batch(photos, clean, torch.from_numpy(self.label[rows]), self.text.tokenize(sentences, draw) if counts is not None else None, counts)

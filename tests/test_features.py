@@ -1,0 +1,326 @@
+"The feature store: computed once, resumable after a kill, never mixed, read in bounded memory."
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+
+from tgfr.core import ImageFeatures, TgfrError, rng
+from tgfr.data import features
+from tgfr.data.faces import Degradation, encode_jpeg, read_image
+from tgfr.data.features import FeatureStore, encode_faces
+
+DEGRADATIONS = [Degradation(), Degradation(32), Degradation(16, noise=8)]
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "tiny"
+    embedding: int = 12
+    regions: tuple | None = (3, 2, 2)
+    size: int = 112
+
+
+class Tiny:
+    "Means of the four quarters; `seen` counts photos, `nap` makes a batch last, `after` ends it."
+
+    def __init__(self, nap=0., after=None, **config): self.config, self.seen, self.nap, self.after = Config(**config), 0, nap, after
+
+    def encode(self, images: np.ndarray) -> ImageFeatures:
+        assert images.dtype == np.uint8 and images.shape[1:] == (self.config.size, self.config.size, 3)
+        if self.after is not None and self.seen >= self.after: raise KeyboardInterrupt
+        time.sleep(self.nap)
+        self.seen += len(images)
+        half = self.config.size // 2
+        regions = torch.from_numpy(images).permute(0, 3, 1, 2).float().unflatten(3, (2, half)).unflatten(2, (2, half)).mean((3, 5)) / 255
+        return ImageFeatures(regions.flatten(1), regions)
+
+
+def photos(n: int = 21) -> Dataset:
+    rows = [{"image": {"bytes": encode_jpeg(rng("photo", i).integers(0, 256, (112, 112, 3), np.uint8)), "path": None}, "photo_id": f"{i // 4}/{i % 4}"} for i in range(n)]
+    return Dataset.from_list(rows, features=Features({"image": Image(decode=False), "photo_id": Value("string")}))
+
+
+def files(folder: Path) -> dict: return {p.name: p.read_bytes() for p in sorted(folder.glob("*.*")) if p.name != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset: return photos()
+
+
+@pytest.fixture
+def store(dataset, tmp_path) -> FeatureStore: return encode_faces(dataset, Tiny(), DEGRADATIONS, tmp_path / "store", batch=8)
+
+
+def test_what_is_stored(store, dataset):
+    assert store.variants == ["112px", "32px", "16px noise8"] and len(store) == 21
+    assert isinstance(store.embedding, np.memmap) and isinstance(store.regions, np.memmap)
+    assert (store.embedding.dtype, store.regions.dtype) == (np.float32, np.float16)
+    assert store.meta["photo_id"] == dataset["photo_id"][:]
+    for v, degradation in enumerate(DEGRADATIONS):
+        for row in (0, 9, 20):
+            image = degradation(read_image(dataset[row]["image"]), dataset[row]["photo_id"])
+            alone = Tiny().encode(image[None])
+            np.testing.assert_array_equal(store.embedding[v, row], alone.embedding[0])
+            np.testing.assert_array_equal(store.regions[v, row], alone.regions[0].half())
+    assert sorted(p.name for p in store.folder.iterdir()) == [".lock", "embedding.npy", "meta.json", "regions.npy"]
+
+
+def test_a_finished_store_is_not_computed_again(store, dataset):
+    before, again = files(store.folder), Tiny()
+    encode_faces(dataset, again, DEGRADATIONS, store.folder, batch=5)
+    assert again.seen == 0 and files(store.folder) == before
+
+
+def test_order_of_photos_does_not_change_a_photo(store, dataset, tmp_path):
+    order = rng("order").permutation(len(dataset))
+    other = encode_faces(dataset.select(order), Tiny(), DEGRADATIONS, tmp_path / "other", batch=4)
+    np.testing.assert_array_equal(other.embedding, store.embedding[:, order])
+
+
+def test_batch_gathers_what_was_asked_for(store):
+    generator = rng("gather")
+    variants, rows = generator.integers(3, size=200), generator.integers(21, size=200)
+    for v, r in ((variants, rows), (torch.from_numpy(variants), torch.from_numpy(rows)), (variants.tolist(), rows.tolist())):
+        batch = store.batch(v, r)
+        assert batch.embedding.dtype == batch.regions.dtype == torch.float32
+        np.testing.assert_array_equal(batch.embedding, store.embedding[variants, rows])
+        np.testing.assert_array_equal(batch.regions, store.regions[variants, rows].astype(np.float32))
+    np.testing.assert_array_equal(store.batch(1, [5, 3]).embedding, store.embedding[1, [5, 3]])
+    np.testing.assert_array_equal(store.batch([0, 1, 2], 7).embedding, store.embedding[:, 7])
+    assert store.batch([], []).regions.shape == (0, 3, 2, 2)
+    for v, r in (([0], [21]), ([3], [0]), ([0], [-1]), ([-1], [0])):
+        with pytest.raises(IndexError): store.batch(v, r)
+
+
+def test_batch_is_writable_and_does_not_reach_the_disk(store):
+    before = files(store.folder)
+    store.batch(0, [1, 2]).embedding.zero_()
+    assert files(store.folder) == before
+
+
+def test_store_travels_to_workers_as_its_folder(store):
+    packed = pickle.dumps(store)
+    assert len(packed) < 1000
+    np.testing.assert_array_equal(pickle.loads(packed).regions, store.regions)
+
+
+def test_embeddings_only(dataset, tmp_path):
+    store = encode_faces(dataset, Tiny(regions=None), DEGRADATIONS[:1], tmp_path, regions=False)
+    assert store.regions is None and store.batch(0, [1, 2]).regions is None and not (tmp_path / "regions.npy").exists()
+    with pytest.raises(TgfrError, match="no region map"): encode_faces(dataset, Tiny(regions=None), DEGRADATIONS[:1], tmp_path)
+
+
+Weighted = namedtuple("Weighted", "config fingerprint encode")
+
+
+def weighted(fingerprint: str) -> Weighted: return Weighted(Config(), fingerprint, Tiny().encode)
+
+
+def test_anything_that_changes_the_features_changes_the_fingerprint(dataset, tmp_path):
+    row = dataset[0]
+    louder = Dataset.from_list([{**row, "image": {"bytes": row["image"]["bytes"] + b"\0", "path": None}}, *dataset.select(range(1, 21))], features=dataset.features)
+    renamed = Dataset.from_list([{**row, "photo_id": "new"}, *dataset.select(range(1, 21))], features=dataset.features)
+    runs = [(dataset, Tiny(), DEGRADATIONS, True), (louder, Tiny(), DEGRADATIONS, True), (renamed, Tiny(), DEGRADATIONS, True),
+            (dataset.select(range(20)), Tiny(), DEGRADATIONS, True), (dataset.select([1, 0, *range(2, 21)]), Tiny(), DEGRADATIONS, True),
+            (dataset, Tiny(name="other"), DEGRADATIONS, True), (dataset, Tiny(size=64), DEGRADATIONS, True), (dataset, weighted("a"), DEGRADATIONS, True),
+            (dataset, weighted("b"), DEGRADATIONS, True), (dataset, Tiny(), DEGRADATIONS[:2], True), (dataset, Tiny(), DEGRADATIONS[::-1], True),
+            (dataset, Tiny(), [*DEGRADATIONS[:2], replace(DEGRADATIONS[2], noise=9)], True), (dataset, Tiny(), DEGRADATIONS, False)]
+    prints = [encode_faces(d, e, g, tmp_path, regions=r).meta["fingerprint"] for d, e, g, r in runs]
+    assert len(set(prints)) == len(runs)
+    assert encode_faces(*runs[0][:3], tmp_path / "elsewhere").meta["fingerprint"] == prints[0]
+
+
+def test_another_run_replaces_the_old_features(store, dataset, tmp_path):
+    other = encode_faces(photos(30), Tiny(), DEGRADATIONS[1:], store.folder)
+    fresh = encode_faces(photos(30), Tiny(), DEGRADATIONS[1:], tmp_path / "fresh")
+    assert files(other.folder) == files(fresh.folder)
+
+
+def test_an_unfinished_run_of_another_kind_is_not_continued(store, dataset, tmp_path):
+    with pytest.raises(KeyboardInterrupt): encode_faces(dataset, Tiny(after=24, name="other"), DEGRADATIONS, tmp_path / "half", batch=8)
+    assert json.loads((tmp_path / "half" / "progress.json").read_text())["rows"] == 8
+    again = Tiny()
+    assert files(encode_faces(dataset, again, DEGRADATIONS, tmp_path / "half", batch=8).folder) == files(store.folder)
+    assert again.seen == 63
+
+
+@pytest.mark.parametrize("after", [0, 8, 24, 40, 56])  # before anything, within a batch's variants, between batches
+def test_an_interrupted_run_is_continued_to_the_bit(after, store, dataset, tmp_path):
+    with pytest.raises(KeyboardInterrupt): encode_faces(dataset, Tiny(after=after), DEGRADATIONS, tmp_path / "half", batch=8)
+    with pytest.raises(TgfrError, match="unfinished"): FeatureStore.open(tmp_path / "half")
+    again = Tiny()
+    encode_faces(dataset, again, DEGRADATIONS, tmp_path / "half", batch=8)
+    assert again.seen == 63 - after // 24 * 24 and files(tmp_path / "half") == files(store.folder)
+
+
+def python(code: str, *args) -> subprocess.Popen:
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    code = f"import sys; from pathlib import Path; from test_features import *\n{code}"
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def progress(folder: Path) -> int:
+    try: return json.loads((folder / "progress.json").read_text())["rows"]
+    except FileNotFoundError: return -1
+
+
+def wait_for(condition, seconds: float = 60, process: subprocess.Popen | None = None) -> None:
+    end = time.time() + seconds
+    while not condition():
+        if process is not None and process.poll() is not None: pytest.fail(process.communicate()[1])
+        assert time.time() < end, "waited in vain"
+        time.sleep(.01)
+
+
+ENCODE = "encoder = Tiny(nap=float(sys.argv[2])); encode_faces(photos(), encoder, DEGRADATIONS, Path(sys.argv[1]), batch=4); print(encoder.seen)"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL") or features.fcntl is None, reason="needs POSIX signals and file locks")
+def test_killed_and_continued_by_the_process_that_waited(store, dataset, tmp_path):
+    folder = tmp_path / "killed"
+    reference = encode_faces(dataset, Tiny(), DEGRADATIONS, tmp_path / "reference", batch=4)
+    first = python(ENCODE, folder, .3)
+    second = None
+    try:
+        wait_for(lambda: progress(folder) >= 4, process=first)
+        second = python(ENCODE, folder, 0)
+        wait_for(lambda: progress(folder) >= 8, process=first)
+        first.send_signal(signal.SIGKILL)
+        assert first.wait(10) == -signal.SIGKILL
+        out, err = second.communicate(timeout=60)
+    finally:
+        for process in filter(None, (first, second)): process.kill()
+    assert second.returncode == 0, err
+    assert 0 < int(out) < 63  # continued, not begun anew
+    assert files(folder) == files(reference.folder)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_killed_and_resumed_to_the_bit(dataset, tmp_path):
+    folder = tmp_path / "killed"
+    process = python(ENCODE, folder, .1)
+    try:
+        wait_for(lambda: progress(folder) >= 8, process=process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(10) == -signal.SIGKILL
+    finally: process.kill()
+    with pytest.raises(TgfrError, match="unfinished"): FeatureStore.open(folder)
+    done, again = progress(folder), Tiny()
+    encode_faces(dataset, again, DEGRADATIONS, folder, batch=4)
+    assert done >= 8 and again.seen == 3 * (21 - done)
+    assert files(folder) == files(encode_faces(dataset, Tiny(), DEGRADATIONS, tmp_path / "reference", batch=4).folder)
+
+
+@pytest.mark.skipif(features.fcntl is None, reason="needs file locks")
+def test_two_processes_share_one_run(tmp_path):
+    runs = [python(ENCODE, tmp_path / "shared", .05) for _ in range(2)]
+    try: results = [run.communicate(timeout=60) for run in runs]
+    finally:
+        for run in runs: run.kill()
+    assert sorted(int(out) for out, _ in results) == [0, 63], results
+
+
+@pytest.mark.parametrize("what, value", [("embedding", float("nan")), ("embedding", float("inf")), ("regions", float("nan")), ("regions", 1e6)])
+def test_features_that_are_not_finite_name_the_photo(what, value, dataset, tmp_path):
+    class Broken(Tiny):
+        def encode(self, images):
+            out = super().encode(images)
+            out = ImageFeatures(out.embedding.clone(), out.regions)
+            if self.seen == 32: getattr(out, what)[3] = value  # fourth call: second batch, first variant
+            return out
+
+    with pytest.raises(TgfrError, match=rf"photo 2/3 \(112px\): its {what} is not finite"): encode_faces(dataset, Broken(), DEGRADATIONS, tmp_path, batch=8)
+    with pytest.raises(TgfrError, match="unfinished, 8 photos"): FeatureStore.open(tmp_path)
+
+
+def test_shapes_that_differ_from_the_config(dataset, tmp_path):
+    for config, message in (({"embedding": 13}, r"embedding: the encoder's config promises \(8, 13\), it gave \(8, 12\)"), ({"regions": (3, 4, 1)}, "regions: the")):
+        with pytest.raises(TgfrError, match=message): encode_faces(dataset, Tiny(**config), DEGRADATIONS, tmp_path, batch=8)
+
+
+def test_wrong_use(dataset, tmp_path):
+    for change, message in (({"batch": 0}, "batch 0"), ({"degradations": []}, "degradations"), ({"degradations": [Degradation(), Degradation(112)]}, "each once"),
+                            ({"dataset": dataset.select([])}, "empty"), ({"dataset": dataset.remove_columns("photo_id")}, "no column photo_id")):
+        with pytest.raises(TgfrError, match=message): encode_faces(**{"dataset": dataset, "encoder": Tiny(), "degradations": DEGRADATIONS, "folder": tmp_path / "x"} | change)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TgfrError, match="file"): encode_faces(dataset, Tiny(), DEGRADATIONS, tmp_path / "file" / "inside")
+
+
+def test_unreadable_photo_is_named(dataset, tmp_path):
+    for image in ({"bytes": b"?", "path": None}, {"bytes": None, "path": "nowhere.jpg"}, None):
+        bad = Dataset.from_list([*dataset.select([0, 1]), {"image": image, "photo_id": "bad one"}], features=dataset.features)
+        with pytest.raises(TgfrError, match="bad one"): encode_faces(bad, Tiny(), DEGRADATIONS, tmp_path)
+
+
+def test_photos_given_as_paths(dataset, store, tmp_path):
+    rows = []
+    for i, row in enumerate(dataset):
+        (tmp_path / f"{i}.jpg").write_bytes(row["image"]["bytes"])
+        rows.append({"image": {"bytes": None, "path": str(tmp_path / f"{i}.jpg")}, "photo_id": row["photo_id"]})
+    paths = Dataset.from_list(rows, features=dataset.features)
+    assert encode_faces(paths, Tiny(), DEGRADATIONS, tmp_path / "paths", batch=8).meta["fingerprint"] == store.meta["fingerprint"]
+
+
+def test_too_little_space_is_said_before_anything_is_touched(store, dataset, monkeypatch):
+    before, Usage = files(store.folder), namedtuple("Usage", "free")
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: Usage(10_000))
+    with pytest.raises(TgfrError, match=r"bytes are needed for the features of 2,100 photos, 1\d,\d{3} are available"):
+        encode_faces(Dataset.from_dict({k: dataset[k][:] * 100 for k in ("image", "photo_id")}, features=dataset.features), Tiny(), DEGRADATIONS, store.folder)
+    assert files(store.folder) == before
+
+
+@pytest.mark.parametrize("name", ["embedding.npy", "regions.npy"])
+def test_damaged_arrays_are_refused_and_computed_again(name, store, dataset):
+    path, before = store.folder / name, files(store.folder)
+    wrong = {"missing": None, "empty": b"", "cut": before[name][:-10], "longer": before[name] + b"\0", "text": b"hello" * 100}
+    for shape, dtype in (((3, 21, 5), np.float32), ((3, 21, 3, 2, 2), np.float64), ((1,), object)):
+        np.save(path, np.zeros(shape, dtype), allow_pickle=True)
+        wrong[f"{shape} {dtype}"] = path.read_bytes()
+    for data in wrong.values():
+        path.unlink(missing_ok=True)
+        if data is not None: path.write_bytes(data)
+        with pytest.raises(TgfrError, match=name): FeatureStore.open(store.folder)
+    again = Tiny()
+    encode_faces(dataset, again, DEGRADATIONS, store.folder, batch=8)
+    assert again.seen == 63 and files(store.folder) == before
+
+
+def test_folders_that_are_no_store(store, tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(TgfrError, match="no feature store"): FeatureStore.open(folder)
+    meta = json.loads((store.folder / "meta.json").read_text())
+    for wrong in ({}, [], {**meta, "arrays": {}}, {**meta, "arrays": {"embedding": 3}}, {**meta, "variants": ["112px"]}, {**meta, "photo_id": meta["photo_id"][:5]}):
+        (store.folder / "meta.json").write_text(json.dumps(wrong))
+        with pytest.raises(TgfrError, match="meta.json|embedding.npy"): FeatureStore.open(store.folder)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's /proc")
+def test_writing_needs_the_memory_of_a_batch(dataset, tmp_path):
+    def mapped() -> int: return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile")) * 1024
+
+    class Wide(Tiny):
+        most = 0
+
+        def encode(self, images):
+            self.most = max(self.most, mapped())
+            return ImageFeatures(torch.zeros(len(images), 12), torch.ones(len(images), 512, 14, 14))
+
+    many = Dataset.from_dict({"image": [dataset[0]["image"]] * 640, "photo_id": [str(i) for i in range(640)]}, features=dataset.features)
+    encoder, before = Wide(regions=(512, 14, 14)), mapped()
+    store = encode_faces(many, encoder, [Degradation()], tmp_path, batch=32)
+    size = (tmp_path / "regions.npy").stat().st_size
+    assert size > 128e6 and encoder.most - before < size / 4
+    assert isinstance(store.regions, np.memmap) and float(store.regions[0, 639].min()) == 1
