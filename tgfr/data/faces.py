@@ -163,14 +163,14 @@ def _noisy(
     noise = generator.standard_normal(image.shape, np.float32) * deviation
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
-# %% ../../nbs/1_data/01_faces.ipynb #76970194
+# %% ../../nbs/1_data/01_faces.ipynb #41046001
 def augment(
     image: np.ndarray,  # uint8 (H, W, 3) RGB
     generator: np.random.Generator,  # such as `rng(seed, epoch, photo_id)`
     flip: float = .5,  # probability of mirroring, the paper's
     grey: float = .2,  # probability of losing colour, the paper's
 ) -> np.ndarray:  # as `image`, never the same memory
-    "The random change of a training photo (TGFR, section 4.1)."
+    "The random change of a training photo (TGFR, Hasan et al., WACV 2024)."
     mirrored, colourless = generator.random(2) < (flip, grey)
     image = image[:, ::-1] if mirrored else image
     if colourless: image = cv2.cvtColor(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)

@@ -57,7 +57,7 @@ def make_optimizers(
     return [torch.optim.AdamW([g for g in made if g["name"] != "margin"]),
             torch.optim.SGD(margins, **sgd) if recipe.margin_optimizer == "sgd" else torch.optim.AdamW(margins)]
 
-# %% ../../nbs/6_training/04_loop.ipynb #37f7d64d
+# %% ../../nbs/6_training/04_loop.ipynb #14df7f6b
 def fit(
     objective: nn.Module,  # takes a batch, gives named losses; `objective.model` is what is saved
     batches,  # FaceBatches, or anything with `fingerprint`, `steps` and `epoch` like it
@@ -67,7 +67,7 @@ def fit(
     validate: Callable[[nn.Module], dict] | None = None,  # of the model, in eval mode; {"score": ...} and what else to log
     accelerator: Accelerator | None = None,  # made here if None
     stop_after: int | None = None,  # epochs; stop early, to be resumed later
-) -> dict:  # the metrics of the best epoch (the last one without `validate`)
+) -> list[dict]:  # the metrics of each epoch
     "Train; the best weights end in `objective.model` and in `folder`/best.safetensors."
     folder, accelerator = Path(folder), accelerator or Accelerator()
     epochs, size = (getattr(recipe, f"{what}_{stage}") for what in ("epochs", "batch"))
@@ -96,7 +96,7 @@ def fit(
         _save(folder, seen, mark, model, accelerator)
     model.load_state_dict(_read_best(folder))
     accelerator.free_memory()
-    return max(seen, key=_score)
+    return seen
 
 # %% ../../nbs/6_training/04_loop.ipynb #24e00b52
 def _validate(validate, model, accelerator) -> dict:
