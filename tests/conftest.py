@@ -14,9 +14,17 @@ SHARED = HERE.parent.parent / "shared"
 
 def pytest_addoption(parser):
     parser.addoption("--goldens", type=Path, help="folder of golden vectors (default: ../shared/goldens, else tests/goldens)")
+    parser.addoption("--slow", action="store_true", help="also run what is flagged slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"): return
+    for item in items:
+        if item.get_closest_marker("slow"): item.add_marker(pytest.mark.skip(reason="slow: run with --slow (make test-all)"))
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes; runs with --slow")
     config.addinivalue_line("markers", "golden(pattern): runs once for each golden file of that name; its id is the file's name")
 
 

@@ -6,7 +6,7 @@
 __all__ = ['WordHead', 'TextEncoder', 'RnnText', 'TransformerText', 'save_text_encoder', 'load_text_encoder',
            'build_text_encoder']
 
-# %% ../../nbs/2_encoders/03_text.ipynb #ecc36f73
+# %% ../../nbs/2_encoders/03_text.ipynb #6d7dee67
 import inspect
 import json
 from pathlib import Path
@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..core import TextFeatures, TgfrError, atomic_write, read_json, unit, write_json
 from ..data.captions import Vocabulary, check_captions, pad_rows
+from ..data.captions import tokenize as split_words
 
 # %% ../../nbs/2_encoders/03_text.ipynb #65174d11
 def _windows(
@@ -108,7 +109,7 @@ def _at_least(least, **values):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise TgfrError(f"{name}: an integer of at least {least} is expected, found {value!r}")
 
-# %% ../../nbs/2_encoders/03_text.ipynb #a365970b
+# %% ../../nbs/2_encoders/03_text.ipynb #e9f52b70
 class RnnText(TextEncoder):
     "Bidirectional LSTM or GRU over whole words (Hasan et al., WACV 2024, section 3; the text encoder of AttnGAN)."
 
@@ -157,6 +158,13 @@ class RnnText(TextEncoder):
         final = final[0] if self.config["kind"] == "lstm" else final  # (2 * layers, B, D/2)
         sentence = torch.cat([final[-2], final[-1]], dim=1)
         return TextFeatures(unit(sentence), words, torch.arange(words.shape[2], device=ids.device) < lengths.to(ids.device)[:, None])
+
+    def labels(
+        self,
+        caption: str,
+    ) -> list[str]:  # one a word position
+        "The word behind each word feature."
+        return split_words(caption)[:self.config["length"]] or ["?"]
 
     def _save_words(self, folder): self.vocabulary.save(folder / "vocabulary.json")
 
@@ -216,7 +224,7 @@ def _train_top(
         if parameter is first: break
         parameter.requires_grad_(False)
 
-# %% ../../nbs/2_encoders/03_text.ipynb #86543e03
+# %% ../../nbs/2_encoders/03_text.ipynb #8f80f080
 class TransformerText(TextEncoder):
     "A transformer's last hidden state with a word head (Hasan et al., WACV 2024, section 3)."
 
@@ -266,6 +274,15 @@ class TransformerText(TextEncoder):
         mask = place[self.before:] < lengths - self.behind
         longest = max(ids.shape[1] - self.before - self.behind, 1)
         return self.head(hidden[:, :longest], mask[:, :longest])
+
+    def labels(
+        self,
+        caption: str,
+    ) -> list[str]:  # one a word position
+        "The piece at which each word feature begins (a feature looks at two to four pieces)."
+        tokens = self.tokenize([caption])
+        ids = tokens["ids"][0, self.before:max(int(tokens["lengths"][0]) - self.behind, self.before + 1)]
+        return self.tokenizer.convert_ids_to_tokens(ids.tolist())
 
     def _save_words(self, folder): self.tokenizer.save_pretrained(folder / "tokenizer")
 

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['gather', 'gather_words', 'SyncBatchNorm', 'synchronise', 'AlignObjective', 'keep_loss', 'FuseObjective']
 
-# %% ../../nbs/6_training/03_objectives.ipynb #308f24d8
+# %% ../../nbs/6_training/03_objectives.ipynb #3e10111f
 import torch
 import torch.distributed as dist
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.distributed.nn.functional import all_gather, all_reduce
 
 from ..alignment.losses import contrastive, focal_loss, same, word_region_similarity
 from ..alignment.margins import ArcFace
@@ -19,15 +18,31 @@ from ..fusion.model import TGFR
 from .batches import Batch
 from .recipes import Recipe
 
-# %% ../../nbs/6_training/03_objectives.ipynb #c4eff9e5
+# %% ../../nbs/6_training/03_objectives.ipynb #7b56b852
 def _world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
+class _Sum(torch.autograd.Function):
+    "Sum over processes; the gradient of a sum that all processes use is the sum of their gradients."
+
+    @staticmethod
+    def forward(ctx, x):
+        total = x.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient): return _Sum.forward(None, gradient.contiguous())
+
+# %% ../../nbs/6_training/03_objectives.ipynb #3a3acf41
 def gather(
     x: torch.Tensor,  # (B, ...) of this process; B is the same on all
 ) -> torch.Tensor:  # (world * B, ...), in order of rank, differentiable
-    "The rows of all processes."
-    return x if _world() == 1 else torch.cat(all_gather(x.contiguous()))
+    "The rows of all processes: each puts its own in place, and they are summed."
+    if _world() == 1: return x
+    places = x.new_zeros(_world(), *x.shape)
+    places[dist.get_rank()] = x
+    return _Sum.apply(places).flatten(0, 1)
 
 # %% ../../nbs/6_training/03_objectives.ipynb #97218e7f
 def gather_words(
@@ -40,7 +55,7 @@ def gather_words(
     pad = (0, int(longest) - text.mask.shape[1])
     return gather(F.pad(text.words, pad)), gather(F.pad(text.mask, pad).to(text.words.dtype)).bool()
 
-# %% ../../nbs/6_training/03_objectives.ipynb #be7518db
+# %% ../../nbs/6_training/03_objectives.ipynb #8aa5a0e8
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     "Batch normalisation over the batch of all processes, on any device."
 
@@ -53,7 +68,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         "Normalise with the statistics of all processes; in evaluation, or with one process, as usual."
         if not self.training or _world() == 1: return super().forward(x)
         other = [d for d in range(x.ndim) if d != 1]
-        sums = all_reduce(torch.cat([x.sum(other), (x * x).sum(other), x.new_full((1,), x.numel() / x.shape[1])]))
+        sums = _Sum.apply(torch.cat([x.sum(other), (x * x).sum(other), x.new_full((1,), x.numel() / x.shape[1])]))
         mean, square = (sums[:-1] / sums[-1]).chunk(2)
         var, n = (square - mean**2).clamp_min(0), sums[-1]
         with torch.no_grad():

@@ -1,0 +1,52 @@
+"""A small training run as a script: `small_run.py FOLDER STAGE [EPOCHS]`; used for two processes and for kill and resume.
+
+Features and people are made up; dropout is off, so that one process and two can be compared."""
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+
+from tgfr.core import ImageFeatures, rng, seed_everything
+from tgfr.encoders.text import build_text_encoder
+from tgfr.fusion.model import TGFR, ModelConfig
+from tgfr.training.batches import FaceBatches
+from tgfr.training.loop import fit
+from tgfr.training.objectives import AlignObjective, FuseObjective
+from tgfr.training.recipes import make_recipe
+
+WORDS = "she he has wavy black blond hair a beard big nose smiles wears glasses and is young old".split()
+
+
+def made_up(photos=24, people=6, seed=0):
+    "A stand-in for a feature store, identities and captions."
+    draw = rng(seed, "small run")
+    embedding, regions = draw.normal(size=(2, photos, 16)).astype("f"), draw.normal(size=(2, photos, 8, 7, 7)).astype("f")
+    store = SimpleNamespace(embedding=embedding, regions=regions, variants=["112px", "16px"], meta={"fingerprint": "made up"})
+    store.batch = lambda v, r: ImageFeatures(torch.from_numpy(embedding[v, r]), torch.from_numpy(regions[v, r]))
+    captions = [[" ".join(draw.choice(WORDS, draw.integers(1, 9))) for _ in range(draw.integers(1, 5))] for _ in range(photos)]
+    return store, np.arange(photos) % people, captions
+
+
+def objective_and_batches(stage, recipe):
+    "What `fit` takes, the same in every process."
+    store, identity, captions = made_up()
+    seed_everything(0)
+    text = build_text_encoder("lstm", [c for row in captions for c in row], dim=recipe.dim, embedding=12)
+    model = TGFR(ModelConfig(16, (8, 7, 7), recipe.dim, "residual" if stage == "fuse" else None), text)
+    objective = (FuseObjective if stage == "fuse" else AlignObjective)(model, 6, recipe)
+    for module in objective.modules():
+        if isinstance(module, torch.nn.Dropout): module.p = 0
+    return objective, FaceBatches(store, identity, captions, np.arange(24), text, recipe.captions if stage == "fuse" else 1)
+
+
+if __name__ == "__main__":
+    folder, stage, epochs = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 1
+    recipe = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions=3)
+    accelerator = Accelerator()
+    objective, batches = objective_and_batches(stage, recipe)
+    fit(objective, batches, recipe, stage, folder / "run", accelerator=accelerator)
+    if accelerator.is_main_process: save_file({k: v.contiguous() for k, v in objective.state_dict().items()}, folder / f"{accelerator.num_processes}.safetensors")

@@ -1,0 +1,16 @@
+"""Every notebook's cells, one case a notebook; cells flagged slow, gpu or data run with --slow, where there is a GPU, where there is data."""
+import matplotlib
+import pytest
+import torch
+from conftest import SHARED
+from house import ROOT, notebooks
+from nbdev.test import test_nb as run_notebook
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda p: str(p.relative_to(ROOT / "nbs")))
+def test_notebook(path, request, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    matplotlib.use("agg")
+    have = {"slow": request.config.getoption("--slow"), "gpu": torch.cuda.is_available(), "data": (SHARED / "data").is_dir()}
+    ok, _ = run_notebook(path, skip_flags=[flag for flag, there in have.items() if not there])
+    assert ok, "a cell failed: its traceback stands above"
