@@ -49,21 +49,22 @@ def ellipse(x, y, rx, ry):
     circle = np.exp(np.arange(24) * 1j * np.pi / 12)[:, None].view(float)
     return np.stack([x, y + 0 * x], -1)[..., None, :] + circle * (rx, ry)
 
-# %% ../../nbs/1_data/02_drawing.ipynb #1a7dc515
+# %% ../../nbs/1_data/02_drawing.ipynb #2687184c
 class Canvas:
     "A picture that is painted on in face coordinates."
     def __init__(self, image, photo):
         self.image, self.scale = image, len(image) / 112
-        turn = photo.zoom * self.scale * cmath.exp(1j * photo.roll)  # where a step right, down and ahead leads to, as complex numbers
-        self.right, self.down, self.ahead = math.cos(photo.yaw) * turn, 1j * turn, (math.sin(photo.yaw) + 1j * math.sin(photo.pitch)) * turn
-        self.middle = (56 + 61j + photo.shift) * self.scale + 5 * self.ahead - 62 * self.down
+        turn = photo.zoom * cmath.exp(1j * photo.roll)  # where a step right, down and ahead leads to, as complex numbers
+        right, down, ahead = math.cos(photo.yaw) * turn, 1j * turn, (math.sin(photo.yaw) + 1j * math.sin(photo.pitch)) * turn
+        steps = np.array([right, down, ahead, 56 + 61j + photo.shift + 5 * ahead - 62 * down])[:, None]
+        self.right_down, self.ahead, self.middle = np.split(16 * self.scale * steps.view(float), (2, 3))
 
     def place(self, points, depth=0.):
         "Pixels (k, n, 2) of `points`, in sixteenths; `depth` is how far they stand out of the face (hair at the back: negative)."
-        points = np.asarray(points, float).reshape(-1, np.shape(points)[-2], 2)
-        x, y = points[..., 0], points[..., 1]
-        placed = x * (self.right - x * (self.ahead / 80)) + y * self.down + (self.middle + depth * self.ahead)
-        return np.rint(placed.view(float) * 16).astype(np.int32).reshape(points.shape)
+        points = np.asarray(points, float)
+        points = points.reshape(-1, *points.shape[-2:])
+        placed = points @ self.right_down + (depth - points[..., :1] ** 2 / 80) * self.ahead + self.middle
+        return np.rint(placed).astype(np.int32)
 
     def fill(self, points, colour, opacity=1., soft=0., depth=0., width=0., inside=None):
         "Paint the areas within `points`, or with `width` the lines along them; `soft` blurs the edge, `inside` is a mask from `mask`."
