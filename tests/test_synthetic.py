@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgfr.core import TgfrError, rng
+from tgfr.data.drawing import render
 from tgfr.data.faces import encode_jpeg
-from tgfr.data.synthetic import PERSON, PHOTO, Person, Photo, describe, facts, render, synthetic_faces
+from tgfr.data.synthetic import PERSON, PHOTO, Person, Photo, describe, facts, synthetic_faces
 
 VALUES = [(name, value, text) for name, values in (PERSON | PHOTO).items() for value, (*_, texts) in values.items()
           for text in texts.split("/")]

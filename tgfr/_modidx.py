@@ -551,6 +551,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'tgfr.plots._losses': ('plots.html#_losses', 'tgfr/plots.py'),
                             'tgfr.plots._mark_stage': ('plots.html#_mark_stage', 'tgfr/plots.py'),
                             'tgfr.plots._photo': ('plots.html#_photo', 'tgfr/plots.py'),
+                            'tgfr.plots._unsure': ('plots.html#_unsure', 'tgfr/plots.py'),
                             'tgfr.plots.looks': ('plots.html#looks', 'tgfr/plots.py'),
                             'tgfr.plots.plot_examples': ('plots.html#plot_examples', 'tgfr/plots.py'),
                             'tgfr.plots.plot_intervals': ('plots.html#plot_intervals', 'tgfr/plots.py'),

@@ -5,9 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'recipe_changes', 'Demo', 'main']
 
-# %% ../nbs/10_cli.ipynb #d79c5826
-import os
-import sys
+# %% ../nbs/10_cli.ipynb #4ed4c227
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated

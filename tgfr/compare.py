@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['SYSTEMS', 'FaceSplit', 'load_splits', 'set_aside', 'Trainer', 'Judge', 'compare', 'with_features']
 
-# %% ../nbs/08_compare.ipynb #3ef97628
+# %% ../nbs/08_compare.ipynb #737a5b28
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import datasets
 import numpy as np
-import torch
 from accelerate import Accelerator
 
 from .core import Skips, TgfrError, rng, seed_everything
@@ -70,7 +69,7 @@ def set_aside(
     aside = np.isin(identity, people[:max(2, min(most, len(people) // 10))])
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 
-# %% ../nbs/08_compare.ipynb #11fe5601
+# %% ../nbs/08_compare.ipynb #cf4ea5a8
 @dataclass
 class Trainer:
     "Trains systems on one set of features; a second call for the same system reads the first one's result."
@@ -94,17 +93,18 @@ class Trainer:
 
     def _fit(self, model: TGFR, stage: str, name: str, validate=None) -> TGFR:
         "One stage."
-        words, fuse = model.config.words, stage == "fuse"
+        fuse, recipe = stage == "fuse", self.recipe
+        if not model.config.words: recipe = replace(recipe, epochs_fuse=recipe.epochs_align + recipe.epochs_fuse)
         batches = FaceBatches(self.split.store, self.identity, self.captions, self.rows, model.text_encoder,
-                              self.recipe.captions if fuse else 1, model.config.needs_regions, self.recipe.seed)
-        objective = (FuseObjective if fuse else AlignObjective)(model, batches.classes, self.recipe)
-        self.history[name] = fit(objective, batches, self.recipe, stage, self.folder / name, validate, self.accelerator)
+                              recipe.captions if fuse else 1, model.config.needs_regions, recipe.seed)
+        objective = (FuseObjective if fuse else AlignObjective)(model, batches.classes, recipe)
+        self.history[name] = fit(objective, batches, recipe, stage, self.folder / name, validate, self.accelerator)
         return model.eval()
 
-    def aligned(self, words: bool) -> TGFR:
-        "The model after stage 1."
-        model = self._model(None, words)
-        return self._fit(model, "align", "align" if words else "align-image") if self.recipe.epochs_align else model
+    def aligned(self) -> TGFR:
+        "The model after stage 1, with words."
+        model = self._model(None, True)
+        return self._fit(model, "align", "align") if self.recipe.epochs_align else model
 
     def train(
         self,
@@ -112,9 +112,8 @@ class Trainer:
         words: bool = True,  # False: the image-only head of this form
     ) -> TGFR:  # in eval mode
         "A system after both stages."
-        start, model = self.aligned(words).state_dict(), self._model(fusion, words)
-        own = model.state_dict()
-        model.load_state_dict({k: v for k, v in start.items() if k in own}, strict=False)
+        start, model = self.aligned().state_dict() if words else {}, self._model(fusion, words)
+        model.load_state_dict({k: v for k, v in start.items() if k in model.state_dict()}, strict=False)
         return self._fit(model, "fuse", fusion if words else f"{fusion}-image", self._validate)
 
     def _validate(self, model: TGFR) -> dict:

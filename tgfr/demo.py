@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['demo_encoder', 'word_regions', 'demo']
 
-# %% ../nbs/09_demo.ipynb #9bc1fcb7
+# %% ../nbs/09_demo.ipynb #2e4c95a5
 import os
 import platform
 import resource
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from .alignment.losses import attend
 from .compare import SYSTEMS, FaceSplit, Judge, Trainer, compare, load_splits, with_features
-from .core import TgfrError, console, write_json
+from .core import TgfrError, console
 from .data.catalog import load_faces
 from .data.faces import Degradation, read_image
 from .encoders.backbones import save_encoder

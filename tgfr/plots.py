@@ -6,7 +6,7 @@
 __all__ = ['style', 'looks', 'plot_roc', 'plot_score_histograms', 'plot_examples', 'plot_word_regions', 'plot_training',
            'plot_intervals']
 
-# %% ../nbs/07_plots.ipynb #ccbf58c7
+# %% ../nbs/07_plots.ipynb #abc32881
 import textwrap
 from collections.abc import Sequence
 
@@ -15,6 +15,8 @@ import numpy as np
 from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -66,7 +68,7 @@ def plot_roc(
     ax.legend()
     return ax
 
-# %% ../nbs/07_plots.ipynb #5c5deb9d
+# %% ../nbs/07_plots.ipynb #bb3b1c22
 @rc_context(style)
 def plot_score_histograms(
     genuine,  # (g,) scores of genuine pairs
@@ -84,14 +86,14 @@ def plot_score_histograms(
     ax, top = _axes(ax, 4.2, 2.4), 0
     for (name, scores), colour, hatch in zip(kinds.items(), _colours, ("", "////")):
         share = np.histogram(scores, edges)[0] / len(scores)
-        ax.stairs(share, edges, fill=True, color=colour, alpha=.25, hatch=hatch, linewidth=0)
+        ax.stairs(share, edges, fill=True, facecolor=colour, edgecolor=colour, alpha=.3, hatch=hatch, linewidth=0)
         ax.stairs(share, edges, color=colour, linewidth=1.6, label=f"{name} ({len(scores):,})")
         top = max(top, share.max())
     ax.set(xlabel="score", ylabel="share of pairs", title=title, ylim=(0, 1.3 * top))
     ax.legend(loc="upper center", ncols=2)
     return ax
 
-# %% ../nbs/07_plots.ipynb #ea6c94c0
+# %% ../nbs/07_plots.ipynb #77b60149
 @rc_context(style)
 def plot_examples(
     rows: list[dict],  # each: gallery (H, W, 3), probe (H, W, 3) as seen, captions (2 str), scores {system: float}, genuine bool
@@ -104,17 +106,17 @@ def plot_examples(
     figure = Figure((8, .35 + len(rows) * max(1.35, .25 + .18 * len(names))), layout="constrained")
     axes = figure.subplots(len(rows), 4, squeeze=False, width_ratios=(1, 1, 1.95, 1.5))
     for row, line in zip(rows, axes):
-        for ax, what in zip(line, ("gallery", "probe")): _photo(ax, row[what], what if line is axes[0] else "")
+        for ax, what in zip(line, ("gallery", "probe")): _photo(ax, row[what], what if row is rows[0] else "")
         _captions(line[2], row)
         _bars(line[3], {name: row["scores"].get(name, np.nan) for name in names}, limits)
     axes[0, 3].set_title("score")
     return figure
 
-# %% ../nbs/07_plots.ipynb #4404c5c0
+# %% ../nbs/07_plots.ipynb #811cedcb
 def _photo(ax, image, title="", **kwargs):
     "A photo without axes."
     ax.imshow(np.asarray(image), **kwargs)
-    ax.set_axis_off()
+    ax.set_axis_off(), ax.set_anchor("N")
     ax.set_title(title, parse_math=False, loc="center")
 
 def _captions(ax, row, width=42, lines=4):
@@ -134,7 +136,7 @@ def _bars(ax, scores, limits):
     ax.set(xlim=(limits[0] - room / 12, limits[1] + room), xticks=(), ylim=(len(scores) - .4, -.6))
     ax.tick_params("y", length=0), ax.spines[:].set_visible(False), ax.grid(False)
 
-# %% ../nbs/07_plots.ipynb #9fd6dc62
+# %% ../nbs/07_plots.ipynb #3d218321
 @rc_context(style)
 def plot_word_regions(
     image: np.ndarray,  # (H, W, 3) uint8 RGB
@@ -146,23 +148,24 @@ def plot_word_regions(
     image, attention = np.asarray(image), np.asarray(attention, np.float32)
     if attention.ndim != 3 or len(attention) != len(words) or not len(words):
         raise TgfrError(f"attention: shape {attention.shape}, expected ({len(words)}, h, w) for {len(words)} words")
-    columns = min(columns, len(words) + 1)
-    lines, peak = -(-(len(words) + 1) // columns), max(attention.max(), 1e-12)
+    lines = -(-(len(words) + 1) // columns)
+    columns = -(-(len(words) + 1) // lines)
+    norm = PowerNorm(.5, 0, max(attention.max(), 1e-12))
     figure = Figure((1.25 * columns + .6, 1.5 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     _photo(axes[0], image, "photo")
     grey = image @ np.array((.299, .587, .114))
     for ax, word, weights in zip(axes[1:], words, attention):
-        heat = cv2.resize(weights / peak, image.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)
-        _photo(ax, grey, textwrap.shorten(word, 18, placeholder="…"), cmap="gray", vmin=-60, vmax=255)
-        shown = ax.imshow(heat * peak, cmap="inferno", vmin=0, vmax=peak, alpha=.8 * heat**.7)
+        heat = cv2.resize(weights, image.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, norm.vmax)
+        _photo(ax, grey, word if len(word) < 17 else f"{word[:15]}…", cmap="gray", vmin=-60, vmax=255)
+        ax.imshow(heat, cmap="inferno", norm=norm, alpha=.8 * np.asarray(norm(heat)))
     for ax in axes[len(words) + 1:]: ax.set_axis_off()
-    bar = figure.colorbar(shown.__class__(axes[0], cmap="inferno", norm=shown.norm), ax=axes, fraction=.03, aspect=25, ticks=(0, peak))
-    bar.ax.set_yticklabels(("0", f"{peak:.2g}"), size=7)
+    bar = figure.colorbar(ScalarMappable(norm, "inferno"), ax=axes, fraction=.03, aspect=25, ticks=(0, norm.vmax))
+    bar.ax.set_yticklabels(("0", f"{norm.vmax:.2g}"), size=7)
     bar.outline.set_visible(False)
     return figure
 
-# %% ../nbs/07_plots.ipynb #4cd2a84e
+# %% ../nbs/07_plots.ipynb #ba225198
 @rc_context(style)
 def plot_training(
     rows: list[dict],  # of metrics.jsonl: stage, epoch, seconds, losses ..., score ...
@@ -181,14 +184,14 @@ def plot_training(
     right.plot(x, score, marker=mark, color=_colours[0])
     for start, end in zip(starts, [*starts[1:], len(rows)]): _mark_stage(right, score, start, end)
     for ax, what in (left, "loss"), (right, "validation score"):
-        ax.set(ylabel=what, xlabel="epoch", xlim=(.5, len(rows) + .5)), ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set(ylabel=what, xlabel="epoch", xlim=(.5, len(rows) + .5)), ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         for start in starts:
             if len(starts) > 1: ax.annotate(rows[start]["stage"], (start + .5, 1), (3, 2), xycoords=("data", "axes fraction"), textcoords="offset points", size=8, color=".3")
             if start: ax.axvline(start + .5, color=".6", linewidth=.8)
-    if names: left.legend(fontsize=7, ncols=-(-len(names) // 4))
+    if names: figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=6)
     return figure
 
-# %% ../nbs/07_plots.ipynb #3819e1fa
+# %% ../nbs/07_plots.ipynb #afdf39a5
 def _losses(row) -> dict:
     "What stands between `seconds` and `score` in a row of metrics."
     names = list(row)
@@ -200,9 +203,10 @@ def _mark_stage(ax, score, start, end):
     if np.isnan(part).all(): return
     best = int(np.nanargmax(part))
     ax.plot(start + best + 1, part[best], "o", mfc="none", mec=_colours[1], ms=9, linestyle="none")
-    ax.annotate(f"{part[best]:.3f}", (start + best + 1, part[best]), (0, -9), textcoords="offset points", ha="center", va="top", size=8, color="#A34700")
+    ax.annotate(f"{part[best]:.3f}", (start + best + 1, part[best]), (0, -9), textcoords="offset points", ha="center", va="top", size=8, color="#A34700",
+                bbox={"fc": "white", "ec": "none", "pad": .5, "alpha": .8})
 
-# %% ../nbs/07_plots.ipynb #ba64001f
+# %% ../nbs/07_plots.ipynb #0da9dd1f
 _modes = {"-": ("D", "no captions"), "one": ("o", "one caption"), "all": ("s", "all captions")}
 
 @rc_context(style)
@@ -222,22 +226,27 @@ def plot_intervals(
     for ax, probe in zip(axes.ravel(), probes):
         for row in rows:
             if row["probe"] == probe: _interval(ax, row, key, systems, report["reference"])
-        ax.set(title=f"{probe} probes", xlabel=key if lines * columns == 1 else "", yticks=range(len(systems)), yticklabels=systems, ylim=(len(systems) - .5, -.5))
+        ax.set(title=f"{probe} probes", yticks=range(len(systems)), yticklabels=systems, ylim=(len(systems) - .5, -.5))
         ax.margins(x=.08), ax.locator_params("x", nbins=4), ax.tick_params("y", length=0)
     for ax in axes.ravel()[len(probes):]: ax.set_axis_off()
-    if lines * columns > 1: figure.supxlabel(f"{key}{' (lower is better)' if key == 'EER' else ''}", size=9)
+    figure.supxlabel(f"{key}{' (lower is better)' if key == 'EER' else ''}", size=9)
     shown = [Line2D([], [], marker=mark, color=".3", linestyle="none", label=label) for mode, (mark, label) in _modes.items() if any(r["mode"] == mode for r in rows)]
-    figure.legend(handles=[*shown, Line2D([], [], color=".5", linestyle="--", label=report["reference"])], loc="outside lower center", ncols=4, handlelength=1.6, columnspacing=1.2)
+    if any(_unsure(row, key, report["reference"]) for row in rows): shown.append(Line2D([], [], marker="o", color=".3", mfc="white", linestyle="none", label="no sure difference"))
+    shown.append(Line2D([], [], color=".5", linestyle="--", label=report["reference"]))
+    figure.legend(handles=shown, loc="outside upper center", ncols=(2, 3, 5)[min(columns, 3) - 1], handlelength=1.6, columnspacing=1.2)
     return figure
 
-# %% ../nbs/07_plots.ipynb #91cabc19
+# %% ../nbs/07_plots.ipynb #641b164c
+def _unsure(row, key, reference) -> bool:
+    "Whether the interval of the difference to the reference holds zero."
+    _, low, high = row.get("difference", {}).get(key) or (0, 0, 0)
+    return low <= 0 <= high and row["system"] != reference
+
 def _interval(ax, row, key, systems, reference):
-    "A system's dot and bar; the line where it is the reference; filled where the difference is sure."
+    "A system's dot and bar, and the line where it is the reference."
     value, look = row["values"][key], looks(systems)[row["system"]]
     y = systems.index(row["system"]) + {"one": -.16, "all": .16}.get(row["mode"], 0)
-    low, high = row.get("interval", {}).get(key, (value, value))
-    _, difference_low, difference_high = row.get("difference", {}).get(key, (0, 0, 0))
-    sure = difference_low > 0 or difference_high < 0 or row["system"] == reference
+    low, high = row.get("interval", {}).get(key) or (value, value)
     if row["system"] == reference: ax.axvline(value, color=".5", linestyle="--", linewidth=1, zorder=1)
     ax.plot([low, high], [y, y], color=look["color"], linestyle="-", linewidth=1.6, solid_capstyle="butt")
-    ax.plot(value, y, _modes.get(row["mode"], ("o", ""))[0], color=look["color"], mfc=look["color"] if sure else "white", ms=5, linestyle="none")
+    ax.plot(value, y, _modes.get(row["mode"], ("o", ""))[0], color=look["color"], mfc="white" if _unsure(row, key, reference) else look["color"], ms=5, linestyle="none")

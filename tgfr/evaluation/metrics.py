@@ -14,17 +14,19 @@ import numpy as np
 
 from ..core import TgfrError
 
-# %% ../../nbs/5_evaluation/01_metrics.ipynb #b92dcb8d
+# %% ../../nbs/5_evaluation/01_metrics.ipynb #b34cc131
 def _scores(x, name="scores", dimensions=1):
-    "`x` as an array of numbers without NaN and with at least one entry."
+    "`x` as a float array without NaN and with at least one entry."
     x = np.asarray(x)
+    if x.dtype.kind not in "fiub": raise TgfrError(f"{name}: dtype {x.dtype}, expected numbers")
+    x = x.astype(np.result_type(x, np.float32), copy=False)
     if x.ndim != dimensions or not x.size: raise TgfrError(f"{name}: shape {x.shape}, expected {dimensions} dimension(s) and at least one entry")
     if np.isnan(x.min()):
         where = np.argwhere(np.isnan(x))
         raise TgfrError(f"{name}: {len(where):,} NaN, the first at index {', '.join(map(str, where[0]))}")
     return x
 
-# %% ../../nbs/5_evaluation/01_metrics.ipynb #efbba0d9
+# %% ../../nbs/5_evaluation/01_metrics.ipynb #8c17e41c
 def split_scores(
     scores,  # (n,) higher is more alike
     labels,  # (n,) 1 or True for a genuine pair, 0 or False for an impostor pair
@@ -33,7 +35,7 @@ def split_scores(
     scores, labels = _scores(scores), np.asarray(labels)
     if labels.shape != scores.shape: raise TgfrError(f"labels: shape {labels.shape}, but scores have {scores.shape}")
     genuine = labels.astype(bool)
-    if (wrong := genuine != labels).any(): raise TgfrError(f"labels: {labels[wrong][0]!r} at index {wrong.argmax()}, expected 0 or 1")
+    if (wrong := genuine != labels).any(): raise TgfrError(f"labels: {labels[wrong][0]} at index {wrong.argmax()}, expected 0 or 1")
     for kind, count in ("genuine", genuine.sum()), ("impostor", (~genuine).sum()):
         if not count: raise TgfrError(f"labels: no {kind} pair among {len(labels):,}")
     return scores[genuine], scores[~genuine]
@@ -86,7 +88,7 @@ def _definition(definition):
     if definition not in ("standard", "published"): raise TgfrError(f"definition: {definition!r}, expected 'standard' or 'published'")
     return definition == "published"
 
-# %% ../../nbs/5_evaluation/01_metrics.ipynb #51821e57
+# %% ../../nbs/5_evaluation/01_metrics.ipynb #4288ad9e
 def tpr_of(
     genuine,  # (g,) scores of genuine pairs
     impostor,  # (m,) scores of impostor pairs
@@ -94,13 +96,12 @@ def tpr_of(
     definition: str = "standard",  # "standard" (at most that FPR) or "published" (nearest ROC point)
 ) -> np.ndarray:  # (f,)
     "TPR at each FPR, from genuine and impostor scores (ISO/IEC 19795-1, or the TGFR and CAFace scripts)."
-    fprs = np.atleast_1d(fprs)
+    fprs, allowed = np.atleast_1d(fprs), false_accepts(fprs, np.size(impostor))
     if _definition(definition):
         curve = roc_of(genuine, impostor)
         return np.array([curve.tpr[::-1][np.abs(curve.fpr[::-1] - f).argmin()] for f in fprs])
     genuine, impostor = _scores(genuine, "genuine"), _scores(impostor, "impostor")
-    allowed = false_accepts(fprs, len(impostor))
-    top = min(allowed.max() + 1, len(impostor))
+    top = min(allowed.max(initial=0) + 1, len(impostor))
     highest = np.sort(np.partition(impostor, len(impostor) - top)[len(impostor) - top:])[::-1]
     thresholds = [highest[k] if k < len(impostor) else -np.inf for k in allowed]
     return np.array([(genuine > t).mean() for t in thresholds])

@@ -6,12 +6,13 @@
 __all__ = ['MODES', 'PAGE', 'NOTICE', 'number', 'Cell', 'Line', 'results_table', 'summaries', 'print_table', 'markdown_table',
            'definitions', 'render_html', 'write_report']
 
-# %% ../../nbs/5_evaluation/05_report.ipynb #93d57f86
+# %% ../../nbs/5_evaluation/05_report.ipynb #985a7fbf
 import base64
 import html
 import io
 import math
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -24,14 +25,15 @@ from rich.text import Text
 
 from ..core import TgfrError, atomic_write, write_json
 
-# %% ../../nbs/5_evaluation/05_report.ipynb #39c5b72f
+# %% ../../nbs/5_evaluation/05_report.ipynb #a6ef1ac6
 def number(
     x: float | None,  # a rate, 0 to 1, or a difference of two
     sign: bool = False,  # write the plus too
 ) -> str:
-    "`.812`, `1.000`, `+.051`; a dash where there is nothing to write."
+    "`.812`, `1.000`, `+.051`; zero has no sign; a dash where there is nothing to write."
     if x is None or not math.isfinite(x): return "–"
-    return re.sub(r"^([+-]?)0\.", r"\1.", f"{x:{'+' if sign else ''}.3f}")
+    text = re.sub(r"^([+-]?)0\.", r"\1.", f"{x:{'+' if sign else ''}.3f}")
+    return ".000" if text in ("+.000", "-.000") else text
 
 # %% ../../nbs/5_evaluation/05_report.ipynb #b1f0e11c
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _sentence(row, key, reference) -> str:
     if low <= 0 <= high: return f"Words make no sure difference to {where} ({number(delta, True)}, {size}), {against}."
     return f"Words {'add' if delta > 0 else 'change'} {number(delta, True)} {'to ' if delta < 0 else ''}{where} ({size}), {against}."
 
-# %% ../../nbs/5_evaluation/05_report.ipynb #b47f4192
+# %% ../../nbs/5_evaluation/05_report.ipynb #15593f57
 def print_table(
     report: dict,  # the content of report.json
     keys: list[str] | None = None,  # figures wanted; None: all
@@ -109,18 +111,19 @@ def print_table(
     console = console or Console(highlight=False)
     keys, probes = results_table(report, keys)
     for probe, lines in probes.items():
-        table = Table(box=box.SIMPLE_HEAD, title=Text(f"{report['title']}, {probe} probes"), title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("system", max_width=15)
+        table = Table(box=box.SIMPLE_HEAD, title=Text(f"{report['title']}, {probe} probes"), title_justify="left", show_edge=False, pad_edge=False, padding=(0, int(console.width >= 90), 0, 0))
+        table.add_column("system", min_width=12, max_width=15)
         for key in keys: table.add_column(Text(key.replace("=", "=\n")), justify="right", no_wrap=True)
         for k, line in enumerate(lines):
             name = line.system + ("" if line.mode == "-" else f"\n{MODES.get(line.mode, line.mode)}") + ("\n(reference)" if line.reference else "")
-            table.add_row(Text(name), *(Text(_lines_of(cell)) for cell in line.cells), end_section=k + 1 < len(lines) and lines[k + 1].mode != line.mode)
-        console.print(table)
+            table.add_row(Text(name), *(_lines_of(cell) for cell in line.cells), end_section=k + 1 < len(lines) and lines[k + 1].mode != line.mode)
+        console.print(table, "")
     console.print(Text(f"Under each value its 95 % interval, then the difference to {report['reference']}; * marks one whose own 95 % interval leaves zero out."))
 
-def _lines_of(cell) -> str:
+def _lines_of(cell) -> Text:
     "Value, interval and difference under each other."
-    return "\n".join([cell.value, *(["-".join(cell.interval)] if cell.interval else []), *([cell.difference[0] + cell.star] if cell.difference else [])])
+    rest = [*(["-".join(cell.interval)] if cell.interval else []), *([cell.difference[0] + cell.star] if cell.difference else [])]
+    return Text.assemble((cell.value, "bold"), *(("\n" + line, "dim") for line in rest))
 
 # %% ../../nbs/5_evaluation/05_report.ipynb #2fde6f64
 def markdown_table(
@@ -172,7 +175,7 @@ def _terms(values: dict) -> str:
     "A list of names and their values or definitions."
     return "<dl>" + "".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in values.items()) + "</dl>"
 
-# %% ../../nbs/5_evaluation/05_report.ipynb #600429a2
+# %% ../../nbs/5_evaluation/05_report.ipynb #c147bd5b
 def _table(report, keys, probe, lines) -> str:
     "The results of one probe size; a group of rows for each mode."
     head = "".join(f'<th scope="col">{_text(k)}</th>' for k in keys)
@@ -183,7 +186,7 @@ def _table(report, keys, probe, lines) -> str:
         name = _text(line.system) + (" <small>reference</small>" if line.reference else "")
         body += f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{_html_cell(c)}</td>" for c in line.cells) + "</tr>"
     caption = f"{_text(probe)} probes: value, 95 % interval, difference to {_text(report['reference'])} with its 95 % interval"
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="Results, {_text(probe)} probes"><table><caption>{caption}</caption>'
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="Results, {_text(probe)} probes"><table><caption><span>{caption}</span></caption>'
             f'<thead><tr><th scope="col">system</th>{head}</tr></thead>{body}</tbody></table></div>')
 
 def _html_cell(cell) -> str:
@@ -193,7 +196,7 @@ def _html_cell(cell) -> str:
     if cell.difference: out += f'<span class="difference">{cell.difference[0]}{cell.star} ({cell.difference[1]} to {cell.difference[2]})</span>'
     return out
 
-# %% ../../nbs/5_evaluation/05_report.ipynb #5fbe9b89
+# %% ../../nbs/5_evaluation/05_report.ipynb #be1ac9ad
 def _pictures(figures, dpi=110) -> dict[str, bytes]:
     "Each figure as a PNG, by file name."
     pictures = {}
@@ -206,11 +209,12 @@ def _pictures(figures, dpi=110) -> dict[str, bytes]:
     return pictures
 
 def _figure(picture: bytes, alt, caption) -> str:
-    "A figure, embedded."
-    source = base64.b64encode(picture).decode()
-    return f'<figure><div class="scroll" tabindex="0"><img src="data:image/png;base64,{source}" alt="{_text(alt)}"></div><figcaption>{_text(caption)}</figcaption></figure>'
+    "A figure, embedded; one too wide for a phone scrolls in its box, a small one shrinks."
+    source, (width, height) = base64.b64encode(picture).decode(), struct.unpack(">II", picture[16:24])  # from the PNG's header
+    small = ' class="small"' if width < 560 else ""
+    return f'<figure><div class="scroll" tabindex="0"><img{small} src="data:image/png;base64,{source}" width="{width}" height="{height}" alt="{_text(alt)}"></div><figcaption>{_text(caption)}</figcaption></figure>'
 
-# %% ../../nbs/5_evaluation/05_report.ipynb #83f4cf5a
+# %% ../../nbs/5_evaluation/05_report.ipynb #93c4227a
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -223,22 +227,22 @@ PAGE = Template("""<!DOCTYPE html>
 :root { --ink: #1c1f23; --soft: #50565e; --page: #fff; --box: #f3f5f7; --rule: #d4d9de; --mark: #00558a }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --soft: #adb4bc; --page: #16181b; --box: #22262a; --rule: #3c4248; --mark: #7cc4f0 } }
 * { box-sizing: border-box }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); overflow-wrap: anywhere }
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 75rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); overflow-wrap: anywhere }
 h1 { font-size: 1.7rem; line-height: 1.2 } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid var(--rule) } h3 { font-size: 1.05rem; margin: 2rem 0 .5rem }
 p, li, dd, figcaption { max-width: 44rem }
 ul { padding-left: 1.2rem } .summary li { margin: .3rem 0 }
 .scroll { overflow-x: auto } .scroll:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; overflow-wrap: normal }
-caption { text-align: left; color: var(--soft); padding-bottom: .4rem }
+caption { text-align: left; color: var(--soft); padding-bottom: .4rem } caption span { position: sticky; left: 0; display: inline-block; max-width: calc(100vw - 2rem) }
 th, td { padding: .35rem .8rem .35rem 0; text-align: right; vertical-align: top; white-space: nowrap; border-bottom: 1px solid var(--rule) }
-th:first-child { text-align: left } thead th { border-bottom: 2px solid var(--soft) }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--page) } tr > th:first-child:not([colspan]) { min-width: 6.8rem; max-width: 9rem; white-space: normal } thead th { border-bottom: 2px solid var(--soft) }
 tbody th { font-weight: 500 } .mode th { padding-top: .9rem; color: var(--soft); font-weight: 600 }
-td span { display: block; color: var(--soft); font-size: .8rem } td .difference { color: var(--mark) } th small { display: block; color: var(--soft) }
-figure { margin: 1.5rem 0 } img { display: block; max-width: 100%; height: auto; padding: .5rem; background: #fff; border-radius: 4px }
+td span { display: block; color: var(--soft); font-size: .8rem } td .difference { color: var(--mark); font-size: .76rem } th small { display: block; color: var(--soft) }
+figure { margin: 1.5rem 0 } .small { max-width: 100% } img { display: block; padding: .5rem; background: #fff; border-radius: 4px; height: auto } img:not(.small) { max-width: max(100%, 38rem) }
 figcaption { margin-top: .5rem; color: var(--soft); font-size: .92rem }
 dl { margin: 0 } dl div { display: grid; grid-template-columns: minmax(7rem, 12rem) 1fr; gap: 0 1rem; padding: .3rem 0 } dt { font-weight: 600 } dd { margin: 0 }
 pre { padding: .7rem; background: var(--box); white-space: pre-wrap } aside { padding: .2rem 1rem; background: var(--box); border-left: 4px solid var(--mark) }
-@media (max-width: 40rem) { dl div { grid-template-columns: 1fr } .wide img, figure img { min-width: 34rem; max-width: none; width: 34rem } }
+@media (max-width: 40rem) { dl div { grid-template-columns: 1fr } }
 </style>
 </head>
 <body>

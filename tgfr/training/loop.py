@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['learning_rate', 'make_optimizers', 'fit']
 
-# %% ../../nbs/6_training/04_loop.ipynb #bdf42ef6
+# %% ../../nbs/6_training/04_loop.ipynb #4d8b19d1
 import json
 import math
 import shutil
@@ -19,7 +19,7 @@ import torch.nn as nn
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from ..core import TgfrError, atomic_write, fingerprint, read_json, track, write_json
+from ..core import TgfrError, atomic_write, console, fingerprint, read_json, track, write_json
 from .objectives import synchronise
 from .recipes import Recipe
 
@@ -57,7 +57,7 @@ def make_optimizers(
     return [torch.optim.AdamW([g for g in made if g["name"] != "margin"]),
             torch.optim.SGD(margins, **sgd) if recipe.margin_optimizer == "sgd" else torch.optim.AdamW(margins)]
 
-# %% ../../nbs/6_training/04_loop.ipynb #14df7f6b
+# %% ../../nbs/6_training/04_loop.ipynb #a9dfa079
 def fit(
     objective: nn.Module,  # takes a batch, gives named losses; `objective.model` is what is saved
     batches,  # FaceBatches, or anything with `fingerprint`, `steps` and `epoch` like it
@@ -94,6 +94,7 @@ def fit(
         if validate is not None: row |= _validate(validate, model, accelerator)
         seen.append(row)
         _save(folder, seen, mark, model, accelerator)
+        if main: console.print(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, " + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k == "score"), highlight=False)
     model.load_state_dict(_read_best(folder))
     accelerator.free_memory()
     return seen

@@ -87,20 +87,20 @@ def synchronise(
         if isinstance(child, nn.modules.batchnorm._BatchNorm): child.__class__ = SyncBatchNorm
     return module
 
-# %% ../../nbs/6_training/03_objectives.ipynb #f14446a6
+# %% ../../nbs/6_training/03_objectives.ipynb #0f6f74b0
 class AlignObjective(nn.Module):
     "Stage 1, FCAM: the losses of TGFR, section 3.1, over the batch of all processes."
 
     def __init__(
         self,
-        model: TGFR,  # without fusion, with words or without
+        model: TGFR,  # with words, without fusion
         classes: int,  # people trained on
         recipe: Recipe,
     ):
         super().__init__()
         self.model, self.recipe = model, recipe
         self.image_id = ArcFace(recipe.dim, classes, recipe.scale, recipe.margin)
-        if model.config.words: self.text_id = ArcFace(recipe.dim, classes, recipe.text_scale, recipe.text_margin)
+        self.text_id = ArcFace(recipe.dim, classes, recipe.text_scale, recipe.text_margin)
 
     def forward(
         self,
@@ -111,7 +111,6 @@ class AlignObjective(nn.Module):
         face, text = out.image.embedding, out.text
         losses = {"id_image": r.lambda_identity * focal_loss(self.image_id(face, batch.label), batch.label, r.focal)}
         if r.residual: losses["keep"] = r.lambda_keep * keep_loss(face, self.model, batch.clean)
-        if text is None: return losses | {"regions": 0 * out.image.regions.mean()}  # without words they learn in stage 2
         sentences = gather(text.sentence)
         words, mask = gather_words(text)
         keys = torch.stack([gather(k) for k in (batch.label, _caption_key(batch.tokens))])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from ..core import TgfrError
 from ..fusion.fcfm import FUSIONS
 
-# %% ../../nbs/6_training/01_recipes.ipynb #71b9d628
+# %% ../../nbs/6_training/01_recipes.ipynb #e954e410
 @dataclass(frozen=True)
 class Recipe:
     "Everything that decides how a model is trained."
@@ -26,7 +26,7 @@ class Recipe:
     captions: int = 10  # most captions of a photo used at once in stage 2; 1: the paper's
     epochs_encode: int = 8  # a face encoder of our own, where none is given
     epochs_align: int = 2  # stage 1 (FCAM)
-    epochs_fuse: int = 4  # stage 2 (FCFM)
+    epochs_fuse: int = 3  # stage 2 (FCFM)
     batch_encode: int = 64  # photos a step over all processes
     batch_align: int = 64
     batch_fuse: int = 128
