@@ -142,7 +142,7 @@ def markdown_table(
             for (system, mode), found in rows.items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in [list(map(plain, heads)), ["---", "---", *["---:"] * (len(heads) - 2)], *body]) + "\n"
 
-# %% ../../nbs/5_evaluation/05_report.ipynb #8b569757
+# %% ../../nbs/5_evaluation/05_report.ipynb #43d7b681
 def definitions(
     report: dict,  # the content of report.json
 ) -> dict[str, str]:  # term to sentence
@@ -155,7 +155,7 @@ def definitions(
             "at most a share f of impostor pairs (two people) is accepted (ISO/IEC 19795-1). Higher is better."))
     known = {"EER": "The equal error rate, where as large a share of genuine pairs is rejected as of impostor pairs is accepted. Lower is better.",
              "AUC": "The area under the ROC curve: the chance that a genuine pair scores above an impostor pair. Higher is better.",
-             "rank-1": "The share of probes whose own person scores above everybody else in the gallery. Higher is better."}
+             "rank-1": "The share of probes whose own person scores above everybody else in a gallery of one photo a person. Higher is better."}
     terms |= {k: v for k, v in known.items() if k in keys}
     return terms | {
         "probe": "The size in pixels that a probe photo was reduced to before it was enlarged again for the face encoder; gallery photos are left as they are.",
