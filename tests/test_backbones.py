@@ -1,6 +1,5 @@
 "IResNet: goldens, shapes, gradients, frozen use, round trips."
 import json
-import zlib
 
 import numpy as np
 import pytest
@@ -8,27 +7,6 @@ import torch
 
 from tgfr.core import TgfrError, seed_everything
 from tgfr.encoders.backbones import EncoderConfig, IResNet, preprocess, save_encoder
-
-
-def filled(meta):
-    "The weights of a golden file: each tensor drawn from its key name, by the recipe in the .json; the checksums are compared."
-    shapes, weights = dict(meta["state_dict"]), {}
-    for key, shape in shapes.items():
-        draw = np.random.default_rng([zlib.crc32(key.encode()), meta["weight_seed"]])
-        parent, last = key.rpartition(".")[0], key.rpartition(".")[2]
-        layer_norm = "ln" in parent.split(".")[-1] or "norm" in parent.split(".")[-1]
-        if last == "num_batches_tracked": value = np.zeros(shape)
-        elif last == "running_mean": value = .1 * draw.standard_normal(shape)
-        elif last == "running_var": value = draw.uniform(.5, 1.5, shape)
-        elif len(shape) > 1: value = draw.standard_normal(shape) * (meta["gain"] / np.sqrt(np.prod(shape[1:])))
-        elif last == "weight" and (parent + ".running_mean" in shapes or layer_norm): value = draw.uniform(.8, 1.2, shape)
-        elif last == "weight": value = draw.uniform(.1, .4, shape)
-        else: value = .1 * draw.standard_normal(shape)
-        weights[key] = torch.from_numpy(np.asarray(value, dtype=np.int64 if last == "num_batches_tracked" else np.float32))
-    for key, (total, absolute) in meta["weight_checksums_sum_abssum"].items():
-        value = weights[key].double()
-        np.testing.assert_allclose([value.sum(), value.abs().sum()], [total, absolute], rtol=1e-6, err_msg=key)
-    return weights
 
 
 def drawn_photos(meta):
@@ -40,7 +18,7 @@ def drawn_photos(meta):
 
 @pytest.mark.golden("backbone_tgfr_iresnet*", "backbone_tgfr_network_iresnet*", "backbone_caface_arcface_iresnet*")
 def test_golden_iresnet(golden):
-    meta, weights, photos = golden.meta, filled(golden.meta), drawn_photos(golden.meta)
+    meta, weights, photos = golden.meta, golden.weights(), drawn_photos(golden.meta)
     torch.testing.assert_close(photos[:, :, ::37, ::37], golden.i["image_check"])
     prefix = "features." if "conv1.weight" not in weights else ""  # MagFace keeps the network under `features.`
     weights = {key.removeprefix(prefix): w for key, w in weights.items()}
