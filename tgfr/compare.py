@@ -69,7 +69,7 @@ def set_aside(
     aside = np.isin(identity, people[:max(2, min(most, len(people) // 10))])
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 
-# %% ../nbs/08_compare.ipynb #cf4ea5a8
+# %% ../nbs/08_compare.ipynb #3e229028
 @dataclass
 class Trainer:
     "Trains systems on one set of features; a second call for the same system reads the first one's result."
@@ -81,6 +81,7 @@ class Trainer:
     def __post_init__(self):
         self.identity, self.captions = self.split.identity, self.split.captions
         self.rows, self.aside = set_aside(self.identity, self.recipe.seed)
+        self.variants = [self.split.store.variants.index(name) if (name := Degradation(size=s).name) in self.split.store.variants else 0 for s in self.recipe.sizes]
         self.history: dict[str, list[dict]] = {}  # run to its metrics, for the training curves
 
     def _model(self, fusion: str | None, words: bool) -> TGFR:
@@ -96,7 +97,7 @@ class Trainer:
         fuse, recipe = stage == "fuse", self.recipe
         if not model.config.words: recipe = replace(recipe, epochs_fuse=recipe.epochs_align + recipe.epochs_fuse)
         batches = FaceBatches(self.split.store, self.identity, self.captions, self.rows, model.text_encoder,
-                              recipe.captions if fuse else 1, model.config.needs_regions, recipe.seed)
+                              recipe.captions if fuse else 1, self.variants, model.config.needs_regions, recipe.seed)
         objective = (FuseObjective if fuse else AlignObjective)(model, batches.classes, recipe)
         self.history[name] = fit(objective, batches, recipe, stage, self.folder / name, validate, self.accelerator)
         return model.eval()
@@ -167,7 +168,7 @@ class Judge:
             rows.append(row)
         return rows
 
-# %% ../nbs/08_compare.ipynb #2858e872
+# %% ../nbs/08_compare.ipynb #e864567a
 SYSTEMS = ("frozen face", "image-only head", "words only", "frozen + tf-idf", "concat", "linear")
 
 def compare(
@@ -183,10 +184,10 @@ def compare(
     if unknown := sorted(set(systems) - set(SYSTEMS)): raise TgfrError(f"systems: {', '.join(unknown)} unknown; there are {', '.join(SYSTEMS)}")
     trainer = Trainer(train, recipe, Path(folder), accelerator or Accelerator())
     judge, captions = Judge(test, replicates=replicates, seed=recipe.seed), test.captions
+    main = trainer.train(recipe.fusion)
     if "image-only head" in systems: judge.add_embeddings("image-only head", "-", embed_photos(trainer.train(recipe.fusion, words=False), test.store, captions)["-"]["fused"])
     if "frozen face" in systems: judge.add_embeddings("frozen face", "-", test.store.embedding)
     if "frozen + tf-idf" in systems: _add_tfidf(judge, trainer, captions)
-    main = trainer.train(recipe.fusion)
     found = embed_photos(main, test.store, captions)
     for mode in MODES:
         if "words only" in systems: judge.add_embeddings("words only", mode, np.stack([found[mode]["sentence"]] * len(test.store.variants)))
@@ -197,18 +198,20 @@ def compare(
         for mode in MODES: judge.add_embeddings(name, mode, found[mode]["fused"])
     return judge, trainer, main
 
-# %% ../nbs/08_compare.ipynb #19f77956
+# %% ../nbs/08_compare.ipynb #1e864156
 def _add_tfidf(judge, trainer, captions):
     "Frozen face score plus w times the tf-idf score, w tuned for each resolution on the people set aside."
     rows, own, store = trainer.aside, [trainer.captions[i] for i in trainer.aside], trainer.split.store
     index = CaptionIndex([trainer.captions[i] for i in trainer.rows])
     for mode in MODES:
         text, tuned = index.scores(captions, mode), index.scores(own, mode)
-        weights = [tune_weight(score_matrix(store.embedding[0, rows], e[rows]), tuned, trainer.identity[rows]) for e in store.embedding]
-        test = judge.split.store.embedding
-        judge.add("frozen + tf-idf", mode, (score_matrix(test[0], e) + w * text for e, w in zip(test, weights)))
+        test, weights = judge.split.store, []
+        for name in test.variants:
+            probe = store.embedding[store.variants.index(name), rows]
+            weights.append(tune_weight(score_matrix(store.embedding[0, rows], probe), tuned, trainer.identity[rows]))
+        judge.add("frozen + tf-idf", mode, (score_matrix(test.embedding[0], e) + w * text for e, w in zip(test.embedding, weights)))
 
-# %% ../nbs/08_compare.ipynb #d58b2f4b
+# %% ../nbs/08_compare.ipynb #5633ca39
 def with_features(
     dataset: datasets.Dataset,  # screened
     encoder,  # frozen
@@ -216,5 +219,5 @@ def with_features(
     folder: str | Path,
 ) -> FaceSplit:
     "Encode a split once."
-    small = [Degradation(size=s) for s in dict.fromkeys(sizes) if s < encoder.config.size]
+    small = [Degradation(size=s) for s in sorted(set(sizes), reverse=True) if s < encoder.config.size]
     return FaceSplit(dataset, encode_faces(dataset, encoder, [Degradation(), *small], folder))

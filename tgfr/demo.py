@@ -108,7 +108,7 @@ def _figures(judge: Judge, trainer: Trainer, model: TGFR, report: dict) -> dict:
     if model.config.needs_regions: made["regions"] = (plot_word_regions(*word_regions(model, judge.split, 0)), "A photo with an overlay for each word of its caption", "What each word of a caption looks at.")
     return made
 
-# %% ../nbs/09_demo.ipynb #4c6cf99d
+# %% ../nbs/09_demo.ipynb #845dd45b
 def demo(
     data: str = "synthetic:people=160,photos=10",  # as for `load_faces`
     out: str | Path = "runs/demo",  # everything is written here; an unfinished run is resumed
@@ -124,8 +124,8 @@ def demo(
     "Compare face recognition with and without words; write report.html, report.json, figures and the model."
     start, out, accelerator = time.perf_counter(), Path(out), Accelerator()
     recipe = recipe or make_recipe("demo" if data.startswith("synthetic") else "ours")
-    sizes = tuple(sorted({*recipe.sizes, *probe_sizes}, reverse=True))
-    for s in sizes: Degradation(size=s)  # a wrong size is said before anything long begins
+    sizes = {"train": (*recipe.sizes, *probe_sizes), "test": probe_sizes}
+    for s in sizes["train"]: Degradation(size=s)  # a wrong size is said before anything long begins
     if "image-only head" not in systems: raise TgfrError("systems: the image-only head is what the others are compared with, it cannot be left out")
     face = load_encoder(encoder) if encoder else None
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
@@ -133,7 +133,7 @@ def demo(
     face = face or demo_encoder(out, recipe, accelerator=accelerator)
     if face.config.regions is None: raise TgfrError(f"{encoder}: no local map was found in it; name one of its tensors (tgfr.encoders.onnx_face.OnnxFace.candidates lists them)")
     cache = Path(features or out / "features")
-    splits = [with_features(d, face, sizes, cache / name) for name, d in (("train", train), ("test", test))]
+    splits = [with_features(d, face, sizes[name], cache / name) for name, d in (("train", train), ("test", test))]
     judge, trainer, model = compare(*splits, recipe, out / "runs", systems, replicates, accelerator)
     if not accelerator.is_main_process: return {}
     model.save(out / "model")

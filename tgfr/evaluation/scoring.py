@@ -61,13 +61,13 @@ def _encode(model, captions, modes, device, most=256) -> dict[str, TextFeatures]
     made = {"all": merge_captions(text, counts.to(device))}
     return made | ({"one": text[(counts.cumsum(0) - counts).to(device)]} if "one" in modes else {})
 
-# %% ../../nbs/5_evaluation/03_scoring.ipynb #48f97968
+# %% ../../nbs/5_evaluation/03_scoring.ipynb #88b46455
 def score_matrix(
     gallery: np.ndarray,  # (N, D)
     probe: np.ndarray,  # (M, D)
 ) -> np.ndarray:  # (N, M) float32 cosines
     "Cosines of all gallery embeddings with all probe embeddings."
-    return cosine(torch.from_numpy(np.ascontiguousarray(gallery)), torch.from_numpy(np.ascontiguousarray(probe))).numpy()
+    return cosine(torch.tensor(gallery), torch.tensor(probe)).numpy()
 
 # %% ../../nbs/5_evaluation/03_scoring.ipynb #250a94c1
 class CaptionIndex:

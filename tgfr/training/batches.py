@@ -62,7 +62,7 @@ class CaptionTable:
         chosen = (self.start[rows][:, None] + order)[np.arange(order.shape[1]) < take[:, None]]
         return self.flat[chosen].tolist(), torch.from_numpy(take)
 
-# %% ../../nbs/6_training/02_batches.ipynb #ca4f1e71
+# %% ../../nbs/6_training/02_batches.ipynb #2b4a0dec
 class FaceBatches:
     "Training batches of captioned faces, a function of (stage, epoch, step)."
 
@@ -74,10 +74,12 @@ class FaceBatches:
         rows: np.ndarray,  # the photos trained on; the others are not touched
         text: TextEncoder | None,  # for its tokens; None: without words
         most_captions: int = 1,  # of one photo at once
+        variants: list[int] | None = None,  # of the store's first axis, drawn alike; None: all
         regions: bool = True,  # False: embeddings alone are read
         seed: int = 0,
     ):
         self.store, self.rows, self.text, self.most_captions, self.regions, self.seed = store, rows, text, most_captions, regions, seed
+        self.variants = np.arange(len(store.variants)) if variants is None else np.array(variants)
         self.captions = CaptionTable(captions)
         people, label = np.unique(identity[rows], return_inverse=True)
         self.label, self.classes = np.full(len(identity), -1), len(people)
@@ -86,7 +88,7 @@ class FaceBatches:
     @property
     def fingerprint(self) -> str:
         "What the batches depend on."
-        return fingerprint(self.store.meta["fingerprint"], self.rows, self.captions.flat.tolist(), self.most_captions, self.regions, self.seed)
+        return fingerprint(self.store.meta["fingerprint"], self.rows, self.captions.flat.tolist(), self.most_captions, self.variants, self.regions, self.seed)
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch with `batch` photos each; the rest of the epoch's order is left out."
@@ -107,7 +109,7 @@ class FaceBatches:
         order = rng(self.seed, stage, epoch).permutation(self.rows)
         for step in range(first, self.steps(batch)):
             draw = rng(self.seed, stage, epoch, step)
-            variant = draw.integers(len(self.store.variants), size=batch)
+            variant = draw.choice(self.variants, batch)
             rows = order[step * batch:(step + 1) * batch]
             sentences, counts = self.captions.pick(rows, self.most_captions, draw) if self.text else ([], None)
             share = slice(rank * batch // world, (rank + 1) * batch // world)
