@@ -39,6 +39,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'tgfr/alignment/losses.py'),
                                        'tgfr.alignment.losses._chunk_gradients': ( '3_alignment/losses.html#_chunk_gradients',
                                                                                    'tgfr/alignment/losses.py'),
+                                       'tgfr.alignment.losses._chunks': ('3_alignment/losses.html#_chunks', 'tgfr/alignment/losses.py'),
                                        'tgfr.alignment.losses.attend': ('3_alignment/losses.html#attend', 'tgfr/alignment/losses.py'),
                                        'tgfr.alignment.losses.clip_loss': ('3_alignment/losses.html#clip_loss', 'tgfr/alignment/losses.py'),
                                        'tgfr.alignment.losses.cmpm_loss': ('3_alignment/losses.html#cmpm_loss', 'tgfr/alignment/losses.py'),

@@ -67,42 +67,50 @@ def _chunk_gradients(terms, d_n, d_q, gamma1):
     d_scores = torch._softmax_backward_data(d_share, share, 2, share.dtype).addcmul_(e, d_n)
     return d_scores.flatten(1, 2), torch.mul(e, d_q, out=share).flatten(1, 2).transpose(1, 2), e.flatten(1, 2)
 
-# %% ../../nbs/3_alignment/01_losses.ipynb #d5826414
+# %% ../../nbs/3_alignment/01_losses.ipynb #5d836e58
+def _chunks(mask, chunk) -> list[tuple[slice, slice]]:
+    "Slices of captions and of their words: a chunk ends where its last real word stands."
+    place = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    ends = (mask * place).amax(1).tolist()
+    return [(slice(i, i + chunk), slice(max(ends[i:i + chunk]))) for i in range(0, len(ends), chunk)]
+
+# %% ../../nbs/3_alignment/01_losses.ipynb #161977f6
 class _WordRegion(torch.autograd.Function):
     "S (B, C) from regions (B, D, N), words (C, T, D) and mask (C, T); memory grows with `chunk`, not with C."
     @staticmethod
     def forward(ctx, regions, words, mask, gamma1, gamma2, chunk):
         gram, padded = torch.bmm(regions.transpose(1, 2), regions), not mask.all()
-        n, q = regions.new_empty(2, len(regions), *mask.shape)
-        for k in (slice(i, i + chunk) for i in range(0, len(words), chunk)):
-            scores, _, e, pull = _attention_terms(regions, gram, words[k], mask[k] if padded else None, gamma1)
-            torch.sum(scores.mul_(e), -1, out=n[:, k]), torch.sum(pull.mul_(e), -1, out=q[:, k])
+        n, q = regions.new_zeros(2, len(regions), *mask.shape)
+        chunks = _chunks(mask, chunk)
+        for k, t in chunks:
+            scores, _, e, pull = _attention_terms(regions, gram, words[k, t], mask[k, t] if padded else None, gamma1)
+            n[:, k, t], q[:, k, t] = scores.mul_(e).sum(-1), pull.mul_(e).sum(-1)
         length = words.norm(dim=-1) * q.clamp_min_(0).sqrt()
         cos = n / length.clamp_min(1e-8)
         S = (gamma2 * cos).masked_fill_(~mask, -torch.inf).logsumexp(2)
         ctx.save_for_backward(regions, words, mask, gram, q, cos, length, S)
-        ctx.settings = gamma1, gamma2, chunk, padded
+        ctx.settings = gamma1, gamma2, chunks, padded
         return S
 
     @staticmethod
     @once_differentiable
     @full_precision
     def backward(ctx, d_S):
-        (regions, words, mask, gram, q, cos, length, S), (gamma1, gamma2, chunk, padded) = ctx.saved_tensors, ctx.settings
+        (regions, words, mask, gram, q, cos, length, S), (gamma1, gamma2, chunks, padded) = ctx.saved_tensors, ctx.settings
         d_cos = (gamma2 * cos - S[..., None]).masked_fill_(~mask, -torch.inf).exp_() * (gamma2 * d_S[..., None])
         d_n, along = d_cos / length.clamp_min(1e-8), torch.where(length > 1e-8, d_cos * cos, 0)
         d_q = -along / (2 * q.clamp_min(1e-30))
         d_words = -words * (along.sum(0) / words.square().sum(-1).clamp_min(1e-30))[..., None]
         d_regions, d_gram = torch.zeros_like(regions), torch.zeros_like(gram)
-        for k in (slice(i, i + chunk) for i in range(0, len(words), chunk)):
-            terms = _attention_terms(regions, gram, words[k], mask[k] if padded else None, gamma1)
-            d_scores, weighted, e = _chunk_gradients(terms, d_n[:, k], d_q[:, k], gamma1)
-            d_regions.baddbmm_(words[k].flatten(0, 1).T.expand(len(regions), -1, -1), d_scores)
-            d_words[k] += torch.bmm(d_scores, regions.transpose(1, 2)).sum(0).view_as(d_words[k])
+        for k, t in chunks:
+            terms = _attention_terms(regions, gram, words[k, t], mask[k, t] if padded else None, gamma1)
+            d_scores, weighted, e = _chunk_gradients(terms, d_n[:, k, t], d_q[:, k, t], gamma1)
+            d_regions.baddbmm_(words[k, t].flatten(0, 1).T.expand(len(regions), -1, -1), d_scores)
+            d_words[k, t] += torch.bmm(d_scores, regions.transpose(1, 2)).sum(0).view_as(d_words[k, t])
             d_gram.baddbmm_(weighted, e)
         return d_regions.baddbmm_(regions, d_gram, alpha=2), d_words, None, None, None, None
 
-# %% ../../nbs/3_alignment/01_losses.ipynb #045413ac
+# %% ../../nbs/3_alignment/01_losses.ipynb #c52f0a8f
 @full_precision
 def word_region_similarity(
     regions: torch.Tensor,  # (B, D, H, W) local maps
@@ -118,7 +126,9 @@ def word_region_similarity(
     if chunk < 1: raise TgfrError(f"chunk: {chunk}, expected at least 1")
     mask = _all_words(words) if mask is None else mask.bool()
     if not mask.any(1).all(): raise TgfrError(f"mask: caption {int((~mask.any(1)).nonzero()[0])} of the batch has no word")
-    return _WordRegion.apply(regions.flatten(2).contiguous(), words.transpose(1, 2).contiguous(), mask, gamma1, gamma2, chunk)
+    order = mask.sum(1).argsort()  # captions of like length share a chunk, which ends with its longest
+    S = _WordRegion.apply(regions.flatten(2).contiguous(), words.transpose(1, 2)[order], mask[order], gamma1, gamma2, chunk)
+    return S[:, order.argsort()]
 
 # %% ../../nbs/3_alignment/01_losses.ipynb #d815d803
 @full_precision

@@ -86,7 +86,7 @@ class EncodeObjective(nn.Module):
         photos, label = batch
         return {"id": focal_loss(self.face_id(self.model(photos).embedding, label), label, self.recipe.focal)}
 
-# %% ../../nbs/6_training/05_encoders.ipynb #625fbaf8
+# %% ../../nbs/6_training/05_encoders.ipynb #e76353b9
 def train_encoder(
     dataset: datasets.Dataset,  # canonical form; people who appear nowhere else
     recipe: Recipe,  # epochs_encode, batch_encode, sizes, rates
@@ -94,11 +94,12 @@ def train_encoder(
     layers: tuple[int, ...] = (1, 1, 1, 1),  # blocks a stage
     width: int = 16,  # channels of the first stage (64 is full size)
     embedding: int = 128,
+    size: int = 64,  # px it reads; 112 is full size, and takes three times as long
     accelerator: Accelerator | None = None,
 ) -> IResNet:  # on the CPU, in eval mode
     "A small face encoder trained on `dataset`."
     seed_everything(recipe.seed)
-    encoder = IResNet(layers, width=width, embedding=embedding)
+    encoder = IResNet(layers, width=width, embedding=embedding, size=size)
     batches = PhotoBatches(dataset, encoder, recipe.sizes, recipe.seed)
     fit(EncodeObjective(encoder, batches.classes, recipe), batches, recipe, "encode", folder, accelerator=accelerator)
     return encoder.cpu().eval()

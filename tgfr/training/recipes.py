@@ -69,10 +69,10 @@ def ours_transformer() -> Recipe:
     "Ours for a pretrained transformer: its top two layers learn, gently; fewer captions at once, since they cost more."
     return Recipe(text_length=28, text_layers=2, lr_text=1e-4, captions=3, clip_text=1.0)
 
-# %% ../../nbs/6_training/01_recipes.ipynb #c71b55bd
+# %% ../../nbs/6_training/01_recipes.ipynb #4edd24a8
 def demo() -> Recipe:
     "Ours, for the 1,200 synthetic photos of `make demo`: narrower, and more rounds of fewer photos."
-    return Recipe(dim=128, epochs_align=6, epochs_fuse=12, batch_align=48, batch_fuse=64, captions=5)
+    return Recipe(dim=128, epochs_encode=10, epochs_align=4, epochs_fuse=8, batch_encode=32, batch_align=32, batch_fuse=32, captions=5)
 
 # %% ../../nbs/6_training/01_recipes.ipynb #28c06c38
 def paper_lstm() -> Recipe:
