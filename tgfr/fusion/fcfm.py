@@ -145,7 +145,7 @@ class RnnFCFM(nn.Module):
         if self.words: other = (text.words @ text.words.mT / self.side).unflatten(-1, (self.side, self.side))
         return self.linear(F.avg_pool2d(self.norm(self.attention(x, other)), 8).flatten(1))
 
-# %% ../../nbs/4_fusion/01_fcfm.ipynb #3221d49b
+# %% ../../nbs/4_fusion/01_fcfm.ipynb #cb06b1bd
 class ResidualFCFM(nn.Module):
     "FCFM with the face as a residual path and a gated sentence: `[unit(g + correction) | gate * unit(s)]`."
     needs_regions = True
@@ -161,6 +161,7 @@ class ResidualFCFM(nn.Module):
     ):
         super().__init__()
         self.words, self.dim, self.width = words, dim, dim * (1 + words)
+        if words: self.register_buffer("weight", torch.ones(()))
         self.feature = RegionWordFeature(dim, words, mean_words=True)
         evidence = dim * (1 + words) + self.feature.width
         self.norm_feature = nn.LayerNorm(self.feature.width)
@@ -174,13 +175,13 @@ class ResidualFCFM(nn.Module):
         self,
         image: ImageFeatures,  # aligned
         text: TextFeatures | None = None,  # aligned
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:  # face (B, D) of unit length, gate (B, 1)
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:  # face (B, D) of unit length, weight of the sentence (B, 1)
         "The corrected face and the weight of the sentence."
         scale = self.dim**0.5
         evidence = [image.embedding * scale, self.norm_feature(self.feature(image.regions, text))]
         if self.words: evidence.append(text.sentence * scale)
         evidence = torch.cat(evidence, -1)
-        return unit(image.embedding + self.correction(evidence)), self.gate(evidence).sigmoid() if self.words else None
+        return unit(image.embedding + self.correction(evidence)), self.weight * self.gate(evidence).sigmoid() if self.words else None
 
     def forward(self, image: ImageFeatures, text: TextFeatures | None = None) -> torch.Tensor:
         "The fused embedding, (B, width); its first D numbers are the corrected face, of unit length."

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from ..core import TgfrError
 from ..fusion.fcfm import FUSIONS
 
-# %% ../../nbs/6_training/01_recipes.ipynb #e954e410
+# %% ../../nbs/6_training/01_recipes.ipynb #7b5be0b8
 @dataclass(frozen=True)
 class Recipe:
     "Everything that decides how a model is trained."
@@ -25,15 +25,15 @@ class Recipe:
     sizes: tuple[int, ...] = (112, 32, 16)  # px of the photos trained on, drawn alike
     captions: int = 10  # most captions of a photo used at once in stage 2; 1: the paper's
     epochs_encode: int = 8  # a face encoder of our own, where none is given
-    epochs_align: int = 2  # stage 1 (FCAM)
-    epochs_fuse: int = 3  # stage 2 (FCFM)
+    epochs_align: int = 1  # stage 1 (FCAM)
+    epochs_fuse: int = 2  # stage 2 (FCFM)
     batch_encode: int = 64  # photos a step over all processes
-    batch_align: int = 64
-    batch_fuse: int = 128
+    batch_align: int = 32
+    batch_fuse: int = 64
     schedule: str = "one-cycle"  # or "paper": step decay by epoch
     margin_optimizer: str = "adamw"  # or "sgd": 0.1 with momentum, the paper's
     lr_heads: float = 1e-3  # image head and fusion
-    lr_text: float = 1e-3  # text encoder; 2e-5 is the paper's for BERT
+    lr_text: float = 5e-3  # text encoder; 1e-3 (RNN) and 2e-5 (BERT) are the paper's
     lr_margin: float = 1e-2  # margin classifiers
     weight_decay: float = 5e-4  # of heads and text
     clip_text: float = 0.5  # largest gradient norm of the text encoder (paper: 0.5 RNN, 1.0 BERT)
@@ -69,16 +69,16 @@ def ours_transformer() -> Recipe:
     "Ours for a pretrained transformer: its top two layers learn, gently; fewer captions at once, since they cost more."
     return Recipe(text_length=28, text_layers=2, lr_text=1e-4, captions=3, clip_text=1.0)
 
-# %% ../../nbs/6_training/01_recipes.ipynb #4edd24a8
+# %% ../../nbs/6_training/01_recipes.ipynb #32be015d
 def demo() -> Recipe:
     "Ours, for the 1,200 synthetic photos of `make demo`: narrower, and more rounds of fewer photos."
-    return Recipe(dim=128, epochs_encode=10, epochs_align=4, epochs_fuse=8, batch_encode=32, batch_align=32, batch_fuse=32, captions=5)
+    return Recipe(dim=128, epochs_encode=10, epochs_align=4, epochs_fuse=8, batch_encode=32, batch_align=32, batch_fuse=32, captions=5, lr_text=1e-2)
 
-# %% ../../nbs/6_training/01_recipes.ipynb #28c06c38
+# %% ../../nbs/6_training/01_recipes.ipynb #45269e8f
 def paper_lstm() -> Recipe:
     "TGFR with a bidirectional LSTM: batch 128, 36 epochs, Adam 1e-3."
     return Recipe(text_length=18, fusion="fcfm-rnn", residual=False, sizes=(112,), captions=1, epochs_align=36, epochs_fuse=36, batch_align=128,
-                  batch_fuse=16, schedule="paper", margin_optimizer="sgd", lr_margin=0.1, weight_decay=5e-5, lambda_identity=100.0, lambda_text=0.0,
+                  batch_fuse=16, schedule="paper", margin_optimizer="sgd", lr_margin=0.1, lr_text=1e-3, weight_decay=5e-5, lambda_identity=100.0, lambda_text=0.0,
                   lambda_keep=0.0, focal=2.0, text_scale=35.0, text_margin=0.5)
 
 # %% ../../nbs/6_training/01_recipes.ipynb #3e3da3c3
