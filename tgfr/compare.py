@@ -27,7 +27,7 @@ from .training.loop import fit
 from .training.objectives import AlignObjective, FuseObjective
 from .training.recipes import Recipe
 
-# %% ../nbs/08_compare.ipynb #3e286370
+# %% ../nbs/08_compare.ipynb #9fe826a0
 @dataclass(frozen=True)
 class FaceSplit:
     "Photos of some people, screened, with their features."
@@ -35,10 +35,14 @@ class FaceSplit:
     store: FeatureStore  # V variants, the first undegraded
 
     @property
-    def identity(self) -> np.ndarray: return np.array(self.dataset["identity"])
+    def identity(self) -> np.ndarray:
+        "Who is on each photo, (N,)."
+        return np.array(self.dataset["identity"])
 
     @property
-    def captions(self) -> list[list[str]]: return self.dataset["captions"][:]
+    def captions(self) -> list[list[str]]:
+        "The captions of each photo, N lists."
+        return self.dataset["captions"][:]
 
 # %% ../nbs/08_compare.ipynb #4d297331
 def load_splits(

@@ -35,7 +35,7 @@ def number(
     text = re.sub(r"^([+-]?)0\.", r"\1.", f"{x:{'+' if sign else ''}.3f}")
     return ".000" if text in ("+.000", "-.000") else text
 
-# %% ../../nbs/5_evaluation/05_report.ipynb #b1f0e11c
+# %% ../../nbs/5_evaluation/05_report.ipynb #bfd5e659
 @dataclass(frozen=True)
 class Cell:
     "One figure of one system, as it is written."
@@ -45,7 +45,9 @@ class Cell:
     sure: bool  # the interval of the difference leaves zero out
 
     @property
-    def star(self) -> str: return "*" if self.sure else ""
+    def star(self) -> str:
+        "`*` where the difference is sure."
+        return "*" if self.sure else ""
 
 # %% ../../nbs/5_evaluation/05_report.ipynb #90943228
 @dataclass(frozen=True)
