@@ -1,5 +1,6 @@
 """Notebooks to library and README, and whether the committed ones are in step: `python tests/house.py --write`."""
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -41,8 +42,9 @@ def write() -> None:
 
 
 def library(folder: Path) -> dict[str, str]:
-    "Text of each exported module below `folder`."
-    return {str(p.relative_to(folder)): p.read_text(encoding="utf-8") for p in folder.rglob("*.py") if p.name not in ("_modidx.py", "__init__.py")}
+    "Text of each exported module below `folder`; the way to its notebook, which depends on the folder, is left out."
+    def text(p): return re.sub(r"(\.\./)+\S*?nbs/", "nbs/", p.read_text(encoding="utf-8"))
+    return {str(p.relative_to(folder)): text(p) for p in folder.rglob("*.py") if p.name not in ("_modidx.py", "__init__.py")}
 
 
 def out_of_step() -> list[str]:
