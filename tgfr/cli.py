@@ -30,13 +30,13 @@ def recipe_changes(
         except (ValueError, KeyError): raise TgfrError(f"--set {setting}: {text!r} is no {kind.__name__}") from None
     return found
 
-# %% ../nbs/10_cli.ipynb #46a745ee
+# %% ../nbs/10_cli.ipynb #68b4547c
 @dataclass
 class Demo:
     """Compare face recognition with and without words, from photos and captions to a report.
 
     Without flags: synthetic people, no download, a few minutes on two cores. With --data and --encoder: real photos."""
-    data: str = "synthetic:people=160,photos=10"
+    data: str = "synthetic:people=200,photos=10"
     """a Parquet file, a folder of Parquet files named SPLIT-*.parquet, a `datasets` folder, or synthetic[:people=N,photos=N,seed=N]; columns image, identity, photo_id, captions"""
     out: Path = Path("runs/demo")
     """folder for report.html, report.json, figures, model and features; an unfinished run there is resumed"""

@@ -108,9 +108,9 @@ def _figures(judge: Judge, trainer: Trainer, model: TGFR, report: dict) -> dict:
     if model.config.needs_regions: made["regions"] = (plot_word_regions(*word_regions(model, judge.split, 0)), "A photo with an overlay for each word of its caption", "What each word of a caption looks at.")
     return made
 
-# %% ../nbs/09_demo.ipynb #845dd45b
+# %% ../nbs/09_demo.ipynb #b392aceb
 def demo(
-    data: str = "synthetic:people=160,photos=10",  # as for `load_faces`
+    data: str = "synthetic:people=200,photos=10",  # as for `load_faces`
     out: str | Path = "runs/demo",  # everything is written here; an unfinished run is resumed
     encoder: str | None = None,  # a folder of ours or an .onnx file; None: a small one is trained on synthetic people
     recipe: Recipe | None = None,  # None: `demo` for synthetic data, `ours` otherwise
