@@ -87,7 +87,7 @@ def synchronise(
         if isinstance(child, nn.modules.batchnorm._BatchNorm): child.__class__ = SyncBatchNorm
     return module
 
-# %% ../../nbs/6_training/03_objectives.ipynb #0f6f74b0
+# %% ../../nbs/6_training/03_objectives.ipynb #defecd28
 class AlignObjective(nn.Module):
     "Stage 1, FCAM: the losses of TGFR, section 3.1, over the batch of all processes."
 
@@ -113,13 +113,12 @@ class AlignObjective(nn.Module):
         if r.residual: losses["keep"] = r.lambda_keep * keep_loss(face, self.model, batch.clean)
         sentences = gather(text.sentence)
         words, mask = gather_words(text)
-        keys = torch.stack([gather(k) for k in (batch.label, _caption_key(batch.tokens))])
-        person, alike = same(keys[0]), same(keys[0]) | same(keys[1])
+        person, alike = (same(gather(key)) for key in (batch.label, _caption_key(batch.tokens)))
         words_score = gather(word_region_similarity(out.image.regions, words, mask))
         sentence_score = gather(cosine(face, sentences))
         losses["word"] = r.lambda_word * sum(contrastive(10 * words_score))
         losses["sentence"] = r.lambda_sentence * sum(contrastive(10 * sentence_score, person | alike))
-        losses["global"] = r.lambda_global * sum(contrastive(10 * sentence_score, same(keys[1])))
+        losses["global"] = r.lambda_global * sum(contrastive(10 * sentence_score, alike))
         losses["id_text"] = r.lambda_identity * focal_loss(self.text_id(text.sentence, batch.label), batch.label, r.focal)
         return losses
 
