@@ -22,8 +22,8 @@ test-all: $(READY) ## also the slow cells and tests
 lab: $(READY)    ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab nbs
 
-bench: $(READY)  ## speed and memory, as a table
-	$(BIN)/python benchmarks/losses.py
+bench: $(READY)  ## speed and memory against textbook versions: writes benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/run.py
 
 sync: $(READY)   ## notebooks to library and README, cleaned and checked
 	$(BIN)/python tests/house.py --write

@@ -38,12 +38,13 @@ class Golden:
     "One golden file: `meta` (its .json), inputs `i`, parameters `p`, expected outputs `o`, as tensors under their own names."
 
     def __init__(self, path: Path):
-        self.path, self.meta = path, json.loads(path.with_suffix(".json").read_text())
+        self.path, self.meta, self.checked = path, json.loads(path.with_suffix(".json").read_text()), 0
         tensors = load_file(path)
         self.i, self.p, self.o = ({k[len(part):]: v for k, v in tensors.items() if k.startswith(part)} for part in ("in.", "param.", "out."))
 
     def check(self, name: str, value, rtol=1e-4, atol=1e-5) -> None:
         "`value` equals the recorded output `name`; gradients (`g_...`) are compared relative to their largest entry."
+        self.checked += 1
         expected = self.o[name].double().numpy()
         if "g_" in name or ".grad" in name: atol = max(1e-5 * np.abs(expected).max(), 1e-12)
         np.testing.assert_allclose(torch.as_tensor(value).detach().double().numpy().reshape(expected.shape), expected, rtol=rtol, atol=atol, err_msg=f"{self.path.name}: {name}")
@@ -78,7 +79,20 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def golden(request) -> Golden:
-    return Golden(request.param)
+    yield (golden := Golden(request.param))
+    request.config.stash.setdefault(GOLDENS, []).append((request.param.stem, golden.checked))
+
+
+GOLDENS = pytest.StashKey()  # of (file, comparisons) for each golden case that ran
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    "Say how many golden cases ran, and which files no test of this run read: nothing is skipped silently."
+    if not (ran := config.stash.get(GOLDENS, [])): return
+    folder, files = golden_folder(config), {stem for stem, _ in ran}
+    idle = sorted({f.stem for f in folder.glob("*.safetensors")} - files)
+    terminalreporter.write_line(f"goldens of {folder}: {len(ran)} cases on {len(files)} files, {sum(n for _, n in ran):,} recorded tensors compared; "
+                                + (f"no test of this run read {len(idle)}: {', '.join(idle)}" if idle else "every file was read"))
 
 
 @pytest.fixture(scope="session")

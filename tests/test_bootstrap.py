@@ -190,7 +190,7 @@ def test_single_photos_are_gallery_and_impostors():
     (lambda b, s: b.evaluate(s, (2,)), "between 0 and 1"),
     (lambda b, s: b.evaluate(s).interval("TAR"), "'TAR', expected one of TPR@FPR=1e-2"),
     (lambda b, s: b.evaluate(s).interval("EER", 95), "level: 95"),
-    (lambda b, s: b.evaluate(s).difference(PersonBootstrap(b.person, 9, seed=1).evaluate(s), "EER"), "one PersonBootstrap for both"),
+    (lambda b, s: b.evaluate(s).difference(PersonBootstrap(b.person, 9, seed=1).evaluate(s), "EER"), "one bootstrap for both"),
 ])
 def test_what_cannot_be_judged_is_refused(call, message):
     person, scores = made_up(10, 30, "refused")

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from tgfr.alignment.fcam import ImageHead, ResidualProjection, SpatialAttention
+from tgfr.alignment.fcam import ImageHead, ResidualImageHead, SpatialAttention
 from tgfr.core import ImageFeatures, TgfrError, cosine
 
 
@@ -41,7 +41,7 @@ def image_head_state(p):
 def test_golden_image_head(golden):
     params = {k.removeprefix("param."): v for k, v in load_file(golden.path.with_name(golden.meta["params"] + ".safetensors")).items()}
     embedding, regions = golden.i["global"].requires_grad_(), golden.i["local"].requires_grad_()
-    head = ImageHead(embedding.shape[1], tuple(regions.shape[1:]), golden.meta["F"], residual=False).eval()
+    head = ImageHead(embedding.shape[1], tuple(regions.shape[1:]), golden.meta["F"]).eval()
     head.load_state_dict(image_head_state(params))
     out = head(ImageFeatures(embedding, regions))
     golden.check("global", out.embedding)
@@ -57,26 +57,35 @@ def test_golden_image_head(golden):
 @settings(max_examples=20, deadline=None)
 def test_any_encoder_shape(channels, height, width, embedding, dim):
     photos = ImageFeatures(torch.randn(3, embedding), torch.randn(3, channels, height, width))
-    out = ImageHead(embedding, (channels, height, width), dim)(photos)
-    assert out.embedding.shape == (3, dim) and out.regions.shape == (3, dim, height, width)
-    assert torch.allclose(out.norm, torch.ones(3), atol=1e-4)
+    for head in ImageHead, ResidualImageHead:
+        out = head(embedding, (channels, height, width), dim)(photos)
+        assert out.embedding.shape == (3, dim) and out.regions.shape == (3, dim, height, width)
+        assert torch.allclose(out.norm, torch.ones(3), atol=1e-4)
 
 
-@pytest.mark.parametrize("residual", [True, False])
-def test_gradient_reaches_every_tensor(residual):
-    head = ImageHead(32, (8, 5, 5), 16, residual=residual)
-    if residual: torch.nn.init.normal_(head.face.correction[-1].weight)
+@pytest.mark.parametrize("side, grid", [(14, 7), (9, 5), (8, 8), (7, 7)])
+def test_large_maps_are_halved(side, grid):
+    out = ResidualImageHead(32, (8, side, side), 16).eval()(ImageFeatures(torch.randn(2, 32), torch.randn(2, 8, side, side)))
+    assert out.regions.shape == (2, 16, grid, grid)
+
+
+@pytest.mark.parametrize("kind", [ImageHead, ResidualImageHead])
+def test_gradient_reaches_every_tensor(kind):
+    head = kind(32, (8, 5, 5), 16)
+    if kind is ResidualImageHead: torch.nn.init.normal_(head.correction[-1].weight)
     out = head(ImageFeatures(torch.randn(4, 32), torch.randn(4, 8, 5, 5)))
     (out.embedding.pow(3).sum() + out.regions.pow(3).sum()).backward()
     assert [n for n, p in head.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] in ([], ["attention.query.bias"], ["attention.key.bias"])
 
 
+@pytest.mark.parametrize("regions", [None, (8, 5, 5)])
 @pytest.mark.parametrize("dim", [64, 100])
-def test_residual_projection_starts_as_the_frozen_feature(dim):
+def test_residual_head_starts_as_the_frozen_feature(dim, regions):
     faces = torch.randn(20, 64) * torch.rand(20, 1) * 30
-    out = ResidualProjection(64, dim).eval()(faces)
+    out = ResidualImageHead(64, regions, dim).eval()(ImageFeatures(faces, torch.randn(20, 8, 5, 5))).embedding
     assert torch.allclose(cosine(out, out), cosine(faces, faces), atol=1e-5)
 
 
-def test_one_channel_map_is_refused():
-    with pytest.raises(TgfrError, match="at least 2 channels"): ImageHead(32, (1, 7, 7))
+@pytest.mark.parametrize("kind", [ImageHead, ResidualImageHead])
+def test_one_channel_map_is_refused(kind):
+    with pytest.raises(TgfrError, match="at least 2 channels"): kind(32, (1, 7, 7))

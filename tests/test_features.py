@@ -73,7 +73,7 @@ def test_what_is_stored(store, dataset):
             alone = Tiny().encode(image[None])
             np.testing.assert_array_equal(store.embedding[v, row], alone.embedding[0])
             np.testing.assert_array_equal(store.regions[v, row], alone.regions[0].half())
-    assert sorted(p.name for p in store.folder.iterdir()) == [".lock", "embedding.npy", "meta.json", "regions.npy"]
+    assert sorted(p.name for p in store.folder.iterdir()) == [".lock", "checksums.txt", "embedding.npy", "meta.json", "regions.npy"]
 
 
 def test_a_finished_store_is_not_computed_again(store, dataset):
@@ -162,6 +162,62 @@ def test_an_interrupted_run_is_continued_to_the_bit(after, store, dataset, tmp_p
     again = Tiny()
     encode_faces(dataset, again, DEGRADATIONS, tmp_path / "half", batch=8)
     assert again.seen == 63 - after // 24 * 24 and files(tmp_path / "half") == files(store.folder)
+
+
+class Styled(Tiny):
+    "Gives styles too: of stage `a` one channel, of `b` two."
+
+    def style_width(self, styles): return sum({"a": 1, "b": 2}[name] for name in styles)
+
+    def encode(self, images, styles=()):
+        plain = super().encode(images)
+        return ImageFeatures(plain.embedding, plain.regions, plain.embedding[:, :2 * self.style_width(styles)].unflatten(1, (-1, 2)))
+
+
+def test_styles_and_half_precision(dataset, tmp_path):
+    store = encode_faces(dataset, Styled(), DEGRADATIONS, tmp_path / "half", regions=False, styles=("a", "b"), dtype="float16")
+    assert (store.embedding.dtype, store.styles.dtype, store.styles.shape, store.regions) == (np.float16, np.float16, (3, 21, 3, 2), None)
+    batch = store.batch([2, 0], [20, 3])
+    np.testing.assert_array_equal(batch.styles.flatten(1), batch.embedding[:, :6])
+    assert batch.styles.dtype == torch.float32 and batch.styles.shape == (2, 3, 2)
+    store.verify()
+    full = encode_faces(dataset, Styled(), DEGRADATIONS, tmp_path / "full", regions=False, styles=("a", "b"))
+    np.testing.assert_array_equal(full.embedding.astype(np.float16), store.embedding)
+    other = encode_faces(dataset, Styled(), DEGRADATIONS, tmp_path / "full", regions=False, styles=("b",))
+    assert other.styles.shape == (3, 21, 2, 2)
+    with pytest.raises(TgfrError, match="float32 or float16"): encode_faces(dataset, Tiny(), DEGRADATIONS, tmp_path, dtype="int8")
+
+
+@pytest.mark.parametrize("after", [0, 24, 48])  # killed before the first new batch, after it, after the second
+def test_a_store_grows_and_survives_a_kill_while_growing(after, store, dataset, tmp_path):
+    more, whole = photos(40), encode_faces(photos(40), Tiny(), DEGRADATIONS, tmp_path / "whole", batch=8)
+    with pytest.raises(KeyboardInterrupt): encode_faces(more, Tiny(after=after), DEGRADATIONS, store.folder, batch=8)
+    with pytest.raises(TgfrError, match=f"unfinished, {21 + after // 3} photos"): FeatureStore.open(store.folder)
+    again = Tiny()
+    grown = encode_faces(more, again, DEGRADATIONS, store.folder, batch=8)
+    assert again.seen == 3 * 19 - after
+    grown.verify()
+    for name in ("embedding", "regions"): np.testing.assert_array_equal(getattr(grown, name), getattr(whole, name))
+    assert {k: v for k, v in files(grown.folder).items() if k != "checksums.txt"} == {k: v for k, v in files(whole.folder).items() if k != "checksums.txt"}
+
+
+def test_photos_that_are_no_continuation_begin_anew(store, dataset):
+    again = Tiny()
+    encode_faces(photos(40).select([1, 0, *range(2, 40)]), again, DEGRADATIONS, store.folder, batch=8)
+    assert again.seen == 120
+
+
+@pytest.mark.parametrize("name", ["embedding", "regions"])
+def test_a_changed_byte_is_found(name, store):
+    path = store.folder / f"{name}.npy"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    store.verify()
+    path.write_bytes(data)
+    with pytest.raises(TgfrError, match=f"{name} of rows 16 to 20 is not what was written"): FeatureStore.open(store.folder).verify()
+    for text in ("8 embedding=zz\n", "8\n", "99 embedding=00000000\n", "x"):
+        (store.folder / "checksums.txt").write_text(text)
+        with pytest.raises(TgfrError, match="checksums.txt"): store.verify()
 
 
 def python(code: str, *args) -> subprocess.Popen:

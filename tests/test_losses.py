@@ -1,6 +1,8 @@
 """Alignment losses: the recorded values and gradients, the textbook loop, and what must not matter."""
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +23,8 @@ from tgfr.alignment.losses import (
     word_region_loss,
     word_region_similarity,
 )
-from tgfr.core import TgfrError, cosine
+from tgfr.core import TextFeatures, TgfrError, cosine
+from tgfr.training.objectives import gather, gather_words
 
 
 def textbook(regions, words, mask, gamma1=4., gamma2=5.):
@@ -156,8 +159,16 @@ def test_similarity_equals_the_loop_at_the_papers_size():
 
 def test_chunks_do_not_matter():
     regions, words, mask = example()
-    one = gradients(lambda r, w: word_region_similarity(r, w, mask, chunk=1), regions, words)
-    for chunk in (2, 3, 4, 100): close(gradients(lambda r, w, k=chunk: word_region_similarity(r, w, mask, chunk=k), regions, words), one)
+    one = gradients(lambda r, w: word_region_similarity(r, w, mask, chunk=1, keep=0), regions, words)
+    for chunk in (1, 2, 3, 4, 100):
+        for keep in (0, 1 << 30): close(gradients(lambda r, w, c=chunk, k=keep: word_region_similarity(r, w, mask, chunk=c, keep=k), regions, words), one)
+
+
+@pytest.mark.parametrize("keep", [0, 1 << 30])
+def test_backward_may_run_twice(keep):
+    regions, words, mask = example()
+    S = word_region_similarity(regions.requires_grad_(), words.requires_grad_(), mask, keep=keep).sum()
+    for a, b in zip(*(torch.autograd.grad(S, (regions, words), retain_graph=True) for _ in range(2))): assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("f", [lambda r, w, m: word_region_similarity(r, w, m), lambda r, w, m: torch.cat([x.flatten(1) for x in attend(r[:4], w, m)], 1)])
@@ -206,7 +217,7 @@ def test_memory_does_not_grow_with_pairs():
     regions, words, mask = example(16, 16, 8, 12, 8, 8)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
-        word_region_similarity(regions.requires_grad_(), words.requires_grad_(), mask)
+        word_region_similarity(regions.requires_grad_(), words.requires_grad_(), mask, keep=0)
     assert 0 < sum(kept) < 16 * 16 * 12 * 64 / 2
 
 
@@ -292,3 +303,72 @@ def test_losses_are_float32_under_autocast(f):
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, f(g, s))
     assert full_precision(lambda x: x)(g.half()).dtype == torch.float32
+
+
+# several processes
+
+def shared_batch(B=6, D=12, T=5):
+    "Regions, words, mask, globals and sentences of a batch, and its identities; captions of either half have another length."
+    regions, words, mask = example(B, B, D, T, 4, 3, seed=3, dtype=torch.float64)
+    mask[:B // 2, T - 2:], mask[-1] = False, True
+    g, s = torch.randn(2, B, D, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    return regions, words, mask, g, s, torch.tensor([3, 1, 3, 7, 1, 9])
+
+
+def all_losses(regions, words, mask, g, s, identity):
+    "Each loss of this process's part of a batch with the negatives of all processes."
+    every, every_mask = gather_words(TextFeatures(s, words, mask))
+    person = gather(identity)
+    S, sentences, faces = gather(word_region_similarity(regions, every, every_mask)), gather(s), gather(g)
+    return {"word": sum(contrastive(10 * S, same(person))), "sentence": sum(contrastive(10 * gather(cosine(g, sentences)), same(person))), "global": global_loss(faces, sentences),
+            "clip": clip_loss(faces, sentences), "soft": soft_clip_loss(faces, sentences), "cmpm": cmpm_loss(faces, sentences, person)}
+
+
+def losses_and_gradients(tensors, identity, world=1):
+    "Value and gradients of each loss; gathering multiplies gradients by the number of processes, which averaging over processes undoes."
+    regions, words, mask, g, s = tensors
+    leaves = [x.clone().requires_grad_() for x in (regions, words, g, s)]
+    losses = all_losses(leaves[0], leaves[1], mask, leaves[2], leaves[3], identity)
+    gradients = {k: [x if x is None else x / world for x in torch.autograd.grad(v, leaves, retain_graph=True, allow_unused=True)] for k, v in losses.items()}
+    return {k: v.detach() for k, v in losses.items()}, gradients
+
+
+def one_of_two(rank, folder):
+    "Half of the batch in a process of its own, words cut to its own longest caption."
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    *tensors, identity = (x[3 * rank:3 * rank + 3] for x in shared_batch())
+    longest = int(tensors[2].any(0).nonzero().max()) + 1
+    tensors[1], tensors[2] = tensors[1][..., :longest], tensors[2][:, :longest]
+    torch.save((dist.get_world_size(), longest, *losses_and_gradients(tensors, identity, 2)), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_losses_and_gradients_of_one(tmp_path):
+    mp.spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    *tensors, identity = shared_batch()
+    losses, gradients = losses_and_gradients(tensors, identity)
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert [p[0] for p in parts] == [2, 2] and parts[0][1] != parts[1][1]
+    for name, loss in losses.items():
+        for _, _, theirs, _ in parts: torch.testing.assert_close(theirs[name], loss, msg=lambda m, name=name: f"{name}: {m}")
+        for k, whole in enumerate(gradients[name]):
+            halves = [p[3][name][k] for p in parts]
+            if whole is None:
+                assert halves == [None, None]
+                continue
+            if k == 1: halves = [F.pad(h, (0, whole.shape[-1] - h.shape[-1])) for h in halves]
+            torch.testing.assert_close(torch.cat(halves), whole, msg=lambda m, name=name, k=k: f"{name}, gradient {k}: {m}")
+
+
+def test_identical_captions_and_same_people_are_no_negatives_by_option():
+    "Two photos with one sentence: without the option they push each other away, with it they do not."
+    g, s = torch.randn(4, 8), torch.randn(4, 8)
+    s[1] = s[0]
+    sentence = torch.tensor([5, 5, 6, 7])  # a number for each caption text
+    for loss in (global_loss, clip_loss, sentence_loss):
+        assert loss(g, s, exclude=same(sentence)) < loss(g, s)
+        alone, everything = torch.tensor([0, 2, 3]), torch.arange(4)
+        rows = [F.cross_entropy(10 * cosine(g[i:i + 1], s[columns]), torch.tensor([k])) for i, columns, k in ((0, alone, 0), (1, alone, 0), (2, everything, 2), (3, everything, 3))]
+        torch.testing.assert_close(contrastive(10 * cosine(g, s), same(sentence))[0], sum(rows) / 4)
+    regions, words, mask = example(4, 4)
+    assert word_region_loss(regions, words, mask, exclude=same(sentence)) < word_region_loss(regions, words, mask)

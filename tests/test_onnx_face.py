@@ -8,8 +8,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from tgfr.core import TgfrError
-from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.encoders.onnx_face import OnnxFace, load_encoder
+from tgfr.encoders.backbones import IResNet, save_encoder, style
+from tgfr.encoders.onnx_face import OnnxFace
+from tgfr.encoders.weights import load_encoder
 
 CHANNELS, EMBEDDING = 6, 40
 
@@ -80,6 +81,23 @@ def test_regions(tmp_path):
                                          ("sum", (6, 14, 14)), ("after.relu", (6, 14, 14)), ("down2", (8, 7, 7))]
     with pytest.raises(TgfrError, match="'mean' is no map.*sum"): OnnxFace(path, region="mean")
     with pytest.raises(TgfrError, match="no map of 15x15"): OnnxFace(make(tmp_path / "odd.onnx", size=120 + 4))
+
+
+def test_styles(tmp_path):
+    path, images = make(tmp_path / "m.onnx"), photos(11)
+    encoder, names = OnnxFace(path, batch=4), ("stem", "sum", "stem")
+    out, plain = encoder.encode(images, styles=names), encoder.encode(images)
+    assert out.styles.shape == (11, encoder.style_width(names), 2) == (11, 14, 2) and plain.styles is None
+    torch.testing.assert_close(out.embedding, plain.embedding), torch.testing.assert_close(out.regions, plain.regions)
+    stem = OnnxFace(path, region="stem").encode(images).regions
+    for columns in (slice(0, 4), slice(10, 14)): torch.testing.assert_close(out.styles[:, columns], style(stem))
+    torch.testing.assert_close(out.styles[:, 4:10], style(plain.regions))
+    alone = OnnxFace(path, region=None).encode(images[:1], regions=False, styles=["down2"])
+    assert alone.regions is None and alone.styles.shape == (1, 8, 2)
+    again = OnnxFace(path)
+    assert again.fingerprint == encoder.fingerprint  # which styles were asked for is no part of the encoder
+    for wrong in (("stage2",), ("mean",), "stem", ("embedding",)):
+        with pytest.raises(TgfrError, match="m.onnx: styles.*its last maps are .*down2"): encoder.encode(images, styles=wrong)
 
 
 def test_other_sizes_and_outputs(tmp_path):
@@ -236,6 +254,9 @@ def test_mobilefacenet(shared_data):
     one = encoder.encode(images[3:4])
     torch.testing.assert_close(out.embedding[3], one.embedding[0], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(out.regions[3], one.regions[0], rtol=1e-3, atol=1e-3)
+    tapped = encoder.encode(images, styles=(encoder.region,))
+    torch.testing.assert_close(tapped.styles, style(out.regions), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(tapped.embedding, out.embedding, rtol=1e-3, atol=1e-4)
 
 
 def test_mobilefacenet_knows_people(shared_data):

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 
 from tgfr.core import TgfrError, rng, seed_everything
 from tgfr.data.captions import Vocabulary, tokenize
+from tgfr.encoders.pretrained import places, read_text_model
 from tgfr.encoders.text import RnnText, TransformerText, WordHead, build_text_encoder, load_text_encoder, save_text_encoder
 
 CAPTIONS = ["He has a beard.", "She has wavy blond hair, and high cheekbones; she wears a hat.", "Smiles", "", "a naïve café—owner"]
@@ -37,12 +39,13 @@ def encoders():
     vocabulary = Vocabulary.from_captions(CAPTIONS[:3])
     yield RnnText(vocabulary, dim=16, embedding=10)
     yield RnnText(vocabulary, dim=16, embedding=10, kind="gru", layers=2)
+    yield RnnText(vocabulary, dim=16, embedding=10, layers=3, dropout=.2)
     yield TransformerText(tiny_bert(), dim=16)
     yield TransformerText(tiny_bert(), dim=16, train_layers=1)
     yield TransformerText(tiny_bert(), dim=16, mask_padding=False)
 
 
-@pytest.fixture(params=range(5), ids=["lstm", "gru", "bert", "bert-top", "bert-published"])
+@pytest.fixture(params=range(6), ids=["lstm", "gru", "lstm-3", "bert", "bert-top", "bert-published"])
 def encoder(request):
     return list(encoders())[request.param]
 
@@ -276,6 +279,129 @@ def test_model_without_a_pooler(tmp_path):
     assert torch.equal(again(**again.tokenize(CAPTIONS)).words, encoder(**encoder.tokenize(CAPTIONS)).words)
 
 
+# text models of every kind, made small
+
+TEXT = dict(vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, max_position_embeddings=40)
+VISION = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=32, patch_size=16)
+EFFICIENT = dict(width_coefficient=.1, depth_coefficient=.1, kernel_sizes=[3], in_channels=[32], out_channels=[16], depthwise_padding=[], strides=[1],
+                 num_block_repeats=[1], expand_ratios=[1], image_size=32, hidden_dim=16)
+GROUPS = VISION | dict(depths=[1, 1], num_group_tokens=[4, 2], num_output_groups=[4, 2])
+
+
+def pieces_tokenizer(start, end, pad, unknown):
+    "A tokenizer as CLIP and RoBERTa have it: pieces of bytes between two marks; the mark for the end may be the padding as well."
+    tokenizer = Tokenizer(models.BPE(unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(CAPTIONS, trainers.BpeTrainer(vocab_size=60, special_tokens=list(dict.fromkeys((start, pad, end, unknown)))))
+    ids = [(mark, tokenizer.token_to_id(mark)) for mark in (start, end)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{start} $A {end}", special_tokens=ids)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=start, eos_token=end, pad_token=pad, unk_token=unknown)
+
+
+def clip_tokenizer(): return pieces_tokenizer("<|startoftext|>", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>")
+
+
+def roberta_tokenizer(): return pieces_tokenizer("<s>", "</s>", "<pad>", "<unk>")
+
+
+def of(kind, **config):
+    "A model of transformers with random weights."
+    model = getattr(transformers, kind)
+    return model(model.config_class(**config))
+
+
+MODELS = {  # the model that is saved, its tokenizer, and its text model, which ours has to agree with
+    "bert": (lambda: of("BertModel", **TEXT), tiny_tokenizer, lambda m: m),
+    "bert-for-words": (lambda: of("BertForMaskedLM", **TEXT), tiny_tokenizer, lambda m: m.bert),
+    "distilbert": (lambda: of("DistilBertModel", vocab_size=60, dim=16, n_layers=2, n_heads=2, hidden_dim=24), tiny_tokenizer, lambda m: m),
+    "minilm": (lambda: of("BertModel", **TEXT | dict(num_hidden_layers=6)), tiny_tokenizer, lambda m: m),
+    "roberta": (lambda: of("RobertaModel", **TEXT, pad_token_id=1), roberta_tokenizer, lambda m: m),
+    "clip": (lambda: of("CLIPModel", text_config=TEXT, vision_config=VISION, projection_dim=8), clip_tokenizer, lambda m: m.text_model),
+    "clip-text": (lambda: of("CLIPTextModel", **TEXT), clip_tokenizer, lambda m: m),
+    "clip-projection": (lambda: of("CLIPTextModelWithProjection", **TEXT), clip_tokenizer, lambda m: m.text_model),
+    "align": (lambda: of("AlignModel", text_config=TEXT, vision_config=EFFICIENT, projection_dim=8), tiny_tokenizer, lambda m: m.text_model),
+    "align-text": (lambda: of("AlignTextModel", **TEXT), tiny_tokenizer, lambda m: m),
+    "blip": (lambda: of("BlipModel", text_config=TEXT | dict(encoder_hidden_size=16), vision_config=VISION, projection_dim=8), tiny_tokenizer, lambda m: m.text_model),
+    "blip-captions": (lambda: of("BlipForConditionalGeneration", text_config=TEXT | dict(encoder_hidden_size=16), vision_config=VISION), tiny_tokenizer, lambda m: m.text_decoder.bert),
+    "blip-retrieval": (lambda: of("BlipForImageTextRetrieval", text_config=TEXT | dict(encoder_hidden_size=16), vision_config=VISION), tiny_tokenizer, lambda m: m.text_encoder),
+    "blip-text": (lambda: of("BlipTextModel", **TEXT, encoder_hidden_size=16), tiny_tokenizer, lambda m: m),
+    "flava": (lambda: of("FlavaModel", text_config=TEXT, image_config=VISION, multimodal_config=dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24), projection_dim=8),
+              tiny_tokenizer, lambda m: m.text_model),
+    "flava-text": (lambda: of("FlavaTextModel", **TEXT), tiny_tokenizer, lambda m: m),
+    "groupvit": (lambda: of("GroupViTModel", text_config=TEXT, vision_config=GROUPS, projection_dim=8, projection_intermediate_dim=8), clip_tokenizer, lambda m: m.text_model),
+    "groupvit-text": (lambda: of("GroupViTTextModel", **TEXT), clip_tokenizer, lambda m: m.text_model),
+}
+
+
+@pytest.fixture(params=MODELS)
+def saved(request, tmp_path):
+    "A model of transformers in a folder, and its own text model."
+    seed_everything(0)
+    make, tokenizer, text = MODELS[request.param]
+    model = make().eval()
+    model.save_pretrained(tmp_path / "model"), tokenizer().save_pretrained(tmp_path / "model")
+    return tmp_path / "model", text(model)
+
+
+def test_every_kind_of_text_model(saved, tmp_path):
+    folder, theirs = saved
+    encoder = TransformerText(folder, dim=8, length=20).eval()
+    tokens = encoder.tokenize(CAPTIONS)
+    attended = (torch.arange(tokens["ids"].shape[1]) < tokens["lengths"][:, None])
+    with torch.no_grad():
+        inside = [e(input_ids=tokens["ids"], attention_mask=attended.long()).last_hidden_state for e in (encoder.transformer, theirs)]
+        torch.testing.assert_close(inside[0][attended], inside[1][attended], rtol=1e-5, atol=1e-6)  # the weights of the file, not random ones
+        out = encoder(**tokens)
+    assert out.words.shape[:2] == (5, 8) and not (out.words.mT[~out.mask]).any()
+    for i, caption in enumerate(CAPTIONS):  # padding and marks are no words
+        one = encoder.tokenize([caption])
+        own = encoder(**one)
+        assert own.mask.sum() == out.mask[i].sum() == max(one["lengths"].item() - 3, 1)
+        torch.testing.assert_close(own.sentence[0], out.sentence[i], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(own.words[0, :, own.mask[0]], out.words[i, :, out.mask[i]], rtol=1e-4, atol=1e-5)
+    published = TransformerText(folder, dim=8, length=20, mask_padding=False)
+    assert published(**published.tokenize(CAPTIONS[:1])).words.shape == (1, 8, 18)  # 20 places, the first dropped, one less for the kernel of two
+    seed_everything(3)
+    out = encoder.train()(**tokens)
+    ((out.words * torch.randn_like(out.words)).sum() + (out.sentence * torch.randn_like(out.sentence)).sum()).backward()
+    idle = [n for n, p in encoder.named_parameters() if p.grad is None or (not p.grad.any() and not n.endswith(("key.bias", "k_proj.bias", "k_lin.bias")))]
+    assert idle == []
+    encoder.eval().save(tmp_path / "ours")
+    again = load_text_encoder(tmp_path / "ours")
+    assert again.config == encoder.config and torch.equal(again(**again.tokenize(CAPTIONS)).words, encoder(**tokens).words)
+
+
+def test_top_layers_of_every_kind(saved):
+    folder, _ = saved
+    encoder = TransformerText(folder, dim=8, length=20, train_layers=1)
+    first = next(i for i, p in enumerate(encoder.transformer.parameters()) if p.requires_grad)
+    flags = [p.requires_grad for p in encoder.transformer.parameters()]
+    assert 0 < first and all(flags[first:]) and not any(flags[:first])
+
+
+def test_a_file_without_the_tower_is_refused(tmp_path):
+    "transformers would fill in random weights."
+    clip = of("CLIPModel", text_config=TEXT, vision_config=VISION, projection_dim=8)
+    for name, lost in (("half", "text_model.encoder.layers.1"), ("none", "text_model")):
+        clip.save_pretrained(tmp_path / name, state_dict={k: t for k, t in clip.state_dict().items() if not k.startswith(lost)}), clip_tokenizer().save_pretrained(tmp_path / name)
+        with pytest.raises(TgfrError, match=f"{name}: its text model is not whole; missing: text_model"): read_text_model(tmp_path / name)
+    bert = of("BertModel", **TEXT)
+    bert.save_pretrained(tmp_path / "bert"), tiny_tokenizer().save_pretrained(tmp_path / "bert")
+    config = json.loads((tmp_path / "bert" / "config.json").read_text())
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(TgfrError, match="missing: encoder.layer.2"): read_text_model(tmp_path / "bert")
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(config | {"vocab_size": 61}))
+    with pytest.raises(TgfrError, match="bert: .*(missing: embeddings.word_embeddings|readable)"): read_text_model(tmp_path / "bert")
+
+
+def test_places(tmp_path):
+    of("RobertaModel", **TEXT, pad_token_id=1).save_pretrained(tmp_path), roberta_tokenizer().save_pretrained(tmp_path)
+    assert places(*read_text_model(tmp_path)) == 38
+    encoder = TransformerText(tmp_path, dim=8, length=38).eval()
+    assert encoder(**encoder.tokenize(["he has a beard " * 40])).words.shape[2] == 35
+    with pytest.raises(TgfrError, match="at most 38"): TransformerText(tmp_path, dim=8, length=39)
+
+
 def test_half_precision_files_are_read_as_float32(tmp_path):
     bert, tokenizer = tiny_bert()
     bert.half().save_pretrained(tmp_path), tokenizer.save_pretrained(tmp_path)
@@ -286,19 +412,27 @@ def test_unknown_models_fail_in_a_line(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "config.json").write_text(json.dumps({"model_type": "clip", "text_config": {}, "vision_config": {}}))
+    tiny_tokenizer().save_pretrained(tmp_path / "t5"), tiny_tokenizer().save_pretrained(tmp_path / "vit")
+    (tmp_path / "t5" / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    vit = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32, patch_size=16)
+    transformers.ViTModel(transformers.ViTConfig(**vit)).save_pretrained(tmp_path / "vit")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "nonsense"}')
     start = time.time()
-    for name, match in (("empty", "no readable"), ("broken", "no readable"), ("clip", "a clip model"), ("missing", "no such folder")):
+    for name, match in (("empty", "no readable"), ("broken", "no readable"), ("clip", "no readable"), ("t5", "a t5 model, which writes text"), ("vit", "a vit model, in which no text tower"), ("missing", "no such folder")):
         with pytest.raises(TgfrError, match=match) as error: TransformerText(str(tmp_path / name))
         assert "\n" not in str(error.value)
     assert time.time() - start < 20
 
 
-def test_build():
+def test_build(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     lstm = build_text_encoder("lstm", CAPTIONS, dim=32, length=5, min_count=2)
     assert lstm.config["kind"] == "lstm" and lstm.config["dim"] == 32 and lstm.vocabulary == Vocabulary.from_captions(CAPTIONS, 2)
     assert lstm.tokenize(CAPTIONS, rng(1))["ids"].shape == (5, 5)
+    lstm.vocabulary.save("words.json")
+    assert build_text_encoder("gru", [], vocabulary="words.json", layers=3).vocabulary == lstm.vocabulary
+    with pytest.raises(TgfrError, match="nothing.json"): build_text_encoder("gru", CAPTIONS, vocabulary="nothing.json")
     with pytest.raises(TgfrError, match="unknown option mask_padding"): build_text_encoder("gru", CAPTIONS, mask_padding=False)
     with pytest.raises(TgfrError, match="even"): build_text_encoder("gru", CAPTIONS, dim=31)
     with pytest.raises(TgfrError, match="dropout"): build_text_encoder("gru", CAPTIONS, dropout=1.5)

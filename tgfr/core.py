@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['console', 'TgfrError', 'ImageFeatures', 'TextFeatures', 'unit', 'cosine', 'rng', 'seed_everything', 'atomic_write',
-           'write_json', 'read_json', 'fingerprint', 'Skips', 'track']
+           'write_json', 'read_json', 'check_weights', 'read_weights', 'write_weights', 'fingerprint', 'Skips', 'track']
 
-# %% ../nbs/00_core.ipynb #9119b818
+# %% ../nbs/00_core.ipynb #ad9f12ff
 import contextlib
 import hashlib
 import json
 import os
 import random
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -21,17 +21,20 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 # %% ../nbs/00_core.ipynb #ee75d9d0
 class TgfrError(ValueError):
     "Wrong use or bad input: the message names the file or argument, what was found and what is expected."
 
-# %% ../nbs/00_core.ipynb #880323b4
+# %% ../nbs/00_core.ipynb #ca5bb9a7
 @dataclass(frozen=True)
 class ImageFeatures:
     "What a face encoder knows about a batch of photos."
     embedding: torch.Tensor  # (B, E) as the encoder leaves it, not normalised
     regions: torch.Tensor | None = None  # (B, C, H, W) local map, None where only the embedding was asked for
+    styles: torch.Tensor | None = None  # (B, S, 2) per-channel mean and unbiased standard deviation of the stages asked for, side by side
 
     @property
     def norm(self) -> torch.Tensor:
@@ -143,6 +146,42 @@ def read_json(
     if (size := path.stat().st_size) > limit: raise TgfrError(f"{path}: {size:,} bytes, more than the {limit:,} expected of a JSON file")
     try: return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e: raise TgfrError(f"{path}: not valid JSON ({e})") from None
+
+# %% ../nbs/00_core.ipynb #692cef8e
+def check_weights(
+    file: str | Path,  # what is being read, for the message
+    found: dict[str, Sequence[int]],  # shape of each tensor there is
+    expected: dict[str, Sequence[int]],  # shape of each tensor there has to be
+) -> None:
+    "`TgfrError` that names the tensors missing, unknown and misshapen, unless there are none."
+    found, expected = ({name: tuple(shape) for name, shape in shapes.items()} for shapes in (found, expected))
+    wrong = {
+        "missing": [name for name in expected if name not in found],
+        "unknown": [name for name in found if name not in expected],
+        "misshapen": [f"{n} {found[n]} for {shape}" for n, shape in expected.items() if found.get(n, shape) != shape],
+    }
+    def some(names): return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    if any(wrong.values()): raise TgfrError(f"{file}: does not fit; " + "; ".join(f"{how}: {some(names)}" for how, names in wrong.items() if names))
+
+# %% ../nbs/00_core.ipynb #5b195eba
+def read_weights(
+    path: str | Path,  # a safetensors file
+    expected: dict[str, torch.Tensor],  # a state dict; names, shapes and types count (a network on the meta device will do)
+) -> dict[str, torch.Tensor]:  # on the CPU, in the types of `expected`
+    "The tensors of a file, if they are exactly those expected."
+    try:
+        with safe_open(path, "pt") as file:
+            check_weights(path, {name: file.get_slice(name).get_shape() for name in file.keys()}, {name: t.shape for name, t in expected.items()})
+            return {name: file.get_tensor(name).to(t.dtype, copy=True) for name, t in expected.items()}
+    except (OSError, SafetensorError) as e: raise TgfrError(f"{path}: not a readable safetensors file ({e})") from None
+
+# %% ../nbs/00_core.ipynb #4c53bf9e
+def write_weights(
+    path: str | Path,  # the file to replace
+    weights: dict[str, torch.Tensor],  # a state dict, on any device
+) -> None:
+    "Write a safetensors file, atomically."
+    with atomic_write(path) as tmp: save_file({name: t.detach().cpu().contiguous() for name, t in weights.items()}, tmp)
 
 # %% ../nbs/00_core.ipynb #eb0702a2
 def fingerprint(

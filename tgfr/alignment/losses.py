@@ -6,8 +6,9 @@
 __all__ = ['full_precision', 'attend', 'word_region_similarity', 'contrastive', 'same', 'word_region_loss', 'sentence_loss',
            'global_loss', 'clip_loss', 'soft_clip_loss', 'cmpm_loss', 'CMPC', 'focal_loss', 'kl_unit_gaussian']
 
-# %% ../../nbs/3_alignment/01_losses.ipynb #b3c52a67
+# %% ../../nbs/3_alignment/01_losses.ipynb #9222ced2
 import functools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -49,68 +50,88 @@ def _all_words(words):
     "A mask under which every one of `words` (C, D, T) is real."
     return torch.ones(len(words), words.shape[2], dtype=torch.bool, device=words.device)
 
-# %% ../../nbs/3_alignment/01_losses.ipynb #51abda27
-def _attention_terms(regions, gram, words, mask, gamma1):
-    "Scores s, shares a, unnormalised attention e and G e, each (B, K, T, N), of K captions with words (K, T, D) and all images."
-    scores = torch.bmm(words.flatten(0, 1).expand(len(regions), -1, -1), regions).unflatten(1, words.shape[:2])
-    if mask is not None: scores.masked_fill_(~mask[..., None], -1e9)  # not -inf: it is multiplied by zero later
-    share = (scores - scores.amax(2, keepdim=True)).exp_()
-    share /= share.sum(2, keepdim=True)
-    e = (gamma1 * share).exp_()
-    return scores, share, e, torch.bmm(e.flatten(1, 2), gram).view_as(e)
+# %% ../../nbs/3_alignment/01_losses.ipynb #4ebd2b32
+def _scores(regions, words, mask, space):
+    "Scores s (B, K, T, N) of K captions with words (K, T, D) and B images, in `space`."
+    shape = len(regions), *words.shape[:2], regions.shape[2]
+    scores = space[:math.prod(shape)].view(shape)
+    torch.bmm(words.flatten(0, 1).expand(len(regions), -1, -1), regions, out=scores.flatten(1, 2))
+    return scores if mask is None else scores.masked_fill_(~mask[..., None], -1e9)  # not -inf: it is multiplied by zero later
 
-# %% ../../nbs/3_alignment/01_losses.ipynb #fcae9274
-def _chunk_gradients(terms, d_n, d_q, gamma1):
-    "Derivatives with respect to the scores and to the Gram matrices, from those with respect to n and q (B, K, T); overwrites `terms`."
-    (scores, share, e, pull), d_n, d_q = terms, d_n[..., None], d_q[..., None]
-    d_share = pull.mul_(2 * gamma1 * d_q).addcmul_(scores, gamma1 * d_n).mul_(e)
+# %% ../../nbs/3_alignment/01_losses.ipynb #334f4837
+def _attention(scores, gamma1, bounded, space):
+    "Shares a and unnormalised attention e from scores (B, K, T, N), and room of the same shape, in the first three rows of `space`."
+    share, e, room = (x[:scores.numel()].view_as(scores) for x in space[:3])
+    torch.sub(scores, 0 if bounded else scores.amax(2, keepdim=True), out=share).exp_()
+    share /= share.sum(2, keepdim=True)
+    return share, torch.mul(share, gamma1, out=e).exp_(), room
+
+def _pull(e, gram, space):
+    "G e (B, K, T, N) in `space`."
+    pull = space[:e.numel()].view_as(e)
+    torch.bmm(e.flatten(1, 2), gram, out=pull.flatten(1, 2))
+    return pull
+
+# %% ../../nbs/3_alignment/01_losses.ipynb #cdb919a2
+def _block_gradients(scores, pull, share, e, room, d_n, d_q, gamma1):
+    "Derivatives with respect to the scores and (as two factors) to the Gram matrices, from those with respect to n and q (B, K, T); overwrites share and room."
+    d_n, d_q = d_n[..., None], d_q[..., None]
+    d_share = torch.mul(pull, 2 * gamma1 * d_q, out=room).addcmul_(scores, gamma1 * d_n).mul_(e)
     d_scores = torch._softmax_backward_data(d_share, share, 2, share.dtype).addcmul_(e, d_n)
     return d_scores.flatten(1, 2), torch.mul(e, d_q, out=share).flatten(1, 2).transpose(1, 2), e.flatten(1, 2)
 
-# %% ../../nbs/3_alignment/01_losses.ipynb #5d836e58
-def _chunks(mask, chunk) -> list[tuple[slice, slice]]:
-    "Slices of captions and of their words: a chunk ends where its last real word stands."
+# %% ../../nbs/3_alignment/01_losses.ipynb #e55295ce
+def _blocks(images, mask, chunk) -> list[tuple[slice, slice, slice]]:
+    "Slices of images, of captions, and of their words, which end where the last real one of the block stands."
     place = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     ends = (mask * place).amax(1).tolist()
-    return [(slice(i, i + chunk), slice(max(ends[i:i + chunk]))) for i in range(0, len(ends), chunk)]
+    return [(slice(b, b + chunk), slice(k, k + chunk), slice(max(ends[k:k + chunk]))) for b in range(0, images, chunk) for k in range(0, len(ends), chunk)]
 
-# %% ../../nbs/3_alignment/01_losses.ipynb #161977f6
+# %% ../../nbs/3_alignment/01_losses.ipynb #f980942b
 class _WordRegion(torch.autograd.Function):
-    "S (B, C) from regions (B, D, N), words (C, T, D) and mask (C, T); memory grows with `chunk`, not with C."
+    "S (B, C) from regions (B, D, N), words (C, T, D) and mask (C, T); s and G e of all pairs are kept where they fit into `keep` bytes."
     @staticmethod
-    def forward(ctx, regions, words, mask, gamma1, gamma2, chunk):
+    def forward(ctx, regions, words, mask, gamma1, gamma2, chunk, keep):
         gram, padded = torch.bmm(regions.transpose(1, 2), regions), not mask.all()
         n, q = regions.new_zeros(2, len(regions), *mask.shape)
-        chunks = _chunks(mask, chunk)
-        for k, t in chunks:
-            scores, _, e, pull = _attention_terms(regions, gram, words[k, t], mask[k, t] if padded else None, gamma1)
-            n[:, k, t], q[:, k, t] = scores.mul_(e).sum(-1), pull.mul_(e).sum(-1)
+        bounded = bool(regions.norm(dim=1).max() * words.norm(dim=2).max() < 60)  # then exp(scores) cannot overflow
+        blocks, size, kept = _blocks(len(regions), mask, chunk), min(chunk, len(regions)) * min(chunk, len(words)) * mask.shape[1] * regions.shape[2], []
+        space, keep = regions.new_empty(5, size), 2 * len(blocks) * size * regions.element_size() <= keep
+        for b, k, t in blocks:
+            scores_space, pull_space = regions.new_empty(2, size) if keep else space[3:]
+            scores = _scores(regions[b], words[k, t], mask[k, t] if padded else None, scores_space)
+            _, e, room = _attention(scores, gamma1, bounded, space)
+            pull = _pull(e, gram[b], pull_space)
+            n[b, k, t], q[b, k, t] = torch.mul(scores, e, out=room).sum(-1), torch.mul(pull, e, out=room).sum(-1)
+            if keep: kept += [scores, pull]
         length = words.norm(dim=-1) * q.clamp_min_(0).sqrt()
         cos = n / length.clamp_min(1e-8)
         S = (gamma2 * cos).masked_fill_(~mask, -torch.inf).logsumexp(2)
-        ctx.save_for_backward(regions, words, mask, gram, q, cos, length, S)
-        ctx.settings = gamma1, gamma2, chunks, padded
+        ctx.save_for_backward(regions, words, mask, gram, q, cos, length, S, *kept)
+        ctx.settings = gamma1, gamma2, blocks, size, padded, bounded
         return S
 
     @staticmethod
     @once_differentiable
     @full_precision
     def backward(ctx, d_S):
-        (regions, words, mask, gram, q, cos, length, S), (gamma1, gamma2, chunks, padded) = ctx.saved_tensors, ctx.settings
+        (regions, words, mask, gram, q, cos, length, S, *kept), (gamma1, gamma2, blocks, size, padded, bounded) = ctx.saved_tensors, ctx.settings
         d_cos = (gamma2 * cos - S[..., None]).masked_fill_(~mask, -torch.inf).exp_() * (gamma2 * d_S[..., None])
         d_n, along = d_cos / length.clamp_min(1e-8), torch.where(length > 1e-8, d_cos * cos, 0)
         d_q = -along / (2 * q.clamp_min(1e-30))
         d_words = -words * (along.sum(0) / words.square().sum(-1).clamp_min(1e-30))[..., None]
-        d_regions, d_gram = torch.zeros_like(regions), torch.zeros_like(gram)
-        for k, t in chunks:
-            terms = _attention_terms(regions, gram, words[k, t], mask[k, t] if padded else None, gamma1)
-            d_scores, weighted, e = _chunk_gradients(terms, d_n[:, k, t], d_q[:, k, t], gamma1)
-            d_regions.baddbmm_(words[k, t].flatten(0, 1).T.expand(len(regions), -1, -1), d_scores)
-            d_words[k, t] += torch.bmm(d_scores, regions.transpose(1, 2)).sum(0).view_as(d_words[k, t])
-            d_gram.baddbmm_(weighted, e)
-        return d_regions.baddbmm_(regions, d_gram, alpha=2), d_words, None, None, None, None
+        d_regions, d_gram, space = torch.zeros_like(regions), torch.zeros_like(gram), regions.new_empty(5, size)
+        for i, (b, k, t) in enumerate(blocks):
+            scores = kept[2 * i] if kept else _scores(regions[b], words[k, t], mask[k, t] if padded else None, space[3])
+            share, e, room = _attention(scores, gamma1, bounded, space)
+            pull = kept[2 * i + 1] if kept else _pull(e, gram[b], space[4])
+            d_scores, weighted, e = _block_gradients(scores, pull, share, e, room, d_n[b, k, t], d_q[b, k, t], gamma1)
+            d_regions[b].baddbmm_(words[k, t].flatten(0, 1).T.expand(len(d_scores), -1, -1), d_scores)
+            d_words[k, t] += torch.bmm(d_scores, regions[b].transpose(1, 2)).sum(0).view_as(d_words[k, t])
+            d_gram[b].baddbmm_(weighted, e)
+        return d_regions.baddbmm_(regions, d_gram, alpha=2), d_words, None, None, None, None, None
 
-# %% ../../nbs/3_alignment/01_losses.ipynb #c52f0a8f
+# %% ../../nbs/3_alignment/01_losses.ipynb #5db44388
 @full_precision
 def word_region_similarity(
     regions: torch.Tensor,  # (B, D, H, W) local maps
@@ -118,7 +139,8 @@ def word_region_similarity(
     mask: torch.Tensor | None = None,  # (C, T) bool, True at real words; None: all are real
     gamma1: float = 4.,  # sharpness over regions (paper: 4)
     gamma2: float = 5.,  # sharpness over words (paper: 5)
-    chunk: int = 8,  # captions at a time: memory against speed (8 was fastest at B = 32 and 128 on a CPU)
+    chunk: int = 8,  # images and captions a block (8 was fastest at B = 32 and 128 on a CPU)
+    keep: int = 640 << 20,  # bytes; what the backward pass needs of all pairs is kept if it fits in (B = 128: 565 MB), else computed again
 ) -> torch.Tensor:  # S (B, C): images as rows, captions as columns
     "Word-region similarity of every image with every caption (AttnGAN, equation 10), in bounded memory; differentiable once."
     if regions.ndim != 4 or words.ndim != 3 or regions.shape[1] != words.shape[1]:
@@ -127,7 +149,7 @@ def word_region_similarity(
     mask = _all_words(words) if mask is None else mask.bool()
     if not mask.any(1).all(): raise TgfrError(f"mask: caption {int((~mask.any(1)).nonzero()[0])} of the batch has no word")
     order = mask.sum(1).argsort()  # captions of like length share a chunk, which ends with its longest
-    S = _WordRegion.apply(regions.flatten(2).contiguous(), words.transpose(1, 2)[order], mask[order], gamma1, gamma2, chunk)
+    S = _WordRegion.apply(regions.flatten(2).contiguous(), words.transpose(1, 2)[order], mask[order], gamma1, gamma2, chunk, keep if torch.is_grad_enabled() else 0)
     return S[:, order.argsort()]
 
 # %% ../../nbs/3_alignment/01_losses.ipynb #d815d803
@@ -153,7 +175,7 @@ def same(
     "Which pairs share a key, e.g. an identity or a caption's number: what `contrastive` may exclude."
     return rows[:, None] == (rows if columns is None else columns)
 
-# %% ../../nbs/3_alignment/01_losses.ipynb #e62ed62d
+# %% ../../nbs/3_alignment/01_losses.ipynb #b08f2c18
 def word_region_loss(
     regions: torch.Tensor,  # (B, D, H, W) local maps
     words: torch.Tensor,  # (C, D, T)
@@ -161,10 +183,11 @@ def word_region_loss(
     exclude: torch.Tensor | None = None,  # (B, C) bool, pairs that are no negatives
     targets: torch.Tensor | None = None,  # (B,) column of each image's caption; None: the diagonal
     gammas: tuple[float, float, float] = (4., 5., 10.),  # sharpness over regions, words, and the batch (paper)
-    chunk: int = 8,  # captions at a time
+    chunk: int = 8,  # images and captions a block
+    keep: int = 640 << 20,  # bytes, see `word_region_similarity`
 ) -> torch.Tensor:  # scalar
     "Row and column loss of the word-region similarities (AttnGAN, equations 11 to 13; TGFR's L_word)."
-    return sum(contrastive(gammas[2] * word_region_similarity(regions, words, mask, *gammas[:2], chunk), exclude, targets))
+    return sum(contrastive(gammas[2] * word_region_similarity(regions, words, mask, *gammas[:2], chunk, keep), exclude, targets))
 
 # %% ../../nbs/3_alignment/01_losses.ipynb #9ff3314f
 @full_precision

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['FORMAT', 'FeatureStore', 'encode_faces']
 
-# %% ../../nbs/1_data/05_features.ipynb #b55b7663
+# %% ../../nbs/1_data/05_features.ipynb #4fd7a6e5
 import contextlib
 import hashlib
 import math
 import os
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,11 +20,11 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from ..core import ImageFeatures, TgfrError, fingerprint, read_json, track, write_json
-from .faces import Degradation, read_image
+from ..core import ImageFeatures, TgfrError, atomic_write, fingerprint, read_json, track, write_json
+from .faces import read_image
 
-# %% ../../nbs/1_data/05_features.ipynb #698d5745
-FORMAT = 1  # raised when the meaning of the files changes
+# %% ../../nbs/1_data/05_features.ipynb #eed6e9c5
+FORMAT = 2  # raised when the meaning of the files changes
 
 def _photos_hash(
     dataset: Dataset,  # canonical
@@ -38,12 +39,14 @@ def _photos_hash(
             digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()[:16], ids
 
-# %% ../../nbs/1_data/05_features.ipynb #012da5c7
+# %% ../../nbs/1_data/05_features.ipynb #9f229f3e
 def _plan(
     dataset: Dataset,  # columns image and photo_id
     encoder,  # has `.config`
-    degradations: list[Degradation],
+    degradations: Sequence,  # dataclasses with a `name`
     regions: bool,
+    styles: Sequence[str] = (),
+    dtype: str = "float32",
 ) -> dict:  # the future meta.json
     "What will be stored, and the fingerprint of all it depends on."
     config = dict(vars(encoder.config))
@@ -52,13 +55,13 @@ def _plan(
     if not variants or len(set(variants)) < len(variants):
         raise TgfrError(f"degradations: expected at least one, each once; found {variants}")
     if regions and not config["regions"]: raise TgfrError(f"encoder {config['name']} has no region map: ask for regions=False")
+    if dtype not in ("float32", "float16"): raise TgfrError(f"dtype={dtype!r}: expected float32 or float16")
     photos, ids = _photos_hash(dataset)
-    lead = [len(variants), len(ids)]
-    arrays = {"embedding": {"dtype": "float32", "shape": [*lead, config["embedding"]]}}
-    if regions: arrays["regions"] = {"dtype": "float16", "shape": [*lead, *config["regions"]]}
-    plan = {"format": FORMAT, "photos": photos, "encoder": config, "weights": getattr(encoder, "fingerprint", None),
-            "variants": variants, "degradations": [asdict(d) for d in degradations], "arrays": arrays}
-    return {"fingerprint": fingerprint(plan), **plan, "photo_id": ids}
+    shapes = {"embedding": [config["embedding"]]} | ({"regions": config["regions"]} if regions else {}) | ({"styles": [encoder.style_width(styles), 2]} if styles else {})
+    arrays = {name: {"dtype": dtype if name == "embedding" else "float16", "shape": [len(ids), len(variants), *shape]} for name, shape in shapes.items()}
+    same = {"format": FORMAT, "encoder": config, "weights": getattr(encoder, "fingerprint", None), "variants": variants,
+            "degradations": [{"kind": type(d).__name__, **asdict(d)} for d in degradations], "styles": list(styles), "dtype": dtype}
+    return {"fingerprint": fingerprint(same, photos, arrays), "recipe": fingerprint(same, regions), **same, "photos": photos, "arrays": arrays, "photo_id": ids}
 
 # %% ../../nbs/1_data/05_features.ipynb #518346c5
 def _check_array(
@@ -76,15 +79,26 @@ def _check_array(
     if found != expected: raise TgfrError(f"{path}: its header says {found}; meta.json says {expected} (shape, Fortran order, dtype)")
     if (size := path.stat().st_size) != length: raise TgfrError(f"{path}: {size:,} bytes; {length:,} expected of {tuple(shape)} {dtype}")
 
-# %% ../../nbs/1_data/05_features.ipynb #0ef70ae6
+# %% ../../nbs/1_data/05_features.ipynb #198338ef
+def _checksums(
+    folder: Path,
+) -> list[tuple[int, dict[str, int]]]:  # of each batch, in order: the row after its last, and a CRC-32 by array
+    "The checksums of a store."
+    try: lines = [line.split() for line in (folder / "checksums.txt").read_text().rpartition("\n")[0].splitlines()]  # the last may be half a line
+    except (OSError, UnicodeDecodeError) as e: raise TgfrError(f"{folder / 'checksums.txt'}: not readable ({e})") from None
+    try: return [(int(end), {name: int(crc, 16) for name, crc in (part.split("=") for part in parts)}) for end, *parts in lines]
+    except ValueError: raise TgfrError(f"{folder / 'checksums.txt'}: expected lines such as `64 embedding=0a1b2c3d`") from None
+
+# %% ../../nbs/1_data/05_features.ipynb #c9a3dd47
 @dataclass(frozen=True)
 class FeatureStore:
     "Features of N photos in V variants, read from disk as they are asked for."
     folder: Path  # where they lie
-    embedding: np.memmap  # (V, N, E) float32
-    regions: np.memmap | None  # (V, N, C, H, W) float16, None where only embeddings were kept
+    embedding: np.memmap  # (V, N, E) float32 or float16
+    regions: np.memmap | None  # (V, N, C, H, W) float16, None where they were not asked for
     variants: list[str]  # the names of the degradations
     meta: dict  # meta.json: fingerprint, encoder, degradations, photo_id ...
+    styles: np.memmap | None = None  # (V, N, S, 2) float16, None where they were not asked for
 
     @classmethod
     def open(cls, folder: str | Path) -> "FeatureStore":
@@ -96,10 +110,11 @@ class FeatureStore:
             raise TgfrError(f"{folder}: no feature store, meta.json is not there")
         meta = read_json(folder / "meta.json")
         try:
-            lead = [len(meta["variants"]), len(meta["photo_id"])]
+            if meta["format"] != FORMAT: raise TgfrError(f"{folder}: a store of format {meta['format']}, this is format {FORMAT}; encode_faces makes it anew")
+            lead = [len(meta["photo_id"]), len(meta["variants"])]
             for name, array in meta["arrays"].items(): _check_array(folder / f"{name}.npy", array["dtype"], lead + array["shape"][2:])
-            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in meta["arrays"]}
-            return cls(folder, arrays["embedding"], arrays.get("regions"), meta["variants"], meta)
+            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r").swapaxes(0, 1) for name in meta["arrays"]}
+            return cls(folder, arrays["embedding"], arrays.get("regions"), meta["variants"], meta, arrays.get("styles"))
         except (KeyError, TypeError, AttributeError) as e:
             raise TgfrError(f"{folder / 'meta.json'}: not the meta.json of a feature store ({e!r})") from None
 
@@ -108,50 +123,93 @@ class FeatureStore:
         variants, rows = np.broadcast_arrays(np.atleast_1d(np.asarray(variant_indices, np.int64)), np.asarray(row_indices, np.int64))
         for what, index, size in (("variant", variants, len(self.variants)), ("row", rows, len(self))):
             if len(index) and not 0 <= index.min() <= index.max() < size: raise IndexError(f"{what} {index.min()}..{index.max()} of {size}")
-        places, back = np.unique(variants * len(self) + rows, return_inverse=True)  # sorted, each once
-        def gather(array): return torch.from_numpy(array.reshape(-1, *array.shape[2:])[places])[torch.from_numpy(back)].float()
-        return ImageFeatures(gather(self.embedding), None if self.regions is None else gather(self.regions))
+        places, back = np.unique(rows * len(self.variants) + variants, return_inverse=True)  # sorted as on disk, each once
+        def gather(array):
+            if array is not None: return torch.from_numpy(array.swapaxes(0, 1).reshape(-1, *array.shape[2:])[places])[torch.from_numpy(back)].float()
+        return ImageFeatures(gather(self.embedding), gather(self.regions), gather(self.styles))
+
+    def verify(self) -> None:
+        "`TgfrError` names the first rows whose bytes are not those that were written."
+        start, arrays = 0, {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in self.meta["arrays"]}
+        for end, sums in [*_checksums(self.folder), (len(self), {})]:
+            if not start <= end <= len(self) or not sums and start < end: raise TgfrError(f"{self.folder / 'checksums.txt'}: rows {start:,} to {end:,} of {len(self):,}, which is not a whole list")
+            for name, crc in sums.items():
+                if name not in arrays or zlib.crc32(arrays[name][start:end].tobytes()) != crc: raise TgfrError(f"{self.folder}: {name} of rows {start:,} to {end - 1:,} is not what was written")
+            start = end
 
     def __len__(self) -> int: return self.embedding.shape[1]
 
     def __reduce__(self): return FeatureStore.open, (self.folder,)  # workers of a DataLoader open it anew instead of copying 3.4 GB
 
-# %% ../../nbs/1_data/05_features.ipynb #3e88bd45
-def _allocate(
+# %% ../../nbs/1_data/05_features.ipynb #87d5ca82
+def _reserve(
     folder: Path,  # exists
     meta: dict,  # from `_plan`
+    keep: int,  # photos whose rows stay
 ) -> None:
-    "Make empty arrays for a new store; whatever an older one left there goes."
-    paths = {name: folder / f"{name}.npy" for name in ("embedding", "regions")}
+    "Arrays for all photos of a store; apart from the rows kept, whatever an older one left there goes."
+    paths = {name: folder / f"{name}.npy" for name in ("embedding", "regions", "styles")}
     needed = sum(math.prod(a["shape"]) * np.dtype(a["dtype"]).itemsize for a in meta["arrays"].values())
     available = shutil.disk_usage(folder).free + sum(p.stat().st_size for p in paths.values() if p.is_file())
     what = f"{folder}: {needed:,} bytes are needed for the features of {len(meta['photo_id']):,} photos"
     if needed > available: raise TgfrError(f"{what}, {available:,} are available")
-    for path in (folder / "meta.json", folder / "progress.json", *paths.values()): path.unlink(missing_ok=True)
+    write_json(folder / "progress.json", {"fingerprint": meta["fingerprint"], "rows": keep})
+    (folder / "meta.json").unlink(missing_ok=True)
+    sums = _checksums(folder) if keep else []
+    with atomic_write(folder / "checksums.txt") as tmp: tmp.write_text("".join(_line(end, crc) for end, crc in sums if end <= keep))
+    for name, path in paths.items():
+        if not keep or name not in meta["arrays"]: path.unlink(missing_ok=True)
     for name, array in meta["arrays"].items():
-        np.lib.format.open_memmap(paths[name], "w+", array["dtype"], tuple(array["shape"]))
-        with open(paths[name], "r+b") as file:
-            try: getattr(os, "posix_fallocate", lambda *_: None)(file.fileno(), 0, paths[name].stat().st_size)
+        dtype, shape = np.dtype(array["dtype"]), tuple(array["shape"])
+        with open(paths[name], "r+b" if keep else "w+b") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+            length = file.tell() + math.prod(shape) * dtype.itemsize
+            file.truncate(length)
+            try: getattr(os, "posix_fallocate", lambda *_: None)(file.fileno(), 0, length)
             except OSError as e: raise TgfrError(f"{what}, which could not be reserved ({e})") from None
-    write_json(folder / "progress.json", {"fingerprint": meta["fingerprint"], "rows": 0})
 
-# %% ../../nbs/1_data/05_features.ipynb #652ade4f
+def _line(end, sums): return " ".join([str(end), *(f"{name}={crc:08x}" for name, crc in sums.items())]) + "\n"
+
+# %% ../../nbs/1_data/05_features.ipynb #d50ea9b3
+def _holds(
+    folder: Path,
+    meta: dict,  # from `_plan`
+    rows: int,
+) -> bool:
+    "Whether the arrays in `folder` are of this kind and have at least so many rows."
+    for name, array in meta["arrays"].items():
+        try:
+            with open(folder / f"{name}.npy", "rb") as file:
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file) if np.lib.format.read_magic(file) == (1, 0) else (None,) * 3
+                length = file.tell() + rows * math.prod(array["shape"][1:]) * np.dtype(array["dtype"]).itemsize
+        except (OSError, ValueError): return False
+        if (dtype, fortran) != (np.dtype(array["dtype"]), False) or list(shape[1:]) != array["shape"][1:] or (folder / f"{name}.npy").stat().st_size < length: return False
+    return True
+
+# %% ../../nbs/1_data/05_features.ipynb #2ea6ef68
 def _rows_done(
     folder: Path,
     meta: dict,  # from `_plan`
-) -> int | None:  # None: nothing there that could be continued
-    "How many photos an earlier run with the same fingerprint has finished."
+    dataset: Dataset,
+) -> int:  # 0: nothing there that could be continued
+    "How many photos an earlier run has finished: of this store, or of one with fewer photos."
     try:
-        progress = read_json(folder / "progress.json")
-        for name, array in meta["arrays"].items(): _check_array(folder / f"{name}.npy", **array)
-        return progress["rows"] if progress["fingerprint"] == meta["fingerprint"] else None
-    except (TgfrError, KeyError, TypeError): return None
+        if (folder / "progress.json").is_file():
+            progress = read_json(folder / "progress.json")
+            rows = progress["rows"] if progress["fingerprint"] == meta["fingerprint"] else 0
+        else:
+            old = read_json(folder / "meta.json")
+            rows = len(old["photo_id"]) if old["recipe"] == meta["recipe"] else 0
+            if rows >= len(dataset) or rows and _photos_hash(dataset.select(range(rows)))[0] != old["photos"]: rows = 0
+        ends = [end for end, _ in _checksums(folder)] if rows else []
+        return rows if rows in ends and _holds(folder, meta, rows) else 0
+    except (TgfrError, KeyError, TypeError): return 0
 
-# %% ../../nbs/1_data/05_features.ipynb #72c1dfcd
+# %% ../../nbs/1_data/05_features.ipynb #a395b233
 def _stored(
     values: torch.Tensor,  # (B, ...) from the encoder
-    array: np.memmap,  # (V, N, ...) where they go
-    what: str,  # embedding or regions
+    array: np.memmap,  # (N, V, ...) where they go
+    what: str,  # embedding, regions or styles
     ids: list[str],  # B photo ids
     variant: str,
 ) -> np.ndarray:  # (B, ...) as they are stored
@@ -164,26 +222,28 @@ def _stored(
     if not finite.all(): raise TgfrError(f"photo {ids[finite.argmin()]} ({variant}): its {what} is not finite in {array.dtype}")
     return stored
 
-# %% ../../nbs/1_data/05_features.ipynb #a16f7378
+# %% ../../nbs/1_data/05_features.ipynb #28976181
 def _fill(
     dataset: Dataset,
     encoder,
-    degradations: list[Degradation],
+    degradations: Sequence,
     folder: Path,
     meta: dict,  # from `_plan`
     batch: int,
     done: int,  # photos that need no work
 ) -> None:
     "Encode the photos from `done` on; each is decoded once, its noise depends on its id alone."
+    how = {"styles": tuple(meta["styles"])} if meta["styles"] else {}
     for start in track(range(done, len(dataset), batch), "encoding photos", done=done // batch):
         rows = dataset[start:start + batch]
         ids, end = rows["photo_id"], start + len(rows["photo_id"])
         faces = [read_image(image, name, encoder.config.size) for name, image in zip(ids, rows["image"])]
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in meta["arrays"]}
         for v, degradation in enumerate(degradations):
-            features = encoder.encode(np.stack([degradation(face, name) for name, face in zip(ids, faces)]))
-            for what, array in arrays.items(): array[v, start:end] = _stored(getattr(features, what), array, what, ids, degradation.name)
+            features = encoder.encode(np.stack([degradation(face, name) for name, face in zip(ids, faces)]), **how)
+            for what, array in arrays.items(): array[start:end, v] = _stored(getattr(features, what), array, what, ids, degradation.name)
         for array in arrays.values(): array.flush()
+        with open(folder / "checksums.txt", "a") as sums: sums.write(_line(end, {name: zlib.crc32(array[start:end].tobytes()) for name, array in arrays.items()}))
         write_json(folder / "progress.json", {"fingerprint": meta["fingerprint"], "rows": end})
 
 # %% ../../nbs/1_data/05_features.ipynb #4ab9016d
@@ -216,26 +276,29 @@ def _finished(
     except TgfrError: return None
     return store if store.meta.get("fingerprint") == meta["fingerprint"] else None
 
-# %% ../../nbs/1_data/05_features.ipynb #85b35ef3
+# %% ../../nbs/1_data/05_features.ipynb #0df20755
 def encode_faces(
     dataset: Dataset,  # canonical: columns image (bytes or path) and photo_id
     encoder,  # has `.config` and `.encode(images uint8 (B, H, W, 3)) -> ImageFeatures`; with a `.fingerprint` changed weights are noticed
-    degradations: list[Degradation],  # the V variants of each photo
+    degradations: Sequence,  # the V variants of each photo: dataclasses with a `name`, called with the photo and its id (`Degradation`, `Augmentation`)
     folder: str | Path,  # one folder for each combination of the above; an outdated store in it is replaced
     batch: int = 64,  # photos a call of the encoder; resuming with another size may differ in the last bits
-    regions: bool = True,  # False keeps the embeddings alone
+    regions: bool = True,  # False leaves the region maps out
+    styles: Sequence[str] = (),  # stages whose styles are kept, by the encoder's names
+    dtype: str = "float32",  # of the embeddings; float16 halves them
 ) -> FeatureStore:
-    "Encode every photo in every variant once; at once done where that has happened before, continued where it was interrupted."
+    "Encode every photo in every variant once; done at once where that has happened before, continued where it was interrupted or where photos were added at the end."
     if batch < 1: raise TgfrError(f"batch {batch}: expected at least 1")
     missing = {"image", "photo_id"} - set(dataset.column_names)
     if missing: raise TgfrError(f"dataset: no column {', '.join(sorted(missing))}; found {dataset.column_names}")
     folder, dataset = Path(folder), dataset.select_columns(["image", "photo_id"])
-    meta = _plan(dataset, encoder, degradations, regions)
+    meta = _plan(dataset, encoder, degradations, regions, styles, dtype)
     if (store := _finished(folder, meta)) is not None: return store
     with _lock(folder):
         if (store := _finished(folder, meta)) is not None: return store
-        if (done := _rows_done(folder, meta)) is None: _allocate(folder, meta)
-        _fill(dataset, encoder, degradations, folder, meta, batch, done or 0)
+        done = _rows_done(folder, meta, dataset)
+        _reserve(folder, meta, done)
+        _fill(dataset, encoder, degradations, folder, meta, batch, done)
         write_json(folder / "meta.json", meta)
         (folder / "progress.json").unlink()
     return FeatureStore.open(folder)

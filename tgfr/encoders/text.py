@@ -6,7 +6,7 @@
 __all__ = ['WordHead', 'TextEncoder', 'RnnText', 'TransformerText', 'save_text_encoder', 'load_text_encoder',
            'build_text_encoder']
 
-# %% ../../nbs/2_encoders/03_text.ipynb #6d7dee67
+# %% ../../nbs/2_encoders/03_text.ipynb #2c25d7a4
 import inspect
 import json
 from pathlib import Path
@@ -14,16 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub import model_info
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoTokenizer
 
-from ..core import TextFeatures, TgfrError, atomic_write, read_json, unit, write_json
+from ..core import TextFeatures, TgfrError, read_json, read_weights, unit, write_json, write_weights
 from ..data.captions import Vocabulary, check_captions, pad_rows
 from ..data.captions import tokenize as split_words
+from .pretrained import new_text_model, places, read_text_model, train_top
 
 # %% ../../nbs/2_encoders/03_text.ipynb #65174d11
 def _windows(
@@ -67,7 +65,7 @@ class WordHead(nn.Module):
         sentence = sum(response.amax(-1) for response in responses) / len(responses)
         return TextFeatures(unit(sentence), unit(words, dim=1), _windows(lengths, min(self.sizes), positions))
 
-# %% ../../nbs/2_encoders/03_text.ipynb #56ef8678
+# %% ../../nbs/2_encoders/03_text.ipynb #8795cbec
 class TextEncoder(nn.Module):
     "What the text encoders share: `config`, `tokenize`, `forward`, `save`."
     config: dict  # enough to build it again; "kind" tells which encoder it is
@@ -91,15 +89,12 @@ class TextEncoder(nn.Module):
         "Write config.json, model.safetensors and the tokenizer's files."
         folder = Path(folder)
         self._save_words(folder)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with atomic_write(folder / "model.safetensors") as tmp: save_file(weights, tmp)
+        write_weights(folder / "model.safetensors", self.state_dict())
         write_json(folder / "config.json", self.config)
 
     def _load_weights(self, path):
         "Fill in the weights that `save` wrote; every tensor has to be there."
-        try: self.load_state_dict(load_file(path))
-        except (OSError, SafetensorError) as e: raise TgfrError(f"{path}: not a readable safetensors file ({e})") from None
-        except RuntimeError as e: raise TgfrError(f"{path}: does not fit its config.json ({' '.join(str(e).split())[:300]})") from None
+        self.load_state_dict(read_weights(path, self.state_dict()))
         return self.eval()
 
 # %% ../../nbs/2_encoders/03_text.ipynb #20abc23a
@@ -109,7 +104,7 @@ def _at_least(least, **values):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise TgfrError(f"{name}: an integer of at least {least} is expected, found {value!r}")
 
-# %% ../../nbs/2_encoders/03_text.ipynb #e9f52b70
+# %% ../../nbs/2_encoders/03_text.ipynb #ca34b228
 class RnnText(TextEncoder):
     "Bidirectional LSTM or GRU over whole words (Hasan et al., WACV 2024, section 3; the text encoder of AttnGAN)."
 
@@ -122,16 +117,20 @@ class RnnText(TextEncoder):
         layers: int = 1,  # recurrent layers
         dropout: float = .5,  # of the embeddings, and between layers
         length: int = 18,  # most words read of a caption
+        pooling: str = "final",  # the sentence: "final" states of both directions (the paper's), or the "mean" of the words
+        spread: float = .1,  # embeddings start uniform in +-spread (the paper's; 1 learns several times faster)
     ):
         super().__init__()
         _at_least(1, embedding=embedding, layers=layers, length=length, dim=dim)
         if kind not in ("lstm", "gru"): raise TgfrError(f'kind: "lstm" or "gru" is expected, found {kind!r}')
         if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1: raise TgfrError(f"dropout: 0 to below 1 is expected, found {dropout!r}")
+        if pooling not in ("final", "mean"): raise TgfrError(f'pooling: "final" or "mean" is expected, found {pooling!r}')
         if dim % 2: raise TgfrError(f"dim: an even number is expected (half of it a direction), found {dim}")
         self.vocabulary = vocabulary
-        self.config = dict(kind=kind, dim=dim, embedding=embedding, layers=layers, dropout=dropout, length=length, vocabulary=len(vocabulary))
+        self.config = dict(kind=kind, dim=dim, embedding=embedding, layers=layers, dropout=dropout, length=length, pooling=pooling, spread=spread,
+                           vocabulary=len(vocabulary))
         self.embedding = nn.Embedding(len(vocabulary), embedding)
-        nn.init.uniform_(self.embedding.weight, -.1, .1)
+        nn.init.uniform_(self.embedding.weight, -spread, spread)
         self.dropout = nn.Dropout(dropout)
         recurrent = nn.LSTM if kind == "lstm" else nn.GRU
         self.rnn = recurrent(embedding, dim // 2, layers, batch_first=True, bidirectional=True, dropout=dropout if layers > 1 else 0.)
@@ -155,8 +154,10 @@ class RnnText(TextEncoder):
         packed = pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)  # lengths are read by the CPU
         output, final = self.rnn(packed)
         words = pad_packed_sequence(output, batch_first=True)[0].transpose(1, 2)
-        final = final[0] if self.config["kind"] == "lstm" else final  # (2 * layers, B, D/2)
-        sentence = torch.cat([final[-2], final[-1]], dim=1)
+        if self.config["pooling"] == "mean": sentence = words.sum(2) / lengths[:, None].to(words)  # words are zero beyond each caption's end
+        else:
+            final = final[0] if self.config["kind"] == "lstm" else final  # (2 * layers, B, D/2)
+            sentence = torch.cat([final[-2], final[-1]], dim=1)
         return TextFeatures(unit(sentence), words, torch.arange(words.shape[2], device=ids.device) < lengths.to(ids.device)[:, None])
 
     def labels(
@@ -175,62 +176,13 @@ class RnnText(TextEncoder):
             raise TgfrError(f"{folder}: vocabulary.json holds {len(vocabulary)} ids, config.json says {size}")
         return cls(vocabulary, **config)
 
-# %% ../../nbs/2_encoders/03_text.ipynb #e420ab28
-def _read_pretrained(
-    source: str,  # a folder, or a name on the Hub
-    local: bool,  # True: the network is not touched
-) -> tuple[nn.Module, object]:  # the model without its pooler (nothing here reads it), and its tokenizer
-    "A text model and its tokenizer as transformers reads them."
-    options = dict(local_files_only=local, trust_remote_code=False)
-    config = AutoConfig.from_pretrained(source, **options)
-    if hasattr(config, "text_config") or hasattr(config, "vision_config") or config.is_encoder_decoder:
-        raise TgfrError(f"{source}: a {config.model_type} model; a text encoder such as BERT, DistilBERT, RoBERTa or MiniLM is expected")
-    tokenizer, options["dtype"] = AutoTokenizer.from_pretrained(source, **options), torch.float32
-    try: return AutoModel.from_pretrained(source, add_pooling_layer=False, **options), tokenizer
-    except TypeError: return AutoModel.from_pretrained(source, **options), tokenizer  # a model that never has a pooler
-
-# %% ../../nbs/2_encoders/03_text.ipynb #f2f70986
-def _pretrained(
-    source: str | Path,  # a folder, or a name such as "bert-base-uncased"
-) -> tuple[nn.Module, object]:  # the model without its pooler, and its tokenizer
-    "A text model and its tokenizer, or one line that says why not."
-    source, is_folder = str(source), Path(source).is_dir()
-    def fail(e): raise TgfrError(f"{source}: no readable Hugging Face text model ({' '.join(str(e).split())[:300]})") from None
-    try: return _read_pretrained(source, local=True)
-    except TgfrError: raise
-    except Exception as e:  # missing or broken files, a kind of model or tokenizer nobody knows: many types, all about `source`
-        if is_folder: fail(e)
-    try: model_info(source, timeout=10)
-    except Exception as e:
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise TgfrError(f"{source}: no such folder, and no model of that name could be had from the Hugging Face Hub ({reason})") from None
-    try: return _read_pretrained(source, local=False)
-    except TgfrError: raise
-    except Exception as e: fail(e)
-
-# %% ../../nbs/2_encoders/03_text.ipynb #6a862f48
-def _train_top(
-    transformer: nn.Module,  # changed in place
-    train_layers: int | None,  # top layers that are trained; None: everything
-) -> None:
-    "Freeze the embeddings and all but the top `train_layers` layers."
-    if train_layers is None: return
-    count = getattr(transformer.config, "num_hidden_layers", None)
-    layers = next((m for m in transformer.modules() if isinstance(m, nn.ModuleList) and len(m) == count), None)
-    if layers is None: raise TgfrError(f"train_layers: the layers of a {transformer.config.model_type} model cannot be told apart; leave it out")
-    if not 0 <= train_layers <= count: raise TgfrError(f"train_layers: 0 to {count} is expected, found {train_layers}")
-    first = next(layers[count - train_layers].parameters()) if train_layers else None
-    for parameter in transformer.parameters():  # in the order of computation: embeddings, layers, final norm
-        if parameter is first: break
-        parameter.requires_grad_(False)
-
-# %% ../../nbs/2_encoders/03_text.ipynb #8f80f080
+# %% ../../nbs/2_encoders/03_text.ipynb #f2389a30
 class TransformerText(TextEncoder):
     "A transformer's last hidden state with a word head (Hasan et al., WACV 2024, section 3)."
 
     def __init__(
         self,
-        name_or_path: str | Path | tuple,  # a Hub name, a local folder, or (model, tokenizer)
+        name_or_path: str | Path | tuple,  # a Hub name, a local folder, or (model without pooler, tokenizer)
         dim: int = 256,  # D, the shared width
         length: int = 24,  # most tokens of a caption, special ones included (24: the published BERT recipe)
         train_layers: int | None = None,  # top layers that are trained; None: all
@@ -238,13 +190,12 @@ class TransformerText(TextEncoder):
     ):
         super().__init__()
         _at_least(1, dim=dim), _at_least(3, length=length)
-        self.transformer, self.tokenizer = name_or_path if isinstance(name_or_path, tuple) else _pretrained(name_or_path)
-        places = min(getattr(self.transformer.config, "max_position_embeddings", length), self.tokenizer.model_max_length)
-        if length > places: raise TgfrError(f"length: {length} tokens are asked for, the model reads at most {places}")
+        self.transformer, self.tokenizer = name_or_path if isinstance(name_or_path, tuple) else read_text_model(name_or_path)
+        if length > (most := places(self.transformer, self.tokenizer)): raise TgfrError(f"length: {length} tokens are asked for, the model reads at most {most}")
         marks = self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
         self.before = marks.index(0) if 0 in marks else 1
         self.behind = marks[::-1].index(0) if 0 in marks else len(marks) - 1
-        _train_top(self.transformer, train_layers)
+        train_top(self.transformer, train_layers)
         self.head = WordHead(self.transformer.config.hidden_size, dim)
         plain = json.loads(self.transformer.config.to_json_string(use_diff=False))
         for private in ("_name_or_path", "dtype", "transformers_version"): plain.pop(private, None)
@@ -267,13 +218,22 @@ class TransformerText(TextEncoder):
         lengths: torch.Tensor,  # (B,)
     ) -> TextFeatures:  # one word less than the longest caption has pieces
         "Unit words, unit sentences, and which words are real."
-        place = torch.arange(ids.shape[1], device=ids.device)
-        lengths = lengths.to(ids.device)[:, None]
-        hidden = self.transformer(input_ids=ids, attention_mask=(place < lengths).long()).last_hidden_state[:, self.before:]
+        lengths = lengths.to(ids.device)
+        hidden = self._hidden(ids, lengths)[:, self.before:]
         if not self.config["mask_padding"]: return self.head(hidden)
-        mask = place[self.before:] < lengths - self.behind
         longest = max(ids.shape[1] - self.before - self.behind, 1)
-        return self.head(hidden[:, :longest], mask[:, :longest])
+        mask = torch.arange(longest, device=ids.device) + self.before < lengths[:, None] - self.behind
+        return self.head(hidden[:, :longest], mask)
+
+    def _hidden(self, ids, lengths, group=64):
+        "The last hidden state (B, L, W); captions of like length go through the transformer together, no longer than their longest."
+        order, parts = lengths.argsort(), []
+        for some in order.split(group):
+            width = int(lengths[some].max()) if self.config["mask_padding"] else ids.shape[1]
+            mask = torch.arange(width, device=ids.device) < lengths[some, None]
+            hidden = self.transformer(input_ids=ids[some, :width], attention_mask=mask.long()).last_hidden_state
+            parts.append(F.pad(hidden, (0, 0, 0, ids.shape[1] - width)))
+        return torch.cat(parts)[order.argsort()]
 
     def labels(
         self,
@@ -290,9 +250,7 @@ class TransformerText(TextEncoder):
     def _load_words(cls, folder, config):
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-            hf = AutoConfig.for_model(**config.pop("transformer"))
-            try: transformer = AutoModel.from_config(hf, add_pooling_layer=False, dtype=torch.float32)
-            except TypeError: transformer = AutoModel.from_config(hf, dtype=torch.float32)
+            transformer = new_text_model(config.pop("transformer"))
         except Exception as e:  # whatever a damaged tokenizer or config makes of itself
             raise TgfrError(f"{folder}: its tokenizer or config.json cannot be read ({' '.join(str(e).split())[:300]})") from None
         return cls((transformer, tokenizer), **config)
@@ -324,17 +282,18 @@ def _options(encoder):
     "The arguments an encoder takes besides its first."
     return list(inspect.signature(encoder).parameters)[1:]
 
-# %% ../../nbs/2_encoders/03_text.ipynb #785d6409
+# %% ../../nbs/2_encoders/03_text.ipynb #13218337
 def build_text_encoder(
     spec: str,  # "lstm", "gru", or a Hub name or local folder of a text model
     captions: list[str],  # training captions; the vocabulary of an RNN is made of them, a transformer does not look at them
     dim: int = 256,  # D, the shared width
-    **options,  # further arguments of `RnnText` (and `min_count` of its vocabulary) or `TransformerText`
+    **options,  # further arguments of `RnnText` (and `min_count` of its vocabulary, or `vocabulary`, the file of one) or `TransformerText`
 ) -> TextEncoder:
     "A new text encoder."
     recurrent = spec in ("lstm", "gru")
-    known = ["min_count", "embedding", "layers", "dropout", "length"] if recurrent else ["length", "train_layers", "mask_padding"]
+    known = ["min_count", "vocabulary", "embedding", "layers", "dropout", "length", "pooling", "spread"] if recurrent else ["length", "train_layers", "mask_padding"]
     if unknown := sorted(set(options) - set(known)):
         raise TgfrError(f"text encoder {spec}: unknown option {', '.join(unknown)}; there are {', '.join(known)}")
     if not recurrent: return TransformerText(spec, dim, **options)
-    return RnnText(Vocabulary.from_captions(captions, options.pop("min_count", 1)), dim, kind=spec, **options)
+    least, file = options.pop("min_count", 1), options.pop("vocabulary", None)
+    return RnnText(Vocabulary.load(file) if file else Vocabulary.from_captions(captions, least), dim, kind=spec, **options)

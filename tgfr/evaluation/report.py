@@ -4,16 +4,23 @@
 
 # %% auto #0
 __all__ = ['MODES', 'PAGE', 'NOTICE', 'number', 'Cell', 'Line', 'results_table', 'summaries', 'print_table', 'markdown_table',
-           'definitions', 'render_html', 'write_report']
+           'definitions', 'render_html', 'write_report', 'run_facts']
 
-# %% ../../nbs/6_evaluation/05_report.ipynb #985a7fbf
+# %% ../../nbs/6_evaluation/05_report.ipynb #475bc190
 import base64
 import html
 import io
 import math
+import os
+import platform
 import re
+import resource
 import struct
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from string import Template
 
@@ -25,14 +32,14 @@ from rich.text import Text
 
 from ..core import TgfrError, atomic_write, write_json
 
-# %% ../../nbs/6_evaluation/05_report.ipynb #a6ef1ac6
+# %% ../../nbs/6_evaluation/05_report.ipynb #e50b0679
 def number(
-    x: float | None,  # a rate, 0 to 1, or a difference of two
+    x: float | None,  # a rate, 0 to 1, a rank from 1, or a difference of two
     sign: bool = False,  # write the plus too
 ) -> str:
-    "`.812`, `1.000`, `+.051`; zero has no sign; a dash where there is nothing to write."
+    "`.812`, `1.000`, `+.051`, a rank `12.5`; zero has no sign; a dash where there is nothing to write."
     if x is None or not math.isfinite(x): return "–"
-    text = re.sub(r"^([+-]?)0\.", r"\1.", f"{x:{'+' if sign else ''}.3f}")
+    text = re.sub(r"^([+-]?)0\.", r"\1.", f"{x:{'+' if sign else ''},.{3 if abs(x) <= 1 else 1}f}")
     return ".000" if text in ("+.000", "-.000") else text
 
 # %% ../../nbs/6_evaluation/05_report.ipynb #bfd5e659
@@ -73,8 +80,21 @@ def results_table(
         probes[row["probe"]].append(Line(row["system"], row["mode"], row["system"] == report["reference"], [_cell(row, k) for k in keys]))
     return keys, probes
 
-# %% ../../nbs/6_evaluation/05_report.ipynb #34c48e24
+# %% ../../nbs/6_evaluation/05_report.ipynb #1d23907a
 MODES = {"-": "no captions", "one": "one caption", "all": "all captions"}
+
+def _group(report, probe) -> str:
+    "The heading of a group of results."
+    return report.get("groups", {}).get(probe, f"{probe} probes")
+
+def _columns(report, keys, lines) -> list[int]:
+    "Which keys a group shows: all, or those that it has where groups are of different kinds."
+    return [i for i in range(len(keys)) if "groups" not in report or any(line.cells[i].value != number(None) for line in lines)]
+
+def _head(report, key) -> str:
+    "The head of a column: the figure, and a note on it where the report has one."
+    note = report.get("notes", {}).get(key)
+    return f"{key} ({note})" if note else key
 
 def _cell(row, key) -> Cell:
     "The figure `key` of one line of results."
@@ -82,13 +102,14 @@ def _cell(row, key) -> Cell:
     sure = difference is not None and (difference[1] > 0 or difference[2] < 0)
     return Cell(number(row["values"].get(key)), interval and tuple(map(number, interval)), difference and tuple(number(x, sign=True) for x in difference), sure)
 
-# %% ../../nbs/6_evaluation/05_report.ipynb #8b979505
+# %% ../../nbs/6_evaluation/05_report.ipynb #1d51a87b
 def summaries(
     report: dict,  # the content of report.json
     system: str | None = None,  # that is spoken of; None: "residual", else the last in the results
     key: str = "TPR@FPR=1e-2",
 ) -> list[str]:
     "A sentence for each probe size and mode on what words add to the reference."
+    if "summary" in report: return report["summary"]
     names = [row["system"] for row in report["results"]]
     system = system or ("residual" if "residual" in names else names[-1] if names else "")
     rows = [row for row in report["results"] if row["system"] == system and key in row.get("difference", {})]
@@ -103,7 +124,7 @@ def _sentence(row, key, reference) -> str:
     if low <= 0 <= high: return f"Words make no sure difference to {where} ({number(delta, True)}, {size}), {against}."
     return f"Words {'add' if delta > 0 else 'change'} {number(delta, True)} {'to ' if delta < 0 else ''}{where} ({size}), {against}."
 
-# %% ../../nbs/6_evaluation/05_report.ipynb #15593f57
+# %% ../../nbs/6_evaluation/05_report.ipynb #d945f68d
 def print_table(
     report: dict,  # the content of report.json
     keys: list[str] | None = None,  # figures wanted; None: all
@@ -113,12 +134,13 @@ def print_table(
     console = console or Console(highlight=False)
     keys, probes = results_table(report, keys)
     for probe, lines in probes.items():
-        table = Table(box=box.SIMPLE_HEAD, title=Text(f"{report['title']}, {probe} probes"), title_justify="left", show_edge=False, pad_edge=False, padding=(0, int(console.width >= 90), 0, 0))
+        table = Table(box=box.SIMPLE_HEAD, title=Text(f"{report['title']}, {_group(report, probe)}"), title_justify="left", show_edge=False, pad_edge=False, padding=(0, int(console.width >= 90), 0, 0))
         table.add_column("system", min_width=12, max_width=15)
-        for key in keys: table.add_column(Text(key.replace("=", "=\n")), justify="right", no_wrap=True)
+        shown = _columns(report, keys, lines)
+        for key in (keys[i] for i in shown): table.add_column(Text(_head(report, key).replace("=", "=\n").replace(" ", "\n")), justify="right", no_wrap=True)
         for k, line in enumerate(lines):
             name = line.system + ("" if line.mode == "-" else f"\n{MODES.get(line.mode, line.mode)}") + ("\n(reference)" if line.reference else "")
-            table.add_row(Text(name), *(_lines_of(cell) for cell in line.cells), end_section=k + 1 < len(lines) and lines[k + 1].mode != line.mode)
+            table.add_row(Text(name), *(_lines_of(line.cells[i]) for i in shown), end_section=k + 1 < len(lines) and lines[k + 1].mode != line.mode)
         console.print(table, "")
     console.print(Text(f"Under each value its 95 % interval, then the difference to {report['reference']}; * marks one whose own 95 % interval leaves zero out."))
 
@@ -127,7 +149,7 @@ def _lines_of(cell) -> Text:
     rest = [*(["-".join(cell.interval)] if cell.interval else []), *([cell.difference[0] + cell.star] if cell.difference else [])]
     return Text.assemble((cell.value, "bold"), *(("\n" + line, "dim") for line in rest))
 
-# %% ../../nbs/6_evaluation/05_report.ipynb #2fde6f64
+# %% ../../nbs/6_evaluation/05_report.ipynb #5cd7fb40
 def markdown_table(
     report: dict,  # the content of report.json
     keys: list[str] = ("TPR@FPR=1e-2",),  # figures wanted
@@ -139,12 +161,12 @@ def markdown_table(
         for line in lines: rows.setdefault((line.system, line.mode), {})[probe] = line.cells
     def plain(x): return html.escape(" ".join(str(x).split()), quote=False).replace("|", "\\|")
     def cell(c): return c.value + (f" ({c.interval[0]} to {c.interval[1]})" if c.interval else "") + c.star
-    heads = ["system", "captions", *(f"{probe}: {key}" for probe in probes for key in keys)]
+    heads = ["system", "captions", *(f"{report.get('groups', {}).get(probe, probe)}: {_head(report, key)}" for probe in probes for key in keys)]
     body = [[plain(system), {"-": "none"}.get(mode, plain(mode)), *(cell(c) for probe in probes for c in found.get(probe, [_cell({"values": {}}, "")] * len(keys)))]
             for (system, mode), found in rows.items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in [list(map(plain, heads)), ["---", "---", *["---:"] * (len(heads) - 2)], *body]) + "\n"
 
-# %% ../../nbs/6_evaluation/05_report.ipynb #43d7b681
+# %% ../../nbs/6_evaluation/05_report.ipynb #1804a5ea
 def definitions(
     report: dict,  # the content of report.json
 ) -> dict[str, str]:  # term to sentence
@@ -159,9 +181,12 @@ def definitions(
              "AUC": "The area under the ROC curve: the chance that a genuine pair scores above an impostor pair. Higher is better.",
              "rank-1": "The share of probes whose own person scores above everybody else in a gallery of one photo a person. Higher is better."}
     terms |= {k: v for k, v in known.items() if k in keys}
-    return terms | {
+    if any(k.startswith("recall@") for k in keys): terms["recall@k"] = "The share of queries whose own photo (or sentence) is among the first k found. Higher is better."
+    if "median rank" in keys: terms["median rank"] = "Half of the queries find their own photo (or sentence) at this place or before; the best is 1. Lower is better."
+    terms |= report.get("terms") or {
         "probe": "The size in pixels that a probe photo was reduced to before it was enlarged again for the face encoder; gallery photos are left as they are.",
-        "one caption, all captions": "Each photo is described by its first caption, or by every caption that it has.",
+        "one caption, all captions": "Each photo is described by its first caption, or by every caption that it has."}
+    return terms | {
         "95 % interval": "Bootstrap over people: people are drawn with replacement, all their pairs with them, and the figure is computed anew; the interval holds the middle 95 % of the draws. Pairs are not drawn singly, for the pairs of one person are alike.",
         "difference": f"To {report['reference']}, paired: both systems are computed on the same draws, so its interval is narrower than the two intervals of the values suggest.",
         "*": "The 95 % interval of the difference leaves zero out. Nothing is corrected for the number of comparisons in the table."}
@@ -177,19 +202,26 @@ def _terms(values: dict) -> str:
     "A list of names and their values or definitions."
     return "<dl>" + "".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in values.items()) + "</dl>"
 
-# %% ../../nbs/6_evaluation/05_report.ipynb #c147bd5b
+# %% ../../nbs/6_evaluation/05_report.ipynb #a9d15b52
 def _table(report, keys, probe, lines) -> str:
     "The results of one probe size; a group of rows for each mode."
-    head = "".join(f'<th scope="col">{_text(k)}</th>' for k in keys)
-    body, mode = "", None
+    shown, grouped = _columns(report, keys, lines), "groups" in report
+    head = "".join(f'<th scope="col">{_text(_head(report, keys[i]))}</th>' for i in shown)
+    body, mode = "<tbody>" if grouped else "", None
     for line in lines:
-        if line.mode != mode: body += ("</tbody>" if body else "") + f'<tbody><tr class="mode"><th scope="rowgroup" colspan="{len(keys) + 1}">{_text(MODES.get(line.mode, line.mode))}</th></tr>'
+        if line.mode != mode and not grouped: body += ("</tbody>" if body else "") + f'<tbody><tr class="mode"><th scope="rowgroup" colspan="{len(shown) + 1}">{_text(MODES.get(line.mode, line.mode))}</th></tr>'
         mode = line.mode
         name = _text(line.system) + (" <small>reference</small>" if line.reference else "")
-        body += f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{_html_cell(c)}</td>" for c in line.cells) + "</tr>"
-    caption = f"{_text(probe)} probes: value, 95 % interval, difference to {_text(report['reference'])} with its 95 % interval"
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="Results, {_text(probe)} probes"><table><caption><span>{caption}</span></caption>'
+        body += f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{_html_cell(line.cells[i])}</td>" for i in shown) + "</tr>"
+    caption = f"{_text(_group(report, probe))}: value, 95 % interval, difference to {_text(report['reference'])} with its 95 % interval"
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="Results, {_text(_group(report, probe))}"><table><caption><span>{caption}</span></caption>'
             f'<thead><tr><th scope="col">system</th>{head}</tr></thead>{body}</tbody></table></div>')
+
+def _plain_table(title, columns, rows) -> str:
+    "Rows of plain values."
+    lines = ("".join(f'<th scope="row">{_text(x)}</th>' if k == 0 else f"<td>{_text(x)}</td>" for k, x in enumerate(row)) for row in rows)
+    head, body = "".join(f'<th scope="col">{_text(c)}</th>' for c in columns), "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(title)}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 def _html_cell(cell) -> str:
     "A figure with its interval and difference under it."
@@ -256,7 +288,7 @@ $sections
 </html>
 """)
 
-# %% ../../nbs/6_evaluation/05_report.ipynb #31017eed
+# %% ../../nbs/6_evaluation/05_report.ipynb #3aefacc0
 NOTICE = """Face embeddings are biometric data, and captions describe people: in many places both need a legal basis and the consent of the people shown. \
 These figures hold for the data named above. They say nothing about other cameras, other groups of people or a face by itself, and a share of false accepts remains at every threshold: \
 no decision about a person should rest on such a score alone."""
@@ -273,7 +305,8 @@ def render_html(
     sections = {
         "In short": '<ul class="summary">' + "".join(f"<li>{_text(s)}</li>" for s in summaries(report)) + "</ul>" if summaries(report) else "",
         "Set-up": _terms(report.get("data", {}) | report.get("setup", {})),
-        "Results": "".join(f"<h3>{_text(probe)} probes</h3>{_table(report, keys, probe, lines)}" for probe, lines in probes.items()),
+        "Results": "".join(f"<h3>{_text(_group(report, probe))}</h3>{_table(report, keys, probe, lines)}" for probe, lines in probes.items()),
+        **{title: _plain_table(title, **table) for title, table in report.get("tables", {}).items()},
         "Figures": "".join(_figure(*figure) for figure in (figures or {}).values()),
         "What the figures mean": _terms(definitions(report)),
         "What was left out": _left_out(skipped),
@@ -303,3 +336,13 @@ def write_report(
         with atomic_write(folder / file) as tmp: tmp.write_bytes(png)
     with atomic_write(folder / "report.html") as tmp: tmp.write_text(page, encoding="utf-8")
     return folder / "report.html"
+
+# %% ../../nbs/6_evaluation/05_report.ipynb #8e4f072d
+def run_facts(
+    start: float,  # `time.perf_counter()` when it began
+    packages: Sequence[str] = ("tgfr", "torch", "transformers", "onnxruntime"),  # whose versions matter
+) -> dict:
+    "Minutes, peak memory, machine, versions and command of this process."
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    return {"minutes": (time.perf_counter() - start) / 60, "peak_gb": peak, "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "versions": {**{p: version(p) for p in packages}, "Python": platform.python_version()}, "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])}

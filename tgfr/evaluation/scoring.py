@@ -15,7 +15,7 @@ from ..data.features import FeatureStore
 from .metrics import tpr_of
 from ..fusion.model import TGFR, merge_captions
 
-# %% ../../nbs/6_evaluation/03_scoring.ipynb #baadb00f
+# %% ../../nbs/6_evaluation/03_scoring.ipynb #249eaf9f
 MODES = ("one", "all")
 
 @torch.inference_mode()
@@ -28,18 +28,20 @@ def embed_photos(
     modes: tuple[str, ...] = MODES,  # "one" (first caption) and "all"
     batch: int = 128,  # photos at a time
     progress: bool = True,
-) -> dict[str, dict[str, np.ndarray]]:  # mode to {"fused": (V, N, width), "sentence": (N, D)}; without words the only mode is "-"
-    "Fused embeddings of photos at each resolution, and their sentences."
+) -> dict[str, dict[str, np.ndarray]]:  # mode to {"face": (V, N, D), "fused": (V, N, width), "sentence": (N, D)}; without words the only mode is "-"
+    "Aligned faces and fused embeddings of photos at each resolution, and their sentences."
     rows, variants = np.arange(len(store)) if rows is None else rows, list(range(len(store.variants))) if variants is None else variants
     device, words = next(model.parameters()).device, model.config.words
-    out: dict = {mode: {"fused": [], "sentence": []} for mode in (modes if words else ("-",))}
+    out: dict = {mode: {"face": [], "fused": [], "sentence": []} for mode in (modes if words else ("-",))}
     starts = range(0, len(rows), batch)
     for start in track(starts, "embedding photos") if progress else starts:
         some = rows[start:start + batch]
         texts = _encode(model, [captions[i] for i in some], modes, device) if words else {"-": None}
         images = [model.image_head(_photos(model, store, v, some).to(device)) for v in variants]
+        faces = torch.stack([image.embedding for image in images])
         for mode, text in texts.items():
-            out[mode]["fused"].append(torch.stack([model.fusion(image, text) for image in images]).cpu() if model.fusion else torch.stack([i.embedding for i in images]).cpu())
+            out[mode]["face"].append(faces.cpu())
+            out[mode]["fused"].append(torch.stack([model.fusion(image, text) for image in images]).cpu() if model.fusion else faces.cpu())
             if words: out[mode]["sentence"].append(text.sentence.cpu())
     return {mode: {k: torch.cat(v, -2).numpy() for k, v in found.items() if v} for mode, found in out.items()}
 

@@ -5,17 +5,15 @@
 # %% auto #0
 __all__ = ['merge_captions', 'ModelConfig', 'Fused', 'TGFR']
 
-# %% ../../nbs/4_fusion/02_model.ipynb #899304f6
+# %% ../../nbs/4_fusion/02_model.ipynb #cfb75aa7
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 import torch.nn as nn
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from ..alignment.fcam import ImageHead
-from ..core import ImageFeatures, TextFeatures, TgfrError, atomic_write, read_json, write_json
+from ..alignment.fcam import ImageHead, ResidualImageHead
+from ..core import ImageFeatures, TextFeatures, TgfrError, read_json, read_weights, write_json, write_weights
 from ..encoders.text import TextEncoder, load_text_encoder, save_text_encoder
 from .fcfm import FUSIONS, build_fusion
 
@@ -35,7 +33,7 @@ def merge_captions(
     words, mask = spread(text.words.mT).flatten(1, 2), spread(text.mask).flatten(1, 2)
     return TextFeatures(sentence, words.mT, mask)
 
-# %% ../../nbs/4_fusion/02_model.ipynb #55407528
+# %% ../../nbs/4_fusion/02_model.ipynb #77aaa1ae
 @dataclass(frozen=True)
 class ModelConfig:
     "The shape of a TGFR model."
@@ -44,15 +42,15 @@ class ModelConfig:
     dim: int = 256  # D, the paper's shared width
     fusion: str | None = "residual"  # a name of `tgfr.fusion.fcfm.FUSIONS`; None: alignment only (stage 1)
     words: bool = True  # False: the image-only head of the same form
-    residual: bool = True  # the face as a residual path in the image head (ours); False: the paper's linear layer
+    residual: bool = True  # `ResidualImageHead` (ours); False: the paper's `ImageHead`
 
     def __post_init__(self):
         object.__setattr__(self, "regions", tuple(self.regions))
 
     @property
     def needs_regions(self) -> bool:
-        "Whether the local map is read at all: `concat` and `linear` look at the embedding alone."
-        return self.fusion is None or FUSIONS[self.fusion].needs_regions
+        "Whether the local map is read at all: of the paper's systems, `concat` and `linear` look at the embedding alone."
+        return self.residual or self.fusion is None or FUSIONS[self.fusion].needs_regions
 
 # %% ../../nbs/4_fusion/02_model.ipynb #f6dbf021
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Fused:
     image: ImageFeatures  # aligned face (B, D) and regions (B, D, H, W)
     text: TextFeatures | None  # aligned and merged; None without words
 
-# %% ../../nbs/4_fusion/02_model.ipynb #928b1c0b
+# %% ../../nbs/4_fusion/02_model.ipynb #abd1501d
 class TGFR(nn.Module):
     "Text-guided face recognition: FCAM and FCFM behind a frozen face encoder (Hasan, Sami and Nasrabadi, WACV 2024)."
 
@@ -75,7 +73,8 @@ class TGFR(nn.Module):
         if config.words == (text is None): raise TgfrError(f"words={config.words}: a model with words takes a text encoder, one without takes none")
         if text is not None and text.config["dim"] != config.dim: raise TgfrError(f"dim={config.dim}: the text encoder's is {text.config['dim']}, they must agree")
         self.config = config
-        self.image_head = ImageHead(config.embedding, config.regions if config.needs_regions else None, config.dim, config.residual)
+        head = ResidualImageHead if config.residual else ImageHead
+        self.image_head = head(config.embedding, config.regions if config.needs_regions else None, config.dim)
         self.text_encoder = text
         self.fusion = build_fusion(config.fusion, config.dim, config.regions[1:], config.words) if config.fusion else None
 
@@ -99,14 +98,17 @@ class TGFR(nn.Module):
         image = self.image_head(photos)
         return Fused(self.fusion(image, text) if self.fusion else None, image, text)
 
+    def _own_weights(self) -> dict[str, torch.Tensor]:
+        "All but the text encoder's."
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("text_encoder.")}
+
     def save(
         self,
         folder: str | Path,  # made if missing
     ) -> None:
         "Write config.json, model.safetensors and, with words, the folder text/."
         folder = Path(folder)
-        weights = {k: v.contiguous().cpu() for k, v in self.state_dict().items() if not k.startswith("text_encoder.")}
-        with atomic_write(folder / "model.safetensors") as tmp: save_file(weights, tmp)
+        write_weights(folder / "model.safetensors", self._own_weights())
         if self.config.words: save_text_encoder(self.text_encoder, folder / "text")
         write_json(folder / "config.json", asdict(self.config))
 
@@ -121,10 +123,5 @@ class TGFR(nn.Module):
             raise TgfrError(f"{folder}/config.json: keys {', '.join(sorted(config))}, expected {', '.join(sorted(known))}")
         config = ModelConfig(**config)
         model = cls(config, load_text_encoder(folder / "text") if config.words else None)
-        try: weights = load_file(folder / "model.safetensors")
-        except (OSError, SafetensorError) as e: raise TgfrError(f"{folder}/model.safetensors: {e}") from None
-        expected = {k: v.shape for k, v in model.state_dict().items() if not k.startswith("text_encoder.")}
-        if wrong := sorted(k for k in expected.keys() | weights.keys() if k not in expected or k not in weights or weights[k].shape != expected[k]):
-            raise TgfrError(f"{folder}/model.safetensors: missing, unknown or misshapen tensors: {', '.join(wrong[:8])}")
-        model.load_state_dict(weights, strict=False)
+        model.load_state_dict(read_weights(folder / "model.safetensors", model._own_weights()), strict=False)
         return model.eval()

@@ -23,7 +23,7 @@ from ..core import TgfrError, atomic_write, console, fingerprint, read_json, tra
 from .objectives import synchronise
 from .recipes import Recipe
 
-# %% ../../nbs/7_training/04_loop.ipynb #cf8ee69e
+# %% ../../nbs/7_training/04_loop.ipynb #a5f114f3
 def learning_rate(
     recipe: Recipe,
     stage: str,  # "encode", "align" or "fuse"
@@ -33,6 +33,7 @@ def learning_rate(
 ) -> float:
     "The learning rate of a group at a moment of the run."
     rate = getattr(recipe, f"lr_{group}")
+    if recipe.schedule == "steps": return rate * .1 ** sum(done >= epoch for epoch in recipe.milestones)  # CAFace's
     if recipe.schedule == "one-cycle":
         part = min(done / epochs, 1)
         return rate * (part / .2 if part < .2 else .5 * (1 + math.cos(math.pi * (part - .2) / .8)) + 1e-3)
@@ -40,22 +41,21 @@ def learning_rate(
     if stage != "fuse": return rate * {"heads": .98**epoch, "text": .98**epoch, "margin": .1 ** ((epoch > 3) + (epoch > 8))}[group]
     return rate * {"heads": .97 ** (epoch // 5), "text": .8 ** (epoch // 10), "margin": .6 ** (epoch // 5)}[group]
 
-# %% ../../nbs/7_training/04_loop.ipynb #d5235691
+# %% ../../nbs/7_training/04_loop.ipynb #64b915c4
 def make_optimizers(
     objective: nn.Module,  # with `.model` inside
     recipe: Recipe,
-) -> list[torch.optim.Optimizer]:  # of heads and text, and of the margins
-    "AdamW for heads and text; AdamW or SGD for the margin classifiers."
+) -> list[torch.optim.Optimizer]:  # of heads and text, and of the margins where there are any
+    "AdamW for heads (a transformer's word head among them) and text; AdamW or SGD for the margin classifiers."
     groups: dict[tuple, list] = {}
     for name, p in objective.named_parameters():
         if not p.requires_grad: continue
-        kind = "margin" if not name.startswith("model.") else "text" if "text_encoder." in name else "heads"
+        kind = "margin" if not name.startswith("model.") else "text" if name.startswith("model.text_encoder.") and ".head." not in name else "heads"
         groups.setdefault((kind, recipe.weight_decay if p.ndim > 1 and kind != "margin" else 0.), []).append(p)
     made = [dict(params=ps, name=kind, weight_decay=wd) for (kind, wd), ps in groups.items()]
-    margins = [g for g in made if g["name"] == "margin"]
-    sgd = dict(lr=recipe.lr_margin, momentum=.9)
-    return [torch.optim.AdamW([g for g in made if g["name"] != "margin"]),
-            torch.optim.SGD(margins, **sgd) if recipe.margin_optimizer == "sgd" else torch.optim.AdamW(margins)]
+    heads, margins = ([g for g in made if (g["name"] == "margin") == wanted] for wanted in (False, True))
+    if not margins: return [torch.optim.AdamW(heads)]
+    return [torch.optim.AdamW(heads), torch.optim.SGD(margins, lr=recipe.lr_margin, momentum=.9) if recipe.margin_optimizer == "sgd" else torch.optim.AdamW(margins)]
 
 # %% ../../nbs/7_training/04_loop.ipynb #a9dfa079
 def fit(

@@ -87,7 +87,7 @@ def synchronise(
         if isinstance(child, nn.modules.batchnorm._BatchNorm): child.__class__ = SyncBatchNorm
     return module
 
-# %% ../../nbs/7_training/03_objectives.ipynb #defecd28
+# %% ../../nbs/7_training/03_objectives.ipynb #85632e59
 class AlignObjective(nn.Module):
     "Stage 1, FCAM: the losses of TGFR, section 3.1, over the batch of all processes."
 
@@ -112,24 +112,22 @@ class AlignObjective(nn.Module):
         losses = {"id_image": r.lambda_identity * focal_loss(self.image_id(face, batch.label), batch.label, r.focal)}
         if r.residual: losses["keep"] = r.lambda_keep * keep_loss(face, self.model, batch.clean)
         sentences = gather(text.sentence)
-        words, mask = gather_words(text)
         person, alike = (same(gather(key)) for key in (batch.label, _caption_key(batch.tokens)))
-        words_score = gather(word_region_similarity(out.image.regions, words, mask))
         sentence_score = gather(cosine(face, sentences))
-        losses["word"] = r.lambda_word * sum(contrastive(10 * words_score))
+        if r.lambda_word: losses["word"] = r.lambda_word * sum(contrastive(10 * gather(word_region_similarity(out.image.regions, *gather_words(text)))))
         losses["sentence"] = r.lambda_sentence * sum(contrastive(10 * sentence_score, person | alike))
         losses["global"] = r.lambda_global * sum(contrastive(10 * sentence_score, alike))
         losses["id_text"] = r.lambda_identity * focal_loss(self.text_id(text.sentence, batch.label), batch.label, r.focal)
         return losses
 
-# %% ../../nbs/7_training/03_objectives.ipynb #b7cb42df
+# %% ../../nbs/7_training/03_objectives.ipynb #860b4d00
 def keep_loss(
     face: torch.Tensor,  # (B, D) unit vectors
     model: TGFR,  # with a residual image head, whose carrier tells where a clean face should be
     clean: torch.Tensor,  # (B, E) embeddings of the undegraded photos
 ) -> torch.Tensor:  # scalar
     "How far faces are from the clean photos' embeddings: mean of 1 - cosine."
-    return (1 - (face * unit(model.image_head.face.carry(clean))).sum(-1)).mean()
+    return (1 - (face * unit(model.image_head.carry(clean))).sum(-1)).mean()
 
 # %% ../../nbs/7_training/03_objectives.ipynb #c158bd6b
 def _caption_key(tokens: dict[str, torch.Tensor]) -> torch.Tensor:

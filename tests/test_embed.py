@@ -1,0 +1,95 @@
+"""Embedding crops: equal to aligning and encoding by hand, with processes, after a kill, with images that cannot be read."""
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from tgfr.cli import main
+from tgfr.core import TgfrError, read_json, rng
+from tgfr.data.embed import embed_crops, embed_ijb
+from tgfr.data.faces import read_image
+from tgfr.data.features import FeatureStore
+from tgfr.data.landmarks import align
+from tgfr.encoders.backbones import IResNet, save_encoder
+from tgfr.encoders.weights import load_encoder
+from tgfr.evaluation.simulate import simulate
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return IResNet((1, 1, 1, 1), width=4, embedding=32)
+
+
+@pytest.fixture(scope="module")
+def ijb_set(tmp_path_factory):
+    "A simulated set with crops: smooth noise, one file that is no image, one missing."
+    folder = tmp_path_factory.mktemp("set")
+    files = simulate("IJBB", folder, scale=.001, width=8)[0]
+    (crops := files.folder / "loose_crop").mkdir()
+    for k, name in enumerate(files.images().name.to_pylist()):
+        picture = cv2.GaussianBlur(rng("crop", k).integers(0, 255, (130, 120, 3), np.uint8), (0, 0), 5)
+        if k != 11: cv2.imwrite(str(crops / name), picture)
+    (crops / files.images().name[5].as_py()).write_bytes(b"\xff\xd8\xff garbage")
+    return files
+
+
+def test_rows_are_what_a_hand_would_make(ijb_set, encoder, tmp_path):
+    images = ijb_set.images()
+    store = embed_ijb(ijb_set.folder, encoder, tmp_path / "a", mirror=True, styles=("stage2",), batch=50, workers=2)
+    assert store.variants == ["112px", "112px mirrored"] and [row for row, *_ in store.meta["unreadable"]] == [5, 11]
+    assert store.meta["unreadable"][0][1] == images.name[5].as_py() and "no such file" in store.meta["unreadable"][1][2]
+    for row in 0, 4, 6, 49, 50, len(images) - 1:
+        crop = align(read_image(ijb_set.folder / "loose_crop" / images.name[row].as_py(), size=None), images.points[row])
+        for v, picture in enumerate((crop, np.ascontiguousarray(crop[:, ::-1]))):
+            features = encoder.encode(picture[None], styles=("stage2",))
+            np.testing.assert_allclose(store.embedding[v, row], features.embedding[0], atol=1e-5)
+            np.testing.assert_allclose(store.styles[v, row], features.styles[0], atol=2e-3)
+    assert np.isnan(store.embedding[:, [5, 11]]).all() and np.isfinite(np.delete(store.embedding, [5, 11], 1)).all()
+    store.verify()
+    alone = embed_ijb(ijb_set.folder, encoder, tmp_path / "b", batch=64)
+    np.testing.assert_allclose(np.nan_to_num(alone.embedding[0]), np.nan_to_num(store.embedding[0]), atol=1e-5)
+
+
+def test_a_finished_store_is_not_made_again(ijb_set, encoder, tmp_path):
+    names = ijb_set.images().name.to_pylist()[:20]
+    class Counting:
+        config, fingerprint, calls = encoder.config, encoder.fingerprint, 0
+        def encode(self, images): Counting.calls += 1; return encoder.encode(images)
+    def run(**changes): return embed_crops(ijb_set.folder / "loose_crop", changes.get("names", names), None, Counting(), tmp_path, batch=8)
+    first = run()
+    assert Counting.calls == 3
+    assert run().meta == first.meta and Counting.calls == 3
+    assert len(run(names=names[:10])) == 10 and Counting.calls == 5
+
+
+@pytest.mark.parametrize("change, said", [({"names": []}, "no images"), ({"points": np.zeros((3, 5, 2))}, "expected \\(2, 5, 2\\)"), ({"batch": 0}, "batch 0"), ({"crops": "/no/such"}, "no such folder"), ({"names": ["x.jpg", "y.jpg"]}, "none of the 2 images")])
+def test_wrong_use(ijb_set, encoder, tmp_path, change, said):
+    options = {"crops": ijb_set.folder / "loose_crop", "names": ijb_set.images().name.to_pylist()[:2], "points": None, "encoder": encoder, "out": tmp_path} | change
+    with pytest.raises(TgfrError, match=said): embed_crops(**options)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_kill_and_resume_on_the_command_line(ijb_set, encoder, tmp_path, capsys):
+    save_encoder(encoder, tmp_path / "encoder")
+    args = ["embed", str(ijb_set.folder), "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path / "store"), "--batch", "4"]
+    process = subprocess.Popen([sys.executable, "-c", "import sys, tgfr.cli; tgfr.cli.main(sys.argv[1:])", *args], env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    progress = tmp_path / "store" / "progress.json"
+    limit = time.time() + 100
+    while process.poll() is None and time.time() < limit and not (progress.is_file() and read_json(progress)["rows"] >= 12): time.sleep(.01)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.kill(), process.wait()
+    assert time.time() < limit
+    done = read_json(progress)["rows"]
+    main(args)
+    assert "2 unreadable ones" in (said := capsys.readouterr()).out and "garbage" not in said.out and "left out" in said.err
+    found, whole = FeatureStore.open(tmp_path / "store"), embed_ijb(ijb_set.folder, load_encoder(tmp_path / "encoder"), tmp_path / "whole", batch=4)
+    assert 0 < done < len(found) and found.meta["unreadable"] == whole.meta["unreadable"]
+    np.testing.assert_array_equal(np.nan_to_num(found.embedding), np.nan_to_num(whole.embedding))
+    main(["ijb", str(ijb_set.folder), "--features", str(tmp_path / "store"), "--out", str(tmp_path / "run"), "--replicates", "0"])
+    report = read_json(tmp_path / "run" / "report.json")
+    assert report["skipped"]["count"] == 2 and all("interval" not in row or not row["interval"] for row in report["results"])

@@ -1,0 +1,134 @@
+"""Evaluation of a saved model: retrieval figures against loops, every task from folders to a report, and what is refused."""
+import numpy as np
+import pytest
+from test_cli import encoder, parquet, refused, tgfr  # noqa: F401 - `encoder` is a fixture
+
+from tgfr.core import TgfrError, read_json, rng, seed_everything, write_json
+from tgfr.data.features import FeatureStore
+from tgfr.data.synthetic import synthetic_faces
+from tgfr.encoders.text import build_text_encoder
+from tgfr.evaluation.evaluate import evaluate
+from tgfr.evaluation.metrics import tpr_of
+from tgfr.evaluation.retrieval import find_photos, own_ranks, retrieval_figures, retrieve
+from tgfr.evaluation.scoring import score_matrix
+from tgfr.fusion.model import TGFR, ModelConfig
+
+
+@pytest.fixture(scope="module")
+def photos(): return synthetic_faces(people=10, photos=3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, photos):
+    seed_everything(0)
+    text = build_text_encoder("lstm", [c for row in photos["captions"] for c in row], dim=16, embedding=12)
+    folder = tmp_path_factory.mktemp("model")
+    TGFR(ModelConfig(32, (16, 14, 14), 16, "linear"), text).eval().save(folder)
+    return folder
+
+
+@pytest.fixture
+def call(photos, model, encoder, tmp_path):  # noqa: F811
+    return dict(model=model, data=str(parquet(photos, tmp_path)), encoder=str(encoder), probe_sizes=(112, 16), out=tmp_path / "out", replicates=10)
+
+
+# retrieval
+
+def test_ranks_are_the_loop_and_count_ties_against_the_query():
+    draw = rng("ranks")
+    x, y = draw.integers(-1, 2, size=(2, 40, 3)).astype(np.float32)
+    x[:, 0] += 5
+    scores = score_matrix(x, y)
+    assert own_ranks(x, y, block=7).tolist() == [sum(scores[i] >= scores[i, i]) for i in range(40)]
+    with pytest.raises(TgfrError, match="shapes"): own_ranks(x, y[:-1])
+    with pytest.raises(TgfrError, match="NaN"): own_ranks(np.where(np.arange(40)[:, None] == 3, np.nan, x).astype(np.float32), y)
+
+
+def test_figures_are_those_of_repeated_queries():
+    draw = rng("retrieval figures")
+    identity, rank = draw.integers(12, size=60), draw.integers(1, 30, size=60)
+    f = retrieval_figures(rank, identity, (1, 5), replicates=5, seed=3)
+    names, person = np.unique(identity, return_inverse=True)
+    weights = [np.ones(len(names), int), *rng("bootstrap", 3).multinomial(len(names), np.full(len(names), 1 / len(names)), 5)]
+    for r, w in enumerate(weights):
+        drawn = np.sort(np.repeat(rank, w[person]))
+        expected = {"recall@1": (drawn <= 1).mean(), "recall@5": (drawn <= 5).mean(), "median rank": drawn[(len(drawn) + 1) // 2 - 1]}
+        for key, value in expected.items(): assert (f.samples[key][r - 1] if r else f.value[key]) == pytest.approx(value), key
+    with pytest.raises(TgfrError, match="one person"): retrieval_figures(rank, np.zeros(60))
+    with pytest.raises(TgfrError, match="shape"): retrieval_figures(rank[1:], identity)
+
+
+def test_a_model_without_words_cannot_read():
+    plain = TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", words=False)).eval()
+    with pytest.raises(TgfrError, match="no text encoder"): retrieve(plain, None, [["a"]], np.zeros(1))
+    with pytest.raises(TgfrError, match="no text encoder"): find_photos(plain, None, ["a"])
+
+
+# from folders to a report
+
+def test_all_pairs(call, photos):
+    report = evaluate(**call)
+    assert report == evaluate(**call) | {"run": report["run"]}  # the second call reads the features of the first
+    rows = {(r["system"], r["probe"], r["mode"]): r for r in report["results"]}
+    assert set(rows) == {(s, p, m) for p in ("112px", "16px") for s, m in (("frozen face", "-"), ("linear", "one"), ("linear", "all"))}
+    assert "difference" in rows["linear", "16px", "one"] and "difference" not in rows["frozen face", "16px", "-"]
+    store = FeatureStore.open(call["out"] / "features").embedding
+    identity, scores = np.array(photos["identity"]), score_matrix(store[0], store[1])
+    same, off = identity[:, None] == identity, ~np.eye(30, dtype=bool)
+    assert rows["frozen face", "16px", "-"]["values"]["TPR@FPR=1e-2"] == pytest.approx(tpr_of(scores[same & off], scores[~same], [1e-2])[0])
+    assert read_json(call["out"] / "report.json")["reference"] == "frozen face" and (call["out"] / "report.html").is_file()
+
+
+def test_a_list_and_its_leak_free_half(call, photos, tmp_path):
+    ids = photos["photo_id"][:]
+    columns = {n: photos[n][:] for n in photos.column_names}
+    columns["captions"][1] = columns["captions"][0]
+    call["data"] = str(parquet(type(photos).from_dict(columns, features=photos.features), tmp_path, "leaky.parquet"))
+    lines = [f"{ids[3 * p]} {ids[3 * q + 1]} {int(p == q)}" for p in range(10) for q in range(10)]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
+    report = evaluate(**call, pairs=tmp_path / "pairs.txt")
+    assert {r["probe"] for r in report["results"]} == {f"{name} list, {p}" for name in ("published", "leak-free") for p in ("112px", "16px")}
+    assert report["data"]["published list"] == "10 genuine, 90 impostor pairs" and report["data"]["leak-free list"] == "9 genuine, 90 impostor pairs"
+    assert report["notes"]["TPR@FPR=1e-3"] == "0 false accepts" and "false accepts" in (call["out"] / "report.html").read_text()
+    assert all(set(r["interval"]) == set(r["values"]) for r in report["results"])
+
+
+def test_retrieval(call):
+    report = evaluate(**call, task="retrieval")
+    rows = {(r["system"], r["probe"], r["mode"]): r for r in report["results"]}
+    assert len(rows) == 2 * (1 + 2 * 2)
+    assert rows["chance", "112px", "-"]["values"] == {"recall@1": 1 / 30, "recall@5": 5 / 30, "recall@10": 10 / 30, "median rank": 15.5}
+    for row in rows.values(): assert 1 <= row["values"]["median rank"] <= 30
+    assert "recall@k" in (call["out"] / "report.html").read_text()
+
+
+def test_command(call):
+    flags = ["--data", call["data"], "--encoder", call["encoder"], "--probe-size", "112", "--replicates", "5", "--out", call["out"]]
+    run = tgfr("evaluate", call["model"], *flags, "--pairs", "4")
+    assert run.returncode == 0, run.stderr
+    assert "generated list, 112px" in run.stdout and len((call["out"] / "pairs.txt").read_text().splitlines()) == 50
+    refused(tgfr("evaluate", call["out"] / "nothing", *flags), "config.json: no such file")
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(task="ocr"), "task 'ocr': expected one of verification, retrieval"), (dict(task="retrieval", pairs=3), "takes no list"), (dict(probe_sizes=(1,)), "size"),
+    (dict(data="/no/such/photos"), "/no/such/photos"), (dict(encoder="/no/such/encoder"), "/no/such/encoder"), (dict(split="test"), "split"), (dict(pairs=0), "impostors 0"), (dict(pairs=4000), "impostors 4000"), (dict(pairs="/no/such/pairs.txt"), "/no/such/pairs.txt"), (dict(replicates=0), "replicates")])
+def test_wrong_calls_are_named(call, change, message):
+    with pytest.raises(TgfrError, match=message): evaluate(**call | change)
+
+
+def test_an_encoder_that_does_not_fit(call, tmp_path):
+    from tgfr.encoders.backbones import IResNet, save_encoder
+    save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=48), tmp_path / "other")
+    with pytest.raises(TgfrError, match="its embedding has 48 numbers, the model in .* was trained on 32"): evaluate(**call | {"encoder": str(tmp_path / "other")})
+    TGFR(ModelConfig(32, (24, 7, 7), 16, "residual", words=False)).save(tmp_path / "model")
+    with pytest.raises(TgfrError, match="local map"): evaluate(**call | {"model": tmp_path / "model"})
+
+
+@pytest.mark.parametrize("spoil", [lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n"), lambda f: (f / "config.json").write_text("[" * 100_000),
+                                   lambda f: write_json(f / "config.json", {"dim": 3}), lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:50])])
+def test_hostile_model_folders(call, model, tmp_path, spoil):
+    import shutil
+    shutil.copytree(model, tmp_path / "hostile")
+    spoil(tmp_path / "hostile")
+    with pytest.raises(TgfrError, match="hostile"): evaluate(**call | {"model": tmp_path / "hostile"})

@@ -1,0 +1,118 @@
+"""1:N and ten folds: the definitions written out as loops, draws as repeated probes, what is refused."""
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tgfr.core import TgfrError, rng
+from tgfr.evaluation.identification import cmc_of, det, fold_figures, open_set_scores, published_tpir, tpir_at_fpir, tpir_of
+from tgfr.evaluation.metrics import cmc, operating_points, search
+
+
+@st.composite
+def searches(draw):
+    "A small matrix with many ties, and identities on both sides."
+    P, G, seed = draw(st.integers(2, 25)), draw(st.integers(1, 8)), draw(st.integers(0, 999))
+    r = rng("searches", seed)
+    return r.integers(-3, 4, size=(P, G)) / 2, r.integers(G + 3, size=P), r.permutation(G + 3)[:G]
+
+
+def loop_tpir(scores, probe_ids, gallery_ids, f):
+    alone = sorted((row.max() for row, p in zip(scores, probe_ids) if p not in gallery_ids), reverse=True)
+    k = int(f * len(alone) * (1 + 1e-12))
+    threshold = alone[k] if k < len(alone) else -np.inf
+    right = [row[gallery_ids == p].max() > max([threshold, *row[gallery_ids != p]]) for row, p in zip(scores, probe_ids) if p in gallery_ids]
+    return np.mean(right)
+
+
+@given(searches(), st.integers(1, 40))
+@settings(deadline=None)
+def test_search_is_the_loop_in_blocks_of_any_size(case, block):
+    scores, probe_ids, gallery_ids = case
+    found = search(scores, probe_ids, gallery_ids, block)
+    for i, (row, p) in enumerate(zip(scores, probe_ids)):
+        mates, others = row[gallery_ids == p], row[gallery_ids != p]
+        assert found.mate[i] == max(mates, default=-np.inf) and found.wrong[i] == max(others, default=-np.inf)
+        assert found.rank[i] == ((others >= mates.max()).sum() if len(mates) else -1)
+
+
+@given(searches(), st.sampled_from([0, .01, .1, .25, .5, 1]), st.integers(0, 99))
+@settings(deadline=None)
+def test_tpir_is_the_loop_also_for_draws(case, fpir, seed):
+    scores, probe_ids, gallery_ids = case
+    found = search(scores, probe_ids, gallery_ids)
+    mated = found.rank >= 0
+    assume(mated.any() and not mated.all())
+    assert tpir_of(found, fpir)[0] == tpir_at_fpir(scores, probe_ids, gallery_ids, fpir)[0] == pytest.approx(loop_tpir(scores, probe_ids, gallery_ids, fpir))
+    weights = rng("weights", seed).integers(3, size=(4, len(scores)))
+    for w, tpir, ranked in zip(weights, tpir_of(found, fpir, weights), cmc_of(found, (1, 3), weights)):
+        probes = np.repeat(np.arange(len(scores)), w)
+        if w[mated].any(): np.testing.assert_allclose(ranked, cmc(scores[probes], probe_ids[probes], gallery_ids, (1, 3)))
+        if w[mated].any() and w[~mated].any(): assert tpir[0] == pytest.approx(loop_tpir(scores[probes], probe_ids[probes], gallery_ids, fpir))
+        else: assert np.isnan(tpir[0])
+
+
+@given(searches(), st.sampled_from([.1, .3, .5]))
+@settings(deadline=None)
+def test_published_tpir_is_the_sorted_list(case, fpir):
+    scores, probe_ids, gallery_ids = case
+    wrong = np.sort(scores[probe_ids[:, None] != gallery_ids])[::-1]
+    number = int(np.ceil(fpir * len(scores)))
+    if len(wrong) < number:
+        with pytest.raises(TgfrError, match="impostor scores number"): published_tpir(scores, probe_ids, gallery_ids, fpir)
+        return
+    shares, thresholds = published_tpir(scores, probe_ids, gallery_ids, fpir)
+    mates = [row[gallery_ids == p].max(initial=-np.inf) for row, p in zip(scores, probe_ids)]
+    assert thresholds[0] == wrong[number - 1] and shares[0] == np.mean(np.array(mates) > wrong[number - 1])
+
+
+def test_det_and_open_set_are_operating_points():
+    draw = rng("det")
+    labels, scores = np.arange(2000) % 2, draw.normal(size=2000).round(1)
+    at = operating_points(scores[labels == 1], scores[labels == 0], (.01, .1))
+    np.testing.assert_allclose(det(scores, labels, (.01, .1)), 1 - at.tpr)
+    assert at.accepted.tolist() == [(scores[labels == 0] > t).sum() for t in at.threshold]
+    found = search(draw.normal(size=(50, 9)), draw.integers(14, size=50), np.arange(9))
+    np.testing.assert_array_equal(operating_points(*open_set_scores(found), (.1,)).tpr, tpir_of(found, .1))
+
+
+def loop_folds(scores, labels, folds, far):
+    rows = []
+    for fold in np.unique(folds):
+        test, train = folds == fold, folds != fold
+        best = max(np.unique(scores[train])[::-1], key=lambda t: ((scores[train] >= t) == labels[train]).mean())
+        impostor = np.sort(scores[train & ~labels])[::-1]
+        k = int(far * len(impostor) * (1 + 1e-12))
+        strict = impostor[k] if k < len(impostor) else -np.inf
+        rows.append([((scores[test] >= best) == labels[test]).mean(), best, (scores[test & labels] > strict).mean(), (scores[test & ~labels] > strict).mean()])
+    return np.array(rows).T
+
+
+def loop_published(scores, labels, folds):
+    "Fixed squared distances, the first best of them."
+    grid, distance, rows = np.arange(0, 4, .01), 2 - 2 * scores, []
+    for fold in np.unique(folds):
+        test, train = folds == fold, folds != fold
+        best = grid[np.argmax([((distance[train] < t) == labels[train]).mean() for t in grid])]
+        rows.append(((distance[test] < best) == labels[test]).mean())
+    return rows
+
+
+@given(st.integers(0, 500), st.sampled_from([0, .01, .1, 1]))
+@settings(max_examples=30, deadline=None)
+def test_folds_are_the_loop(seed, far):
+    draw = rng("folds", seed)
+    labels, folds = np.tile(np.repeat([True, False], 6), 4), np.repeat(np.arange(4), 12)
+    scores = np.where(labels, draw.normal(.5, .2, 48), draw.normal(0, .2, 48)).round(1).clip(-1, 1)
+    found = fold_figures(scores, labels, folds if seed % 2 else 4, far)
+    np.testing.assert_allclose([found.accuracy, found.threshold, found.val, found.far], loop_folds(scores, labels, folds, far))
+    off_grid = np.clip(scores + .0013, -1, 1)  # no distance falls on a grid point, where rounding would decide
+    np.testing.assert_allclose(fold_figures(off_grid, labels, folds, far, "published").accuracy, loop_published(off_grid, labels, folds))
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda: tpir_at_fpir(np.eye(3), [0, 1, 2], [0, 1, 2]), "3 mated and 0 non-mated"), (lambda: tpir_at_fpir(np.eye(3), [5, 6, 7], [0, 1, 2]), "0 mated"), (lambda: tpir_at_fpir(np.eye(3), [0, 1], [0, 1, 2]), "2 probe_ids"),
+    (lambda: tpir_at_fpir(np.eye(3) * np.nan, [0, 1, 9], [0, 1, 2]), "NaN"), (lambda: tpir_at_fpir(np.eye(3), [0, 1, 9], [0, 1, 2], definition="iso"), "'standard' or 'published'"), (lambda: tpir_at_fpir(np.eye(3), [0, 1, 9], [0, 1, 2], 2), "between 0 and 1"),
+    (lambda: cmc_of(search(np.eye(3), [5, 6, 7], [0, 1, 2])), "none of them"), (lambda: fold_figures(np.zeros(20), np.repeat([1, 0], 10)), "only pairs of one kind"), (lambda: fold_figures(np.zeros(20), np.arange(20) % 2, np.zeros(19)), "folds: shape")])
+def test_what_cannot_be_judged_is_refused(call, said):
+    with pytest.raises(TgfrError, match=said): call()

@@ -1,0 +1,130 @@
+"""IJB meta files, verification sets and pair lists: what is read, and how each fault is named."""
+import pickle
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tgfr.core import TgfrError
+from tgfr.data.faces import read_image
+from tgfr.data.ijb_files import IjbFiles, prepare_ijb, read_images, read_pairs, read_points, read_subjects
+from tgfr.data.pairs import read_bin, read_lfw_pairs, read_pairs_list
+from tgfr.evaluation.simulate import SIZES, simulate
+
+POINTS = "38.1 51.2 73.3 51.4 56.5 71.6 41.7 92.8 70.9 92.0 .9"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return simulate("IJBB", tmp_path_factory.mktemp("ijbb"), scale=.005, width=8)[0]
+
+
+def saved(folder, text, name="file.txt"):
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder / name
+
+
+@pytest.mark.parametrize("text, said", [
+    ("", "Empty"), ("\n", "line 1: invalid value '' for first"), ("3 7 0\n3 9 1 4\n", "line 2: Expected 3 columns, got 4"), ("3 7 0\n3  9 1\n", "line 2: Expected 3 columns, got 4"),
+    ("3 7 0\n\n3 9 1\n", "line 2"), ("3 7 0\n3 x 1\n", "line 2: invalid value 'x' for second, expected int32"), ("3 7 0\n3 9 2\n", "line 2: label 2, expected 0 or 1"), ("3 7 0\n3 9 -1\n", "line 2: label -1"),
+    ("3 7 0\n99999999999 9 1\n", "line 2: invalid value '99999999999' for first"), ("3 7 0\n3 8 1\n", "line 2: template 8, which no image belongs to"), ("3 7 0\n-3 9 1\n", "line 2: template -3"),
+    ("3 7 0\n3 9 1\n3 7 0\n3 7 1\n", "line 3: the pair 3 7 for the second time; 1 more rows like it"), ("3 7 nan\n", "line 1: invalid value 'nan' for genuine"), (b"\xff\xfe\x00\x01", "Expected 3 columns"), ("3,7,0\n", "separated by one space")])
+def test_pairs_name_the_line(tmp_path, text, said):
+    with pytest.raises(TgfrError) as e: read_pairs(saved(tmp_path, text), np.int32([3, 7, 9]))
+    assert str(tmp_path / "file.txt") in str(e.value) and said in str(e.value)
+
+
+def test_a_late_fault_is_found_by_its_line(tmp_path):
+    "Far behind the first block that the threaded reader sees."
+    rows = [f"{i} {i + 1} 0" for i in range(300_000)]
+    rows[250_000] = "250000 x 0"
+    with pytest.raises(TgfrError, match="line 250001: invalid value 'x'"): read_pairs(saved(tmp_path, "\n".join(rows)))
+
+
+def test_what_is_harmless_is_read(tmp_path):
+    "Windows line ends, no line end at the end, ids of any size."
+    pairs = read_pairs(saved(tmp_path, "3 2000000000 0\r\n3 9 1"), np.int32([3, 9, 2_000_000_000]))
+    assert pairs.second.tolist() == [2_000_000_000, 9] and pairs.genuine.tolist() == [False, True]
+    assert len(read_pairs(saved(tmp_path, "3 7 0\n3 7 0\n"), strict=False)) == 2
+
+
+@pytest.mark.parametrize("points, faces, said", [
+    (f"1.jpg {POINTS}\n2.jpg {POINTS}\n", "1.jpg 3 1\n", "2 rows, but"), (f"1.jpg {POINTS}\n", "2.jpg 3 1\n", "line 1: image 2.jpg, but"), (f"1.jpg {POINTS.replace('71.6', 'inf')}\n", "1.jpg 3 1\n", "line 1: a number that is not finite"),
+    (f"1.jpg {POINTS}\n1.jpg {POINTS}\n", "1.jpg 3 1\n1.jpg 3 1\n", "line 2: image 1.jpg for the second time"), (f"../1.jpg {POINTS}\n", "../1.jpg 3 1\n", "line 1: the name '../1.jpg'"), (f"/etc/1.jpg {POINTS}\n", "/etc/1.jpg 3 1\n", "line 1"),
+    (f"1.jpg {POINTS}\n", "1.jpg -3 1\n", "line 1: template -3, expected 0 or more"), (f"1.jpg {POINTS}\n", "1.jpg 3 1.5\n", "line 1: invalid value '1.5' for media"), ("1.jpg 1 2 3\n", "1.jpg 3 1\n", "line 1: Expected 12 columns, got 4")])
+def test_images_name_the_line(tmp_path, points, faces, said):
+    with pytest.raises(TgfrError) as e: read_images(saved(tmp_path, points, "a.txt"), saved(tmp_path, faces, "b.txt"))
+    assert said in str(e.value) and (".txt" in str(e.value))
+
+
+@pytest.mark.parametrize("text, said", [
+    ("T,S\n3,40\n3,41\n", "line 3: template 3 of subject 41, on line 2 of subject 40"), ("3,40,a\n3,40,b\n", "line 1: '3,40,a', expected a line that names"), ("T,S,F\n3,40,a\n3,40,a\n", "line 3: the row of template 3 for the second time"),
+    ("T,S\n5,40\n", "line 2: template 5, which no image"), ("T,S\n3\n", "line 2: Expected 2 columns, got 1"), ("T,S\n", "no rows"), ("T\n3\n", "names the columns"), ("T,S\n3,x\n", "line 2: invalid value 'x' for subject")])
+def test_galleries_name_the_line(tmp_path, text, said):
+    with pytest.raises(TgfrError) as e: read_subjects(saved(tmp_path, text), "G1", np.int32([3, 7, 9]), strict="a\n3,40,a" in text)
+    assert said in str(e.value)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_file_escapes_as_another_error(tmp_path, data):
+    "Whatever the bytes: columns, or a TgfrError."
+    path = saved(tmp_path, data)
+    for read in (read_pairs, read_points, read_pairs_list, read_lfw_pairs, read_bin, lambda p: read_subjects(p, "G1")):
+        try: read(path)
+        except TgfrError as e: assert "file.txt" in str(e)
+
+
+def test_a_set_and_its_parquet_form(files, tmp_path):
+    sizes, images = SIZES["IJBB"].scaled(.005), files.images()
+    assert len(images) == sizes.images and len(files.pairs()) == sizes.genuine + sizes.impostors and [len(g) for g in files.galleries()] == list(sizes.galleries.values())
+    other = prepare_ijb(files.folder.parent, tmp_path)
+    again = IjbFiles.open(tmp_path)
+    assert again == other and again.images().name.equals(images.name)
+    for what in "points", "score", "template", "media": np.testing.assert_array_equal(getattr(again.images(), what), getattr(images, what))
+    for what in "first", "second", "genuine": np.testing.assert_array_equal(getattr(again.pairs(), what), getattr(files.pairs(), what))
+    for one, two in zip([*again.galleries(), again.probe()], [*files.galleries(), files.probe()]): assert one.name == two.name and (one.subject == two.subject).all()
+    table = pyarrow.parquet.read_table(path := again.path("template_pair_label.parquet"))
+    pyarrow.parquet.write_table(table.drop_columns("genuine"), path)
+    with pytest.raises(TgfrError, match="no column genuine|not a readable"): again.pairs()
+    path.write_bytes(b"PAR1")
+    with pytest.raises(TgfrError, match="not a readable Parquet"): again.pairs()
+
+
+def test_two_sets_in_one_folder(files, tmp_path):
+    for name in "IJBB", "IJBC":
+        (tmp_path / name / "meta").mkdir(parents=True)
+        (tmp_path / name / "meta" / f"{name.lower()}_face_tid_mid.txt").write_text("1.jpg 3 1\n")
+    with pytest.raises(TgfrError, match="two sets, name one of"): IjbFiles.open(tmp_path)
+    assert IjbFiles.open(tmp_path / "IJBC").name == "IJBC"
+    with pytest.raises(TgfrError, match="no such file"): IjbFiles.open(tmp_path / "IJBC").images()
+
+
+def test_real_galleries(shared_data):
+    for name, subjects in ("G1", 1772), ("G2", 1759):
+        found = read_subjects(shared_data / "ijb" / f"ijbc_1N_gallery_{name}.csv", name)
+        assert len(found) == len(np.unique(found.subject)) == subjects
+
+
+def test_real_pairs_txt_and_bin(shared_data):
+    pairs = read_lfw_pairs(shared_data / "formats" / "lfw_pairs.txt")
+    assert (len(pairs), pairs.same.sum()) == (6000, 3000) and np.bincount(pairs.fold).tolist() == [600] * 10
+    found = read_bin(shared_data / "formats" / "small_lfw.bin")
+    assert len(found.images) == 2 * len(found) and all(read_image(image).shape == (112, 112, 3) for image in found.images)
+    assert found.to_dataset().num_rows == len(found.images)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_bin_of_every_protocol(tmp_path, protocol):
+    value = ([b"one", np.frombuffer(b"two", np.uint8)[:, None], b"three", b"four"], [True, np.bool_(False)])
+    found = read_bin(saved(tmp_path, pickle.dumps(value, protocol)))
+    assert found.images == [b"one", b"two", b"three", b"four"] and found.same.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("value, said", [
+    ([b"a", b"b"], "images and labels"), (([b"a"], [True]), "1 images for 1 labels"), (([b"a", "b"], [True]), "image 1 is str"), (([b"a", b""], [True]), "image 1 is bytes"), (([b"a", b"b"], [2]), "truth value"),
+    (([b"a", b"b"], []), "truth value"), (([b"a", np.zeros(3)], [True]), "image 1 is"), (({}, [True]), "images and labels"), ((print, [True]), "not a pickle of plain values")])
+def test_bin_that_is_none(tmp_path, value, said):
+    with pytest.raises(TgfrError, match=said): read_bin(saved(tmp_path, pickle.dumps(value)))

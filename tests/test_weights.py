@@ -1,0 +1,328 @@
+"Published files: prefixes, families, strict mapping, hostile and damaged files, channel check, conversion, the command."
+import json
+import os
+import pickle
+import struct
+import warnings
+import zipfile
+from argparse import Namespace
+from collections import OrderedDict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tgfr import cli
+from tgfr.core import ImageFeatures, Skips, TgfrError, read_weights, seed_everything, write_weights
+from tgfr.encoders.backbones import EncoderConfig, IResNet, preprocess
+from tgfr.encoders.ir import IR
+from tgfr.encoders.weights import PICKLE_LIMIT, channel_check, convert, load_encoder, load_weights, read_checkpoint
+
+SMALL = dict(width=4, embedding=32)
+PHOTOS = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+BGR = PHOTOS[..., ::-1].copy()
+
+
+def weights_of(kind=IResNet, depth=18, **options):
+    "A small network with random weights and moved batch norms, and its state dict."
+    seed_everything(1)
+    network = kind(depth, **SMALL, **options)
+    network(torch.randn(4, 3, network.config.size, network.config.size))
+    return network.eval(), network.state_dict()
+
+
+def under(prefix, weights): return {prefix + name: t for name, t in weights.items()}
+
+
+# what people have
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "features.", "module.features.", "features.module.", "model.backbone.", "backbone.module."])
+@pytest.mark.parametrize("kind,options", [(IResNet, {}), (IR, {}), (IR, {"se": True})], ids=["iresnet", "ir", "irse"])
+def test_prefixes_and_families(tmp_path, prefix, kind, options):
+    network, weights = weights_of(kind, **options)
+    torch.save(under(prefix, weights), tmp_path / "w.pth")
+    encoder = load_weights(tmp_path / "w.pth")
+    assert type(encoder) is kind and not encoder.training and encoder.config.name == network.config.name
+    assert all(torch.equal(t, weights[name]) for name, t in encoder.state_dict().items())
+    magface = kind is IResNet and "features" in prefix
+    assert encoder.config.channels == ("BGR" if magface or kind is IR else "RGB") and encoder.config.mean == ((0.,) * 3 if magface else (.5,) * 3)
+    assert ("magface" if magface else "adaface" if kind is IR else "arcface") in encoder.config.source
+    if not magface: assert torch.equal(encoder.encode(BGR if kind is IR else PHOTOS).embedding, network.encode(PHOTOS).embedding)
+    assert load_weights(tmp_path / "w.pth", "tface").config.channels == "RGB" and "caller" in load_weights(tmp_path / "w.pth", "tface").config.source
+    own = load_weights(tmp_path / "w.pth", channels="RGB", mean=(.1, .2, .3), std=(1, 1, 1), name="mine")
+    assert (own.config.name, own.config.channels, own.config.mean, own.config.source) == ("mine", "RGB", (.1, .2, .3), "given by the caller")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pt", "ckpt", "legacy", "safetensors"])
+def test_forms(tmp_path, suffix):
+    network, weights = weights_of(IR)
+    path, everything = tmp_path / f"w.{suffix}", under("model.", weights) | {"head.kernel": torch.zeros(32, 7), "head.t": torch.zeros(1)}
+    if suffix == "safetensors": save_file(everything, path)
+    elif suffix == "ckpt": torch.save({"epoch": torch.tensor(3), "global_step": 9, "optimizer_states": [{"lr": .1}], "state_dict": OrderedDict(everything)}, path)
+    else: torch.save({"state_dict": everything}, path, _use_new_zipfile_serialization=suffix != "legacy")
+    skips = Skips()
+    encoder = load_weights(path, skips=skips)
+    assert torch.equal(encoder.encode(BGR).embedding, network.encode(PHOTOS).embedding)
+    assert [name for name, _ in skips.items] == [f"w.{suffix}: head.kernel (32, 7)", f"w.{suffix}: head.t (1,)"]
+    assert load_encoder(path).fingerprint == encoder.fingerprint
+
+
+def test_all_of_lightning(tmp_path):
+    "Classes of the training code stand beside the weights: they are neither imported nor called, and no hindrance."
+    network, weights = weights_of(IR)
+    class Foreign: pass
+    class ForeignDict(dict): pass
+    for cls, module, name in ((Foreign, "pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"), (ForeignDict, "pytorch_lightning.utilities.parsing", "AttributeDict")):
+        cls.__module__, cls.__qualname__, cls.__name__ = module, name, name
+    class Pickler(pickle._Pickler):  # writes the names of classes that are not installed here
+        def save_global(self, obj, name=None):
+            if obj in (Foreign, ForeignDict): self.write(pickle.GLOBAL + f"{obj.__module__}\n{obj.__qualname__}\n".encode()), self.memoize(obj)
+            else: super().save_global(obj, name)
+        def save(self, obj, *args, **kwargs): return self.save_global(obj) if obj in (Foreign, ForeignDict) else super().save(obj, *args, **kwargs)
+    class Module: pickle, Pickler, Unpickler, loads = pickle, None, pickle.Unpickler, pickle.loads
+    Module.Pickler, Module.dumps, Module.__name__ = Pickler, pickle.dumps, "pickle"
+    content = {"state_dict": under("model.", weights), "callbacks": {Foreign: {"best_model_score": np.float64(.5), "best_model_path": Path("x")}},
+               "hyper_parameters": ForeignDict(lr=.1), "args": Namespace(arch="ir_18")}
+    torch.save(content, tmp_path / "l.ckpt", pickle_module=Module)
+    assert "pytorch_lightning" in " ".join(torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "l.ckpt"))
+    assert torch.equal(load_weights(tmp_path / "l.ckpt").encode(BGR).embedding, network.encode(PHOTOS).embedding)
+
+
+def test_old_half_and_other_sizes(tmp_path):
+    network, weights = weights_of()
+    torch.save({k: t for k, t in weights.items() if not k.endswith("num_batches_tracked")}, tmp_path / "old.pth")
+    assert torch.equal(load_weights(tmp_path / "old.pth").encode(PHOTOS).embedding, network.encode(PHOTOS).embedding)
+    torch.save({k: t.half() if t.is_floating_point() else t for k, t in weights.items()}, tmp_path / "half.pth")
+    encoder = load_weights(tmp_path / "half.pth")
+    assert {t.dtype for t in encoder.state_dict().values()} == {torch.float32, torch.int64}
+    torch.testing.assert_close(encoder.encode(PHOTOS).embedding, network.encode(PHOTOS).embedding, rtol=.05, atol=.01)
+    wide, weights = weights_of(IR, 152, size=64)
+    torch.save(weights, tmp_path / "wide.pth")
+    assert load_weights(tmp_path / "wide.pth", "tface").config == EncoderConfig("ir152", 32, (64, 8, 8), 64, source="tface, as the caller says") and wide.config.size == 64
+
+
+def test_several_networks(tmp_path):
+    network, weights = weights_of()
+    torch.save(under("model.", weights) | under("ema.", {k: t + 1 for k, t in weights.items()}), tmp_path / "two.pth")
+    with pytest.raises(TgfrError, match="'model.', 'ema.'; name one by prefix="): load_weights(tmp_path / "two.pth")
+    skips = Skips()
+    encoder = load_weights(tmp_path / "two.pth", prefix="model.", skips=skips)
+    assert torch.equal(encoder.fc.weight, network.fc.weight) and len(skips) == len(weights)
+    with pytest.raises(TgfrError, match="under 'student.'"): load_weights(tmp_path / "two.pth", prefix="student.")
+
+
+# strict
+
+@pytest.mark.parametrize("kind", [IResNet, IR])
+def test_every_lost_key_is_named(tmp_path, kind):
+    _, weights = weights_of(kind, se=True) if kind is IR else weights_of(kind)
+    for lost in list(weights)[::7] + list(weights)[-3:]:
+        if lost.endswith("num_batches_tracked"): continue
+        torch.save({k: t for k, t in weights.items() if k != lost}, tmp_path / "w.pth")
+        with pytest.raises(TgfrError, match=f"w.pth: does not fit; missing: {lost}$"): load_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("kind,names", [(IResNet, ("conv1.weight", "bn1.bias", "fc.weight", "fc.bias", "features.running_var", "layer3.0.conv2.weight")),
+                                        (IR, ("input_layer.0.weight", "output_layer.3.weight", "output_layer.4.running_mean", "body.0.res_layer.4.weight"))])
+def test_a_misshapen_key_is_named(tmp_path, kind, names):
+    _, weights = weights_of(kind)
+    for name in names:
+        shape = weights[name].shape
+        for wrong in ((shape[0] + 1, *shape[1:]), shape[1:], (*shape[:1], shape[-1] + 3, *shape[2:]) if len(shape) > 1 else (0,)):
+            torch.save(weights | {name: torch.zeros(wrong)}, tmp_path / "w.pth")
+            with pytest.raises(TgfrError) as error: load_weights(tmp_path / "w.pth")
+            assert str(error.value).endswith(f"does not fit; misshapen: {name} {tuple(wrong)} for {tuple(shape)}")
+
+
+def test_missing_extra_misshapen(tmp_path):
+    _, weights = weights_of()
+    wrong = under("module.", {k: t for k, t in weights.items() if not k.startswith("layer4.1.")}) | {"module.more": torch.zeros(2), "module.fc.bias": torch.zeros(31), "loss.w": torch.zeros(5)}
+    torch.save(wrong, tmp_path / "w.pth")
+    with pytest.raises(TgfrError) as error: load_weights(tmp_path / "w.pth")
+    for part in ("missing: layer4.1.bn1.weight, ", "and ", "unknown: more;", "misshapen: fc.bias (31,) for (32,)"): assert part in str(error.value)
+    assert "loss.w" not in str(error.value)
+    torch.save(weights | {"layer1.0.bn1.weight": torch.full((4,), float("nan"))}, tmp_path / "nan.pth")
+    with pytest.raises(TgfrError, match="not finite in layer1.0.bn1.weight"): load_weights(tmp_path / "nan.pth")
+    for flat in (lambda t: t[(0,) * t.ndim], lambda t: t[:0] if t.ndim else t):  # all of them scalars, all of them empty
+        torch.save({k: flat(t).clone() for k, t in weights.items()}, tmp_path / "flat.pth")
+        with pytest.raises(TgfrError, match="flat.pth: does not fit; misshapen|width: an integer from 1"): load_weights(tmp_path / "flat.pth")
+    torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
+    with pytest.raises(TgfrError, match="no IResNet.*fc.weight"): load_weights(tmp_path / "other.pth")
+    for options, match in ((dict(family="facenet"), "arcface, magface"), (dict(size=96), "unknown option size"), (dict(channels="GBR"), "channels")):
+        torch.save(weights, tmp_path / "w.pth")
+        with pytest.raises(TgfrError, match=match): load_weights(tmp_path / "w.pth", **options)
+
+
+def test_read_weights(tmp_path):
+    expected = {"a": torch.zeros(2, 3), "b": torch.zeros((), dtype=torch.int64)}
+    write_weights(tmp_path / "w.safetensors", {"a": torch.ones(2, 3).T.contiguous().T.half(), "b": torch.tensor(4)})
+    found = read_weights(tmp_path / "w.safetensors", expected)
+    assert found["a"].dtype == torch.float32 and found["b"].item() == 4 and list(found) == ["a", "b"]
+    with pytest.raises(TgfrError, match=r"missing: c; unknown: b; misshapen: a \(2, 3\) for \(3, 2\)"): read_weights(tmp_path / "w.safetensors", {"a": torch.zeros(3, 2), "c": torch.zeros(1)})
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(TgfrError, match="not a readable safetensors file"): read_weights(path, expected)
+    write_weights(tmp_path / "w.safetensors", {f"k{i}": torch.zeros(1) for i in range(20)})
+    with pytest.raises(TgfrError, match="k19 and 8 more"): read_weights(tmp_path / "w.safetensors", {"k": torch.zeros(1)})
+
+
+# hostile
+
+class Runs:
+    def __init__(self, flag): self.flag = str(flag)
+    def __reduce__(self): return os.mkdir, (self.flag,)
+
+
+class Foreign:
+    def __setstate__(self, state): raise AssertionError("was run")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_is_not_run(tmp_path, legacy):
+    _, weights = weights_of()
+    for name, bad in (("runs", Runs(tmp_path / "ran")), ("class", Foreign()), ("network", torch.nn.Linear(2, 2)), ("eval", eval)):
+        torch.save({"state_dict": weights, "more": bad}, tmp_path / f"{name}.pth", _use_new_zipfile_serialization=not legacy)
+        with pytest.raises(TgfrError, match=f"{name}.pth: holds .*which is no weight; refused") as error: load_weights(tmp_path / f"{name}.pth")
+        assert "\n" not in str(error.value) and ("mkdir" in str(error.value)) == (name == "runs")
+    for protocol in range(6):
+        (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Runs(tmp_path / "ran"), protocol))
+        with pytest.raises(TgfrError, match="plain.pkl"): load_weights(tmp_path / "plain.pkl")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_bookkeeping_is_never_called(tmp_path):
+    class Writes:
+        def __reduce__(self): return np.save, (str(tmp_path / "ran.npy"), np.float64(1))
+    network, weights = weights_of()
+    torch.save({"state_dict": weights, "more": Writes()}, tmp_path / "w.pth")
+    assert "numpy.save" in torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "w.pth")
+    assert torch.equal(load_weights(tmp_path / "w.pth").fc.weight, network.fc.weight) and not (tmp_path / "ran.npy").exists()
+
+
+def safetensors_file(path, header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def test_lying_safetensors(tmp_path):
+    entry = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
+    lies = {"beyond": {"a": entry | {"data_offsets": [0, 1 << 40], "shape": [1 << 38]}}, "short": {"a": entry | {"shape": [4, 4]}}, "gap": {"a": entry | {"data_offsets": [8, 24]}},
+            "negative": {"a": entry | {"data_offsets": [-8, 8]}}, "type": {"a": entry | {"dtype": "F99"}}, "overlap": {"a": entry, "b": entry}, "list": [1, 2]}
+    for name, header in lies.items():
+        for read in (load_weights, lambda p: read_weights(p, {"a": torch.zeros(2, 2)})):
+            with pytest.raises(TgfrError, match=f"{name}.safetensors"): read(safetensors_file(tmp_path / f"{name}.safetensors", header, bytes(16)))
+    for length in (0, 1, 1 << 20, 1 << 62):
+        (tmp_path / "length.safetensors").write_bytes(struct.pack("<Q", length) + b'{"a": 1}')
+        with pytest.raises(TgfrError, match="length.safetensors"): load_weights(tmp_path / "length.safetensors")
+    with pytest.raises(TgfrError, match="brackets"): load_weights(safetensors_file(tmp_path / "brackets.safetensors", b'{"a":' + b"[" * 1_000_000))
+
+
+def test_damaged_files(tmp_path):
+    _, weights = weights_of()
+    torch.save(weights, tmp_path / "w.pth"), torch.save(weights, tmp_path / "l.pth", _use_new_zipfile_serialization=False), save_file(weights, tmp_path / "w.safetensors")
+    for name in ("w.pth", "l.pth", "w.safetensors"):
+        whole = (tmp_path / name).read_bytes()
+        for share in (.001, .3, .9, .999):
+            (tmp_path / f"cut.{name}").write_bytes(whole[:int(len(whole) * share)])
+            with pytest.raises(TgfrError, match=f"cut.{name}"): load_weights(tmp_path / f"cut.{name}")
+    for content in (b"", b"PK", b"PK\x03\x04" + bytes(50), b"hello, no weights here", bytes(1000), b"<html>404</html>" * 10):
+        (tmp_path / "x.pth").write_bytes(content)
+        with pytest.raises(TgfrError, match="x.pth"): load_weights(tmp_path / "x.pth")
+    for content in ([1, 2], {"a": 1}, torch.zeros(3), {"state_dict": {}}, "text"):
+        torch.save(content, tmp_path / "x.pth")
+        with pytest.raises(TgfrError, match="x.pth: no weights; a dict of tensors"): load_weights(tmp_path / "x.pth")
+    for path in (tmp_path / "none.pth", tmp_path):
+        with pytest.raises(TgfrError, match="no such file"): load_weights(path)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_claims_are_checked_before_memory_is_taken(tmp_path):
+    _, weights = weights_of()
+    torch.save(weights, tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth") as archive: entries = {n: archive.read(n) for n in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items(): archive.writestr(name, bytes(len(data) * 50) if "/data/" in name else data)
+    with pytest.raises(TgfrError, match="compressed or claim"): load_weights(tmp_path / "bomb.pth")
+    with zipfile.ZipFile(tmp_path / "pickle.pth", "w") as archive: archive.writestr("x/data.pkl", bytes(PICKLE_LIMIT + 1))
+    with pytest.raises(TgfrError, match="its pickle is larger"): load_weights(tmp_path / "pickle.pth")
+    with zipfile.ZipFile(tmp_path / "photos.pth", "w") as archive: archive.writestr("a.jpg", b"1")
+    with pytest.raises(TgfrError, match="no checkpoint of torch"): load_weights(tmp_path / "photos.pth")
+    with (tmp_path / "huge.pth").open("wb") as file: file.truncate(9 << 30)  # sparse: takes no room
+    with pytest.raises(TgfrError, match="more than the"): load_weights(tmp_path / "huge.pth")
+    with pytest.raises(TgfrError, match="more than the 1,000"): read_checkpoint(tmp_path / "w.pth", limit=1000)
+    torch.save(weights | {"fc.weight": torch.zeros(1).expand(32, 1_000_000_000)}, tmp_path / "wide.pth")
+    with pytest.raises(TgfrError, match="fc.weight claims to be"): load_weights(tmp_path / "wide.pth")
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(tmp_path / "script.pt")
+    with pytest.raises(TgfrError, match="TorchScript"): load_weights(tmp_path / "script.pt")
+
+
+# the channel check
+
+class Likes:
+    "An encoder whose embeddings are longer the more the first channel it is fed outshines the third."
+    def __init__(self, channels): self.config = EncoderConfig("likes", 32, None, channels=channels)
+
+    def encode(self, photos, regions=True):
+        first, _, third = preprocess(photos, self.config).mean((2, 3)).T
+        return ImageFeatures((2 + first - third)[:, None].expand(-1, 32))
+
+
+def test_channel_check():
+    photos = np.random.default_rng(0).integers(0, 156, (20, 112, 112, 3), dtype=np.uint8)
+    photos[..., 0] += np.arange(40, 100, 3, dtype=np.uint8)[:, None, None]  # reddish, as skin
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        right = channel_check(Likes("RGB"), photos)
+        grey = channel_check(Likes("BGR"), np.repeat(photos[..., :1], 3, -1))
+    assert not right.wrong and right.longer == 0 and not grey.wrong and grey.change == 0
+    with pytest.warns(UserWarning, match="likes is fed BGR.*may have been trained on RGB"): wrong = channel_check(Likes("BGR"), photos)
+    assert wrong.wrong and wrong.longer == 1 and wrong.change == pytest.approx(-right.change, rel=1e-4)
+    with pytest.raises(TgfrError, match="at least 8"): channel_check(Likes("RGB"), photos[:7])
+
+
+def test_channel_check_of_a_real_model(shared_data):
+    from tgfr.data.catalog import load_faces
+    from tgfr.data.faces import read_image
+    from tgfr.encoders.onnx_face import OnnxFace
+    faces = load_faces(shared_data / "celeba_hq", "validation").select(range(0, 1000, 40))
+    photos = np.stack([read_image(cell, size=112) for cell in faces["image"]])
+    path = shared_data / "weights" / "MobileFaceNet.onnx"
+    assert not channel_check(OnnxFace(path, region=None), photos).wrong
+    with pytest.warns(UserWarning, match="trained on RGB"): channel_check(OnnxFace(path, region=None, channels="BGR", mean=(.406, .456, .485), std=(.225, .224, .229)), photos)
+
+
+# conversion
+
+def test_convert(tmp_path):
+    network, weights = weights_of(IR)
+    torch.save({"state_dict": under("model.", weights) | {"head.kernel": torch.zeros(32, 7)}}, tmp_path / "ada.ckpt")
+    (tmp_path / "photos").mkdir()
+    for i in range(9): cv2.imwrite(str(tmp_path / "photos" / f"{i}.png"), BGR[i % 3])
+    encoder = convert(tmp_path / "ada.ckpt", tmp_path / "out", photos=tmp_path / "photos")
+    again = load_encoder(tmp_path / "out")
+    assert type(again) is IR and again.fingerprint == encoder.fingerprint and again.config.channels == "BGR" and not again.training
+    assert torch.equal(again.encode(BGR).embedding, network.encode(PHOTOS).embedding)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    card = (tmp_path / "out" / "README.md").read_text()
+    for part in ("---\nlibrary_name: tgfr\n", "# ir18", "ada.ckpt", "BGR", "head.kernel", "get longer ones |", "(16, 14, 14)"): assert part in card
+    with pytest.raises(TgfrError, match="no photos"): convert(tmp_path / "ada.ckpt", tmp_path / "out", photos=tmp_path / "out")
+    with pytest.raises(TgfrError, match="name of a folder"): convert(tmp_path / "ada.ckpt", tmp_path / "ada.ckpt")
+    with pytest.raises(TgfrError, match="no such file"): convert(tmp_path / "none.onnx", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_convert_command(tmp_path, capsys):
+    _, weights = weights_of()
+    torch.save(under("module.features.", weights) | {"module.fc.weight": torch.zeros(7, 32)}, tmp_path / "mag.pth")
+    cli.main(["convert", str(tmp_path / "mag.pth"), "--to", str(tmp_path / "out")])
+    assert load_encoder(tmp_path / "out").config.std == (1., 1., 1.) and "module.fc.weight" in capsys.readouterr().err
+    cli.main(["convert", str(tmp_path / "mag.pth"), "--to", str(tmp_path / "out"), "--family", "arcface"])
+    assert load_encoder(tmp_path / "out").config.channels == "RGB"
+    (tmp_path / "bad.pth").write_bytes(b"PK")
+    for bad in ("bad.pth", "none.pth"):
+        with pytest.raises(SystemExit) as left: cli.main(["convert", str(tmp_path / bad), "--to", str(tmp_path / "new")])
+        assert left.value.code == 2 and bad in capsys.readouterr().err and not (tmp_path / "new").exists()
