@@ -46,11 +46,14 @@ def parquet(dataset, folder, name="photos.parquet"):
     return folder / name
 
 
-@pytest.mark.parametrize("args", [[], ["demo"]])
+COMMANDS = ("demo", "prepare", "train", "ablate", "convert", "evaluate", "audit", "embed", "ijb")
+
+
+@pytest.mark.parametrize("args", [[], *([name] for name in COMMANDS)])
 def test_help(args):
     run = tgfr(*args, "--help")
-    assert run.returncode == 0 and "demo" in run.stdout
-    if args: assert all(flag in run.stdout for flag in ("--data", "--encoder", "--text", "--probe-size", "--out", "--set"))
+    assert run.returncode == 0 and all(name in run.stdout for name in (args or COMMANDS))
+    if args == ["demo"]: assert all(flag in run.stdout for flag in ("--data", "--encoder", "--text", "--probe-size", "--out", "--set"))
 
 
 def test_wrong_flag_and_command(tmp_path):
@@ -119,3 +122,23 @@ def test_same_seed_same_report(tmp_path, encoder):
         assert run.returncode == 0, run.stderr
         results.append(json.loads((tmp_path / name / "report.json").read_text())["results"])
     assert results[0] == results[1] and len(results[0]) == 2 * (2 + 5 * 2)  # 2 sizes; 2 systems without words, 5 with two modes
+
+
+def test_a_trained_model_is_kept_with_its_recipe_and_evaluated(tmp_path, encoder):
+    from tgfr.training.recipes import read_recipe
+    data = ["--data", "synthetic:people=10,photos=3", "--encoder", encoder]
+    assert (run := tgfr("train", "demo", *data, *TINY[:-5], "--out", tmp_path)).returncode == 0, run.stderr
+    assert read_recipe(tmp_path / "config.yaml").dim == 16
+    again = tgfr("train", tmp_path / "config.yaml", *data, "--out", tmp_path)
+    assert again.returncode == 0, "a run that is finished is read, not refused: " + again.stderr
+    judged = tgfr("evaluate", tmp_path / "model", *data, "--out", tmp_path / "judged", *TINY[-5:])
+    assert judged.returncode == 0 and (tmp_path / "judged" / "report.html").is_file(), judged.stderr
+
+
+def test_bad_recipes(tmp_path, encoder):
+    data = ["--data", "synthetic:people=10,photos=3", "--encoder", encoder, "--out", tmp_path]
+    (tmp_path / "wrong.yaml").write_text("epochs_fuse: many\n")
+    refused(tgfr("train", "theirs", *data), "theirs", "ours")
+    refused(tgfr("train", tmp_path / "wrong.yaml", *data), "wrong.yaml", "epochs_fuse", "'many'")
+    refused(tgfr("train", tmp_path / "missing.yaml", *data), "missing.yaml")
+    refused(tgfr("ablate", *data, "--variants", "no luck"), "no luck", "no word loss")

@@ -48,7 +48,7 @@ class Roc:
     tpr: np.ndarray  # (k,) share of genuine pairs accepted, rising from 0 to 1
     thresholds: np.ndarray  # (k,) falling; a pair is accepted at `score >= threshold`; the first is infinite
 
-# %% ../../nbs/6_evaluation/01_metrics.ipynb #441961cd
+# %% ../../nbs/6_evaluation/01_metrics.ipynb #35b0e956
 def roc_of(
     genuine,  # (g,) scores of genuine pairs
     impostor,  # (m,) scores of impostor pairs
@@ -57,9 +57,11 @@ def roc_of(
     "The ROC curve from genuine and impostor scores."
     genuine, impostor = _scores(genuine, "genuine"), _scores(impostor, "impostor")
     every = np.sort(np.concatenate([genuine, impostor]))
-    starts = np.flatnonzero(np.concatenate([[True], every[1:] != every[:-1]]))  # of each distinct score
-    thresholds = every[starts]
-    true = np.bincount(np.searchsorted(thresholds, genuine), minlength=len(starts))[::-1].cumsum()
+    whole = np.int32 if len(every) < 1 << 31 else np.int64  # half the memory for 15 million pairs
+    starts = np.flatnonzero(np.concatenate([[True], every[1:] != every[:-1]])).astype(whole)  # of each distinct score
+    thresholds, true = every[starts], np.zeros(len(starts), whole)
+    np.add.at(true, np.searchsorted(thresholds, genuine), 1)
+    true = true[::-1].cumsum(dtype=whole)
     thresholds, false = thresholds[::-1], len(every) - starts[::-1] - true
     if drop_intermediate and len(thresholds) > 2:
         bends = (np.diff(true, 2) != 0) | (np.diff(false, 2) != 0)
