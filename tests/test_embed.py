@@ -89,7 +89,7 @@ def test_kill_and_resume_on_the_command_line(ijb_set, encoder, tmp_path, capsys)
     assert "2 unreadable ones" in (said := capsys.readouterr()).out and "garbage" not in said.out and "left out" in said.err
     found, whole = FeatureStore.open(tmp_path / "store"), embed_ijb(ijb_set.folder, load_encoder(tmp_path / "encoder"), tmp_path / "whole", batch=4)
     assert 0 < done < len(found) and found.meta["unreadable"] == whole.meta["unreadable"]
-    np.testing.assert_array_equal(np.nan_to_num(found.embedding), np.nan_to_num(whole.embedding))
+    np.testing.assert_allclose(found.embedding, whole.embedding, atol=1e-6)  # one thread and then more: equal to rounding
     main(["ijb", str(ijb_set.folder), "--features", str(tmp_path / "store"), "--out", str(tmp_path / "run"), "--replicates", "0"])
     report = read_json(tmp_path / "run" / "report.json")
     assert report["skipped"]["count"] == 2 and all("interval" not in row or not row["interval"] for row in report["results"])

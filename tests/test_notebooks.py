@@ -6,10 +6,14 @@ from conftest import SHARED
 from house import ROOT, notebooks
 from nbdev.test import test_nb as run_notebook
 
+from tgfr.sets.caface import CAFace
+from tgfr.sets.pooling import SET_FUSIONS
+
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda p: str(p.relative_to(ROOT / "nbs")))
 def test_notebook(path, request, monkeypatch):
     monkeypatch.chdir(path.parent)
+    monkeypatch.setitem(SET_FUSIONS, "caface", CAFace)  # a notebook registers its own class; the library's comes back
     matplotlib.use("agg")
     have = {"slow": request.config.getoption("--slow"), "gpu": torch.cuda.is_available(), "data": (SHARED / "data").is_dir()}
     ok, _ = run_notebook(path, skip_flags=[flag for flag, there in have.items() if not there])

@@ -47,7 +47,7 @@ def _parse(path, names, types, separator, skip, threads) -> pa.Table:
                                 pyarrow.csv.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=False),
                                 pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False))
 
-# %% ../../nbs/1_data/14_ijb_files.ipynb #5a3ae3eb
+# %% ../../nbs/1_data/14_ijb_files.ipynb #7e7653b3
 def _read(
     path: Path,  # a text file, or the name that its Parquet form would have as text
     types: dict[str, pa.DataType],  # the columns wanted, the first ones of the file
@@ -58,7 +58,7 @@ def _read(
     if not path.is_file(): raise TgfrError(f"{path}: no such file")
     if header:
         with open(path, encoding="utf-8", errors="replace") as file: found = file.readline(1 << 16).rstrip("\r\n").split(",")
-        if len(found) < len(types) or found[0].strip().lstrip("-").isdigit(): raise TgfrError(f"{path}, line 1: {','.join(found)[:60]!r}, expected a line that names the columns, template and subject first")
+        if len(found) < len(types) or found[0].strip().lstrip("-").isdecimal(): raise TgfrError(f"{path}, line 1: {','.join(found)[:60]!r}, expected a line that names the columns, template and subject first")
         names = [*types, *(f"column {i}" for i in range(len(types), len(found)))]
     else: names = list(types)
     options = (path, names, types, "," if header else " ", int(header))

@@ -48,19 +48,19 @@ def read_pairs_list(
         rows.refuse(equal != rows["same"], lambda i: f"{rows['first'][i]} {rows['second'][i]} are of {'one identity' if equal[i] else 'two identities'}, but the label is {rows['same'][i]}")
     return NamePairs(rows["first"], rows["second"], rows["same"].view(bool))
 
-# %% ../../nbs/1_data/13_pairs.ipynb #23604616
+# %% ../../nbs/1_data/13_pairs.ipynb #1899355b
 def read_lfw_pairs(
     path: str | Path,  # pairs.txt, or pairsDevTest.txt with one number in its first line
 ) -> NamePairs:
     "LFW's pairs (Huang et al. 2007), ten folds."
     lines = [line.split() for line in read_lines(Path(path))]
     head = lines[0] if lines else []
-    if not 1 <= len(head) <= 2 or not all(x.isdigit() for x in head): raise TgfrError(f"{path}, line 1: {' '.join(head)[:40]!r}, expected the numbers of folds and of genuine pairs in each")
+    if not 1 <= len(head) <= 2 or not all(x.isdecimal() for x in head): raise TgfrError(f"{path}, line 1: {' '.join(head)[:40]!r}, expected the numbers of folds and of genuine pairs in each")
     folds, count = map(int, head if len(head) == 2 else ["1", *head])
     if len(lines) - 1 != 2 * folds * count: raise TgfrError(f"{path}: {len(lines) - 1:,} pairs, expected {2 * folds * count:,} in {folds} folds")
     first, second, same = [], [], np.tile(np.repeat([True, False], count), folds)
     for k, (line, genuine) in enumerate(zip(lines[1:], same), 2):
-        if len(line) != 4 - genuine or not (line[1].isdigit() and line[-1].isdigit()): raise TgfrError(f"{path}, line {k}: {' '.join(line)[:60]!r}, expected {'name number number' if genuine else 'name number name number'}")
+        if len(line) != 4 - genuine or not (line[1].isdecimal() and line[-1].isdecimal()): raise TgfrError(f"{path}, line {k}: {' '.join(line)[:60]!r}, expected {'name number number' if genuine else 'name number name number'}")
         for side, (name, number) in (first, line[:2]), (second, (line[-2] if not genuine else line[0], line[-1])): side.append(f"{name}/{name}_{int(number):04d}.jpg")
     return NamePairs(pa.array(first, pa.string()), pa.array(second, pa.string()), same, np.repeat(np.arange(folds), 2 * count))
 
