@@ -130,32 +130,26 @@ def embed_crops(
 
     return write_store(out, meta, blocks)
 
-# %% ../../nbs/1_data/15_embed.ipynb #76656500
+# %% ../../nbs/1_data/15_embed.ipynb #7fddee64
 def embed_ijb(
     folder: str | Path,  # as for `IjbFiles.open`, with loose_crop/
     encoder,  # as for `embed_crops`
     out: str | Path,
-    mirror: bool = False,
-    styles: Sequence[str] = (),
-    batch: int = 64,
-    workers: int = 0,
+    **how,  # mirror, styles, batch, workers: as for `embed_crops`
 ) -> FeatureStore:
     "Features of all images of an IJB set; see `embed_crops`."
     files = IjbFiles.open(folder)
     images = files.images()
-    return embed_crops(files.folder / "loose_crop", images.name.to_pylist(), images.points, encoder, out, mirror, styles, batch, workers)
+    return embed_crops(files.folder / "loose_crop", images.name.to_pylist(), images.points, encoder, out, **how)
 
-# %% ../../nbs/1_data/15_embed.ipynb #d905efd4
+# %% ../../nbs/1_data/15_embed.ipynb #81798315
 def embed_file(
     points: str | Path,  # `name x1 y1 .. x5 y5 score` a line, as ..._name_5pts_score.txt
     crops: str | Path,  # folder of the images
     encoder,  # as for `embed_crops`
     out: str | Path,
-    mirror: bool = False,
-    styles: Sequence[str] = (),
-    batch: int = 64,
-    workers: int = 0,
+    **how,  # mirror, styles, batch, workers: as for `embed_crops`
 ) -> FeatureStore:
     "Features of the images that a file names; see `embed_crops`."
     names, found, _ = read_points(points)
-    return embed_crops(crops, names.to_pylist(), found, encoder, out, mirror, styles, batch, workers)
+    return embed_crops(crops, names.to_pylist(), found, encoder, out, **how)
