@@ -167,6 +167,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'tgfr.compare.compare': ('compare.html#compare', 'tgfr/compare.py'),
                               'tgfr.compare.load_splits': ('compare.html#load_splits', 'tgfr/compare.py'),
                               'tgfr.compare.set_aside': ('compare.html#set_aside', 'tgfr/compare.py'),
+                              'tgfr.compare.split_features': ('compare.html#split_features', 'tgfr/compare.py'),
                               'tgfr.compare.train': ('compare.html#train', 'tgfr/compare.py'),
                               'tgfr.compare.with_features': ('compare.html#with_features', 'tgfr/compare.py')},
             'tgfr.core': { 'tgfr.core.ImageFeatures': ('core.html#imagefeatures', 'tgfr/core.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ABLATIONS', 'STAGE_TWO', 'paper_variant', 'ablate']
 
-# %% ../nbs/11_ablation.ipynb #d424adee
+# %% ../nbs/11_ablation.ipynb #24826b9f
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 
-from .compare import Judge, Trainer, load_splits, with_features
-from .core import TgfrError, console
+from .compare import Judge, Trainer, load_splits, split_features
+from .core import console
 from .data.faces import Degradation
 from .demo import comparison_report
 from .encoders.weights import load_encoder
@@ -47,7 +47,7 @@ def paper_variant(
     same = ("text", "sizes", "epochs_align", "epochs_fuse", "batch_align", "batch_fuse", "dim", "seed")
     return make_recipe(paper, **{name: getattr(recipe, name) for name in same})
 
-# %% ../nbs/11_ablation.ipynb #2f49eb3f
+# %% ../nbs/11_ablation.ipynb #46a9aedf
 def ablate(
     data: str,  # as for `load_faces`
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
@@ -64,13 +64,10 @@ def ablate(
     start, out, recipe = time.perf_counter(), Path(out), recipe or make_recipe("ours")
     recipes = {"ours": recipe} | {name: replace(recipe, **changes) for name, changes in (ABLATIONS if variants is None else variants).items()}
     if variants is None: recipes["paper"] = paper_variant(recipe, "paper-lstm" if recipe.text in ("lstm", "gru") else "paper-bert")
-    sizes = {"train": (*recipe.sizes, *probe_sizes), "test": probe_sizes}
-    for size in sizes["train"]: Degradation(size=size)
+    for size in (*recipe.sizes, *probe_sizes): Degradation(size=size)
     face, accelerator = load_encoder(encoder), Accelerator()
-    if face.config.regions is None: raise TgfrError(f"{encoder}: no local map was found in it, which the heads read")
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
-    cache = Path(features or out / "features")
-    splits = [with_features(d, face, sizes[name], cache / name) for name, d in (("train", train), ("test", test))]
+    splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
     judge, trainer = _judge_all(*splits, recipes, out, replicates, accelerator)
     if not accelerator.is_main_process: return {}
     report = comparison_report(judge, trainer, face, data, skips, start, "What each part of the recipe is worth")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['demo_encoder', 'word_regions', 'demo', 'comparison_report']
 
-# %% ../nbs/10_demo.ipynb #428c5a0f
+# %% ../nbs/10_demo.ipynb #8cb992df
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 
 from .alignment.losses import attend
-from .compare import SYSTEMS, FaceSplit, Judge, Trainer, compare, load_splits, with_features
+from .compare import SYSTEMS, FaceSplit, Judge, Trainer, compare, load_splits, split_features
 from .core import Skips, TgfrError, console
 from .data.catalog import load_faces
 from .data.faces import Degradation, read_image
@@ -103,7 +103,7 @@ def _figures(judge: Judge, trainer: Trainer, model: TGFR, report: dict) -> dict:
     if model.config.needs_regions: made["regions"] = (plot_word_regions(*word_regions(model, judge.split, 0)), "A photo with an overlay for each word of its caption", "What each word of a caption looks at.")
     return made
 
-# %% ../nbs/10_demo.ipynb #b65e874d
+# %% ../nbs/10_demo.ipynb #40c2b469
 def demo(
     data: str = "synthetic:people=200,photos=10",  # as for `load_faces`
     out: str | Path = "runs/demo",  # everything is written here; an unfinished run is resumed
@@ -119,16 +119,13 @@ def demo(
     "Compare face recognition with and without words; write report.html, report.json, figures and the model."
     start, out, accelerator = time.perf_counter(), Path(out), Accelerator()
     recipe = recipe or make_recipe("demo" if data.startswith("synthetic") else "ours")
-    sizes = {"train": (*recipe.sizes, *probe_sizes), "test": probe_sizes}
-    for s in sizes["train"]: Degradation(size=s)  # a wrong size is said before anything long begins
+    for s in (*recipe.sizes, *probe_sizes): Degradation(size=s)  # a wrong size is said before anything long begins
     if "image-only head" not in systems: raise TgfrError("systems: the image-only head is what the others are compared with, it cannot be left out")
     face = load_encoder(encoder) if encoder else None
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
     if skips: console.print(skips.summary())
     face = face or demo_encoder(out, recipe, accelerator=accelerator)
-    if face.config.regions is None: raise TgfrError(f"{encoder}: no local map was found in it; name one of its tensors (tgfr.encoders.onnx_face.OnnxFace.candidates lists them)")
-    cache = Path(features or out / "features")
-    splits = [with_features(d, face, sizes[name], cache / name) for name, d in (("train", train), ("test", test))]
+    splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
     judge, trainer, model = compare(*splits, recipe, out / "runs", systems, replicates, accelerator)
     if not accelerator.is_main_process: return {}
     model.save(out / "model")
