@@ -75,7 +75,7 @@ def set_aside(
     aside = np.isin(identity, people[:max(2, min(most, max(len(people) // 10, min(30, len(people) // 5))))])
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 
-# %% ../nbs/09_compare.ipynb #ea5bdfd9
+# %% ../nbs/09_compare.ipynb #7cc3853b
 @dataclass
 class Trainer:
     "Trains systems on one set of features; a second call for the same system reads the first one's result."
@@ -138,11 +138,13 @@ class Trainer:
         same, off = people[:, None] == people, ~np.eye(len(people), dtype=bool)
         return float(np.mean([tpr_of(s[same & off], s[~same], [1e-2])[0] for s in (score_matrix(fused[0], probe) for probe in fused)]))
 
-    def _weigh_sentence(self, model: TGFR, weights=np.arange(.5, 5.1, .5)) -> None:  # noqa: B008 - candidates, never changed
-        "Set the sentence's weight in a residual fusion to the best one on the people set aside, over both modes."
+    def _weigh_sentence(self, model: TGFR, weights=(.4, .6, .8, 1, 1.2, 1.4, 1.6, 2, 2.5, 3, 4), powers=(0, .5, 1, 1.5, 2)) -> None:
+        "Set `weight` and `power` of a residual fusion's sentence to the best pair on the people set aside, over both modes."
         found, dim = embed_photos(model, self.split.store, self.captions, self.aside, progress=False), model.config.dim
-        def score(w): return np.mean([self._score(np.concatenate([f["fused"][..., :dim], w * f["fused"][..., dim:]], -1)) for f in found.values()])
-        model.fusion.weight.fill_(float(max(weights, key=score)))
+        length = {mode: np.linalg.norm(f["sentence"], axis=-1, keepdims=True) for mode, f in found.items()}
+        def score(pair): return np.mean([self._score(np.concatenate([f["fused"][..., :dim], pair[0] / length[mode] ** pair[1] * f["fused"][..., dim:]], -1)) for mode, f in found.items()])
+        weight, power = max(((w, p) for p in powers for w in weights), key=score)
+        model.fusion.weight.fill_(weight), model.fusion.power.fill_(power)
 
 # %% ../nbs/09_compare.ipynb #8e572934
 @dataclass

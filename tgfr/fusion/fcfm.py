@@ -145,7 +145,7 @@ class RnnFCFM(nn.Module):
         if self.words: other = (text.words @ text.words.mT / self.side).unflatten(-1, (self.side, self.side))
         return self.linear(F.avg_pool2d(self.norm(self.attention(x, other)), 8).flatten(1))
 
-# %% ../../nbs/4_fusion/01_fcfm.ipynb #cb06b1bd
+# %% ../../nbs/4_fusion/01_fcfm.ipynb #369df717
 class ResidualFCFM(nn.Module):
     "FCFM with the face as a residual path and a gated sentence: `[unit(g + correction) | gate * unit(s)]`."
     needs_regions = True
@@ -161,7 +161,7 @@ class ResidualFCFM(nn.Module):
     ):
         super().__init__()
         self.words, self.dim, self.width = words, dim, dim * (1 + words)
-        if words: self.register_buffer("weight", torch.ones(()))
+        if words: self.register_buffer("weight", torch.ones(())), self.register_buffer("power", torch.zeros(()))
         self.feature = RegionWordFeature(dim, words, mean_words=True)
         evidence = dim * (1 + words) + self.feature.width
         self.norm_feature = nn.LayerNorm(self.feature.width)
@@ -181,7 +181,7 @@ class ResidualFCFM(nn.Module):
         evidence = [image.embedding * scale, self.norm_feature(self.feature(image.regions, text))]
         if self.words: evidence.append(text.sentence * scale)
         evidence = torch.cat(evidence, -1)
-        return unit(image.embedding + self.correction(evidence)), self.weight * self.gate(evidence).sigmoid() if self.words else None
+        return unit(image.embedding + self.correction(evidence)), self.weight * self.gate(evidence).sigmoid() / text.sentence.norm(dim=-1, keepdim=True).clamp_min(1e-6) ** self.power if self.words else None
 
     def forward(self, image: ImageFeatures, text: TextFeatures | None = None) -> torch.Tensor:
         "The fused embedding, (B, width); its first D numbers are the corrected face, of unit length."

@@ -6,17 +6,18 @@
 __all__ = ['RECIPES', 'Recipe', 'ours', 'ours_transformer', 'demo', 'paper_lstm', 'paper_bert', 'make_recipe', 'write_recipe',
            'read_recipe']
 
-# %% ../../nbs/7_training/01_recipes.ipynb #5a761bb5
+# %% ../../nbs/7_training/01_recipes.ipynb #99204655
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import yaml
 
+from ..alignment.margins import MARGINS
 from ..core import TgfrError, atomic_write
 from ..fusion.fcfm import FUSIONS
 
-# %% ../../nbs/7_training/01_recipes.ipynb #5fc5e0a0
+# %% ../../nbs/7_training/01_recipes.ipynb #804473b3
 @dataclass(frozen=True)
 class Recipe:
     "Everything that decides how a model is trained."
@@ -50,9 +51,10 @@ class Recipe:
     lambda_identity: float = 1.0  # ArcFace on each branch in stage 1 (paper: 100)
     lambda_text: float = 1.0  # ArcFace on the sentence in stage 2 (paper: 0)
     lambda_keep: float = 30.0  # pull of the face part towards the clean photo's embedding (paper: 0)
+    identity: str = "arcface"  # a name of tgfr.alignment.margins.MARGINS: the head of faces and fused embeddings
     focal: float = 0.0  # focal gamma of the identity losses, per sample (paper: 2)
-    scale: float = 30.0  # ArcFace s (paper)
-    margin: float = 0.5  # ArcFace m (paper)
+    scale: float = 30.0  # its s (paper)
+    margin: float = 0.5  # its m, where it has one (paper)
     text_scale: float = 20.0  # ArcFace s of the sentence (paper: 35)
     text_margin: float = 0.2  # ArcFace m of the sentence (paper: 0.5)
     seed: int = 0
@@ -63,7 +65,7 @@ class Recipe:
         if self.epochs_align < 0: raise TgfrError(f"epochs_align={self.epochs_align}: expected at least 0")
         if not self.sizes or min(self.sizes) < 2: raise TgfrError(f"sizes={self.sizes}: expected sizes of at least 2 px")
         if self.fusion not in FUSIONS: raise TgfrError(f"fusion={self.fusion!r}: not one of {', '.join(FUSIONS)}")
-        for name, known in (("schedule", ("one-cycle", "paper")), ("margin_optimizer", ("adamw", "sgd"))):
+        for name, known in (("schedule", ("one-cycle", "paper")), ("margin_optimizer", ("adamw", "sgd")), ("identity", MARGINS)):
             if getattr(self, name) not in known: raise TgfrError(f"{name}={getattr(self, name)!r}: not one of {', '.join(known)}")
 
 # %% ../../nbs/7_training/01_recipes.ipynb #0f10f700
