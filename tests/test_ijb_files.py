@@ -1,5 +1,6 @@
 """IJB meta files, verification sets and pair lists: what is read, and how each fault is named."""
 import pickle
+import re
 
 import numpy as np
 import pyarrow.parquet
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tgfr.cli import main
 from tgfr.core import TgfrError
-from tgfr.data.faces import read_image
+from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.ijb_files import IjbFiles, prepare_ijb, read_images, read_pairs, read_points, read_subjects
 from tgfr.data.pairs import read_bin, read_lfw_pairs, read_pairs_list
 from tgfr.evaluation.simulate import SIZES, simulate
@@ -91,6 +93,21 @@ def test_a_set_and_its_parquet_form(files, tmp_path):
     with pytest.raises(TgfrError, match="no column genuine|not a readable"): again.pairs()
     path.write_bytes(b"PAR1")
     with pytest.raises(TgfrError, match="not a readable Parquet"): again.pairs()
+
+
+def test_prepare_on_the_command_line(files, tmp_path, capsys):
+    main(["prepare", "ijb", str(files.folder), "--out", str(tmp_path)])
+    assert str(tmp_path / "IJBB") in capsys.readouterr().out and len(IjbFiles.open(tmp_path).pairs()) == len(files.pairs())
+    lfw = "1 1\nAda_L 1 2\nAda_L 1 Bob_M 3\n"
+    photo = encode_jpeg(np.full((112, 112, 3), 90, np.uint8))
+    for source, columns, same in ((saved(tmp_path, lfw, "pairs.txt"), ["first", "second", "same", "fold"], [True, False]), (saved(tmp_path, "5_1 5_2 1\n5_1 6_1 0\n", "list.txt"), ["first", "second", "same"], [True, False]),
+                                  (saved(tmp_path, pickle.dumps(([photo] * 4, [True, False])), "tiny.bin"), ["image", "photo_id", "same"], [True, True, False, False])):
+        main(["prepare", "ijb", str(source), "--out", str(tmp_path / "out")])
+        found = pyarrow.parquet.read_table(tmp_path / "out" / f"{source.stem}.parquet")
+        assert found.column_names == columns and found["same"].to_pylist() == same
+    for args, said in ((["--photos", "x"], "--photos: has no meaning"), ([], "expected the numbers of folds|line 1|no IJB set|Expected 3")):
+        with pytest.raises(SystemExit) as e: main(["prepare", "ijb", str(saved(tmp_path, "?", "no.txt")), "--out", str(tmp_path / "no"), *args])
+        assert e.value.code == 2 and re.search(said, capsys.readouterr().out) and not (tmp_path / "no" / "no.parquet").exists()
 
 
 def test_two_sets_in_one_folder(files, tmp_path):

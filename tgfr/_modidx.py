@@ -411,6 +411,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'tgfr.data.pairs.NamePairs.__len__': ('1_data/pairs.html#namepairs.__len__', 'tgfr/data/pairs.py'),
                                  'tgfr.data.pairs.NamePairs.to_dataset': ('1_data/pairs.html#namepairs.to_dataset', 'tgfr/data/pairs.py'),
                                  'tgfr.data.pairs._file': ('1_data/pairs.html#_file', 'tgfr/data/pairs.py'),
+                                 'tgfr.data.pairs.prepare_pairs': ('1_data/pairs.html#prepare_pairs', 'tgfr/data/pairs.py'),
                                  'tgfr.data.pairs.read_bin': ('1_data/pairs.html#read_bin', 'tgfr/data/pairs.py'),
                                  'tgfr.data.pairs.read_lfw_pairs': ('1_data/pairs.html#read_lfw_pairs', 'tgfr/data/pairs.py'),
                                  'tgfr.data.pairs.read_pairs_list': ('1_data/pairs.html#read_pairs_list', 'tgfr/data/pairs.py')},

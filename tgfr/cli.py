@@ -74,16 +74,16 @@ class Demo:
         demo(self.data, self.out, self.encoder, recipe, self.train_split, self.test_split, self.probe_size,
              SYSTEMS if self.systems is None else self.systems, self.replicates, self.features)
 
-# %% ../nbs/13_cli.ipynb #0adc9026
+# %% ../nbs/13_cli.ipynb #9d576973
 @dataclass
 class Prepare:
-    """Turn a downloaded set of captioned faces into Parquet files for --data, divided by people, with a report of what was left out.
+    """Turn a downloaded set into Parquet files, checked: captioned faces for --data, divided by people, with a report of what was left out; or an evaluation set.
 
     Run again after an interruption, it goes on where it stopped. Where to get each set: data_cards/."""
-    name: Annotated[Literal["mm-celeba-hq", "celeba-dialog", "face2text", "tgfr-layout"], tyro.conf.Positional]
-    """the set"""
+    name: Annotated[Literal["mm-celeba-hq", "celeba-dialog", "face2text", "tgfr-layout", "ijb"], tyro.conf.Positional]
+    """the set; ijb: the meta files of IJB-B or IJB-C, a .bin set, LFW's pairs.txt or a list of pairs, for which the options below have no meaning"""
     source: Annotated[Path, tyro.conf.Positional]
-    """its folder, as downloaded and unpacked"""
+    """its folder, as downloaded and unpacked (ijb: or a file)"""
     out: Path
     """folder for SPLIT-00000-of-0000N.parquet and prepare.json, which names everything that was left out"""
     photos: Path | None = None
@@ -106,7 +106,13 @@ class Prepare:
     """JPEG quality of photos that are changed"""
 
     def run(self) -> None:
-        "Call `tgfr.data.prepare.prepare`."
+        "Call `tgfr.data.prepare.prepare`, `tgfr.data.ijb_files.prepare_ijb` or `tgfr.data.pairs.prepare_pairs`."
+        if self.name == "ijb":
+            from tgfr.data.ijb_files import prepare_ijb
+            from tgfr.data.pairs import prepare_pairs
+            if given := [f.name for f in fields(self) if f.name not in ("name", "source", "out") and getattr(self, f.name) != f.default]: raise TgfrError(f"--{given[0]}: has no meaning for an evaluation set")
+            print(prepare_pairs(self.source, self.out) if self.source.is_file() else prepare_ijb(self.source, self.out).folder)
+            return
         from tgfr.data.prepare import Options, prepare, summary
         options = Options(self.split, self.fractions, self.seed, self.replicas, self.size, self.quality)
         print(summary(prepare(self.name, self.source, self.out, self.photos, self.detector, self.part, options)))
