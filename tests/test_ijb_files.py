@@ -107,7 +107,7 @@ def test_prepare_on_the_command_line(files, tmp_path, capsys):
         assert found.column_names == columns and found["same"].to_pylist() == same
     for args, said in ((["--photos", "x"], "--photos: has no meaning"), ([], "expected the numbers of folds|line 1|no IJB set|Expected 3")):
         with pytest.raises(SystemExit) as e: main(["prepare", "ijb", str(saved(tmp_path, "?", "no.txt")), "--out", str(tmp_path / "no"), *args])
-        assert e.value.code == 2 and re.search(said, capsys.readouterr().out) and not (tmp_path / "no" / "no.parquet").exists()
+        assert e.value.code == 2 and re.search(said, "".join(capsys.readouterr())) and not (tmp_path / "no" / "no.parquet").exists()
 
 
 def test_two_sets_in_one_folder(files, tmp_path):
