@@ -145,7 +145,7 @@ def test_an_epoch_brings_each_person_once_for_each_photo():
 
 @pytest.mark.parametrize("images", [4, 6, 16, 40])
 def test_cuts_fall_anywhere_and_draws_are_even(images):
-    which, variant = training.draw_groups(np.full(3000, 10**9), images, 7, rng(0))
+    which, variant = training.draw_groups(np.full(3000, 10**9), images, np.full(7, 1 / 7), rng(0))
     cuts = (np.diff(which, axis=2) != 0).reshape(-1, images - 1)
     most = max(images // 4, 3) - 1
     assert sorted(np.unique(cuts.sum(1))) == list(range(min(most, images - 1)))

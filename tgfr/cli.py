@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'recipe_changes', 'Demo', 'Prepare', 'Convert', 'Evaluate', 'Audit', 'Embed', 'Ijb', 'Train', 'Ablate',
-           'main']
+           'Sets', 'main']
 
 # %% ../nbs/13_cli.ipynb #a1558035
 from dataclasses import dataclass, fields
@@ -320,8 +320,46 @@ class Ablate:
         recipe = make_recipe(self.recipe, **recipe_changes(self.set))
         ablate(self.data, self.encoder, self.out, recipe, variants, probe_sizes=self.probe_size, features=self.features, replicates=self.replicates)
 
-# %% ../nbs/13_cli.ipynb #588ea856
-COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "convert": Convert, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "ijb": Ijb}
+# %% ../nbs/13_cli.ipynb #51c6dc3c
+@dataclass
+class Sets:
+    """Train fusions of many images on the photos of one split, and judge them on sets of poor photos of people none has seen."""
+    data: str
+    """photos with identities, as for `tgfr demo --data`"""
+    encoder: str
+    """frozen face encoder: a folder written by tgfr, an .onnx file or a published checkpoint"""
+    out: Path = Path("runs/sets")
+    """folder for the report, runs and trained fusions; an unfinished run there is resumed"""
+    fusions: tuple[str, ...] | None = None
+    """names of tgfr.compare_sets.FUSIONS_COMPARED; default: all"""
+    poor: Literal["sizes", "augmentations"] = "sizes"
+    """sizes: 10 % of the images at 112 px, 30 % at 32, 60 % at 16; augmentations: those of CAFace"""
+    count: int = 4
+    """augmentations of a photo"""
+    images: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    """images of a set"""
+    epochs: int | None = None
+    """of training; default: the recipe's"""
+    train_split: str | None = None
+    """split of --data to train on; default: train, where there is one"""
+    test_split: str | None = None
+    """split of --data to judge on; default: validation, where there is one"""
+    features: Path | None = None
+    """folder of cached features, to share between runs; default: inside --out"""
+    replicates: int = 200
+    """bootstrap draws of people behind the intervals"""
+    seed: int = 0
+    """of the draws and of training"""
+
+    def run(self) -> None:
+        "Call `tgfr.compare_sets.compare_sets`."
+        from tgfr.compare_sets import FUSIONS_COMPARED, compare_sets
+        from tgfr.training.caface import quick_sets
+        recipe = quick_sets(seed=self.seed, **({"epochs_sets": self.epochs} if self.epochs is not None else {}))
+        compare_sets(self.data, self.encoder, self.out, tuple(FUSIONS_COMPARED) if self.fusions is None else self.fusions, self.poor, self.count, recipe, self.images, self.train_split, self.test_split, self.features, self.replicates)
+
+# %% ../nbs/13_cli.ipynb #25753925
+COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "sets": Sets, "convert": Convert, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "ijb": Ijb}
 
 def main(
     args: list[str] | None = None,  # without the program's name; None: sys.argv

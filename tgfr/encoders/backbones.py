@@ -100,13 +100,14 @@ def join(
     columns = zip(*((p.embedding, p.regions, p.styles) for p in parts))
     return ImageFeatures(*(None if column[0] is None else torch.cat(column) for column in columns))
 
-# %% ../../nbs/2_encoders/01_backbones.ipynb #f4289bf5
+# %% ../../nbs/2_encoders/01_backbones.ipynb #4273bd9f
 class FaceEncoder(nn.Module):
     "What the face encoders written in torch share: `config`, `forward`, `encode`, `style_width`, `fingerprint`, `save`, `load`."
     kind: str  # in config.json
     shape: dict  # the arguments that `EncoderConfig` does not tell
     config: EncoderConfig
     widths: tuple[int, int, int, int]  # channels of the stages
+    default_styles = ("stage2", "stage3")  # CAFace's
 
     def stages(
         self,

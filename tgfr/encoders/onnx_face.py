@@ -129,7 +129,7 @@ def _spatial(
             maps[name] = shape[1:], node.op_type == "Add" and all(shapes.get(i) == shape for i in node.input)
     return maps
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #cbcef5d8
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #d897398d
 def _choose_region(
     maps: dict,  # of `_spatial`
     region: str | None,  # "auto", a tensor's name, or None
@@ -142,9 +142,13 @@ def _choose_region(
     if region != "auto":
         if region in maps: return region
         raise TgfrError(f"{path}: region {region!r} is no map of this model; its last ones are {listing}")
-    fitting = [(name, is_sum) for name, (shape, is_sum) in maps.items() if shape[1:] == (size // 8, size // 8)]
-    if not fitting: raise TgfrError(f"{path}: no map of {size // 8}x{size // 8} for region=\"auto\"; name one or give None; the last ones are {listing}")
-    return [name for name, is_sum in fitting if is_sum or not any(s for _, s in fitting)][-1]
+    if (name := _deepest(maps, size // 8)) is None: raise TgfrError(f"{path}: no map of {size // 8}x{size // 8} for region=\"auto\"; name one or give None; the last ones are {listing}")
+    return name
+
+def _deepest(maps, side) -> str | None:
+    "The last map of side x side, a residual sum where there is one; None where there is no such map."
+    fitting = [(name, is_sum) for name, (shape, is_sum) in maps.items() if shape[1:] == (side, side)]
+    return next((name for name, is_sum in reversed(fitting) if is_sum or not any(s for _, s in fitting)), None)
 
 # %% ../../nbs/2_encoders/02_onnx_face.ipynb #319224f3
 KNOWN = {  # sha256 of a file: what it is and wants
@@ -172,7 +176,7 @@ def _preparation(
     told = {"source": "given by the caller"} if {"channels", "mean", "std"} & set(given) else {}
     return {"name": path.stem} | found | told | given
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #d051c6a4
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #54eb6cca
 class OnnxFace:
     "A face model of an ONNX file as frozen encoder, run by onnxruntime."
 
@@ -194,6 +198,7 @@ class OnnxFace:
         _free_batch(model, size)
         maps = _spatial(model)
         self.region = _choose_region(maps, self.region, size, path)
+        self.default_styles = tuple(name for part in (4, 8) if (name := _deepest(maps, size // part)))  # as stages 2 and 3 of an IResNet
         self.config = EncoderConfig(embedding=_dims(output)[1], regions=maps[self.region][0] if self.region else None, size=size, **given)
         self._shapes = {output.name: (self.config.embedding,)} | {name: shape for name, (shape, _) in maps.items()}
         self.batch, self._threads, self._sessions = batch, threads or torch.get_num_threads(), {}

@@ -25,18 +25,20 @@ from ..sets.caface import CAFace
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
 from .loop import fit
 
-# %% ../../nbs/7_training/06_caface.ipynb #ab10e817
+# %% ../../nbs/7_training/06_caface.ipynb #e501cf4a
 def prepare_sets(
     dataset,  # canonical
     encoder,  # with `encode(images, styles=...)` and `style_width`
     folder: str | Path,
-    styles: Sequence[str] = ("stage2", "stage3"),  # the published stages; () for fusions that read embeddings alone
+    styles: Sequence[str] | None = None,  # None: the encoder's `default_styles`; () for fusions that read embeddings alone
     count: int = 16,  # augmentations of a photo
     seed: int = 0,  # of the augmentations
     batch: int = 64,
-) -> FeatureStore:  # variants: 112px, mirrored, augmentation 0 ...
-    "Features of each photo, its mirror image and its augmentations."
-    return encode_faces(dataset, encoder, [Degradation(), Mirrored(), *augmentations(count, seed)], folder, batch, regions=False, styles=styles, dtype="float16")
+    changes: Sequence | None = None,  # what makes a photo poor, as for `encode_faces`; None: `count` augmentations (CAFace's)
+) -> FeatureStore:  # variants: 112px, mirrored, then those of `changes`
+    "Features of each photo, its mirror image and what it is made into."
+    changes = augmentations(count, seed) if changes is None else changes
+    return encode_faces(dataset, encoder, [Degradation(), Mirrored(), *changes], folder, batch, regions=False, styles=encoder.default_styles if styles is None else styles, dtype="float16")
 
 # %% ../../nbs/7_training/06_caface.ipynb #5845d3a7
 def identity_centres(
@@ -67,11 +69,11 @@ class GroupBatch:
         "The batch on a device."
         return _map_tensors(self, lambda x: x.to(device))
 
-# %% ../../nbs/7_training/06_caface.ipynb #b39ddf84
+# %% ../../nbs/7_training/06_caface.ipynb #6f31aa96
 def draw_groups(
     photos: np.ndarray,  # (B,) how many photos each person has
     images: int,  # of a group
-    variants: int,  # stored augmentations of a photo
+    shares: np.ndarray,  # (V,) of a photo's stored augmentations; their sum is 1
     draw: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:  # (B, 2, images): which of the person's photos, and which augmentation
     "Two groups a person, each of a few photos in runs with random cuts (CAFace, published sampler)."
@@ -81,9 +83,9 @@ def draw_groups(
     cuts = draw.random((B, 2, images - 2)).argsort(2)[..., :most - 1] + 1  # different places, in any order
     cuts = np.where(np.arange(most - 1) < count - 1, cuts, images)  # those of photos that are not shown come never
     shown = (cuts[..., None, :] <= np.arange(images)[:, None]).sum(-1)
-    return np.take_along_axis(source, shown, 2), draw.integers(variants, size=(B, 2, images))
+    return np.take_along_axis(source, shown, 2), draw.choice(len(shares), (B, 2, images), p=shares)
 
-# %% ../../nbs/7_training/06_caface.ipynb #e49a57b0
+# %% ../../nbs/7_training/06_caface.ipynb #3acee3f3
 class GroupBatches:
     "Training batches of two groups a person, a function of (epoch, step)."
 
@@ -95,6 +97,7 @@ class GroupBatches:
         rows: np.ndarray | None = None,  # photos trained on; None: all
         images: int = 32,  # K, of both groups together
         seed: int = 0,
+        variants: dict[str, float] | None = None,  # of the store, with their shares; None: all augmentations alike (CAFace)
     ):
         if images < 8 or images % 2: raise TgfrError(f"images={images}: expected an even number of at least 8")
         self.store, self.images, self.seed = store, images, seed
@@ -103,13 +106,16 @@ class GroupBatches:
         if len(rows) == 0 or (self.label >= len(people)).any() or (people[self.label] != identity[rows]).any(): raise TgfrError("identity: photos of people who have no centre, or no photos at all")
         self.rows, self.counts = rows[np.argsort(self.label, kind="stable")], np.bincount(self.label, minlength=len(people))
         self.start = np.cumsum(self.counts) - self.counts
-        self.variants = np.array([k for k, name in enumerate(store.variants) if name.startswith("augmentation")])
-        if not len(self.variants): raise TgfrError(f"no stored augmentation among {', '.join(store.variants)}; `prepare_sets` makes them")
+        if variants is None: variants = {name: 1 for name in store.variants if name.startswith("augmentation")}
+        if not variants: raise TgfrError(f"no stored augmentation among {', '.join(store.variants)}; `prepare_sets` makes them")
+        if missing := [name for name in variants if name not in store.variants]: raise TgfrError(f"variants: {missing[0]} is none of {', '.join(store.variants)}")
+        if min(variants.values()) < 0 or not sum(variants.values()) > 0: raise TgfrError(f"variants: {variants}, expected shares of at least 0, one of them above")
+        self.variants, self.shares = np.array([store.variants.index(name) for name in variants]), np.array(list(variants.values())) / sum(variants.values())
 
     @property
     def fingerprint(self) -> str:
         "What the batches depend on."
-        return fingerprint(self.store.meta["fingerprint"], self.rows, self.counts, self.variants, self.images, self.seed)
+        return fingerprint(self.store.meta["fingerprint"], self.rows, self.counts, self.variants, self.shares, self.images, self.seed)
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch: each photo brings its person once."
@@ -122,7 +128,7 @@ class GroupBatches:
         order, share = rng(self.seed, stage, epoch).permutation(self.label), slice(rank * batch // world, (rank + 1) * batch // world)
         for step in range(self.steps(batch)):
             label = order[step * batch:(step + 1) * batch]
-            photo, variant = draw_groups(self.counts[label], self.images // 2, len(self.variants), rng(self.seed, stage, epoch, step))
+            photo, variant = draw_groups(self.counts[label], self.images // 2, self.shares, rng(self.seed, stage, epoch, step))
             yield self._read(label[share], photo[share], variant[share])
 
     def _read(self, label, photo, variant):
@@ -219,7 +225,7 @@ def quick_sets(**changes) -> SetRecipe:
     "Smaller batches, one cycle, four epochs: for thousands of people instead of hundreds of thousands."
     return SetRecipe(**dict(epochs_sets=4, batch_sets=64, schedule="one-cycle") | changes)
 
-# %% ../../nbs/7_training/06_caface.ipynb #3c61945d
+# %% ../../nbs/7_training/06_caface.ipynb #5c9db86c
 def train_set_fusion(
     fusion: str | SetFusion,  # a key of SET_FUSIONS, or a fusion, built
     store: FeatureStore | RecordFeatures,
@@ -229,12 +235,13 @@ def train_set_fusion(
     recipe: SetRecipe,
     folder: str | Path,  # run directory; an unfinished run there is continued
     rows: np.ndarray | None = None,  # photos trained on; None: all
+    variants: dict[str, float] | None = None,  # of the store, with their shares; None: all augmentations alike
     validate: Callable[[nn.Module], dict] | None = None,  # of the fusion in eval mode; {"score": ...}
     accelerator: Accelerator | None = None,
 ) -> SetFusion:  # on the CPU, in eval mode
     "Train a set fusion on stored features."
     seed_everything(recipe.seed)
-    batches = GroupBatches(store, identity, people, rows, recipe.images, recipe.seed)
+    batches = GroupBatches(store, identity, people, rows, recipe.images, recipe.seed, variants)
     if isinstance(fusion, str):
         features = store.batch([0], [0])
         fusion = build_set_fusion(fusion, centres.shape[1], **({"styles": features.styles.shape[1]} if fusion == "caface" and features.styles is not None else {}))
