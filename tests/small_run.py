@@ -1,6 +1,7 @@
-"""A small training run as a script: `small_run.py FOLDER STAGE [EPOCHS]`; used for two processes and for kill and resume.
+"""A small training run as a script: `small_run.py FOLDER STAGE [EPOCHS [CHANGES]]`, changes of the recipe as JSON; used for two processes and for kill and resume.
 
 Features and people are made up; dropout is off, so that one process and two can be compared."""
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +46,7 @@ def objective_and_batches(stage, recipe):
 
 if __name__ == "__main__":
     folder, stage, epochs = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 1
-    recipe = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions=3)
+    recipe = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions=3, **json.loads(sys.argv[4] if len(sys.argv) > 4 else "{}"))
     accelerator = Accelerator()
     objective, batches = objective_and_batches(stage, recipe)
     fit(objective, batches, recipe, stage, folder / "run", accelerator=accelerator)

@@ -25,18 +25,21 @@ HERE = Path(__file__).parent
 SMALL = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=1, epochs_fuse=1, captions=3)
 
 
-def run(folder, stage, processes=1, epochs=1):
+def run(folder, stage, processes=1, epochs=1, **changes):
     "The small run in processes of its own."
     launcher = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=29611"]
     env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launcher, str(HERE / "small_run.py"), str(folder), stage, str(epochs)], check=True, env=env, timeout=300)
+    subprocess.run([*launcher, str(HERE / "small_run.py"), str(folder), stage, str(epochs), json.dumps(changes)], check=True, env=env, timeout=300)
 
 
-@pytest.mark.parametrize("stage", ["align", "fuse"])
-def test_two_processes_equal_one(tmp_path, stage):
-    for processes in (1, 2): run(tmp_path / str(processes), stage, processes)
+EVERY = {f"lambda_{name}": .5 for name in ("clip", "soft_clip", "cmpm", "cmpc")} | {"focal": 2., "identity": "adaface"}
+
+
+@pytest.mark.parametrize("stage, changes", [("align", {}), ("fuse", {}), ("align", EVERY)], ids=["align", "fuse", "align with every loss"])
+def test_two_processes_equal_one(tmp_path, stage, changes):
+    for processes in (1, 2): run(tmp_path / str(processes), stage, processes, **changes)
     one, two = (load_file(tmp_path / str(n) / f"{n}.safetensors") for n in (1, 2))  # the second file exists only if two processes ran
-    start = objective_and_batches(stage, SMALL)[0].state_dict()
+    start = objective_and_batches(stage, replace(SMALL, **changes))[0].state_dict()
     assert any((one[k] - start[k]).abs().max() > 1e-4 for k in one if one[k].is_floating_point())
     for key in one:
         if key.endswith("attention.query.bias"): continue  # a softmax over queries does not see it: Adam would compare rounding errors
@@ -62,6 +65,38 @@ def test_another_recipe_is_refused(tmp_path):
     objective, batches = objective_and_batches("fuse", SMALL)
     fit(objective, batches, SMALL, "fuse", tmp_path)
     with pytest.raises(TgfrError, match="another recipe"): fit(*objective_and_batches("fuse", SMALL), replace(SMALL, lambda_keep=1.0), "fuse", tmp_path)
+
+
+class Rows:
+    "Batches of random rows, shared among processes or parts."
+    fingerprint, x = "rows", torch.arange(96.).view(24, 4).sin()
+
+    def steps(self, batch): return 24 // batch
+
+    def epoch(self, stage, epoch, batch, rank=0, world=1):
+        for a in range(0, 24, batch): yield self.x[a + rank * batch // world:a + (rank + 1) * batch // world]
+
+
+def test_accumulated_parts_are_one_batch(tmp_path):
+    "A mean over rows does not care in how many parts it is taken."
+    class Toy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.model, self.seen = torch.nn.Linear(4, 2), []
+
+        def forward(self, x):
+            self.seen.append(len(x))
+            return {"square": self.model(x).square().mean()}
+    weights, losses = [], []
+    for parts in (1, 2, 4):
+        toy = Toy()
+        losses.append([row["square"] for row in fit(toy, Rows(), replace(SMALL, accumulate=parts, epochs_fuse=2), "fuse", tmp_path / str(parts))])
+        weights.append(toy.model.weight.detach())
+        assert set(toy.seen) == {12 // parts}
+    for w, loss in zip(weights[1:], losses[1:]):
+        torch.testing.assert_close(w, weights[0], rtol=1e-4, atol=1e-6)
+        assert loss == pytest.approx(losses[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("stage", ["align", "fuse"])

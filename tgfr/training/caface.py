@@ -199,13 +199,14 @@ class SetObjective(nn.Module):
         if found.memory is not None: losses["memory"] = r.lambda_memory * cosine_loss(found.memory, found.single).mean() / (len(centre) if r.memory_by_batch else 1)
         return losses
 
-# %% ../../nbs/7_training/06_caface.ipynb #9ad3a9dd
+# %% ../../nbs/7_training/06_caface.ipynb #a5716668
 @dataclass(frozen=True)
 class SetRecipe:
     "Everything that decides how a set fusion is trained; defaults are the published ones."
     images: int = 32  # K, of both groups together
     epochs_sets: int = 10
     batch_sets: int = 512  # people a step over all processes
+    accumulate: int = 1  # parts that a step's batch is taken through in
     schedule: str = "steps"  # or "one-cycle"
     milestones: tuple[int, ...] = (6, 9)  # epochs after which "steps" takes a tenth of the rate
     lr_heads: float = 1e-3  # AdamW
@@ -216,7 +217,7 @@ class SetRecipe:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("epochs_sets", "batch_sets", "lr_heads"):
+        for name in ("epochs_sets", "batch_sets", "accumulate", "lr_heads"):
             if getattr(self, name) <= 0: raise TgfrError(f"{name}={getattr(self, name)}: expected more than 0")
         if self.schedule not in ("steps", "one-cycle"): raise TgfrError(f"schedule={self.schedule!r}: not one of steps, one-cycle")
 

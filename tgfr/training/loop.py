@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['learning_rate', 'make_optimizers', 'fit']
 
-# %% ../../nbs/7_training/04_loop.ipynb #4d8b19d1
+# %% ../../nbs/7_training/04_loop.ipynb #eb484328
 import json
 import math
 import shutil
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ def make_optimizers(
     if not margins: return [torch.optim.AdamW(heads)]
     return [torch.optim.AdamW(heads), torch.optim.SGD(margins, lr=recipe.lr_margin, momentum=.9) if recipe.margin_optimizer == "sgd" else torch.optim.AdamW(margins)]
 
-# %% ../../nbs/7_training/04_loop.ipynb #a9dfa079
+# %% ../../nbs/7_training/04_loop.ipynb #c561dddf
 def fit(
     objective: nn.Module,  # takes a batch, gives named losses; `objective.model` is what is saved
     batches,  # FaceBatches, or anything with `fingerprint`, `steps` and `epoch` like it
@@ -80,14 +81,17 @@ def fit(
         objective.train()
         sums, start = {}, time.perf_counter()
         torch.manual_seed(zlib.crc32(repr((recipe.seed, stage, epoch, accelerator.process_index)).encode()))  # dropout is a function of the epoch too
-        todo = batches.epoch(stage, epoch, size, accelerator.process_index, accelerator.num_processes)
+        parts = recipe.accumulate  # each is taken as the share of a process of its own
+        todo = zip(*(batches.epoch(stage, epoch, size, accelerator.process_index * parts + k, accelerator.num_processes * parts) for k in range(parts)))
         for step, batch in enumerate(track(todo, f"{folder.name}: {stage} {epoch + 1}/{epochs}", steps)):
             for group in (g for o in optimizers for g in o.param_groups): group["lr"] = learning_rate(recipe, stage, group["name"], epoch + step / steps, epochs)
-            with accelerator.autocast(): losses = objective(batch.to(accelerator.device))
-            accelerator.backward(sum(losses.values()))
+            for k, part in enumerate(batch):
+                with nullcontext() if k == parts - 1 else accelerator.no_sync(objective):
+                    with accelerator.autocast(): losses = objective(part.to(accelerator.device))
+                    accelerator.backward(sum(losses.values()) / parts)
+                for name, value in losses.items(): sums[name] = sums.get(name, 0) + value.detach() / parts
             if getattr(model, "text_encoder", None) is not None: accelerator.clip_grad_norm_(model.text_encoder.parameters(), recipe.clip_text)
             for o in optimizers: o.step(), o.zero_grad()
-            for name, value in losses.items(): sums[name] = sums.get(name, 0) + value.detach()
         row = {"stage": stage, "epoch": epoch + 1, "seconds": time.perf_counter() - start}
         row |= {name: accelerator.reduce(value / steps, "mean").item() for name, value in sums.items()}
         if not math.isfinite(sum(v for k, v in row.items() if k in sums)): raise TgfrError(f"{folder}: the loss is not finite in epoch {epoch + 1}; lower the learning rates of the recipe")

@@ -6,13 +6,13 @@
 __all__ = ['gather', 'gather_words', 'SyncBatchNorm', 'synchronise', 'identity_head', 'identity_logits', 'AlignObjective',
            'keep_loss', 'FuseObjective']
 
-# %% ../../nbs/7_training/03_objectives.ipynb #17e4df81
+# %% ../../nbs/7_training/03_objectives.ipynb #7784bc35
 import torch
 import torch.distributed as dist
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..alignment.losses import contrastive, focal_loss, same, word_region_similarity
+from ..alignment.losses import CMPC, clip_loss, cmpm_loss, contrastive, focal_loss, same, soft_clip_loss, word_region_similarity
 from ..alignment.margins import AdaFace, ArcFace, MagFace, Margin, create_margin
 from ..core import TextFeatures, cosine, unit
 from ..fusion.model import TGFR
@@ -108,7 +108,7 @@ def identity_logits(
     if isinstance(head, AdaFace | MagFace): features = unit(features) * batch.photos.embedding.norm(dim=1, keepdim=True)
     return head(features, batch.label)
 
-# %% ../../nbs/7_training/03_objectives.ipynb #384319b6
+# %% ../../nbs/7_training/03_objectives.ipynb #033b5cb8
 class AlignObjective(nn.Module):
     "Stage 1, FCAM: the losses of TGFR, section 3.1, over the batch of all processes."
 
@@ -122,6 +122,7 @@ class AlignObjective(nn.Module):
         self.model, self.recipe = model, recipe
         self.image_id = identity_head(recipe, recipe.dim, classes)
         self.text_id = ArcFace(recipe.dim, classes, recipe.text_scale, recipe.text_margin)
+        if recipe.lambda_cmpc: self.cmpc = CMPC(classes, recipe.dim)
 
     def forward(
         self,
@@ -130,7 +131,7 @@ class AlignObjective(nn.Module):
         "The weighted losses by name."
         r, out = self.recipe, self.model(batch.photos, batch.tokens, batch.counts)
         face, text = out.image.embedding, out.text
-        losses = {"id_image": r.lambda_identity * focal_loss(identity_logits(self.image_id, face, batch), batch.label, r.focal)}
+        losses = {"id_image": r.lambda_identity * focal_loss(identity_logits(self.image_id, face, batch), batch.label, r.focal, r.focal_batch_mean)}
         if r.residual: losses["keep"] = r.lambda_keep * keep_loss(face, self.model, batch.clean)
         sentences = gather(text.sentence)
         person, alike = (same(gather(key)) for key in (batch.label, _caption_key(batch.tokens)))
@@ -138,8 +139,17 @@ class AlignObjective(nn.Module):
         if r.lambda_word: losses["word"] = r.lambda_word * sum(contrastive(10 * gather(word_region_similarity(out.image.regions, *gather_words(text))), alike))
         losses["sentence"] = r.lambda_sentence * sum(contrastive(10 * sentence_score, person | alike))
         losses["global"] = r.lambda_global * sum(contrastive(10 * sentence_score, alike))
-        losses["id_text"] = r.lambda_identity * focal_loss(self.text_id(text.sentence, batch.label), batch.label, r.focal)
-        return losses
+        losses["id_text"] = r.lambda_identity * focal_loss(self.text_id(text.sentence, batch.label), batch.label, r.focal, r.focal_batch_mean)
+        return losses | self._others(face, text.sentence, sentences, alike, batch.label)
+
+    def _others(self, face, sentence, sentences, alike, label) -> dict:
+        "Further published losses, where the recipe gives them a weight."
+        weight = {name: w for name in ("clip", "soft_clip", "cmpm", "cmpc") if (w := getattr(self.recipe, f"lambda_{name}"))}
+        if not weight: return {}
+        faces = gather(face)
+        made = {"clip": lambda: clip_loss(faces, sentences, 10, alike), "soft_clip": lambda: soft_clip_loss(faces, sentences),
+                "cmpm": lambda: cmpm_loss(faces, sentences, gather(label)), "cmpc": lambda: self.cmpc(face, sentence, label)}
+        return {name: w * made[name]() for name, w in weight.items()}
 
 # %% ../../nbs/7_training/03_objectives.ipynb #860b4d00
 def keep_loss(
@@ -156,7 +166,7 @@ def _caption_key(tokens: dict[str, torch.Tensor]) -> torch.Tensor:
     place = torch.arange(tokens["ids"].shape[1], device=tokens["ids"].device) + 1
     return (tokens["ids"].double() * (place * 0.7548776662).sin()).sum(1).mul(1e6).round().long()
 
-# %% ../../nbs/7_training/03_objectives.ipynb #57034f43
+# %% ../../nbs/7_training/03_objectives.ipynb #f9305a06
 class FuseObjective(nn.Module):
     "Stage 2, FCFM: identity loss of the fused embedding (TGFR, section 3.2), and ours."
 
@@ -177,8 +187,8 @@ class FuseObjective(nn.Module):
     ) -> dict[str, torch.Tensor]:  # each a scalar, weighted; their sum is minimised
         "The weighted losses by name."
         r, out = self.recipe, self.model(batch.photos, batch.tokens, batch.counts)
-        losses = {"id_fused": focal_loss(identity_logits(self.fused_id, out.embedding, batch), batch.label, r.focal)}
-        if hasattr(self, "text_id"): losses["id_text"] = r.lambda_text * focal_loss(self.text_id(out.text.sentence, batch.label), batch.label, r.focal)
+        losses = {"id_fused": focal_loss(identity_logits(self.fused_id, out.embedding, batch), batch.label, r.focal, r.focal_batch_mean)}
+        if hasattr(self, "text_id"): losses["id_text"] = r.lambda_text * focal_loss(self.text_id(out.text.sentence, batch.label), batch.label, r.focal, r.focal_batch_mean)
         if r.lambda_keep and r.residual:
             face = out.embedding[:, :r.dim] if self.model.config.fusion == "residual" else out.image.embedding
             losses["keep"] = r.lambda_keep * keep_loss(face, self.model, batch.clean)
