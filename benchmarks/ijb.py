@@ -1,6 +1,6 @@
 """IJB-B and IJB-C at full size: ours against the loops of the usual scripts, stage by stage. Prints markdown tables.
 
-`python benchmarks/ijb.py`: simulates IJB-B (1.3 GB on disk while it runs), evaluates it both ways, each in a process of its own, and shows how cost grows with pairs."""
+`python benchmarks/ijb.py`: simulates each set (1.3 and 2.6 GB on disk while it runs), evaluates it both ways, each in a process of its own, and shows how cost grows with pairs."""
 import argparse
 import json
 import os
@@ -131,7 +131,7 @@ def run(name, folder, share, threads):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=["IJBB", "IJBC"], nargs="+", default=["IJBB"], help="sets (default: IJBB)")
+    parser.add_argument("--size", choices=["IJBB", "IJBC"], nargs="+", default=["IJBB", "IJBC"], help="sets (default: both)")
     parser.add_argument("--scale", type=float, default=1, help="of the sets (default: 1)")
     parser.add_argument("--share", type=float, default=.1, help="share of the pairs that the loop scores; its time is scaled up (default: 0.1)")
     parser.add_argument("--threads", type=int, default=2, help="threads (default: 2)")

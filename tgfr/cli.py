@@ -288,7 +288,7 @@ class Train:
         from tgfr.training.recipes import make_recipe
         train(self.data, self.encoder, make_recipe(self.recipe, **recipe_changes(self.set)), self.out, self.split, self.words, self.features)
 
-# %% ../nbs/13_cli.ipynb #d9b20fdd
+# %% ../nbs/13_cli.ipynb #b454c183
 @dataclass
 class Ablate:
     """Train the recipe and variants of it, each with one thing different, and judge all on people none has seen."""
@@ -302,6 +302,8 @@ class Ablate:
     """what is varied: a recipe, or the config.yaml of a run"""
     variants: tuple[str, ...] | None = None
     """names of tgfr.ablation.ABLATIONS; default: all, and the paper's recipe"""
+    transformer: str | None = None
+    """name or local path of a Hugging Face text model: one more variant, in place of the recurrent text encoder"""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE ...")] = ()
     """changes of the recipe, e.g. --set epochs_fuse=2"""
     probe_size: tuple[int, ...] = (112, 32, 16)
@@ -318,7 +320,7 @@ class Ablate:
         if unknown := sorted(set(self.variants or ()) - set(ABLATIONS)): raise TgfrError(f"--variants: {', '.join(unknown)} unknown; there are {', '.join(ABLATIONS)}")
         variants = None if self.variants is None else {name: ABLATIONS[name] for name in self.variants}
         recipe = make_recipe(self.recipe, **recipe_changes(self.set))
-        ablate(self.data, self.encoder, self.out, recipe, variants, probe_sizes=self.probe_size, features=self.features, replicates=self.replicates)
+        ablate(self.data, self.encoder, self.out, recipe, variants, self.transformer, probe_sizes=self.probe_size, features=self.features, replicates=self.replicates)
 
 # %% ../nbs/13_cli.ipynb #51c6dc3c
 @dataclass
