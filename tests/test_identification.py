@@ -1,10 +1,16 @@
 """1:N and ten folds: the definitions written out as loops, draws as repeated probes, what is refused."""
+import json
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tgfr.cli import main
 from tgfr.core import TgfrError, rng
+from tgfr.data.synthetic import synthetic_faces
+from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.evaluation.identification import cmc_of, det, fold_figures, open_set_scores, published_tpir, tpir_at_fpir, tpir_of
 from tgfr.evaluation.metrics import cmc, operating_points, search
 
@@ -116,3 +122,23 @@ def test_folds_are_the_loop(seed, far):
     (lambda: cmc_of(search(np.eye(3), [5, 6, 7], [0, 1, 2])), "none of them"), (lambda: fold_figures(np.zeros(20), np.repeat([1, 0], 10)), "only pairs of one kind"), (lambda: fold_figures(np.zeros(20), np.arange(20) % 2, np.zeros(19)), "folds: shape")])
 def test_what_cannot_be_judged_is_refused(call, said):
     with pytest.raises(TgfrError, match=said): call()
+
+
+def test_command_line(tmp_path, capsys):
+    "Two sets, one of them cut off: it is named, the other is judged."
+    faces = synthetic_faces(people=12, photos=2)["image"]
+    pairs = [(2 * p, 2 * p + k if k else (2 * p + 2) % 24) for p in range(12) for k in (1, 0)]
+    whole = pickle.dumps(([faces[i]["bytes"] for pair in pairs for i in pair], [True, False] * 12))
+    (tmp_path / "whole.bin").write_bytes(whole), (tmp_path / "cut.bin").write_bytes(whole[:5000])
+    save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=32), tmp_path / "encoder")
+    main(["verify", str(tmp_path / "whole.bin"), str(tmp_path / "cut.bin"), "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path / "out"), "--folds", "3", "--far", "0.2"])
+    said, found = capsys.readouterr().out, json.loads((tmp_path / "out" / "verification.json").read_text())
+    assert f"whole: accuracy {found['whole']['accuracy']:.4f}" in said and "cut: left out" in said and 0 <= found["whole"]["accuracy"] <= 1
+
+
+def test_no_set_at_all_is_refused(tmp_path, capsys):
+    save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=32, size=32), tmp_path / "encoder")
+    (tmp_path / "no.bin").write_bytes(b"?")
+    for sets, reason in ((["no.bin"], "no.bin"), (["no.bin", "a/no.bin"], "two sets are called no")):
+        with pytest.raises(SystemExit) as e: main(["verify", *(str(tmp_path / s) for s in sets), "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path)])
+        assert e.value.code == 2 and reason in "".join(capsys.readouterr())

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['cmc_of', 'open_set_scores', 'tpir_of', 'published_tpir', 'tpir_at_fpir', 'det', 'FoldFigures', 'fold_figures',
-           'Mirror', 'evaluate_bin']
+           'evaluate_bin', 'evaluate_bins']
 
-# %% ../../nbs/6_evaluation/05_identification.ipynb #d18d43b8
+# %% ../../nbs/6_evaluation/05_identification.ipynb #f6c664a0
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..core import TgfrError
+from ..core import TgfrError, write_json
+from ..data.augmentations import Mirrored
 from ..data.faces import Degradation
 from ..data.features import encode_faces
 from ..data.pairs import read_bin
@@ -170,16 +171,7 @@ def _published_thresholds(scores, labels, far):
     strict = fine[i - 1] + np.clip((far - rate[i - 1]) / max(rate[i] - rate[i - 1], 1e-12), 0, 1) * .001 if rate[-1] >= far else 0.
     return 1 - grid[right.argmax()] / 2, 1 - strict / 2
 
-# %% ../../nbs/6_evaluation/05_identification.ipynb #b097c435
-@dataclass(frozen=True)
-class Mirror:
-    "The mirror image, as a variant of a feature store."
-    name: str = "112px mirrored"
-
-    def __call__(self, image: np.ndarray, *keys) -> np.ndarray:
-        return np.ascontiguousarray(image[:, ::-1])
-
-# %% ../../nbs/6_evaluation/05_identification.ipynb #b9c2e3f8
+# %% ../../nbs/6_evaluation/05_identification.ipynb #1d734f25
 def evaluate_bin(
     path: str | Path,  # such as lfw.bin
     encoder,  # as for `encode_faces`
@@ -190,7 +182,24 @@ def evaluate_bin(
 ) -> FoldFigures:
     "The K-fold figures of an encoder on an insightface verification set."
     pairs = read_bin(path)
-    store = encode_faces(pairs.to_dataset(), encoder, [Degradation(), Mirror()], folder, regions=False)
+    store = encode_faces(pairs.to_dataset(), encoder, [Degradation(), Mirrored()], folder, regions=False)
     x = store.embedding.sum(axis=0)
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return fold_figures(np.einsum("pe,pe->p", x[::2], x[1::2]), pairs.same, folds, far, definition)
+
+# %% ../../nbs/6_evaluation/05_identification.ipynb #2bca0a62
+def evaluate_bins(
+    paths: Sequence[str | Path],  # such as lfw.bin, cfp_fp.bin
+    encoder,  # as for `encode_faces`
+    out: str | Path,  # folder for verification.json and the features
+    **how,  # folds, far and definition of `evaluate_bin`
+) -> dict[str, dict]:  # name of a set to its summary, or to {"error": what is wrong}
+    "The K-fold figures of an encoder on several sets; also in verification.json."
+    names, found = [Path(path).stem for path in paths], {}
+    if len(set(names)) < len(names): raise TgfrError(f"paths: two sets are called {next(n for n in names if names.count(n) > 1)}")
+    for name, path in zip(names, paths):
+        try: found[name] = evaluate_bin(path, encoder, Path(out) / "features" / name, **how).summary()
+        except TgfrError as e: found[name] = {"error": str(e)}
+    if all("error" in row for row in found.values()): raise TgfrError("; ".join(row["error"] for row in found.values()) or "paths: no set")
+    write_json(Path(out) / "verification.json", found)
+    return found
