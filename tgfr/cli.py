@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'recipe_changes', 'Demo', 'Prepare', 'Convert', 'Evaluate', 'Audit', 'Embed', 'Verify', 'Ijb', 'Train',
-           'Ablate', 'Sets', 'main']
+           'Ablate', 'Sets', 'Info', 'main']
 
 # %% ../nbs/13_cli.ipynb #a1558035
 from dataclasses import dataclass, fields
@@ -225,7 +225,7 @@ class Embed:
         for _, name, reason in lost[:10]: console.print(f"left out {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
         print(f"{self.out}: features of {len(store) - len(lost):,} images, {len(lost):,} unreadable ones (all in meta.json)")
 
-# %% ../nbs/13_cli.ipynb #ea5ee164
+# %% ../nbs/13_cli.ipynb #65d71101
 @dataclass
 class Verify:
     """Ten-fold accuracy and validation rate of a face encoder on insightface's verification sets (lfw.bin, cfp_fp.bin, agedb_30.bin ...), with the flip test."""
@@ -249,7 +249,7 @@ class Verify:
         found = evaluate_bins(self.sets, load_encoder(self.encoder), self.out, folds=self.folds, far=self.far, definition=self.definition)
         for name, row in found.items():
             said = f"left out: {row['error']}" if "error" in row else f"accuracy {row['accuracy']:.4f} +- {row['accuracy std']:.4f}, validation rate {row['val']:.4f} +- {row['val std']:.4f} at a false accept rate of {row['far']:.1e}"
-            console.print(f"{name}: {said}", markup=False, highlight=False, soft_wrap=True)
+            print(f"{name}: {said}")
 
 # %% ../nbs/13_cli.ipynb #32b3fc0a
 @dataclass
@@ -386,8 +386,26 @@ class Sets:
         recipe = quick_sets(seed=self.seed, **({"epochs_sets": self.epochs} if self.epochs is not None else {}))
         compare_sets(self.data, self.encoder, self.out, tuple(FUSIONS_COMPARED) if self.fusions is None else self.fusions, self.poor, self.count, recipe, self.images, self.train_split, self.test_split, self.features, self.replicates)
 
-# %% ../nbs/13_cli.ipynb #ffb7b5b0
-COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "sets": Sets, "convert": Convert, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "verify": Verify, "ijb": Ijb}
+# %% ../nbs/13_cli.ipynb #455e110d
+@dataclass
+class Info:
+    """Versions, devices, threads, caches, extras, and whether data folders look right: what a bug report needs."""
+    data: tuple[Path, ...] = ()
+    """data folders to look at: captioned faces as Parquet, or IJB sets"""
+    json: bool = False
+    """as JSON"""
+
+    def run(self) -> None:
+        "Call `tgfr.info.info`."
+        import json
+
+        from tgfr.info import info
+        facts = info(self.data)
+        lines = (f"{section:<9} {name:<23} {value}" for section, values in facts.items() for name, value in values.items())
+        print(json.dumps(facts, indent=1) if self.json else "\n".join(lines))
+
+# %% ../nbs/13_cli.ipynb #e78e7834
+COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "sets": Sets, "convert": Convert, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "verify": Verify, "ijb": Ijb, "info": Info}
 
 def main(
     args: list[str] | None = None,  # without the program's name; None: sys.argv
