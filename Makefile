@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-all lab bench sync clean help
+.PHONY: demo test test-all lab docs bench sync clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -22,6 +22,9 @@ test-all: $(READY) ## also the slow cells and tests
 lab: $(READY)    ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab nbs
 
+docs: $(READY)   ## the documentation as a static site: _docs/index.html
+	$(BIN)/python docs/build.py
+
 bench: $(READY)  ## speed and memory against textbook versions: writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py
 
@@ -29,7 +32,7 @@ sync: $(READY)   ## notebooks to library and README, cleaned and checked
 	$(BIN)/python tests/house.py --write
 
 clean:           ## remove runs and caches, not the environment
-	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf runs _docs _proc build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # torch goes first and alone: any other order may bring a CUDA build of several gigabytes
 $(READY): settings.ini setup.py pyproject.toml constraints.txt

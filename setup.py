@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 meta = config["DEFAULT"]
-lines = {key: [line for line in meta[key].splitlines() if line] for key in ("requirements", "dev_requirements", "console_scripts")}
+lines = {key: [line for line in meta[key].splitlines() if line] for key in ("requirements", "dev_requirements", "docs_requirements", "console_scripts")}
 
 setup(
     version=meta["version"],
@@ -20,6 +20,6 @@ setup(
     python_requires=f">={meta['min_python']}",
     packages=find_packages(include=["tgfr", "tgfr.*"]),
     install_requires=lines["requirements"],
-    extras_require={"dev": lines["dev_requirements"]},
+    extras_require={"dev": lines["dev_requirements"] + lines["docs_requirements"], "docs": lines["docs_requirements"]},
     entry_points={"console_scripts": lines["console_scripts"], "nbdev": ["tgfr = tgfr._modidx:d"]},
 )

@@ -1,1 +1,4 @@
-__version__ = "0.0.1"
+"""Face recognition helped by words and by many images."""
+from importlib.metadata import version
+
+__version__ = version("tgfr")

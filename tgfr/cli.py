@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'recipe_changes', 'Demo', 'Prepare', 'Convert', 'Evaluate', 'Audit', 'Embed', 'Verify', 'Ijb', 'Train',
-           'Ablate', 'Sets', 'Info', 'main']
+           'Ablate', 'Sets', 'Info', 'Fuse', 'main']
 
 # %% ../nbs/13_cli.ipynb #a1558035
 from dataclasses import dataclass, fields
@@ -404,8 +404,40 @@ class Info:
         lines = (f"{section:<9} {name:<23} {value}" for section, values in facts.items() for name, value in values.items())
         print(json.dumps(facts, indent=1) if self.json else "\n".join(lines))
 
-# %% ../nbs/13_cli.ipynb #e78e7834
-COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "sets": Sets, "convert": Convert, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "verify": Verify, "ijb": Ijb, "info": Info}
+# %% ../nbs/13_cli.ipynb #679ae17d
+@dataclass
+class Fuse:
+    """One template of the person in a video, or in a folder of pictures, and what each frame was worth.
+
+    Writes template.safetensors, fuse.json, strip.png and report.html; with CAFace also state.safetensors. Frames that cannot be read are named and left out."""
+    source: tyro.conf.Positional[Path]
+    """a video file, or a folder of pictures, taken in the order of their names"""
+    encoder: str
+    """face encoder: a folder written by tgfr, an .onnx file or a published checkpoint"""
+    gallery: Path | None = None
+    """photo of a person, to which similarities are taken; it decides nothing else"""
+    fusion: str = "norm-squared"
+    """average, norm, norm-squared, best-norm, score, or the folder of a trained fusion"""
+    detector: Path | None = None
+    """YuNet face detector (.onnx); default: pictures are aligned faces of one person"""
+    out: Path = Path("runs/fuse")
+    """folder for what is written"""
+    styles: tuple[str, ...] = ("stage2", "stage3")
+    """stages whose styles CAFace reads"""
+    person: Literal["longest", "gallery"] = "longest"
+    """who is fused: the one seen in most frames, or the one most like the gallery photo"""
+    chunk: int = 256
+    """frames that CAFace looks at together; part of its protocol"""
+    clip: bool = False
+    """also write clip.mp4 with box and similarities"""
+
+    def run(self) -> None:
+        "Call `tgfr.video.fuse_video`."
+        from tgfr.video import fuse_video
+        fuse_video(self.source, self.encoder, self.gallery, self.fusion, self.detector, self.out, self.styles, self.person, self.chunk, self.clip)
+
+# %% ../nbs/13_cli.ipynb #4bf6c38d
+COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "sets": Sets, "convert": Convert, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "verify": Verify, "ijb": Ijb, "fuse": Fuse, "info": Info}
 
 def main(
     args: list[str] | None = None,  # without the program's name; None: sys.argv
