@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tgfr.cli import Prepare
+from tgfr.commands import Prepare
 from tgfr.core import TgfrError
 from tgfr.data.cards import parse_card, problems, read_cards
 from tgfr.data.sources import PUBLISHED, READERS
