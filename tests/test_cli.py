@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tgfr.cli import COMMANDS
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
 
@@ -44,9 +45,6 @@ def encoder(tmp_path_factory):
 def parquet(dataset, folder, name="photos.parquet"):
     dataset.to_parquet(str(folder / name))
     return folder / name
-
-
-COMMANDS = ("demo", "prepare", "train", "ablate", "convert", "evaluate", "audit", "embed", "ijb")
 
 
 @pytest.mark.parametrize("args", [[], *([name] for name in COMMANDS)])
