@@ -145,9 +145,9 @@ class RnnFCFM(nn.Module):
         if self.words: other = (text.words @ text.words.mT / self.side).unflatten(-1, (self.side, self.side))
         return self.linear(F.avg_pool2d(self.norm(self.attention(x, other)), 8).flatten(1))
 
-# %% ../../nbs/4_fusion/01_fcfm.ipynb #369df717
+# %% ../../nbs/4_fusion/01_fcfm.ipynb #87306e6b
 class ResidualFCFM(nn.Module):
-    "FCFM with the face as a residual path and a gated sentence: `[unit(g + correction) | gate * unit(s)]`."
+    "FCFM with the face as a residual path and a gated sentence: `[unit(g + correction) | gate * metric(s)]`."
     needs_regions = True
 
     def __init__(
@@ -161,7 +161,10 @@ class ResidualFCFM(nn.Module):
     ):
         super().__init__()
         self.words, self.dim, self.width = words, dim, dim * (1 + words)
-        if words: self.register_buffer("weight", torch.ones(())), self.register_buffer("power", torch.zeros(()))
+        if words:
+            self.register_buffer("weight", torch.ones(())), self.register_buffer("power", torch.zeros(()))
+            self.metric = nn.Linear(dim, dim)
+            nn.init.eye_(self.metric.weight), nn.init.zeros_(self.metric.bias)
         self.feature = RegionWordFeature(dim, words, mean_words=True)
         evidence = dim * (1 + words) + self.feature.width
         self.norm_feature = nn.LayerNorm(self.feature.width)
@@ -186,7 +189,7 @@ class ResidualFCFM(nn.Module):
     def forward(self, image: ImageFeatures, text: TextFeatures | None = None) -> torch.Tensor:
         "The fused embedding, (B, width); its first D numbers are the corrected face, of unit length."
         face, gate = self.parts(image, text)
-        return torch.cat([face, gate * unit(text.sentence)], -1) if self.words else face
+        return torch.cat([face, gate * self.metric(text.sentence)], -1) if self.words else face
 
 # %% ../../nbs/4_fusion/01_fcfm.ipynb #38617de7
 FUSIONS = {"concat": ConcatFusion, "linear": LinearFusion, "fcfm": FCFM, "fcfm-rnn": RnnFCFM, "residual": ResidualFCFM}
