@@ -31,7 +31,7 @@ def recipe_changes(
         except (ValueError, KeyError): raise TgfrError(f"--set {setting}: {text!r} is no {kind.__name__}") from None
     return found
 
-# %% ../nbs/14_cli.ipynb #68b4547c
+# %% ../nbs/14_cli.ipynb #dcab3cdf
 @dataclass
 class Demo:
     """Compare face recognition with and without words, from photos and captions to a report.
@@ -46,7 +46,7 @@ class Demo:
     text: str | None = None
     """text encoder: lstm, gru, or the name or local path of a Hugging Face text model; default: the recipe's"""
     recipe: str | None = None
-    """ours, ours-transformer, demo, paper-lstm or paper-bert; default: demo for synthetic data, ours-transformer with a transformer, else ours"""
+    """ours, ours-transformer, ours-celeba-dialog, ours-face2text, demo, paper-lstm or paper-bert; default: demo for synthetic data, ours-transformer with a transformer, else ours"""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE ...")] = ()
     """changes of the recipe, e.g. --set epochs_fuse=2 seed=1"""
     probe_size: tuple[int, ...] = (112, 32, 16)
@@ -74,14 +74,14 @@ class Demo:
         demo(self.data, self.out, self.encoder, recipe, self.train_split, self.test_split, self.probe_size,
              SYSTEMS if self.systems is None else self.systems, self.replicates, self.features)
 
-# %% ../nbs/14_cli.ipynb #6f860c7f
+# %% ../nbs/14_cli.ipynb #4b74939d
 @dataclass
 class Train:
     """Train one system on captioned faces, both stages, and save it.
 
     For several processes: torchrun --no-python --nproc_per_node N tgfr train ... (or accelerate launch --no_python); mixed precision as accelerate is configured. A killed run goes on where it stopped."""
     recipe: tyro.conf.Positional[str]
-    """ours, ours-transformer, demo, paper-lstm, paper-bert, or the config.yaml of a run"""
+    """ours, ours-transformer, ours-celeba-dialog, ours-face2text, demo, paper-lstm, paper-bert, or the config.yaml of a run"""
     data: str
     """photos with captions, as for `tgfr demo --data`"""
     encoder: str
