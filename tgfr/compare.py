@@ -6,7 +6,7 @@
 __all__ = ['SYSTEMS', 'FaceSplit', 'load_splits', 'set_aside', 'Trainer', 'Judge', 'compare', 'with_features', 'split_features',
            'train']
 
-# %% ../nbs/09_compare.ipynb #b3875264
+# %% ../nbs/09_compare.ipynb #370b22ae
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .data.faces import Degradation
 from .data.features import FeatureStore, encode_faces
 from .encoders.text import build_text_encoder
 from .encoders.weights import load_encoder
-from .evaluation.bootstrap import PersonBootstrap, Verification
+from .evaluation.bootstrap import PersonBootstrap, Verification, result_rows
 from .evaluation.metrics import tpr_of
 from .evaluation.scoring import MODES, CaptionIndex, embed_photos, score_matrix, tune_weight
 from .fusion.model import TGFR, ModelConfig
@@ -146,7 +146,7 @@ class Trainer:
         weight, power = max(((w, p) for p in powers for w in weights), key=score)
         model.fusion.weight.fill_(weight), model.fusion.power.fill_(power)
 
-# %% ../nbs/09_compare.ipynb #8e572934
+# %% ../nbs/09_compare.ipynb #2f592177
 @dataclass
 class Judge:
     "Collects result rows of systems on the test people."
@@ -182,12 +182,7 @@ class Judge:
 
     def results(self) -> list[dict]:  # as `tgfr.evaluation.report` takes them
         "A row for each system, resolution and mode, with intervals and paired differences."
-        rows = []
-        for (system, probe, mode), v in self.found.items():
-            row = {"system": system, "probe": probe, "mode": mode, "values": v.value, "interval": {k: v.interval(k) for k in v.value}}
-            if system != self.reference and (ref := self.found.get((self.reference, probe, "-"))): row["difference"] = {k: v.difference(ref, k) for k in v.value}
-            rows.append(row)
-        return rows
+        return result_rows(self.found, self.reference)
 
 # %% ../nbs/09_compare.ipynb #e864567a
 SYSTEMS = ("frozen face", "image-only head", "words only", "frozen + tf-idf", "concat", "linear")

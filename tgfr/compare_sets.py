@@ -6,7 +6,7 @@
 __all__ = ['FUSIONS_COMPARED', 'SHARES', 'ProbeSets', 'draw_probe_sets', 'SetJudge', 'SetTrainer', 'judge_fusions',
            'plot_set_gain', 'compare_sets', 'set_figures']
 
-# %% ../nbs/12_compare_sets.ipynb #d7e90eba
+# %% ../nbs/12_compare_sets.ipynb #4cbf4d78
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from .data.augmentations import augmentations
 from .data.faces import Degradation
 from .data.features import FeatureStore
 from .encoders.weights import load_encoder
-from .evaluation.bootstrap import PairBootstrap, Verification
+from .evaluation.bootstrap import PairBootstrap, Verification, result_rows
 from .evaluation.metrics import mate_ranks
 from .evaluation.report import print_table, run_facts, write_report
 from .plots import looks, style
@@ -146,7 +146,7 @@ class SetTrainer:
         "TPR@FPR=1e-3 on sets of people set aside, averaged over N."
         return {"score": float(np.mean([self.judge.evaluate(self.judge.templates(fusion, n)).value["TPR@FPR=1e-3"] for n in (2, 4, 8, 16)]))}
 
-# %% ../nbs/12_compare_sets.ipynb #ee68cda6
+# %% ../nbs/12_compare_sets.ipynb #a6b20b09
 def judge_fusions(
     fusions: dict[str, SetFusion],  # in eval mode; the first is the reference
     store: FeatureStore,  # of the test people
@@ -164,17 +164,13 @@ def judge_fusions(
     def judge(shares, most): return SetJudge(store, draw_probe_sets(identity, shares, None, most, sets, seed), replicates, seed)
     mixed = judge({place(name): share for name, share in variants.items()}, max(images))
     for name, fusion in fusions.items():
-        for n in images: found[name, f"N={n}"] = mixed.evaluate(mixed.templates(fusion, n))
+        for n in images: found[name, f"N={n}", "-"] = mixed.evaluate(mixed.templates(fusion, n))
         for n in images:
-            if isinstance(fusion, CAFace) and n > chunk: found[f"{name}, chunks of {chunk}", f"N={n}"] = mixed.evaluate(mixed.templates(fusion, n, chunk=chunk))
+            if isinstance(fusion, CAFace) and n > chunk: found[f"{name}, chunks of {chunk}", f"N={n}", "-"] = mixed.evaluate(mixed.templates(fusion, n, chunk=chunk))
     for quality in variants if len(variants) < 6 else ():
         one = judge({place(quality): 1}, alone)
-        for name, fusion in fusions.items(): found[name, f"{quality} alone, N={alone}"] = one.evaluate(one.templates(fusion, alone))
-    reference, rows = next(iter(fusions)), []
-    for (name, probe), v in found.items():
-        rows.append({"system": name, "probe": probe, "mode": "-", "values": v.value, "interval": {k: v.interval(k) for k in v.value}})
-        if name != reference: rows[-1]["difference"] = {k: v.difference(found[reference, probe], k) for k in v.value}
-    return rows
+        for name, fusion in fusions.items(): found[name, f"{quality} alone, N={alone}", "-"] = one.evaluate(one.templates(fusion, alone))
+    return result_rows(found, next(iter(fusions)))
 
 # %% ../nbs/12_compare_sets.ipynb #d243f226
 @rc_context(style)

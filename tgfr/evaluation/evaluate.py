@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REFERENCE', 'TASKS', 'evaluate']
 
-# %% ../../nbs/6_evaluation/11_evaluate.ipynb #39d5ff4b
+# %% ../../nbs/6_evaluation/11_evaluate.ipynb #d31c27e0
 import time
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from ..data.faces import Degradation
 from ..data.features import encode_faces
 from ..data.pairs import read_pairs_list
 from ..encoders.weights import load_encoder
-from .bootstrap import Figures, PersonBootstrap
+from .bootstrap import PersonBootstrap, result_rows
 from .protocols import FPRS, PairProtocol, make_pairs, match_pairs, published_figures, score_pairs, write_pairs
 from .report import MODES, print_table, run_facts, write_report
 from .retrieval import retrieve
 from .scoring import embed_photos, score_matrix
 from ..fusion.model import TGFR
 
-# %% ../../nbs/6_evaluation/11_evaluate.ipynb #8a1d2f37
+# %% ../../nbs/6_evaluation/11_evaluate.ipynb #888f50af
 REFERENCE = "frozen face"
 
 def _systems(model, store, captions) -> list[tuple[str, str, np.ndarray]]:
@@ -32,23 +32,14 @@ def _systems(model, store, captions) -> list[tuple[str, str, np.ndarray]]:
     found = embed_photos(model, store, captions)
     return [(REFERENCE, "-", store.embedding), *((model.config.fusion or "aligned face", mode, x["fused"]) for mode, x in found.items())]
 
-def _rows(found: dict[tuple[str, str, str], Figures]) -> list[dict]:
-    "Rows of results from (system, probe, mode) to figures, with differences to the reference."
-    rows = []
-    for (system, probe, mode), f in found.items():
-        row = {"system": system, "probe": probe, "mode": mode, "values": f.value, "interval": {k: f.interval(k) for k in f.value}}
-        if system != REFERENCE: row["difference"] = {k: f.difference(found[REFERENCE, probe, "-"], k) for k in f.value}
-        rows.append(row)
-    return rows
-
-# %% ../../nbs/6_evaluation/11_evaluate.ipynb #549f2303
+# %% ../../nbs/6_evaluation/11_evaluate.ipynb #f0ba05b7
 def _all_pairs(model, store, dataset, replicates, seed) -> dict:
     "The parts of a report that verification on every ordered pair of different photos fills."
     bootstrap = PersonBootstrap(np.array(dataset["identity"]), replicates, seed)
     found = {(system, probe, mode): bootstrap.evaluate(score_matrix(embedding[0], embedding[v]))
              for system, mode, embedding in _systems(model, store, dataset["captions"][:]) for v, probe in enumerate(store.variants)}
     one = next(iter(found.values()))
-    return {"results": _rows(found), "data": {"pairs": f"every ordered pair of different photos, {one.genuine:,} genuine, {one.impostor:,} impostor; gallery as it is, probe at each size"}}
+    return {"results": result_rows(found, REFERENCE), "data": {"pairs": f"every ordered pair of different photos, {one.genuine:,} genuine, {one.impostor:,} impostor; gallery as it is, probe at each size"}}
 
 # %% ../../nbs/6_evaluation/11_evaluate.ipynb #ba0926d5
 def _pair_list(
@@ -67,7 +58,7 @@ def _pair_list(
     else: found = match_pairs(read_pairs_list(pairs, check=False), ids, identity)
     return PairProtocol(found, identity, dataset["captions"][:], copies, replicates, seed)
 
-# %% ../../nbs/6_evaluation/11_evaluate.ipynb #eded71fe
+# %% ../../nbs/6_evaluation/11_evaluate.ipynb #f5ba83f5
 def _listed_pairs(model, store, dataset, protocol: PairProtocol) -> dict:
     "The parts of a report that verification on a list fills."
     found, published = {}, {}
@@ -77,7 +68,7 @@ def _listed_pairs(model, store, dataset, protocol: PairProtocol) -> dict:
             found |= {(system, f"{name} list, {probe}", mode): f for name, f in protocol.evaluate(scores).items()}
             if v == 0: published[f"{system}, {MODES[mode]}"] = {k: round(x, 4) for k, x in published_figures(scores, protocol.pairs.same).items()}
     counts = {name: f"{p.same.sum():,} genuine, {(~p.same).sum():,} impostor pairs" for name, p in protocol.lists.items()}
-    return {"results": _rows(found), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": text for name, text in counts.items()},
+    return {"results": result_rows(found, REFERENCE), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": text for name, text in counts.items()},
             "setup": {f"{protocol.pairs.name} list, {store.variants[0]}, as the TGFR scripts define figures": published}}
 
 # %% ../../nbs/6_evaluation/11_evaluate.ipynb #db00fcdc
