@@ -322,7 +322,7 @@ def test_sources_that_are_none(drawn, tmp_path):
 def test_synthetic_source():
     loaded = load_faces("synthetic:people=3,photos=2,seed=4,first=10,size=64")
     assert len(loaded) == 6 and set(loaded["identity"]) == {10, 11, 12} and read_image(loaded[0]["image"], size=None).shape == (64, 64, 3)
-    assert loaded.features == CANONICAL
+    assert {name: loaded.features[name] for name in CANONICAL} == CANONICAL and "gender=" in loaded["attributes"][0]
     for wrong in ("people=x", "people", "faces=3", "people=3,people=4", "people=-3", "people=3;photos=2"):
         with pytest.raises(TgfrError, match="not understood"): load_faces(f"synthetic:{wrong}")
     with pytest.raises(TgfrError, match="no splits"): load_faces("synthetic", "train")

@@ -16,20 +16,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
-from tgfr import plots
+from tgfr import pictures, plots
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.evaluation.metrics import roc_of, tpr_of
-from tgfr.evaluation.report import (
-    MODES,
-    definitions,
-    markdown_table,
-    number,
-    print_table,
-    render_html,
-    results_table,
-    summaries,
-    write_report,
-)
+from tgfr.evaluation.report import render_html, write_report
+from tgfr.evaluation.tables import MODES, definitions, markdown_table, number, print_table, results_table, summaries
 
 KEYS = ["TPR@FPR=1e-2", "EER", "rank-1"]
 HOSTILE = '</td><script>alert(1)</script><img src=x onerror="alert(1)"> & $title | "quoted"'
@@ -150,7 +141,7 @@ def test_any_name_survives_html_and_markdown(name):
 def test_json_round_trip(written):
     report, path, _ = written
     assert read_json(path.parent / "report.json") == report
-    assert sorted(p.name for p in path.parent.iterdir()) == ["16px-all.png", "report.html", "report.json", "roc.png"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["16px-all.pdf", "16px-all.png", "report.html", "report.json", "roc.pdf", "roc.png"]
 
 
 def test_numpy_numbers_are_written(tmp_path):
@@ -287,8 +278,9 @@ def every_figure():
     curve = roc_of(genuine, impostor)
     log = [{"stage": s, "epoch": e, "seconds": 1., "loss_a": 2. / e, "loss_b": 90. / e, "score": .1 * e, "TPR": .5} for s in ("align", "fuse") for e in (1, 2, 3)]
     return {"roc": plots.plot_roc({"residual": (curve.fpr, curve.tpr)}).figure, "scores": plots.plot_score_histograms(genuine, impostor, title="t").figure,
-            "examples": plots.plot_examples([pair(), pair()]), "words": plots.plot_word_regions(photo(), ["a", "b"], draw.random((2, 7, 7))),
-            "training": plots.plot_training(log), "intervals": plots.plot_intervals(made_up(), "EER")}
+            "examples": pictures.plot_examples([pair(), pair()]).figure, "words": pictures.plot_word_regions(photo(), ["a", "b"], draw.random((2, 7, 7))).figure,
+            "cmc": plots.plot_cmc({"residual": ([1, 2], [.5, .6])}).figure, "det": plots.plot_det({"residual": ([.1, .2], [.5, .4])}).figure,
+            "training": plots.plot_training(log).figure, "intervals": plots.plot_intervals(made_up(), "EER").figure}
 
 
 def overlaps(figure):
@@ -317,8 +309,19 @@ def test_figures_leave_global_state_alone_and_texts_do_not_overlap():
 
 
 def test_an_axes_that_is_given_is_drawn_on():
-    ax = Figure().add_subplot()
-    assert plots.plot_roc({"a": ([0, 1], [0, 1])}, ax) is ax and plots.plot_score_histograms([.5], [.1], ax) is ax
+    log = [{"stage": "fuse", "epoch": 1, "seconds": 1., "loss": 2., "score": .1}]
+    gain = [{"system": "a", "probe": f"N={n}", "values": {"TPR@FPR=1e-3": .5}} for n in (1, 2)]
+    draw = {"roc": lambda ax: plots.plot_roc({"a": ([0, 1], [0, 1])}, ax), "scores": lambda ax: plots.plot_score_histograms([.5], [.1], ax), "cmc": lambda ax: plots.plot_cmc({"a": ([1], [1])}, ax),
+            "det": lambda ax: plots.plot_det({"a": ([.1], [.1])}, ax), "gain": lambda ax: plots.plot_set_gain(gain, ax=ax), "training": lambda ax: plots.plot_training(log, ax),
+            "intervals": lambda ax: plots.plot_intervals(made_up(), "EER", ax=ax), "examples": lambda ax: pictures.plot_examples([pair()], ax),
+            "words": lambda ax: pictures.plot_word_regions(photo(), ["a"], np.ones((1, 7, 7)), ax=ax), "strip": lambda ax: pictures.plot_set_strip([0, 1], [.1, .2], [.5, .5], ax=ax)}
+    named = {name for module in (plots, pictures) for name in module.__all__ if name.startswith("plot_")}
+    assert len(named) == len(draw)
+    figure = Figure((16, 20), layout="constrained")
+    for ax, (name, plot) in zip(figure.subplots(5, 2).ravel(), draw.items()):
+        assert plot(ax) is ax, name
+    figure.savefig(io.BytesIO(), format="png")
+    with pytest.raises(TgfrError, match="axes of a grid"): plots.plot_training(log, Figure().add_axes((0, 0, 1, 1)))
 
 
 def test_the_drawn_roc_is_the_standard_tpr():
@@ -338,38 +341,38 @@ def test_histograms_show_shares_and_stand_equal_scores():
 
 @pytest.mark.parametrize("caption", ["costs $5 and $\\frac{$", "word " * 200, "x" * 500, "", string.punctuation])
 def test_any_caption_can_be_drawn(caption):
-    figure = plots.plot_examples([pair((caption, caption))])
+    figure = pictures.plot_examples([pair((caption, caption))]).figure
     figure.savefig(io.BytesIO(), format="png")
     text = next(t.get_text() for ax in figure.axes for t in ax.texts if t.get_text().startswith("gallery:"))
     assert text.count("\n") <= 8
-    plots.plot_word_regions(photo(), [caption], np.ones((1, 7, 7))).savefig(io.BytesIO(), format="png")
+    pictures.plot_word_regions(photo(), [caption], np.ones((1, 7, 7))).figure.savefig(io.BytesIO(), format="png")
 
 
 def test_examples_may_lack_a_score_of_a_system():
-    figure = plots.plot_examples([pair(a=.3, b=.2), pair(a=.1)])
-    assert [len(ax.texts) for ax in figure.axes[3::4]] == [2, 1]
+    figure = pictures.plot_examples([pair(a=.3, b=.2), pair(a=.1)]).figure
+    assert [len(ax.texts) for ax in figure.axes[4::4]] == [2, 1]
 
 
 def test_word_regions_share_one_scale():
     attention = np.stack([np.full((7, 7), .01), np.eye(7)])
-    images = [ax.images[-1].get_array() for ax in plots.plot_word_regions(photo(), ["flat", "sharp"], attention).axes[1:3]]
+    images = [ax.images[-1].get_array() for ax in pictures.plot_word_regions(photo(), ["flat", "sharp"], attention).figure.axes[2:4]]
     assert images[0].max() < .02 and images[1].max() == pytest.approx(1, abs=.05) and images[0].shape == (112, 112)
-    plots.plot_word_regions(photo(), ["nothing"], np.zeros((1, 7, 7))).savefig(io.BytesIO(), format="png")
+    pictures.plot_word_regions(photo(), ["nothing"], np.zeros((1, 7, 7))).figure.savefig(io.BytesIO(), format="png")
 
 
 def test_training_tells_losses_from_validation():
     rows = [{"stage": "fuse", "epoch": e, "seconds": 1., "words": 1., "score": .1 * e, "TPR@FPR=1e-2": .5} for e in (1, 2)]
-    left, right = plots.plot_training(rows).axes
+    left, right = plots.plot_training(rows).figure.axes[1:]
     assert [line.get_label() for line in left.lines] == ["words"] and "0.200" in [t.get_text() for t in right.texts]
-    left, right = plots.plot_training([{k: v for k, v in row.items() if k not in ("score", "TPR@FPR=1e-2")} for row in rows]).axes
+    left, right = plots.plot_training([{k: v for k, v in row.items() if k not in ("score", "TPR@FPR=1e-2")} for row in rows]).figure.axes[1:]
     assert [line.get_label() for line in left.lines] == ["words"] and not right.texts
 
 
 def test_intervals_show_values_reference_and_sureness():
     report = made_up()
     report["results"][-1]["difference"]["EER"], report["results"][-2]["difference"]["EER"] = [.1, .05, .15], [.01, -.05, .06]
-    figure = plots.plot_intervals(report, "EER")
-    panel = figure.axes[1]
+    figure = plots.plot_intervals(report, "EER").figure
+    panel = figure.axes[2]
     dots = {line.get_xdata()[0]: line for line in panel.lines if len(line.get_xdata()) == 1}
     assert set(dots) == {row["values"]["EER"] for row in report["results"] if row["probe"] == "112px"}
     all_captions, one_caption = (dots[row["values"]["EER"]] for row in report["results"][:-3:-1])
@@ -378,7 +381,7 @@ def test_intervals_show_values_reference_and_sureness():
     assert [line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == "--"] == [reference]
     for columns, probes in (1, 1), (3, 1), (2, 3), (3, 2), (3, 3), (3, 7):
         many = copy.deepcopy(report) | {"results": [row | {"probe": f"{k}px"} for k in range(probes) for row in report["results"][:5]]}
-        assert overlaps(plots.plot_intervals(many, "EER", columns)) == []
+        assert overlaps(plots.plot_intervals(many, "EER", columns).figure) == []
 
 
 def test_a_system_looks_the_same_everywhere():
@@ -388,6 +391,6 @@ def test_a_system_looks_the_same_everywhere():
 
 
 def test_empty_input_is_named():
-    for call in (lambda: plots.plot_roc({}), lambda: plots.plot_examples([]), lambda: plots.plot_training([]), lambda: plots.plot_score_histograms([], [1.]),
-                 lambda: plots.plot_intervals(made_up(), "no such"), lambda: plots.plot_word_regions(photo(), ["a"], np.ones((2, 7, 7)))):
+    for call in (lambda: plots.plot_roc({}), lambda: pictures.plot_examples([]), lambda: plots.plot_training([]), lambda: plots.plot_score_histograms([], [1.]),
+                 lambda: plots.plot_intervals(made_up(), "no such"), lambda: pictures.plot_word_regions(photo(), ["a"], np.ones((2, 7, 7)))):
         with pytest.raises(TgfrError): call()

@@ -57,7 +57,7 @@ def test_canonical_form():
     faces = synthetic_faces(people=2, photos=3)
     assert {name: str(kind) for name, kind in faces.features.items()} == {
         "image": "Image(mode=None, decode=False)",
-        "identity": "Value('int64')", "photo_id": "Value('string')", "captions": "List(Value('string'))"}
+        "identity": "Value('int64')", "photo_id": "Value('string')", "captions": "List(Value('string'))", "attributes": "Value('string')"}
     assert faces["identity"] == [0, 0, 0, 1, 1, 1]
     assert len(set(faces["photo_id"])) == 6
     assert all(row["image"]["bytes"].startswith(b"\xff\xd8") and pixels(row).shape == (112, 112, 3) for row in faces)

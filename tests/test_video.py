@@ -80,7 +80,7 @@ def gallery(tmp_path_factory):
 
 def test_a_clip_end_to_end(clip, gallery, tmp_path):
     report = fuse_video(clip, Pixels(), gallery, out=tmp_path, clip=True)
-    assert {p.name for p in tmp_path.iterdir()} == {"template.safetensors", "fuse.json", "strip.png", "report.html", "clip.mp4"}
+    assert {p.name for p in tmp_path.iterdir()} == {"template.safetensors", "fuse.json", "strip.png", "strip.pdf", "report.html", "clip.mp4"}
     rows = report["frames"]
     assert [r["frame"] for r in rows] == list(range(40)) and abs(sum(r["weight"] for r in rows) - 1) < 1e-4 and abs(rows[25]["seconds"] - 1) < 1e-3
     crops = [f.image for f in Frames(clip).read()]

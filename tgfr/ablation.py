@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ABLATIONS', 'SHARED', 'STAGE_TWO', 'other_recipe', 'ablate']
 
-# %% ../nbs/11_ablation.ipynb #24826b9f
+# %% ../nbs/11_ablation.ipynb #d27d19fb
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,9 @@ from .core import console
 from .data.faces import Degradation
 from .demo import comparison_report
 from .encoders.weights import load_encoder
-from .evaluation.report import print_table, write_report
+from .evaluation.report import write_report
 from .evaluation.scoring import embed_photos
+from .evaluation.tables import print_table
 from .plots import plot_intervals
 from .training.recipes import Recipe, make_recipe, write_recipe
 
@@ -49,7 +50,7 @@ def other_recipe(
     "Another recipe on the data and for the time of ours."
     return make_recipe(name, text=text, **{field: getattr(recipe, field) for field in SHARED})
 
-# %% ../nbs/11_ablation.ipynb #533861af
+# %% ../nbs/11_ablation.ipynb #96050399
 def ablate(
     data: str,  # as for `load_faces`
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
@@ -76,7 +77,7 @@ def ablate(
     if not accelerator.is_main_process: return {}
     report = comparison_report(judge, trainer, face, data, skips, start, "What each part of the recipe is worth")
     report["setup"]["variants"] = {name: ", ".join(f"{k}={v}" for k, v in vars(r).items() if v != getattr(recipe, k)) for name, r in recipes.items() if r != recipe}
-    page = write_report(out, report, {"intervals": (plot_intervals(report, "TPR@FPR=1e-2"), "TPR at FPR 1e-2 of each variant with 95 % intervals", "TPR at FPR 1e-2 with 95 % intervals over people; the line is the image-only head.")})
+    page = write_report(out, report, {"intervals": (plot_intervals(report, "TPR@FPR=1e-2").figure, "TPR at FPR 1e-2 of each variant with 95 % intervals", "TPR at FPR 1e-2 with 95 % intervals over people; the line is the image-only head.")})
     print_table(report)
     console.print(f"{len(skips):,} photos left out · {report['run']['minutes']:.1f} minutes · {page}")
     return report

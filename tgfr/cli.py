@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'recipe_changes', 'Demo', 'Train', 'Ablate', 'Sets', 'Evaluate', 'main']
 
-# %% ../nbs/14_cli.ipynb #a6fb9c54
+# %% ../nbs/14_cli.ipynb #8bb0e0fd
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from .commands import Audit, Convert, Embed, Fuse, Ijb, Info, Prepare, Verify
+from .commands import Audit, Convert, Embed, Fuse, Ijb, Info, Prepare, Push, Verify
 from .core import TgfrError, console
 
 # %% ../nbs/14_cli.ipynb #1afb244e
@@ -210,8 +210,8 @@ class Evaluate:
         pairs = int(self.pairs) if self.pairs and self.pairs.isdecimal() else self.pairs
         evaluate(self.model, self.data, self.encoder, self.task, pairs, self.split, self.probe_size, self.out, self.features, self.replicates, self.seed)
 
-# %% ../nbs/14_cli.ipynb #4bf6c38d
-COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "sets": Sets, "convert": Convert, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "verify": Verify, "ijb": Ijb, "fuse": Fuse, "info": Info}
+# %% ../nbs/14_cli.ipynb #f9efea7a
+COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "sets": Sets, "convert": Convert, "push": Push, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "verify": Verify, "ijb": Ijb, "fuse": Fuse, "info": Info}
 
 def main(
     args: list[str] | None = None,  # without the program's name; None: sys.argv

@@ -146,7 +146,7 @@ class Trainer:
         weight, power = max(((w, p) for p in powers for w in weights), key=score)
         model.fusion.weight.fill_(weight), model.fusion.power.fill_(power)
 
-# %% ../nbs/09_compare.ipynb #2f592177
+# %% ../nbs/09_compare.ipynb #0c79eba8
 @dataclass
 class Judge:
     "Collects result rows of systems on the test people."
@@ -180,7 +180,7 @@ class Judge:
         "Judge a system by cosines of its embeddings."
         self.add(system, mode, (score_matrix(embedding[0], probe) for probe in embedding))
 
-    def results(self) -> list[dict]:  # as `tgfr.evaluation.report` takes them
+    def results(self) -> list[dict]:  # as `tgfr.evaluation.tables` takes them
         "A row for each system, resolution and mode, with intervals and paired differences."
         return result_rows(self.found, self.reference)
 
@@ -251,7 +251,7 @@ def split_features(
     if encoder.config.regions is None: raise TgfrError(f"{encoder.config.name}: no local map was found in it; name one of its tensors (tgfr.encoders.onnx_face.OnnxFace.candidates lists them)")
     return [with_features(dataset, encoder, sizes, Path(folder) / name) for name, dataset, sizes in (("train", train, (*recipe.sizes, *probe_sizes)), ("test", test, probe_sizes))]
 
-# %% ../nbs/09_compare.ipynb #f15b704a
+# %% ../nbs/09_compare.ipynb #31e08cdd
 def train(
     data: str,  # as for `load_faces`
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
@@ -270,7 +270,8 @@ def train(
     faces = with_features(dataset, face, recipe.sizes, features or out / "features")
     model = Trainer(faces, recipe, out / "runs", accelerator).train(recipe.fusion, words)
     if accelerator.is_main_process:
-        model.save(out / "model")
+        facts = {"trained on": f"{data}, {len(faces.identity):,} photos of {len(set(faces.identity)):,} people", "face encoder": f"{face.config.name}, fingerprint {face.fingerprint}", "recipe": "config.yaml beside this folder"}
+        model.save(out / "model", facts)
         write_recipe(out / "config.yaml", recipe)
         console.print(f"{skips.summary()}\n{out / 'model'}: {recipe.fusion}{'' if words else ' without words'}, for `tgfr evaluate`", markup=False, highlight=False, soft_wrap=True)
     return model

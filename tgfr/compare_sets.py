@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FUSIONS_COMPARED', 'SHARES', 'ProbeSets', 'draw_probe_sets', 'SetJudge', 'SetTrainer', 'judge_fusions',
-           'plot_set_gain', 'compare_sets', 'set_figures']
+           'compare_sets', 'set_figures']
 
-# %% ../nbs/12_compare_sets.ipynb #4cbf4d78
+# %% ../nbs/12_compare_sets.ipynb #cab71852
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +16,6 @@ import numpy as np
 import torch
 import torch.nn as nn
 from accelerate import Accelerator
-from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .compare import load_splits, set_aside
@@ -28,8 +26,10 @@ from .data.features import FeatureStore
 from .encoders.weights import load_encoder
 from .evaluation.bootstrap import PairBootstrap, Verification, result_rows
 from .evaluation.metrics import mate_ranks
-from .evaluation.report import print_table, run_facts, write_report
-from .plots import looks, style
+from .evaluation.model_cards import result_sections
+from .evaluation.report import run_facts, write_report
+from .evaluation.tables import print_table
+from .plots import plot_set_gain
 from .sets.caface import CAFace
 from .sets.pooling import FaceSet, SetFusion, build_set_fusion
 from .sets.weights import save_set_fusion
@@ -146,7 +146,7 @@ class SetTrainer:
         "TPR@FPR=1e-3 on sets of people set aside, averaged over N."
         return {"score": float(np.mean([self.judge.evaluate(self.judge.templates(fusion, n)).value["TPR@FPR=1e-3"] for n in (2, 4, 8, 16)]))}
 
-# %% ../nbs/12_compare_sets.ipynb #a6b20b09
+# %% ../nbs/12_compare_sets.ipynb #76819f75
 def judge_fusions(
     fusions: dict[str, SetFusion],  # in eval mode; the first is the reference
     store: FeatureStore,  # of the test people
@@ -158,7 +158,7 @@ def judge_fusions(
     sets: int = 10,  # of each person
     replicates: int = 200,
     seed: int = 0,
-) -> list[dict]:  # result rows as `tgfr.evaluation.report` takes them
+) -> list[dict]:  # result rows as `tgfr.evaluation.tables` takes them
     "Figures, intervals and paired differences to the first fusion."
     place, found = store.variants.index, {}
     def judge(shares, most): return SetJudge(store, draw_probe_sets(identity, shares, None, most, sets, seed), replicates, seed)
@@ -172,31 +172,7 @@ def judge_fusions(
         for name, fusion in fusions.items(): found[name, f"{quality} alone, N={alone}", "-"] = one.evaluate(one.templates(fusion, alone))
     return result_rows(found, next(iter(fusions)))
 
-# %% ../nbs/12_compare_sets.ipynb #d243f226
-@rc_context(style)
-def plot_set_gain(
-    results: list[dict],  # of `judge_fusions`
-    key: str = "TPR@FPR=1e-3",
-    reference: str | None = None,  # given: differences to this fusion, with their intervals
-    ax: Axes | None = None,  # drawn on; None: a new figure
-) -> Axes:
-    "A figure of each fusion over the number of images."
-    ax = Figure((4.4, 3), layout="constrained").add_subplot() if ax is None else ax
-    rows = [row for row in results if row["probe"].startswith("N=")]
-    names = list(dict.fromkeys(row["system"] for row in rows))
-    for name, look in looks(names).items():
-        own = [row for row in rows if row["system"] == name and (reference is None or name != reference)]
-        n = [int(row["probe"][2:]) for row in own]
-        if reference is None: ax.plot(n, [row["values"][key] for row in own], marker=".", label=name, **look)
-        elif own:
-            middle, low, high = np.array([row["difference"][key] for row in own]).T
-            ax.plot(n, middle, marker=".", label=name, **look), ax.fill_between(n, low, high, color=look["color"], alpha=.15, linewidth=0)
-    if reference is not None: ax.axhline(0, color=".4", linewidth=.8)
-    ax.set_xscale("log", base=2), ax.xaxis.set_major_formatter("{x:.0f}")
-    ax.set(xlabel="images of a set", ylabel=key if reference is None else f"{key}, difference to {reference}"), ax.legend()
-    return ax
-
-# %% ../nbs/12_compare_sets.ipynb #5c5d328e
+# %% ../nbs/12_compare_sets.ipynb #f4313b93
 SHARES = {"112px": .1, "32px": .3, "16px": .6}
 
 def compare_sets(
@@ -228,25 +204,24 @@ def compare_sets(
     names = sorted(fusions, key=lambda name: name != "quality")
     trained = {name: trainer.train(name) for name in names}
     if not accelerator.is_main_process: return {}
-    for name, fusion in trained.items():
-        if any(True for _ in fusion.parameters()): save_set_fusion(fusion, out / "fusions" / name)
     results = judge_fusions(trained, stores[1], np.array(test["identity"]), shares, images, replicates=replicates, seed=recipe.seed)
     report = _report(results, trainer, names, data, test, face, poor, skips) | {"run": run_facts(start)}
+    for name, fusion in trained.items():
+        if any(True for _ in fusion.parameters()): save_set_fusion(fusion, out / "fusions" / name, {"face encoder": f"{face.config.name}, fingerprint {face.fingerprint}"}, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1")))
     page = write_report(out, report, set_figures(results, names[0]))
     print_table(report)
     console.print(f"{len(skips):,} photos left out · {report['run']['minutes']:.1f} minutes, {report['run']['peak_gb']:.1f} GB · {page}")
     return report
 
-# %% ../nbs/12_compare_sets.ipynb #81d99e50
+# %% ../nbs/12_compare_sets.ipynb #fc42af66
 def set_figures(
     results: list[dict],
     reference: str,
 ) -> dict[str, tuple[Figure, str, str]]:  # name to (figure, alternative text, caption)
     "The figures of the report."
-    figure, gain = (Figure((5.2, 3.4), layout="constrained") for _ in range(2))
-    plot_set_gain(results, ax=figure.add_subplot()), plot_set_gain([r for r in results if r["system"] == reference or "caface" in r["system"]] or results, reference=reference, ax=gain.add_subplot())
-    return {"images": (figure, "TPR at FPR 1e-3 of each fusion over the images of a set", "TPR at FPR 1e-3 against the number of images."),
-            "gain": (gain, f"Difference to {reference} over the images of a set", f"Difference to {reference} with 95 % intervals over people.")}
+    learned = [r for r in results if r["system"] == reference or "caface" in r["system"]] or results
+    return {"images": (plot_set_gain(results).figure, "TPR at FPR 1e-3 of each fusion over the images of a set", "TPR at FPR 1e-3 against the number of images."),
+            "gain": (plot_set_gain(learned, reference=reference).figure, f"Difference to {reference} over the images of a set", f"Difference to {reference} with 95 % intervals over people.")}
 
 def _report(results, trainer, names, data, test, face, poor, skips) -> dict:
     "The content of report.json but for the run."

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['console', 'TgfrError', 'ImageFeatures', 'TextFeatures', 'unit', 'cosine', 'rng', 'seed_everything', 'atomic_write',
-           'write_json', 'read_json', 'check_weights', 'read_weights', 'write_weights', 'fingerprint', 'Skips', 'track']
+           'write_text', 'write_json', 'read_json', 'check_weights', 'read_weights', 'write_weights', 'fingerprint',
+           'Skips', 'track']
 
-# %% ../nbs/00_core.ipynb #ad9f12ff
+# %% ../nbs/00_core.ipynb #d808d138
 import contextlib
 import hashlib
 import json
@@ -22,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 # %% ../nbs/00_core.ipynb #ee75d9d0
 class TgfrError(ValueError):
@@ -122,7 +123,15 @@ def atomic_write(
     finally:
         temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #41cd64b1
+# %% ../nbs/00_core.ipynb #5cec3887
+def write_text(
+    path: str | Path,  # the file to replace
+    text: str,
+) -> None:
+    "Write `text` as UTF-8, atomically."
+    with atomic_write(path) as tmp: tmp.write_text(text, encoding="utf-8")
+
+# %% ../nbs/00_core.ipynb #17595ee8
 def write_json(
     path: str | Path,  # the file to replace
     value,  # anything JSON holds; numpy numbers and paths are turned into plain ones
@@ -133,7 +142,7 @@ def write_json(
         if isinstance(x, np.ndarray): return x.tolist()
         if isinstance(x, Path): return str(x)
         raise TypeError(f"{type(x).__name__} does not go into JSON: {x!r}")
-    with atomic_write(path) as tmp: tmp.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=plain) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=plain) + "\n")
 
 # %% ../nbs/00_core.ipynb #75cac87e
 def read_json(
@@ -175,13 +184,13 @@ def read_weights(
             return {name: file.get_tensor(name).to(t.dtype, copy=True) for name, t in expected.items()}
     except (OSError, SafetensorError) as e: raise TgfrError(f"{path}: not a readable safetensors file ({e})") from None
 
-# %% ../nbs/00_core.ipynb #4c53bf9e
+# %% ../nbs/00_core.ipynb #65664ebd
 def write_weights(
     path: str | Path,  # the file to replace
     weights: dict[str, torch.Tensor],  # a state dict, on any device
 ) -> None:
     "Write a safetensors file, atomically."
-    with atomic_write(path) as tmp: save_file({name: t.detach().cpu().contiguous() for name, t in weights.items()}, tmp)
+    with atomic_write(path) as tmp: tmp.write_bytes(save({name: t.detach().cpu().contiguous() for name, t in weights.items()}))  # `save_file` would leave a file that only its owner may read
 
 # %% ../nbs/00_core.ipynb #eb0702a2
 def fingerprint(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['demo_encoder', 'word_regions', 'demo', 'comparison_report']
 
-# %% ../nbs/10_demo.ipynb #8cb992df
+# %% ../nbs/10_demo.ipynb #fd4d9d3c
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,10 +22,14 @@ from .data.catalog import load_faces
 from .data.faces import Degradation, read_image
 from .encoders.backbones import save_encoder
 from .encoders.weights import load_encoder
+from .evaluation.groups import attribute_groups, group_table
 from .evaluation.metrics import roc_of
-from .evaluation.report import print_table, run_facts, write_report
+from .evaluation.model_cards import result_sections
+from .evaluation.report import run_facts, write_report
+from .evaluation.tables import print_table
 from .fusion.model import TGFR
-from .plots import plot_examples, plot_intervals, plot_roc, plot_score_histograms, plot_training, plot_word_regions
+from .pictures import plot_examples, plot_word_regions
+from .plots import plot_intervals, plot_roc, plot_score_histograms, plot_training
 from .training.encoders import train_encoder
 from .training.recipes import Recipe, make_recipe, write_recipe
 
@@ -81,7 +85,7 @@ def word_regions(
     attention = attend(image.regions, text.words, text.mask)[1][0].cpu().numpy()
     return read_image(split.dataset[row]["image"], str(row)), words[:len(attention)], attention[:len(words)]
 
-# %% ../nbs/10_demo.ipynb #8d34c1ee
+# %% ../nbs/10_demo.ipynb #743c6157
 def _figures(judge: Judge, trainer: Trainer, model: TGFR, report: dict) -> dict:
     "Name to (figure, alternative text, caption)."
     probe, main, pairs = judge.split.store.variants[-1], trainer.recipe.fusion, _pairs(judge)
@@ -93,17 +97,17 @@ def _figures(judge: Judge, trainer: Trainer, model: TGFR, report: dict) -> dict:
         for ax, name in zip(figure.subplots(1, 2, sharey=True), (judge.reference, main)):
             if name in pairs: plot_score_histograms(*pairs[name], ax=ax, title=name)
     made = {
-        "intervals": (plot_intervals(report, "TPR@FPR=1e-2"), "TPR at FPR 1e-2 of each system with 95 % intervals", "TPR at FPR 1e-2 with 95 % intervals over people; the line is the image-only head."),
+        "intervals": (plot_intervals(report, "TPR@FPR=1e-2").figure, "TPR at FPR 1e-2 of each system with 95 % intervals", "TPR at FPR 1e-2 with 95 % intervals over people; the line is the image-only head."),
         "roc": (panel(lambda f: plot_roc({n: (r.fpr, r.tpr) for n, r in ((n, roc_of(*p)) for n, p in pairs.items())}, ax=f.subplots())),
                 f"ROC curves of all systems with probes of {probe}", f"ROC with probes of {probe}, all captions."),
         "scores": (panel(histograms, 7.5, 3.2), "Histograms of genuine and impostor scores", f"Scores with probes of {probe}, without and with words (all captions)."),
-        "examples": (plot_examples(_examples(judge, main)), "Pairs of photos with their captions and scores", f"Pairs with probes of {probe}: two genuine pairs that words helped most, two impostor pairs that words set apart."),
-        "training": (plot_training(trainer.history[main]), "Losses and validation score by epoch", f"Training of {main}, stage 2."),
+        "examples": (plot_examples(_examples(judge, main)).figure, "Pairs of photos with their captions and scores", f"Pairs with probes of {probe}: two genuine pairs that words helped most, two impostor pairs that words set apart."),
+        "training": (plot_training(trainer.history[main]).figure, "Losses and validation score by epoch", f"Training of {main}, stage 2."),
     }
-    if model.config.needs_regions: made["regions"] = (plot_word_regions(*word_regions(model, judge.split, 0)), "A photo with an overlay for each word of its caption", "What each word of a caption looks at.")
+    if model.config.needs_regions: made["regions"] = (plot_word_regions(*word_regions(model, judge.split, 0)).figure, "A photo with an overlay for each word of its caption", "What each word of a caption looks at.")
     return made
 
-# %% ../nbs/10_demo.ipynb #40c2b469
+# %% ../nbs/10_demo.ipynb #0048095f
 def demo(
     data: str = "synthetic:people=200,photos=10",  # as for `load_faces`
     out: str | Path = "runs/demo",  # everything is written here; an unfinished run is resumed
@@ -128,15 +132,22 @@ def demo(
     splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
     judge, trainer, model = compare(*splits, recipe, out / "runs", systems, replicates, accelerator)
     if not accelerator.is_main_process: return {}
-    model.save(out / "model")
-    write_recipe(out / "config.yaml", recipe)
     report = comparison_report(judge, trainer, face, data, skips, start)
+    model.save(out / "model", {"face encoder": f"{face.config.name}, fingerprint {face.fingerprint}"}, result_sections(report, (judge.reference, "frozen face", recipe.fusion)))
+    write_recipe(out / "config.yaml", recipe)
     page = write_report(out, report, _figures(judge, trainer, model, report))
     print_table(report)
     console.print(f"{len(skips):,} photos left out · {report['run']['minutes']:.1f} minutes, {report['run']['peak_gb']:.1f} GB · {page}")
     return report
 
-# %% ../nbs/10_demo.ipynb #20756027
+# %% ../nbs/10_demo.ipynb #3f8fd17d
+def _groups(judge: Judge, main: str) -> dict[str, dict]:
+    "Rates by group at the smallest probe size, where the data knows attributes."
+    dataset, scores = judge.split.dataset, {system: s for (system, _, mode), s in judge.scores.items() if system in (main, judge.reference) and mode in ("all", "-")}
+    groups = attribute_groups(dataset["attributes"][:], judge.split.identity) if "attributes" in dataset.column_names else {}
+    return {f"Groups: both photos of a pair in the group, probes of {judge.split.store.variants[-1]}, all captions, threshold at the overall FPR of 1e-2": group_table(scores, judge.bootstrap, groups)} if groups else {}
+
+# %% ../nbs/10_demo.ipynb #1a58b889
 def comparison_report(
     judge: Judge,
     trainer: Trainer,
@@ -146,7 +157,7 @@ def comparison_report(
     start: float,  # `time.perf_counter()` when it began
     title: str = "What words add to face recognition",
 ) -> dict:
-    "The content of report.json, as `tgfr.evaluation.report` documents it."
+    "The content of report.json, as `tgfr.evaluation.tables` documents it."
     def count(split, rows=slice(None)): return f"{len(split.identity[rows]):,} photos of {len(set(split.identity[rows])):,} people"
     words = {"all": "all of a photo's captions", "one": "its first caption"}
     return {
@@ -156,7 +167,7 @@ def comparison_report(
                  "captions": "; ".join(f"{k}: {v}" for k, v in words.items())},
         "setup": {"face encoder": f"{face.config.name}, {face.config.embedding}-d, regions {face.config.regions}, preprocessing: {face.config.source}",
                   "recipe": ", ".join(f"{k}={v}" for k, v in asdict(trainer.recipe).items())},
-        "definition": "standard", "reference": judge.reference, "results": judge.results(),
+        "definition": "standard", "reference": judge.reference, "results": judge.results(), "tables": _groups(judge, trainer.recipe.fusion),
         "skipped": {"count": len(skips), "items": [list(i) for i in skips.items[:100]]},
         "run": run_facts(start),
     }

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IjbSystem', 'make_systems', 'ijb_report', 'cross_check', 'ijb_figures', 'ijb']
 
-# %% ../nbs/12_ijb.ipynb #355e3712
+# %% ../nbs/12_ijb.ipynb #2c84ac15
 import csv
 import time
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from .core import TgfrError, atomic_write, console
 from .data.features import FeatureStore
 from .data.ijb_files import IjbFiles
 from .evaluation.ijb import IjbProtocol, IjbResult, MediaPooling, draws_of, evaluate_ijb
-from .evaluation.report import print_table, run_facts, write_report
+from .evaluation.report import run_facts, write_report
 from .evaluation.simulate import simulate
-from .plots import looks, plot_roc, style
+from .evaluation.tables import print_table
+from .plots import plot_cmc, plot_det, plot_roc, plot_score_histograms
 from .sets.caface import CAFace
 from .sets.pooling import SET_FUSIONS, build_set_fusion
 from .sets.weights import load_set_fusion
@@ -114,28 +114,19 @@ def cross_check(
         said.append(f"{name}: {rows[0]['genuine']:,} {kinds[0]}, {rows[0]['impostors']:,} {kinds[1]}; false accepts {counts}.")
     return said
 
-# %% ../nbs/12_ijb.ipynb #b55a1262
-@rc_context(style)
+# %% ../nbs/12_ijb.ipynb #3c704cc2
 def ijb_figures(
     results: list[IjbResult],
 ) -> dict[str, tuple[Figure, str, str]]:  # name to (figure, alternative text, caption)
     "ROC, CMC and DET of all systems, and the scores of the first."
-    look, made = looks([r.system for r in results]), {}
-    figure = Figure((6, 3.4), layout="constrained")
-    plot_roc({r.system: r.curves["ROC"] for r in results}, figure.add_subplot(), lowest=results[0].curves["ROC"][0][0])
-    made["roc"] = figure, "ROC curves of all systems on a logarithmic FPR axis", "1:1 verification: the share of genuine pairs accepted where at most that share of impostor pairs is."
-    for key, labels, log, said in (("CMC", ("rank", "mated probes found"), False, "1:N, closed set: the share of mated probes whose mate is among the first so many; mean of galleries."),
-                                   ("DET", ("FPIR", "FNIR"), True, "1:N, open set: mated probes missed against probes without a mate let in; mean of galleries.")):
-        if any(key not in r.curves for r in results): continue
-        ax = (figure := Figure((5, 3), layout="constrained")).add_subplot()
-        for r in results: ax.plot(*r.curves[key], drawstyle="default" if log else "steps-post", label=r.system, **look[r.system])
-        ax.set(xlabel=labels[0], ylabel=labels[1], **({"xscale": "log", "yscale": "log"} if log else {"ylim": (None, 1.005)}))
-        ax.legend()
-        made[key.lower()] = figure, f"{key} curves of all systems", said
-    ax, (edges, genuine, impostor) = (figure := Figure((5, 2.6), layout="constrained")).add_subplot(), results[0].histogram
-    ax.stairs(impostor, edges, fill=True, alpha=.35, label="impostor"), ax.stairs(genuine, edges, label="genuine", linewidth=1.6)
-    ax.set(xlabel="score", ylabel="share of pairs"), ax.legend()
-    made["scores"] = figure, "Histograms of genuine and impostor scores", f"1:1 scores of {results[0].system}, each kind as shares."
+    made, shown = {}, {
+        "ROC": (plot_roc, dict(lowest=results[0].curves["ROC"][0][0]), "1:1 verification: the share of genuine pairs accepted where at most that share of impostor pairs is."),
+        "CMC": (plot_cmc, {}, "1:N, closed set: the share of mated probes whose mate is among the first so many; mean of galleries."),
+        "DET": (plot_det, {}, "1:N, open set: mated probes missed against probes without a mate let in; mean of galleries.")}
+    for key, (plot, options, said) in shown.items():
+        if all(key in r.curves for r in results): made[key.lower()] = plot({r.system: r.curves[key] for r in results}, **options).figure, f"{key} curves of all systems", said
+    edges, genuine, impostor = results[0].histogram
+    made["scores"] = plot_score_histograms(genuine, impostor, edges=edges).figure, "Histograms of genuine and impostor scores", f"1:1 scores of {results[0].system}, each kind as shares."
     return made
 
 # %% ../nbs/12_ijb.ipynb #ca7d7320

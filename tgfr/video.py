@@ -6,7 +6,7 @@
 __all__ = ['PERSONS', 'TERMS', 'make_fusion', 'gallery_face', 'choose', 'effective', 'frame_rows', 'thumbnails', 'write_clip',
            'video_page', 'fuse_video']
 
-# %% ../nbs/12_video.ipynb #14d41a32
+# %% ../nbs/12_video.ipynb #4eaec99b
 import os
 import time
 from collections.abc import Sequence
@@ -16,12 +16,13 @@ import cv2
 import numpy as np
 import torch
 
-from .core import Skips, TgfrError, atomic_write, console, cosine, unit, write_json, write_weights
+from .core import Skips, TgfrError, console, cosine, unit, write_json, write_weights
 from .data.faces import read_image
 from .data.landmarks import YuNet
 from .encoders.weights import load_encoder
-from .evaluation.report import NOTICE, PAGE, _figure, _left_out, _pictures, _plain_table, _terms, _text, number, run_facts
-from .plots import plot_set_strip
+from .evaluation.report import run_facts, write_page
+from .evaluation.tables import number
+from .pictures import plot_set_strip
 from .sets.caface import CAFace
 from .sets.pooling import SET_FUSIONS, SetFusion, build_set_fusion
 from .sets.state import save_state
@@ -185,7 +186,7 @@ class _Chart:
         cv2.putText(below, said, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, .45, self.ink, 1, cv2.LINE_AA)
         return np.vstack([picture, cv2.resize(below, (size[0], self.tall))])
 
-# %% ../nbs/12_video.ipynb #4432892e
+# %% ../nbs/12_video.ipynb #503b64e1
 TERMS = {
     "similarity": "The cosine of two embeddings, -1 to 1. Which value means the same person depends on the encoder; it is no probability.",
     "weight": "The share of a frame in the template; weights sum to 1. With CAFace, the frame's assignment to each cluster times the trust in that cluster, averaged over channels.",
@@ -196,22 +197,11 @@ TERMS = {
 
 def video_page(
     report: dict,  # the content of fuse.json
-    strip: bytes,  # PNG
-) -> str:
-    "The page, with everything inside."
+) -> dict:  # as `tgfr.evaluation.report.write_page` takes it
+    "The report with its tables and terms."
     templates = [[name, number(row["similarity"]), f"{row['effective frames']:,.1f}"] for name, row in report["templates"].items()]
     tracks = [[str(row["track"]) + (" (fused)" if row["track"] == report["track"] else ""), row["frames"], row["first"], row["last"]] for row in report["tracks"]]
-    run = {{"peak_gb": "peak memory, GB"}.get(k, k): v for k, v in report["run"].items()}
-    alt = "Similarity of each frame to the gallery photo as dots, weights as bars, templates as stars, and a row of faces"
-    caption = "Each dot is a frame, darker where it has more weight in the template; bars are the weights. The stars are the templates. Below, faces from the video with their frame numbers."
-    sections = {
-        "In short": '<ul class="summary">' + "".join(f"<li>{_text(s)}</li>" for s in report["summary"]) + "</ul>",
-        "The frames": _figure(strip, alt, caption),
-        "Templates": _plain_table("Templates", ["template", "similarity", "effective frames"], templates),
-        "Tracks": _plain_table("Tracks", ["track", "frames", "first", "last"], tracks),
-        "Set-up": _terms(report["setup"]), "What the figures mean": _terms(TERMS), "What was left out": _left_out(report["skipped"]), "The run": _terms(run),
-        "Use with care": f"<aside><p>{NOTICE}</p></aside>"}
-    return PAGE.substitute(title=_text(report["title"]), sections="\n".join(f"<section><h2>{head}</h2>{body}</section>" for head, body in sections.items()))
+    return report | {"terms": TERMS, "tables": {"Templates": {"columns": ["template", "similarity", "effective frames"], "rows": templates}, "Tracks": {"columns": ["track", "frames", "first", "last"], "rows": tracks}}}
 
 # %% ../nbs/12_video.ipynb #efbd6cd3
 @torch.no_grad()
@@ -252,7 +242,7 @@ def fuse_video(
     report = _report(found, track, templates, weights, skips, frames, {"gallery photo": str(gallery), "detector": str(getattr(detector, "path", detector)), "encoder": encoder.config.name, "fusion": name, "chunk": chunk, "person": person})
     return _write(out, report, frames, track, weights, photo, clip, start)
 
-# %% ../nbs/12_video.ipynb #c1bdf44f
+# %% ../nbs/12_video.ipynb #d7265205
 def _report(found, track, templates, weights, skips, frames, setup) -> dict:
     "The content of fuse.json, but for the run."
     setup = {"source": str(frames.source), "frames": found.frames, "frames without a face": found.empty, "frames a second": frames.rate, "faces of people given up": found.forgotten, **setup}
@@ -267,11 +257,11 @@ def _write(out, report, frames, track, weights, photo, clip, start) -> dict:
     values = [s.similarity if similar else s.norm for s in seen]
     stars = {k: row["similarity"] for k, row in report["templates"].items()} if similar else None
     ax = plot_set_strip([s.frame for s in seen], values, weights, stars, track.so_far if similar else None, thumbnails(frames, seen), photo, "similarity to gallery" if similar else "feature norm")
-    picture = _pictures({"strip": (ax.figure, "strip", "")})["strip.png"]
-    with atomic_write(out / "strip.png") as tmp: tmp.write_bytes(picture)
     if clip: write_clip(out / "clip.mp4", frames, seen, track.so_far)
     report["run"] = run_facts(start, ("tgfr", "numpy", "torch"))
-    with atomic_write(out / "report.html") as tmp: tmp.write_text(video_page(report, picture), encoding="utf-8")
+    alt = "Similarity of each frame to the gallery photo as dots, weights as bars, templates as stars, and a row of faces"
+    caption = "Each dot is a frame, darker where it has more weight in the template; bars are the weights. The stars are the templates. Below, faces from the video with their frame numbers."
+    write_page(out, video_page(report), {"strip": (ax.figure, alt, caption)})
     write_json(out / "fuse.json", report)
     for line in report["summary"]: console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"{report['skipped']['count']:,} left out; {report['run']['minutes']:.1f} minutes; {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'FeatureStore', 'encode_faces']
 
-# %% ../../nbs/1_data/06_features.ipynb #4fd7a6e5
+# %% ../../nbs/1_data/06_features.ipynb #223af0f5
 import contextlib
 import hashlib
 import math
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from ..core import ImageFeatures, TgfrError, atomic_write, fingerprint, read_json, track, write_json
+from ..core import ImageFeatures, TgfrError, fingerprint, read_json, track, write_json, write_text
 from .faces import read_image
 
 # %% ../../nbs/1_data/06_features.ipynb #eed6e9c5
@@ -141,7 +141,7 @@ class FeatureStore:
 
     def __reduce__(self): return FeatureStore.open, (self.folder,)  # workers of a DataLoader open it anew instead of copying 3.4 GB
 
-# %% ../../nbs/1_data/06_features.ipynb #87d5ca82
+# %% ../../nbs/1_data/06_features.ipynb #11168e8d
 def _reserve(
     folder: Path,  # exists
     meta: dict,  # from `_plan`
@@ -156,7 +156,7 @@ def _reserve(
     write_json(folder / "progress.json", {"fingerprint": meta["fingerprint"], "rows": keep})
     (folder / "meta.json").unlink(missing_ok=True)
     sums = _checksums(folder) if keep else []
-    with atomic_write(folder / "checksums.txt") as tmp: tmp.write_text("".join(_line(end, crc) for end, crc in sums if end <= keep))
+    write_text(folder / "checksums.txt", "".join(_line(end, crc) for end, crc in sums if end <= keep))
     for name, path in paths.items():
         if not keep or name not in meta["arrays"]: path.unlink(missing_ok=True)
     for name, array in meta["arrays"].items():

@@ -142,9 +142,9 @@ def describe(
         captions[_caption(person.gender, [known[i][generator.integers(len(known[i]))] for i in chosen], generator)] = None
     return list(captions)
 
-# %% ../../nbs/1_data/03_synthetic.ipynb #4105796a
+# %% ../../nbs/1_data/03_synthetic.ipynb #c2488732
 FEATURES = Features({"image": Image(decode=False), "identity": Value("int64"),
-                     "photo_id": Value("string"), "captions": List(Value("string"))})
+                     "photo_id": Value("string"), "captions": List(Value("string")), "attributes": Value("string")})
 
 def synthetic_faces(
     people: int = 200,  # identities
@@ -152,7 +152,7 @@ def synthetic_faces(
     size: int = 112,  # side of the JPEGs in pixels, 16 to 1024
     seed: int = 0,  # another seed, other people
     first: int = 0,  # the first identity's number
-) -> Dataset:  # columns image (JPEG bytes), identity, photo_id "identity/photo", captions
+) -> Dataset:  # columns image (JPEG bytes), identity, photo_id "identity/photo", captions, attributes such as "gender=man age=old"
     "Captioned drawn faces in the canonical form: `people * photos` rows."
     limits = ("people", people, 1, 10**6), ("photos", photos, 1, 10**6), ("size", size, 16, 1024), ("first", first, 0, 2**40)
     for name, value, low, high in limits:
@@ -160,9 +160,10 @@ def synthetic_faces(
     rows = []
     for k in range(first, first + people):
         person = Person.draw(rng(seed, "person", k))
+        attributes = " ".join(f"{name}={getattr(person, name)}" for name in ("gender", "age", "skin", "glasses"))
         for j in range(photos):
             photo = Photo.draw(rng(seed, "photo", k, j), person)
             image = {"bytes": encode_jpeg(render(person, photo, size), 95), "path": None}
             captions = describe(person, photo, rng(seed, "captions", k, j))
-            rows.append({"image": image, "identity": k, "photo_id": f"{k}/{j}", "captions": captions})
+            rows.append({"image": image, "identity": k, "photo_id": f"{k}/{j}", "captions": captions, "attributes": attributes})
     return Dataset.from_list(rows, features=FEATURES)

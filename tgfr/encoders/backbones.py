@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'DEPTHS', 'EncoderConfig', 'preprocess', 'IBlock', 'style', 'join', 'FaceEncoder', 'check_shape', 'IResNet',
            'save_encoder']
 
-# %% ../../nbs/2_encoders/01_backbones.ipynb #87d1feb4
+# %% ../../nbs/2_encoders/01_backbones.ipynb #f99d1356
 import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core import ImageFeatures, TgfrError, fingerprint, read_json, read_weights, write_json, write_weights
+from ..core import ImageFeatures, TgfrError, fingerprint, read_json, read_weights, write_json, write_text, write_weights
+from ..data.cards import model_card
 
 # %% ../../nbs/2_encoders/01_backbones.ipynb #0981b049
 @dataclass(frozen=True)
@@ -254,10 +255,16 @@ class IResNet(FaceEncoder):
         "The embedding, from the output of stage 4."
         return self.features(self.fc(self.dropout(torch.flatten(self.bn2(x), 1))))
 
-# %% ../../nbs/2_encoders/01_backbones.ipynb #feb1bec8
+# %% ../../nbs/2_encoders/01_backbones.ipynb #9173f62a
 def save_encoder(
     encoder,  # a `FaceEncoder` or an `OnnxFace`
     folder: str | Path,  # made where it does not exist
+    facts: dict[str, object] | None = None,  # more to say on its card, such as where it comes from
 ) -> None:
-    "Write a face encoder as config.json and its weights."
+    "Write a face encoder as config.json, its weights and a model card."
+    c = encoder.config
+    photos = f"{c.size}x{c.size}, aligned to the five-point template, uint8 RGB; the encoder prepares them itself: {c.channels}, mean {c.mean}, std {c.std}"
+    known = {"photos": photos, "preprocessing": c.source, "embedding": f"{c.embedding} numbers, not normalised; compared by cosine", "region map": c.regions}
+    code = f'from tgfr.encoders.weights import load_encoder\nfeatures = load_encoder("THIS_FOLDER").encode(photos)  # photos: uint8 (B, {c.size}, {c.size}, 3) RGB'
     encoder.save(folder)
+    write_text(Path(folder) / "README.md", model_card(c.name, "A face encoder, for frozen use.", known | (facts or {}), code))

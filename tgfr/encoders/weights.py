@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LIMIT', 'PICKLE_LIMIT', 'BOOKKEEPING', 'FAMILIES', 'read_checkpoint', 'load_weights', 'ChannelCheck', 'channel_check',
-           'encoder_card', 'convert', 'load_encoder']
+           'convert', 'load_encoder']
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #2613fdb6
+# %% ../../nbs/2_encoders/04_weights.ipynb #5ddb979f
 import hashlib
 import math
 import pickle
@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..core import Skips, TgfrError, atomic_write, check_weights, read_json
+from ..core import Skips, TgfrError, check_weights, read_json
 from ..data.faces import read_image
 from .backbones import DEPTHS, FaceEncoder, IResNet, save_encoder
 from .ir import IR, IR_DEPTHS
@@ -228,45 +228,7 @@ def channel_check(
         warnings.warn(f"{encoder.config.name} is fed {encoder.config.channels}, but {check}: it may have been trained on {other}", stacklevel=2)
     return check
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #6bc6126f
-def encoder_card(
-    encoder,  # what was made of the file
-    file: Path,  # where it came from
-    skips: Skips,  # what was left out
-    check: ChannelCheck | None = None,  # where photos were at hand
-) -> str:  # README.md in the form of the Hugging Face Hub
-    "The model card of a converted encoder."
-    c = encoder.config
-    with file.open("rb") as f: digest = hashlib.file_digest(f, "sha256").hexdigest()
-    tested = "not checked: no photos were given" if check is None else f"{'DOUBTFUL: ' * check.wrong}{check}"
-    return f"""---
-library_name: tgfr
-license: unknown
-pipeline_tag: feature-extraction
-tags: [face-recognition]
----
-# {c.name}
-
-A frozen face encoder, converted by `tgfr convert` from `{file.name}` (sha256 `{digest}`).
-
-| | |
-|---|---|
-| photos | {c.size}x{c.size}, aligned to the five-point template, uint8 RGB; the encoder prepares them itself: {c.channels}, mean {c.mean}, std {c.std} |
-| preprocessing | {c.source} |
-| channel check | {tested} |
-| embedding | {c.embedding} numbers, not normalised; compared by cosine |
-| region map | {c.regions} |
-| left out of the file | {len(skips)} tensors{''.join(f'; {name}' for name, _ in skips.items[:5])} |
-
-```python
-from tgfr.encoders.weights import load_encoder
-features = load_encoder("THIS_FOLDER").encode(photos)  # photos: uint8 (B, {c.size}, {c.size}, 3) RGB
-```
-
-The weights stay under the licence and terms of whoever published them. Face recognition is biometric processing: see to it that you may process the faces you use, and judge the model on the people it will meet.
-"""
-
-# %% ../../nbs/2_encoders/04_weights.ipynb #86843800
+# %% ../../nbs/2_encoders/04_weights.ipynb #11e3f326
 def convert(
     file: str | Path,  # .pth, .pt, .ckpt, .safetensors, .onnx
     to: str | Path,  # the folder; made where it does not exist
@@ -283,8 +245,9 @@ def convert(
         found = sorted(p for p in Path(photos).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp"))
         if not found: raise TgfrError(f"{photos}: no photos in it (.jpg, .png, .bmp, .webp)")
         check = channel_check(encoder, np.stack([read_image(p, size=encoder.config.size) for p in found[::-(-len(found) // 64)]]))
-    save_encoder(encoder, to)
-    with atomic_write(to / "README.md") as tmp: tmp.write_text(encoder_card(encoder, file, skips, check), encoding="utf-8")
+    with file.open("rb") as f: digest = hashlib.file_digest(f, "sha256").hexdigest()
+    tested = "not checked: no photos were given" if check is None else f"{'DOUBTFUL: ' * check.wrong}{check}"
+    save_encoder(encoder, to, {"converted from": f"{file.name}, sha256 {digest}", "channel check": tested, "left out of the file": f"{len(skips)} tensors{''.join(f'; {name}' for name, _ in skips.items[:5])}"})
     return encoder
 
 # %% ../../nbs/2_encoders/04_weights.ipynb #7260238a

@@ -39,11 +39,11 @@ class Verification(Figures):
     genuine: int  # how many genuine pairs
     impostor: int  # how many impostor pairs
 
-# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #b46a159c
+# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #f0550499
 def result_rows(
     found: dict[tuple[str, str, str], Figures],  # by (system, probe, mode)
     reference: str,  # the system that differences are taken to; its mode is "-"
-) -> list[dict]:  # rows of results as `tgfr.evaluation.report` takes them
+) -> list[dict]:  # rows of results as `tgfr.evaluation.tables` takes them
     "Values, intervals and paired differences of each system."
     rows = []
     for (system, probe, mode), f in found.items():

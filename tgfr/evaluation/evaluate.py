@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REFERENCE', 'TASKS', 'evaluate']
 
-# %% ../../nbs/6_evaluation/11_evaluate.ipynb #d31c27e0
+# %% ../../nbs/6_evaluation/11_evaluate.ipynb #141a72cd
 import time
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from ..data.pairs import read_pairs_list
 from ..encoders.weights import load_encoder
 from .bootstrap import PersonBootstrap, result_rows
 from .protocols import FPRS, PairProtocol, make_pairs, match_pairs, published_figures, score_pairs, write_pairs
-from .report import MODES, print_table, run_facts, write_report
+from .report import run_facts, write_report
 from .retrieval import retrieve
 from .scoring import embed_photos, score_matrix
+from .tables import MODES, print_table
 from ..fusion.model import TGFR
 
 # %% ../../nbs/6_evaluation/11_evaluate.ipynb #888f50af

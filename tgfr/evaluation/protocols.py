@@ -6,7 +6,7 @@
 __all__ = ['FPRS', 'PairList', 'match_pairs', 'make_pairs', 'write_pairs', 'leaks', 'score_pairs', 'find_probes', 'PairProtocol',
            'published_figures']
 
-# %% ../../nbs/6_evaluation/08_protocols.ipynb #30a23a2c
+# %% ../../nbs/6_evaluation/08_protocols.ipynb #43b3dda0
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from ..core import TgfrError, atomic_write, rng, unit
+from ..core import TgfrError, rng, unit, write_text
 from ..data.pairs import NamePairs
 from .bootstrap import PairBootstrap, Verification, _key
 from .ijb import pair_scores
@@ -84,7 +84,7 @@ def _others(people, own, count, draw):
     key[np.arange(len(own)), own] = 2
     return np.argpartition(key, count - 1, axis=1)[:, :count]
 
-# %% ../../nbs/6_evaluation/08_protocols.ipynb #d20b6d4a
+# %% ../../nbs/6_evaluation/08_protocols.ipynb #033197a7
 def write_pairs(
     path: str | Path,
     pairs: PairList,
@@ -92,7 +92,7 @@ def write_pairs(
 ) -> None:
     "Write a list, `first second 0|1` a line."
     ids = np.asarray(photo_ids, object)
-    with atomic_write(path) as tmp: tmp.write_text("".join(f"{a} {b} {int(s)}\n" for a, b, s in zip(ids[pairs.first], ids[pairs.second], pairs.same)), encoding="utf-8")
+    write_text(path, "".join(f"{a} {b} {int(s)}\n" for a, b, s in zip(ids[pairs.first], ids[pairs.second], pairs.same)))
 
 # %% ../../nbs/6_evaluation/08_protocols.ipynb #95bacb47
 def leaks(

@@ -48,7 +48,7 @@ def retrieval_figures(
     found["median rank"] = rank[order][(weights[:, order].cumsum(axis=1) >= total[:, None] / 2).argmax(axis=1)].astype(float)
     return Figures({k: float(v[0]) for k, v in found.items()}, {k: v[1:] for k, v in found.items()}, fingerprint(person, replicates, seed))
 
-# %% ../../nbs/6_evaluation/10_retrieval.ipynb #26fbbe0f
+# %% ../../nbs/6_evaluation/10_retrieval.ipynb #f5318cae
 def retrieve(
     model: TGFR,  # trained, with words; in eval mode
     store: FeatureStore,  # of N photos
@@ -58,7 +58,7 @@ def retrieve(
     ks: Sequence[int] = (1, 5, 10),
     replicates: int = 200,  # draws of people
     seed: int = 0,
-) -> list[dict]:  # rows of results, see `tgfr.evaluation.report`
+) -> list[dict]:  # rows of results, see `tgfr.evaluation.tables`
     "Text to image and image to text retrieval."
     if not model.config.words: raise TgfrError("model: it has no text encoder, a sentence cannot be compared with its faces")
     found, rows, n = embed_photos(model, store, captions, modes=modes), [], len(captions)

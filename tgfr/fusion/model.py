@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['merge_captions', 'ModelConfig', 'Fused', 'TGFR']
 
-# %% ../../nbs/4_fusion/02_model.ipynb #cfb75aa7
+# %% ../../nbs/4_fusion/02_model.ipynb #949b2bd7
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import torch
 import torch.nn as nn
 
 from ..alignment.fcam import ImageHead, ResidualImageHead
-from ..core import ImageFeatures, TextFeatures, TgfrError, read_json, read_weights, write_json, write_weights
+from ..core import ImageFeatures, TextFeatures, TgfrError, read_json, read_weights, write_json, write_text, write_weights
+from ..data.cards import model_card
 from ..encoders.text import TextEncoder, load_text_encoder, save_text_encoder
 from .fcfm import FUSIONS, build_fusion
 
@@ -60,7 +61,7 @@ class Fused:
     image: ImageFeatures  # aligned face (B, D) and regions (B, D, H, W)
     text: TextFeatures | None  # aligned and merged; None without words
 
-# %% ../../nbs/4_fusion/02_model.ipynb #abd1501d
+# %% ../../nbs/4_fusion/02_model.ipynb #928997fc
 class TGFR(nn.Module):
     "Text-guided face recognition: FCAM and FCFM behind a frozen face encoder (Hasan, Sami and Nasrabadi, WACV 2024)."
 
@@ -105,12 +106,19 @@ class TGFR(nn.Module):
     def save(
         self,
         folder: str | Path,  # made if missing
+        facts: dict[str, object] | None = None,  # more to say on its card, such as the face encoder it belongs to
+        sections: dict[str, str] | None = None,  # of the card: how it was judged, see `tgfr.evaluation.model_cards`
     ) -> None:
-        "Write config.json, model.safetensors and, with words, the folder text/."
-        folder = Path(folder)
+        "Write config.json, model.safetensors, a model card and, with words, the folder text/."
+        folder, c = Path(folder), self.config
         write_weights(folder / "model.safetensors", self._own_weights())
         if self.config.words: save_text_encoder(self.text_encoder, folder / "text")
-        write_json(folder / "config.json", asdict(self.config))
+        write_json(folder / "config.json", asdict(c))
+        known = {"takes": f"embeddings of {c.embedding} numbers{f' and local maps {c.regions}' * c.needs_regions} of the frozen face encoder it was trained with{'; captions' * c.words}",
+                 "gives": f"one embedding a photo, compared by cosine; fusion: {c.fusion}", "text encoder": self.text_encoder.config if c.words else "none: it was trained without words"}
+        what = "Text-guided face recognition: one embedding of a photo and what is said about it." if c.words else "An image-only head, the baseline of text-guided face recognition."
+        code = 'from tgfr.fusion.model import TGFR\nmodel = TGFR.load("THIS_FOLDER")  # `tgfr evaluate THIS_FOLDER --data ... --encoder ...` judges it'
+        write_text(folder / "README.md", model_card(f"TGFR, {c.fusion}", what, known | (facts or {}), code, sections or {"Results": "It has not been judged yet; `tgfr evaluate` does."}, ("text-guided",) * c.words))
 
     @classmethod
     def load(

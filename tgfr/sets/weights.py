@@ -6,29 +6,35 @@
 __all__ = ['PARTS', 'DERIVED', 'save_set_fusion', 'load_set_fusion', 'from_published', 'read_caface', 'read_centres',
            'convert_published']
 
-# %% ../../nbs/5_sets/05_weights.ipynb #2a7fea2d
+# %% ../../nbs/5_sets/05_weights.ipynb #a7c7b2c4
 import re
 from pathlib import Path
 
 import torch
 
-from ..core import Skips, TgfrError, check_weights, read_json, read_weights, write_json, write_weights
+from ..core import Skips, TgfrError, check_weights, read_json, read_weights, write_json, write_text, write_weights
+from ..data.cards import model_card
 from ..encoders.backbones import FaceEncoder
 from ..encoders.onnx_face import OnnxFace
 from ..encoders.weights import convert, read_checkpoint
 from .caface import CAFace
 from .pooling import SET_FUSIONS, SetFusion, build_set_fusion
 
-# %% ../../nbs/5_sets/05_weights.ipynb #fcb5bd14
+# %% ../../nbs/5_sets/05_weights.ipynb #d7b05525
 def save_set_fusion(
     fusion: SetFusion,  # of a class in SET_FUSIONS
     folder: str | Path,  # made where it does not exist
+    facts: dict[str, object] | None = None,  # more to say on its card, such as the face encoder it belongs to
+    sections: dict[str, str] | None = None,  # of the card: how it was judged, see `tgfr.evaluation.model_cards`
 ) -> None:
-    "Write config.json and model.safetensors."
+    "Write config.json, model.safetensors and a model card."
     name = next((name for name, kind in SET_FUSIONS.items() if kind is type(fusion)), None)
     if name is None: raise TgfrError(f"{type(fusion).__name__} has no name in SET_FUSIONS, by which it could be loaded again")
     write_weights(Path(folder) / "model.safetensors", fusion.state_dict())
     write_json(Path(folder) / "config.json", {"set_fusion": name, **fusion.config})
+    code = 'from tgfr.sets.weights import load_set_fusion\nfusion = load_set_fusion("THIS_FOLDER")  # `tgfr fuse VIDEO --fusion THIS_FOLDER --encoder ...` uses it'
+    known = {"takes": f"sets of embeddings of {fusion.config['embedding']} numbers" + (f", with {fusion.config['styles']} channels of styles" if "styles" in fusion.config else "") + ", of the frozen face encoder it was trained with", "configuration": fusion.config}
+    write_text(Path(folder) / "README.md", model_card(f"Set fusion, {name}", "Many images of one person to one template.", known | (facts or {}), code, sections, ("set-fusion",)))
 
 
 def load_set_fusion(
@@ -91,7 +97,7 @@ def read_centres(
     if centres is None or centres.ndim != 2 or not centres.isfinite().all(): raise TgfrError(f"{path}: `center` has to be a matrix of finite numbers, one row a person")
     return centres.float()
 
-# %% ../../nbs/5_sets/05_weights.ipynb #4ad76c86
+# %% ../../nbs/5_sets/05_weights.ipynb #938a52e7
 def convert_published(
     file: str | Path,  # what `tgfr.encoders.weights.convert` takes, or a checkpoint of CAFace
     to: str | Path,  # the folder; made where it does not exist
@@ -104,6 +110,6 @@ def convert_published(
     parts = {} if file.suffix.lower() == ".onnx" else {k.removeprefix("aggregator."): v for k, v in read_checkpoint(file).items() if k.startswith("aggregator.")}
     if not parts: return convert(file, to, family, photos, skips)
     encoder = convert(file, to / "encoder", family, photos, left := Skips())
-    save_set_fusion(from_published(parts, encoder.config.embedding, file=file), to)
+    save_set_fusion(from_published(parts, encoder.config.embedding, file=file), to, {"converted from": f"{file.name}; its face encoder lies in encoder/"})
     if skips is not None: skips.items += [item for item in left.items if not item[0].startswith(f"{file.name}: aggregator.")]
     return encoder

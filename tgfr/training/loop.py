@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['learning_rate', 'make_optimizers', 'fit']
 
-# %% ../../nbs/7_training/04_loop.ipynb #eb484328
+# %% ../../nbs/7_training/04_loop.ipynb #74ce610d
 import json
 import math
 import shutil
@@ -20,7 +20,7 @@ import torch.nn as nn
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from ..core import TgfrError, atomic_write, console, fingerprint, read_json, track, write_json
+from ..core import TgfrError, atomic_write, console, fingerprint, read_json, track, write_json, write_text
 from .objectives import synchronise
 from .recipes import Recipe
 
@@ -111,7 +111,7 @@ def _validate(validate, model, accelerator) -> dict:
     accelerator.wait_for_everyone()
     return row
 
-# %% ../../nbs/7_training/04_loop.ipynb #432ce081
+# %% ../../nbs/7_training/04_loop.ipynb #662dc3c3
 def _save(folder, seen, mark, model, accelerator):
     "Save the run after an epoch: the state first, then the file that names it, then the rest goes."
     epoch = len(seen)
@@ -120,7 +120,7 @@ def _save(folder, seen, mark, model, accelerator):
         if epoch == max(seen, key=_score)["epoch"]:
             weights = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
             with atomic_write(folder / f"best-{epoch}.safetensors") as tmp: save_file(weights, tmp)
-        with atomic_write(folder / "metrics.jsonl") as tmp: tmp.write_text("".join(json.dumps(row) + "\n" for row in seen))
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in seen))
         write_json(folder / "run.json", {"mark": mark, "epoch": epoch, "metrics": seen})
         keep = {f"state-{epoch}", f"best-{max(seen, key=_score)['epoch']}.safetensors"}
         for old in [*folder.glob("state-*"), *folder.glob("best-*.safetensors")]:

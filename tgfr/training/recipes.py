@@ -6,7 +6,7 @@
 __all__ = ['RECIPES', 'Recipe', 'ours', 'ours_transformer', 'ours_celeba_dialog', 'ours_face2text', 'demo', 'paper_lstm',
            'paper_bert', 'make_recipe', 'write_recipe', 'read_recipe']
 
-# %% ../../nbs/7_training/01_recipes.ipynb #99204655
+# %% ../../nbs/7_training/01_recipes.ipynb #fdc4ad4f
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from ..alignment.margins import MARGINS
-from ..core import TgfrError, atomic_write
+from ..core import TgfrError, write_text
 from ..fusion.fcfm import FUSIONS
 
 # %% ../../nbs/7_training/01_recipes.ipynb #73d2ff5d
@@ -127,14 +127,14 @@ def _known(name, recipe: Recipe, changes: dict) -> Recipe:
     if unknown := sorted(set(changes) - {f.name for f in fields(Recipe)}): raise TgfrError(f"recipe {name}: no field {', '.join(unknown)}; there are {', '.join(f.name for f in fields(Recipe))}")
     return replace(recipe, **changes)
 
-# %% ../../nbs/7_training/01_recipes.ipynb #c4ce5935
+# %% ../../nbs/7_training/01_recipes.ipynb #07debc3a
 def write_recipe(
     path: str | Path,  # config.yaml of a run
     recipe: Recipe,
 ) -> None:
     "Write a recipe, atomically."
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items()}
-    with atomic_write(path) as tmp: tmp.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(plain, sort_keys=False))
 
 # %% ../../nbs/7_training/01_recipes.ipynb #ddf532a0
 def read_recipe(
