@@ -1,6 +1,7 @@
 """The documentation as one static site, `make docs`: every notebook, data card and note, from stored outputs. Nothing is executed or imported."""
 import ast
 import io
+import re
 import shutil
 import sys
 import tokenize
@@ -96,6 +97,19 @@ class Pages(Processor):
         for cell in self.nb.cells: cell.setdefault("directives_", {})
 
 
+def modules() -> str:
+    "A page that lists each module with its notebook, lines and public names."
+    rows = []
+    for path in sorted(p for p in (ROOT / "tgfr").rglob("*.py") if p.name[0] != "_"):
+        source = path.read_text(encoding="utf-8")
+        names = next(ast.literal_eval(node.value) for node in ast.parse(source).body if isinstance(node, ast.Assign) and node.targets[0].id == "__all__")
+        notebook = re.search(r"File to edit: (?:\.\./)+nbs/(.+)\.ipynb", source)[1]
+        rows.append((".".join(path.relative_to(ROOT).with_suffix("").parts), notebook, source.count("\n"), len(names)))
+    total = ("**all**", f"{len(rows)} notebooks", sum(r[2] for r in rows), sum(r[3] for r in rows))
+    body = [f"| `{module}` | [{notebook}]({notebook}.ipynb) | {lines:,} | {names} |" for module, notebook, lines, names in rows] + ["| {} | {} | {:,} | {} |".format(*total)]
+    return "\n".join(["# Modules", "", "The exported library, a module a notebook. `tests/test_house.py` keeps each below 350 lines.", "", "| module | notebook | lines | public names |", "|---|---|---:|---:|", *body, ""])
+
+
 def stage(folder: Path) -> None:
     "Everything the site is made of, in `folder`: rooms in reading order, the index with the table of contents."
     shutil.rmtree(folder, ignore_errors=True)
@@ -103,6 +117,7 @@ def stage(folder: Path) -> None:
     shutil.copytree(ROOT / "data_cards", folder / "data_cards")
     for source, page in NOTES.items():
         if (ROOT / source).is_file(): shutil.copy(ROOT / source, folder / page)
+    (folder / "modules.md").write_text(modules(), encoding="utf-8")
     rooms = {"Tutorials": [], "Core": []}
     for path in sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts):
         page = path.relative_to(ROOT / "nbs")
@@ -113,7 +128,7 @@ def stage(folder: Path) -> None:
         write_nb(pages.nb, folder / page)
     rooms["Whole jobs"] = rooms.pop("Whole jobs")  # after the rooms they use
     rooms["Data cards"] = sorted(f"data_cards/{p.stem}" for p in (folder / "data_cards").glob("*.md"))
-    rooms["Project"] = [page.removesuffix(".md") for page in NOTES.values() if (folder / page).is_file()]
+    rooms["Project"] = [page.removesuffix(".md") for page in (*NOTES.values(), "modules.md") if (folder / page).is_file()]
     for caption, pages in rooms.items():
         if pages: index.cells.append(mk_cell("\n".join([":::{toctree}", ":hidden:", f":caption: {caption}", *pages, ":::"]), "markdown"))
     write_nb(index, folder / "index.ipynb")

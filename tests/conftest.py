@@ -1,5 +1,6 @@
 """Where the goldens are, and how a test asks for them: `@pytest.mark.golden("tgfr_words_loss_*")` and an argument `golden`."""
 import json
+import shutil
 import zlib
 from pathlib import Path
 
@@ -100,3 +101,14 @@ def shared_data() -> Path:
     "The folder of real data, or a skip that says why."
     if not (SHARED / "data").is_dir(): pytest.skip(f"no real data: {SHARED / 'data'} is not there")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "Headless Chromium, or a skip that says why."
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
+    if not (chromium := shutil.which("chromium") or shutil.which("google-chrome")): pytest.skip("no chromium on this machine")
+    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with playwright.sync_playwright() as p:
+        yield (browser := p.chromium.launch(executable_path=chromium, chromium_sandbox=False, args=quiet))
+        browser.close()

@@ -25,7 +25,7 @@ def readme() -> str:
             parts.append(f"```python\n{source}\n```")
             shown = "".join("".join(o.get("text") or o.get("data", {}).get("text/plain", "")) for o in cell["outputs"])
             if shown.strip(): parts.append(f"```\n{shown.rstrip()}\n```")
-    return "\n\n".join(parts).replace("](images/", "](nbs/images/") + "\n"
+    return re.sub(r"\]\((?!\w+:|#)", "](nbs/", "\n\n".join(parts)) + "\n"  # links of the notebook, seen from the project's folder
 
 
 def export(to: Path) -> None:

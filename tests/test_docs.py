@@ -2,7 +2,6 @@
 import importlib
 import inspect
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -93,16 +92,6 @@ def test_public_names_are_documented(path, site, pages):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
-    if not (chromium := shutil.which("chromium") or shutil.which("google-chrome")): pytest.skip("no chromium on this machine")
-    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    with playwright.sync_playwright() as p:
-        yield (browser := p.chromium.launch(executable_path=chromium, chromium_sandbox=False, args=quiet))
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def address(site):
     handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *args: None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=site))
@@ -138,6 +127,13 @@ def test_search_finds_a_definition(browser, address):
     tab.goto(f"{address}/search.html?q=read_image")
     tab.wait_for_selector("#search-results ul.search li a")
     assert "1_data/01_faces.html#tgfr.data.faces.read_image" in tab.locator("#search-results ul.search li a").first.get_attribute("href")
+
+
+def test_the_list_of_modules_is_whole(site, pages):
+    modules = [p for p in (ROOT / "tgfr").rglob("*.py") if p.name[0] != "_"]
+    text = pages[site / "modules.html"].text
+    for path in modules: assert plain(".".join(path.relative_to(ROOT).with_suffix("").parts)) in text
+    assert f"{len(modules)}notebooks{sum(p.read_text().count(chr(10)) for p in modules)}" in text
 
 
 def test_names_in_prose_are_links(pages, site):

@@ -43,7 +43,8 @@ def test_two_processes_equal_one(tmp_path, stage, changes):
     assert any((one[k] - start[k]).abs().max() > 1e-4 for k in one if one[k].is_floating_point())
     for key in one:
         if key.endswith("attention.query.bias"): continue  # a softmax over queries does not see it: Adam would compare rounding errors
-        torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}")
+        close = dict(rtol=1e-6, atol=0) if key in ("image_id.mean", "image_id.std") else dict(rtol=1e-3, atol=2e-5)  # running statistics of all processes
+        torch.testing.assert_close(two[key], one[key], **close, msg=lambda m, key=key: f"{key}: {m}")
 
 
 def test_killed_run_resumes_to_the_same_end(tmp_path):

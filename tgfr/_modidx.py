@@ -82,6 +82,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'tgfr/alignment/margins.py'),
                                         'tgfr.alignment.margins.AdaFace.forward': ( '3_alignment/margins.html#adaface.forward',
                                                                                     'tgfr/alignment/margins.py'),
+                                        'tgfr.alignment.margins.AdaFace.gather': ( '3_alignment/margins.html#adaface.gather',
+                                                                                   'tgfr/alignment/margins.py'),
                                         'tgfr.alignment.margins.AdaFace.own': ( '3_alignment/margins.html#adaface.own',
                                                                                 'tgfr/alignment/margins.py'),
                                         'tgfr.alignment.margins.ArcFace': ('3_alignment/margins.html#arcface', 'tgfr/alignment/margins.py'),

@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'recipe_changes', 'Demo', 'Train', 'Ablate', 'Sets', 'Evaluate', 'main']
 
-# %% ../nbs/14_cli.ipynb #8bb0e0fd
+# %% ../nbs/14_cli.ipynb #f77cdeb3
+import os
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -210,7 +212,7 @@ class Evaluate:
         pairs = int(self.pairs) if self.pairs and self.pairs.isdecimal() else self.pairs
         evaluate(self.model, self.data, self.encoder, self.task, pairs, self.split, self.probe_size, self.out, self.features, self.replicates, self.seed)
 
-# %% ../nbs/14_cli.ipynb #f9efea7a
+# %% ../nbs/14_cli.ipynb #c058179f
 COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "sets": Sets, "convert": Convert, "push": Push, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "verify": Verify, "ijb": Ijb, "fuse": Fuse, "info": Info}
 
 def main(
@@ -223,6 +225,9 @@ def main(
     except TgfrError as e:
         console.print(f"tgfr: {e}", style="bold red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
+    except BrokenPipeError:  # `tgfr ... | head`: whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         console.print("tgfr: interrupted; the same command resumes")
         raise SystemExit(130) from None

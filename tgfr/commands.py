@@ -114,7 +114,7 @@ class Audit:
         from tgfr.evaluation.audit import audit_data
         audit_data(self.data, self.pairs, self.out)
 
-# %% ../nbs/13_commands.ipynb #ba3a2f8a
+# %% ../nbs/13_commands.ipynb #82a063e5
 @dataclass
 class Embed:
     """Features of the images of an IJB set, or of any folder of crops, in a memory-mapped store.
@@ -131,7 +131,7 @@ class Embed:
     mirror: bool = False
     """also mirror images, for the flip test (F1 and F2 of --fusion)"""
     styles: tuple[str, ...] = ()
-    """stages whose styles are kept, for CAFace, e.g. --styles stage2 stage3"""
+    """stages whose styles are kept, for CAFace, e.g. --styles stage2 stage3; auto: those that it is trained with"""
     batch: int = 64
     """images a call of the encoder"""
     workers: int = 1
@@ -208,7 +208,7 @@ class Ijb:
         from tgfr.ijb import ijb
         ijb(self.folder, self.features, self.fusion, self.out, self.definition, self.replicates, self.chunk, not self.lenient, self.simulate, self.scale, self.seed)
 
-# %% ../nbs/13_commands.ipynb #679ae17d
+# %% ../nbs/13_commands.ipynb #9dc2ae42
 @dataclass
 class Fuse:
     """One template of the person in a video, or in a folder of pictures, and what each frame was worth.
@@ -226,8 +226,8 @@ class Fuse:
     """YuNet face detector (.onnx); default: pictures are aligned faces of one person"""
     out: Path = Path("runs/fuse")
     """folder for what is written"""
-    styles: tuple[str, ...] = ("stage2", "stage3")
-    """stages whose styles CAFace reads"""
+    styles: tuple[str, ...] | None = None
+    """stages whose styles CAFace reads; default: those it is trained with, stage2 and stage3 of an IResNet or IR"""
     person: Literal["longest", "gallery"] = "longest"
     """who is fused: the one seen in most frames, or the one most like the gallery photo"""
     chunk: int = 256

@@ -19,10 +19,10 @@ from matplotlib.colors import PowerNorm
 from .core import TgfrError
 from .plots import COLOURS, looks, new_axes, panels, style
 
-# %% ../nbs/08_pictures.ipynb #1eab564d
+# %% ../nbs/08_pictures.ipynb #45bbfeec
 @rc_context(style)
 def plot_examples(
-    rows: list[dict],  # each: gallery (H, W, 3), probe (H, W, 3) as seen, captions (2 str), scores {system: float}, genuine bool
+    rows: list[dict],  # each: gallery (H, W, 3), probe (H, W, 3) as seen, captions (2 str), scores {system: float} (empty: none shown), genuine bool
     ax: Axes | None = None,  # whose place is taken; None: a new figure
 ) -> Axes:
     "Photo pairs with their captions and the score of each system."
@@ -31,12 +31,12 @@ def plot_examples(
     scores = [s for row in rows for s in row["scores"].values()]
     limits = min([0, *scores]), max([0, *scores])
     place = new_axes(ax, 8, .35 + len(rows) * max(1.35, .25 + .18 * len(names)))
-    axes = panels(place).subplots(len(rows), 4, squeeze=False, width_ratios=(1, 1, 1.95, 1.5))
+    axes = panels(place).subplots(len(rows), 4 if names else 3, squeeze=False, width_ratios=(1, 1, 1.95, 1.5)[:4 if names else 3])
     for row, line in zip(rows, axes):
         for ax, what in zip(line, ("gallery", "probe")): _photo(ax, row[what], what if row is rows[0] else "")
         _captions(line[2], row)
-        _bars(line[3], {name: row["scores"].get(name, np.nan) for name in names}, limits)
-    axes[0, 3].set_title("score")
+        if names: _bars(line[3], {name: row["scores"].get(name, np.nan) for name in names}, limits)
+    if names: axes[0, 3].set_title("score")
     return place
 
 # %% ../nbs/08_pictures.ipynb #811cedcb

@@ -203,7 +203,7 @@ def video_page(
     tracks = [[str(row["track"]) + (" (fused)" if row["track"] == report["track"] else ""), row["frames"], row["first"], row["last"]] for row in report["tracks"]]
     return report | {"terms": TERMS, "tables": {"Templates": {"columns": ["template", "similarity", "effective frames"], "rows": templates}, "Tracks": {"columns": ["track", "frames", "first", "last"], "rows": tracks}}}
 
-# %% ../nbs/12_video.ipynb #efbd6cd3
+# %% ../nbs/12_video.ipynb #dae28796
 @torch.no_grad()
 def fuse_video(
     source: str | Path,  # a video file, or a folder of pictures in the order of their names
@@ -212,7 +212,7 @@ def fuse_video(
     fusion: str | Path | SetFusion = "norm-squared",  # see `make_fusion`; the default needs no training
     detector=None,  # a YuNet file or anything with `detect`; None: pictures are aligned faces of one person
     out: str | Path = "runs/fuse",
-    styles: Sequence[str] = ("stage2", "stage3"),  # whose styles CAFace reads; the published stages
+    styles: Sequence[str] | None = None,  # stages whose styles CAFace reads; None: the encoder's `default_styles`, those that it is trained with
     person: str = "longest",  # a name of PERSONS
     chunk: int = 256,  # frames that CAFace looks at together; part of its protocol
     clip: bool = False,  # also write clip.mp4
@@ -227,6 +227,7 @@ def fuse_video(
     frames = Frames(source)
     detector = YuNet(detector) if isinstance(detector, str | Path) else detector
     encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
+    styles = tuple(getattr(encoder, "default_styles", ()) if styles is None else styles)
     name, fusion = make_fusion(fusion, encoder, styles)
     photo = None if gallery is None else gallery_face(gallery, detector, encoder.config.size)
     target = None if photo is None else encoder.encode(photo[None]).embedding[0]

@@ -116,7 +116,7 @@ class SphereFace(Margin):
     def scaled(self, cos, length):
         return length * cos
 
-# %% ../../nbs/3_alignment/02_margins.ipynb #6a9e17a8
+# %% ../../nbs/3_alignment/02_margins.ipynb #6ea7a9aa
 class AdaFace(Margin):
     "Quality-adaptive margin (Kim et al., CVPR 2022, equations 15 to 18)."
     def __init__(
@@ -142,8 +142,13 @@ class AdaFace(Margin):
         if self.training: self._follow(length)
         return self._logits(unit(features) if norm is None else features, length, target, 1 - self.eps)
 
+    def gather(self, length: torch.Tensor) -> torch.Tensor:
+        "The lengths that statistics are taken of; `tgfr.training.objectives.synchronise` makes them those of all processes."
+        return length
+
     def _follow(self, length):
         "Move the running statistics towards those of this batch; a single sample has no deviation."
+        length = self.gather(length)
         self.mean.lerp_(length.mean().to(self.mean.dtype), self.t_alpha)
         if len(length) > 1: self.std.lerp_(length.std().to(self.std.dtype), self.t_alpha)
 

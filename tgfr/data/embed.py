@@ -87,7 +87,7 @@ def _encode(encoder, crops, meta, names) -> dict[str, np.ndarray]:
             rows[:, v] = _stored(getattr(features, what), rows, what, names, variant)
     return out
 
-# %% ../../nbs/1_data/15_embed.ipynb #3f7e9d1e
+# %% ../../nbs/1_data/15_embed.ipynb #f9765063
 def embed_crops(
     crops: str | Path,  # folder of images
     names: Sequence[str],  # N file names in it
@@ -95,12 +95,12 @@ def embed_crops(
     encoder,  # has `.config` and `.encode`
     out: str | Path,  # folder of the feature store
     mirror: bool = False,  # also the mirror images, for the flip test
-    styles: Sequence[str] = (),  # stages whose styles are kept, for CAFace
+    styles: Sequence[str] = (),  # stages whose styles are kept, for CAFace; ("auto",): the encoder's `default_styles`
     batch: int = 64,  # images a call of the encoder
     workers: int = 0,  # processes that read and align; 0: in this one
 ) -> FeatureStore:
     "Features of N crops in their order; continued where an earlier run was interrupted."
-    crops, config = Path(crops), encoder.config
+    crops, config, styles = Path(crops), encoder.config, encoder.default_styles if tuple(styles) == ("auto",) else styles
     names = [str(name) for name in names]
     if not crops.is_dir(): raise TgfrError(f"{crops}: no such folder; expected the images there")
     if not names: raise TgfrError("names: no images")

@@ -26,7 +26,7 @@ def attribute_groups(
     groups = has | {f"not {word}": known & ~members for word, members in has.items() if "=" not in word}
     return {name: groups[name] for name in sorted(groups, key=lambda n: n.removeprefix("not ")) if len(np.unique(identity[groups[name]])) >= least}
 
-# %% ../../nbs/6_evaluation/12_groups.ipynb #99628227
+# %% ../../nbs/6_evaluation/12_groups.ipynb #365a01e8
 def group_rates(
     scores: np.ndarray,  # (N, N) gallery side x probe side
     bootstrap: PersonBootstrap,  # of the N photos
@@ -36,7 +36,7 @@ def group_rates(
     "TPR and FPR within each group at the threshold of all people."
     person, weights = bootstrap.person, bootstrap.weights.astype(float)
     far = -scores[person[:, None] != person]
-    accepted = -scores < np.partition(far, k := int(false_accepts(fpr, len(far) - 1)[0]))[k]  # at most k impostors lie above the next one
+    accepted = -scores < np.partition(far, k := min(int(false_accepts(fpr, len(far))[0]), len(far) - 1))[k]  # at most k impostors lie above the next one
     np.fill_diagonal(accepted, False)
     found = {}
     for name, members in groups.items():

@@ -62,7 +62,7 @@ class CaptionTable:
         chosen = (self.start[rows][:, None] + order)[np.arange(order.shape[1]) < take[:, None]]
         return self.flat[chosen].tolist(), torch.from_numpy(take)
 
-# %% ../../nbs/7_training/02_batches.ipynb #2b4a0dec
+# %% ../../nbs/7_training/02_batches.ipynb #f79e28d3
 class FaceBatches:
     "Training batches of captioned faces, a function of (stage, epoch, step)."
 
@@ -105,7 +105,7 @@ class FaceBatches:
         first: int = 0,  # steps to leave out at the beginning (a resumed epoch)
     ) -> Iterator[Batch]:
         "The batches of one epoch."
-        if batch % world: raise TgfrError(f"batch of {batch} photos does not divide among {world} processes")
+        if batch % world: raise TgfrError(f"batch of {batch} photos does not divide into {world} shares (processes x accumulate)")
         order = rng(self.seed, stage, epoch).permutation(self.rows)
         for step in range(first, self.steps(batch)):
             draw = rng(self.seed, stage, epoch, step)

@@ -79,13 +79,14 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         x = (x - mean.view(shape)) * (var.view(shape) + self.eps).rsqrt()
         return x if self.weight is None else x * self.weight.view(shape) + self.bias.view(shape)
 
-# %% ../../nbs/7_training/03_objectives.ipynb #74cb97c9
+# %% ../../nbs/7_training/03_objectives.ipynb #5169dbf2
 def synchronise(
     module: nn.Module,  # changed in place
 ) -> nn.Module:
-    "Turn each batch normalisation of `module` into one over all processes."
+    "Let each batch normalisation of `module`, and AdaFace's running statistics, see all processes."
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm): child.__class__ = SyncBatchNorm
+        if isinstance(child, AdaFace): child.gather = gather
     return module
 
 # %% ../../nbs/7_training/03_objectives.ipynb #4e0374d5
