@@ -529,6 +529,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'tgfr.demo._figures': ('demo.html#_figures', 'tgfr/demo.py'),
                            'tgfr.demo._groups': ('demo.html#_groups', 'tgfr/demo.py'),
                            'tgfr.demo._pairs': ('demo.html#_pairs', 'tgfr/demo.py'),
+                           'tgfr.demo.above_even': ('demo.html#above_even', 'tgfr/demo.py'),
                            'tgfr.demo.comparison_report': ('demo.html#comparison_report', 'tgfr/demo.py'),
                            'tgfr.demo.demo': ('demo.html#demo', 'tgfr/demo.py'),
                            'tgfr.demo.demo_encoder': ('demo.html#demo_encoder', 'tgfr/demo.py'),

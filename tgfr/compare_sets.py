@@ -213,13 +213,14 @@ def compare_sets(
     console.print(f"{len(skips):,} photos left out · {report['run']['minutes']:.1f} minutes, {report['run']['peak_gb']:.1f} GB · {page}")
     return report
 
-# %% ../nbs/12_compare_sets.ipynb #fc42af66
+# %% ../nbs/12_compare_sets.ipynb #aa0d949f
 def set_figures(
     results: list[dict],
     reference: str,
 ) -> dict[str, tuple[Figure, str, str]]:  # name to (figure, alternative text, caption)
     "The figures of the report."
-    learned = [r for r in results if r["system"] == reference or "caface" in r["system"]] or results
+    learned = [r for r in results if r["system"] == reference or "caface" in r["system"]]
+    if all(r["system"] == reference for r in learned): learned = results
     return {"images": (plot_set_gain(results).figure, "TPR at FPR 1e-3 of each fusion over the images of a set", "TPR at FPR 1e-3 against the number of images."),
             "gain": (plot_set_gain(learned, reference=reference).figure, f"Difference to {reference} over the images of a set", f"Difference to {reference} with 95 % intervals over people.")}
 
