@@ -113,7 +113,7 @@ def modules() -> str:
 def stage(folder: Path) -> None:
     "Everything the site is made of, in `folder`: rooms in reading order, the index with the table of contents."
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT / "nbs", folder, ignore=shutil.ignore_patterns(".*", "*.ipynb"))
+    shutil.copytree(ROOT / "nbs", folder, ignore=shutil.ignore_patterns(".*", "*.ipynb", "runs"))  # what the tutorials computed is no page
     shutil.copytree(ROOT / "data_cards", folder / "data_cards")
     for source, page in NOTES.items():
         if (ROOT / source).is_file(): shutil.copy(ROOT / source, folder / page)
