@@ -49,7 +49,9 @@ def test_the_quickstart_runs_in_jupyterlab(lab, browser, tmp_path):
     while time.time() < end:
         cells = tab.evaluate(CELLS)
         found = tab.evaluate("[...document.querySelectorAll('.jp-OutputArea pre')].map(e => e.innerText).filter(t => t.includes('━'))")
-        if found and not bars: tab.screenshot(path=tmp_path / "running.png")
+        if found and not bars:  # kept with the other files of the test, to be looked at
+            tab.evaluate("[...document.querySelectorAll('.jp-OutputArea pre')].find(e => e.innerText.includes('━'))?.scrollIntoView({block: 'center'})")
+            tab.screenshot(path=tmp_path / "running.png")
         bars |= {line.split("━")[0].strip() for text in found for line in text.splitlines() if "━" in line}
         failed = [o["text"] for c in cells for o in c["outputs"] if o["kind"] == "error"]
         if failed or all(c["count"] for c in cells): break
