@@ -61,5 +61,7 @@ def test_the_quickstart_runs_in_jupyterlab(lab, browser, tmp_path):
     assert bars, "no progress bar was seen"
     warned = [o["text"] for c in cells for o in c["outputs"] if o["name"] == "stderr"]
     assert not any("ipywidgets" in text or "Traceback" in text for text in warned), warned
+    for cell in cells:
+        if cell["source"].rstrip().endswith(".figure"): assert any("image/png" in o["mimes"] for o in cell["outputs"]), f"no picture under {cell['source'][-80:]}"
     shown = {mime for c in cells for o in c["outputs"] for mime in o["mimes"]}
     assert {"image/png", "text/markdown"} <= shown

@@ -384,6 +384,10 @@ def test_intervals_show_values_reference_and_sureness():
         assert overlaps(plots.plot_intervals(many, "EER", columns).figure) == []
 
 
+def test_a_notebook_shows_a_figure_without_pyplot():
+    for figure in every_figure().values(): assert figure._repr_png_().startswith(b"\x89PNG")
+
+
 def test_a_system_looks_the_same_everywhere():
     assert len({str(look) for look in plots.looks(plots._systems).values()}) == 7
     assert plots.looks(["residual", "other"])["residual"] == plots.looks(["a", "b", "linear", "residual"])["residual"]
