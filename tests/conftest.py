@@ -81,18 +81,18 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture
 def golden(request) -> Golden:
     yield (golden := Golden(request.param))
-    request.config.stash.setdefault(GOLDENS, []).append((request.param.stem, golden.checked))
+    request.config.stash.setdefault(GOLDENS, []).append((request.param.stem, golden.checked, golden.meta.get("params")))
 
 
-GOLDENS = pytest.StashKey()  # of (file, comparisons) for each golden case that ran
+GOLDENS = pytest.StashKey()  # of (file, comparisons, file of its parameters where they lie apart) for each golden case that ran
 
 
 def pytest_terminal_summary(terminalreporter, config):
     "Say how many golden cases ran, and which files no test of this run read: nothing is skipped silently."
     if not (ran := config.stash.get(GOLDENS, [])): return
-    folder, files = golden_folder(config), {stem for stem, _ in ran}
+    folder, files = golden_folder(config), {name for stem, _, params in ran for name in (stem, params) if name}
     idle = sorted({f.stem for f in folder.glob("*.safetensors")} - files)
-    terminalreporter.write_line(f"goldens of {folder}: {len(ran)} cases on {len(files)} files, {sum(n for _, n in ran):,} recorded tensors compared; "
+    terminalreporter.write_line(f"goldens of {folder}: {len(ran)} cases on {len(files)} files, {sum(n for _, n, _ in ran):,} recorded tensors compared; "
                                 + (f"no test of this run read {len(idle)}: {', '.join(idle)}" if idle else "every file was read"))
 
 

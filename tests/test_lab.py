@@ -57,6 +57,7 @@ def test_the_quickstart_runs_in_jupyterlab(lab, browser, tmp_path):
         if failed or all(c["count"] for c in cells): break
         time.sleep(.3)
     tab.screenshot(path=tmp_path / "done.png")
+    tab.close()
     assert failed == [] and all(c["count"] for c in cells)
     assert bars, "no progress bar was seen"
     warned = [o["text"] for c in cells for o in c["outputs"] if o["name"] == "stderr"]
