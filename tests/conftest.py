@@ -90,8 +90,10 @@ GOLDENS = pytest.StashKey()  # of (file, comparisons, file of its parameters whe
 def pytest_terminal_summary(terminalreporter, config):
     "Say how many golden cases ran, and which files no test of this run read: nothing is skipped silently."
     if not (ran := config.stash.get(GOLDENS, [])): return
-    folder, files = golden_folder(config), {name for stem, _, params in ran for name in (stem, params) if isinstance(name, str)}
-    idle = sorted({f.stem for f in folder.glob("*.safetensors")} - files)
+    folder = golden_folder(config)
+    there = {f.stem for f in folder.glob("*.safetensors")}
+    files = there & {name for stem, _, params in ran for name in (stem, params) if isinstance(name, str)}
+    idle = sorted(there - files)
     terminalreporter.write_line(f"goldens of {folder}: {len(ran)} cases on {len(files)} files, {sum(n for _, n, _ in ran):,} recorded tensors compared; "
                                 + (f"no test of this run read {len(idle)}: {', '.join(idle)}" if idle else "every file was read"))
 
