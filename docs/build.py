@@ -81,7 +81,7 @@ def interface(source: str) -> str:
 
 
 class Pages(Processor):
-    "An exported cell becomes its interface and, folded, its source (nbdev's own processor would execute it)."
+    "An exported cell becomes its interface and, folded, its source (nbdev's own processor would execute it); of one with `echo: false` only the output is shown."
 
     def begin(self):
         cells, self.nb.cells = self.nb.cells, []
@@ -93,7 +93,9 @@ class Pages(Processor):
                     names = ", ".join(node.name for node in body if hasattr(node, "name"))
                     cell.metadata |= {"tags": ["hide-input"], "mystnb": {"code_prompt_show": f"Source of {names}" if names else "Source"}}
                     self.nb.cells.append(cell)
-            else: self.nb.cells.append(cell)
+            else:
+                if cell.source.startswith("#| echo: false"): cell.metadata |= {"tags": ["remove-input"]}
+                self.nb.cells.append(cell)
         for cell in self.nb.cells: cell.setdefault("directives_", {})
 
 

@@ -16,15 +16,13 @@ def notebooks() -> list[Path]:
 
 
 def readme() -> str:
-    "README.md as made from nbs/index.ipynb: its markdown, its visible code, and what that printed."
+    "README.md as made from nbs/index.ipynb: its markdown, the tables its cells make, and other visible code."
     parts = ["<!-- made from nbs/index.ipynb by `make sync`: edit the notebook -->"]
     for cell in json.loads((ROOT / "nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown": parts.append(source)
-        elif not source.startswith("#| hide"):
-            parts.append(f"```python\n{source}\n```")
-            shown = "".join("".join(o.get("text") or o.get("data", {}).get("text/plain", "")) for o in cell["outputs"])
-            if shown.strip(): parts.append(f"```\n{shown.rstrip()}\n```")
+        elif source.startswith("#| echo: false"): parts += ["".join(o["data"]["text/markdown"]).rstrip() for o in cell["outputs"]]
+        elif not source.startswith("#| hide"): parts.append(f"```python\n{source}\n```")
     return re.sub(r"\]\((?!\w+:|#)", "](nbs/", "\n\n".join(parts)) + "\n"  # links of the notebook, seen from the project's folder
 
 

@@ -63,7 +63,7 @@ def test_a_fusion_does_not_differ_from_itself(store):
 def test_command_line(tmp_path, capsys):
     save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=32, size=32), tmp_path / "encoder")
     common = ["sets", "--data", "synthetic:people=40,photos=4", "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path / "out")]
-    small = ["--epochs", "1", "--images", "1", "4", "--replicates", "5", "--poor", "augmentations", "--count", "2"]
+    small = ["--set", "epochs_sets=1", "--images", "1", "4", "--replicates", "5", "--poor", "augmentations", "--count", "2"]
     main([*common, *small, "--fusions", "norm", "quality", "caface"])
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["reference"] == "quality" and {r["system"] for r in report["results"]} == {"norm", "quality", "caface"}

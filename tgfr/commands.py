@@ -114,7 +114,7 @@ class Audit:
         from tgfr.evaluation.audit import audit_data
         audit_data(self.data, self.pairs, self.out)
 
-# %% ../nbs/13_commands.ipynb #82a063e5
+# %% ../nbs/13_commands.ipynb #d42c3661
 @dataclass
 class Embed:
     """Features of the images of an IJB set, or of any folder of crops, in a memory-mapped store.
@@ -129,9 +129,11 @@ class Embed:
     points: Path | None = None
     """lines `name x1 y1 .. x5 y5 score` of the images in FOLDER, where it is no IJB set"""
     mirror: bool = False
-    """also mirror images, for the flip test (F1 and F2 of --fusion)"""
+    """also mirror images, twice the work: only F1 and F2 of `tgfr ijb --fusion` read them"""
     styles: tuple[str, ...] = ()
     """stages whose styles are kept, for CAFace, e.g. --styles stage2 stage3; auto: those that it is trained with"""
+    lenient: bool = False
+    """take images named twice; images whose points are not finite are left out"""
     batch: int = 64
     """images a call of the encoder"""
     workers: int = 1
@@ -141,7 +143,7 @@ class Embed:
         "Call `tgfr.data.embed.embed_ijb` or `embed_file`."
         from tgfr.data.embed import embed_file, embed_ijb
         from tgfr.encoders.weights import load_encoder
-        options = dict(mirror=self.mirror, styles=self.styles, batch=self.batch, workers=self.workers)
+        options = dict(mirror=self.mirror, styles=self.styles, batch=self.batch, workers=self.workers, strict=not self.lenient)
         encoder = load_encoder(self.encoder)
         store = embed_ijb(self.folder, encoder, self.out, **options) if self.points is None else embed_file(self.points, self.folder, encoder, self.out, **options)
         lost = store.meta["unreadable"]
@@ -174,7 +176,7 @@ class Verify:
             said = f"left out: {row['error']}" if "error" in row else f"accuracy {row['accuracy']:.4f} +- {row['accuracy std']:.4f}, validation rate {row['val']:.4f} +- {row['val std']:.4f} at a false accept rate of {row['far']:.1e}"
             print(f"{name}: {said}")
 
-# %% ../nbs/13_commands.ipynb #32b3fc0a
+# %% ../nbs/13_commands.ipynb #856abe54
 @dataclass
 class Ijb:
     """Evaluate features on IJB-B or IJB-C: 1:1 and 1:N, with intervals and the pairs behind each figure.
@@ -185,13 +187,13 @@ class Ijb:
     features: tuple[Path, ...] = ()
     """feature stores, see `tgfr embed`"""
     fusion: tuple[str, ...] = ("N1D1F0",)
-    """media poolings such as N1D1F0 (N1 keeps feature norms, D1 weighs by detector score, F0 no flip test, F1 sum, F2 concatenation), average, norm, norm-squared, best-norm, score, or folders of trained fusions"""
+    """media poolings such as N1D1F0 (N1 keeps feature norms, D1 weighs by detector score, F0 no flip test, F1 sum, F2 concatenation: both need `embed --mirror`), average, norm, norm-squared, best-norm, score, or folders of trained fusions, on features of the encoder they were trained with"""
     out: Path = Path("runs/ijb")
     """folder for report.html, report.json, points.csv and figures"""
     definition: Literal["standard", "published"] = "standard"
-    """standard: TPR at an FPR of at most f, each gallery apart (ISO/IEC 19795-1); published: as the CAFace and insightface scripts"""
+    """standard: TPR at an FPR of at most f, each gallery apart (ISO/IEC 19795-1); published: as the CAFace and insightface scripts, values alone, without intervals and differences"""
     replicates: int = 200
-    """bootstrap draws of subjects behind the intervals; 0: none"""
+    """bootstrap draws of subjects behind the intervals; 0: none; without meaning for published definitions"""
     chunk: int = 256
     """images that CAFace looks at together; part of its protocol"""
     lenient: bool = False

@@ -46,18 +46,19 @@ class FaceSplit:
         "The captions of each photo, N lists."
         return self.dataset["captions"][:]
 
-# %% ../nbs/09_compare.ipynb #4d297331
+# %% ../nbs/09_compare.ipynb #8659a21b
 def load_splits(
     data: str,  # as for `load_faces`
     train: str | None = None,  # split names, where the data has splits; None: "train" and "validation" of a folder, or one split cut in two
     test: str | None = None,
     seed: int = 0,  # of the cut
+    captions: bool = True,  # False: photos without captions take part
 ) -> tuple[datasets.Dataset, datasets.Dataset, Skips]:  # training people, test people, what was left out
     "Screened photos of training and of test people, no person in both."
     folder = Path(data).is_dir() and any(Path(data).glob("train*.parquet"))
-    if train or test or folder: parts = [screen(load_faces(data, name)) for name in (train or "train", test or "validation")]
+    if train or test or folder: parts = [screen(load_faces(data, name, captions), captions) for name in (train or "train", test or "validation")]
     else:
-        whole, skips = screen(load_faces(data))
+        whole, skips = screen(load_faces(data, None, captions), captions)
         parts = [(part, Skips()) for part in split_people(whole, (.7, .3), seed)]
         parts[0] = parts[0][0], skips
     (a, skips), (b, more) = parts
@@ -75,7 +76,7 @@ def set_aside(
     aside = np.isin(identity, people[:max(2, min(most, max(len(people) // 10, min(30, len(people) // 5))))])
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 
-# %% ../nbs/09_compare.ipynb #7cc3853b
+# %% ../nbs/09_compare.ipynb #e1d53806
 @dataclass
 class Trainer:
     "Trains systems on one set of features; a second call for the same system reads the first one's result."
@@ -140,7 +141,7 @@ class Trainer:
 
     def _weigh_sentence(self, model: TGFR, weights=(.4, .6, .8, 1, 1.2, 1.4, 1.6, 2, 2.5, 3, 4), powers=(0, .5, 1, 1.5, 2)) -> None:
         "Set `weight` and `power` of a residual fusion's sentence to the best pair on the people set aside, over both modes."
-        found, dim = embed_photos(model, self.split.store, self.captions, self.aside, progress=False), model.config.dim
+        found, dim = embed_photos(model, self.split.store, self.captions, self.aside, progress=False), -model.config.dim
         length = {mode: np.linalg.norm(f["sentence"], axis=-1, keepdims=True) for mode, f in found.items()}
         def score(pair): return np.mean([self._score(np.concatenate([f["fused"][..., :dim], pair[0] / length[mode] ** pair[1] * f["fused"][..., dim:]], -1)) for mode, f in found.items()])
         weight, power = max(((w, p) for p in powers for w in weights), key=score)

@@ -172,11 +172,11 @@ def judge_fusions(
         for name, fusion in fusions.items(): found[name, f"{quality} alone, N={alone}", "-"] = one.evaluate(one.templates(fusion, alone))
     return result_rows(found, next(iter(fusions)))
 
-# %% ../nbs/12_compare_sets.ipynb #f4313b93
+# %% ../nbs/12_compare_sets.ipynb #da883071
 SHARES = {"112px": .1, "32px": .3, "16px": .6}
 
 def compare_sets(
-    data: str,  # as for `load_faces`
+    data: str,  # as for `load_faces`; captions are not needed
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
     out: str | Path = "runs/sets",  # report, runs/, fusions/ and features; an unfinished run is resumed
     fusions: Sequence[str] = tuple(FUSIONS_COMPARED),  # names; the learned scalar quality is the reference where it is there, else the first
@@ -195,7 +195,7 @@ def compare_sets(
     if unknown := [name for name in fusions if name not in FUSIONS_COMPARED]: raise TgfrError(f"fusions: {unknown[0]} is none of {', '.join(FUSIONS_COMPARED)}")
     if not fusions or min(images, default=0) < 1: raise TgfrError(f"fusions, images: {list(fusions)}, {list(images)}; expected at least one name, and numbers of at least 1")
     face = load_encoder(encoder)
-    train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
+    train, test, skips = load_splits(data, train_split, test_split, recipe.seed, captions=False)
     changes = [Degradation(size=32), Degradation(size=16)] if poor == "sizes" else augmentations(count)
     shares = SHARES if poor == "sizes" else {change.name: 1 / count for change in changes}
     folder = Path(features or out / "features")

@@ -50,13 +50,15 @@ COLUMNS = {  # name: (what is expected, test of the Arrow type)
     "captions": ("a list of strings, or one string", lambda t: _is_text(t) or _is_list(t) and _is_text(t.value_type)),
 }
 
-# %% ../../nbs/1_data/05_catalog.ipynb #dc9e6c85
+# %% ../../nbs/1_data/05_catalog.ipynb #e3e19b1c
 def _check_columns(
     schema: pa.Schema,
     where: str | Path,  # the file, for the error
+    captions: bool = True,  # they have to be there
 ) -> None:
     "`TgfrError` unless the four columns are there with types that can be brought to the canonical ones."
     for name, (expected, fits) in COLUMNS.items():
+        if name == "captions" and name not in schema.names and not captions: continue
         if name not in schema.names: raise TgfrError(f"{where}: no column {name!r} ({expected}); the columns are {', '.join(schema.names)}")
         if not fits(kind := schema.field(name).type): raise TgfrError(f"{where}: column {name!r} is {kind}; expected {expected}")
 
@@ -85,7 +87,7 @@ def _choose(
     complaint = "which split?" if split is None else f"no split {split!r};"
     raise TgfrError(f"{where}: {complaint} there is {', '.join(map(repr, sorted(splits)))}")
 
-# %% ../../nbs/1_data/05_catalog.ipynb #408a640a
+# %% ../../nbs/1_data/05_catalog.ipynb #b1a5e7bc
 CANONICAL = {"image": Image(decode=False), "identity": Value("int64"), "photo_id": Value("string"), "captions": List(Value("string"))}
 
 def _canonical(
@@ -94,6 +96,7 @@ def _canonical(
 ) -> Dataset:
     "The four columns in their canonical types, photo ids unique."
     if not len(dataset): raise TgfrError(f"{where}: no rows")
+    if "captions" not in dataset.features: dataset = dataset.add_column("captions", [[]] * len(dataset), feature=CANONICAL["captions"])
     if dataset.features["captions"] in (Value("string"), Value("large_string")):
         dataset = dataset.map(lambda texts: {"captions": [[t] if t else [] for t in texts]}, input_columns="captions", batched=True,
                               features=datasets.Features({**dataset.features, "captions": CANONICAL["captions"]}))
@@ -116,10 +119,11 @@ def _quiet() -> Iterator[None]:
     finally:
         if shown: datasets.enable_progress_bars()
 
-# %% ../../nbs/1_data/05_catalog.ipynb #b2486fb0
+# %% ../../nbs/1_data/05_catalog.ipynb #50210291
 def _from_disk(
     path: Path,  # a Parquet file, a folder of them, or a `save_to_disk` folder
     split: str | None,
+    captions: bool,  # the column has to be there
 ) -> Dataset:  # as stored, columns checked
     "Open what lies at `path`."
     if not path.exists(): raise TgfrError(f"{path}: no such file or folder")
@@ -128,20 +132,21 @@ def _from_disk(
         dataset = datasets.load_from_disk(path)
         if isinstance(dataset, DatasetDict): dataset = _choose(dataset, split, path)
         elif split is not None and split != str(dataset.split): raise TgfrError(f"{path}: one saved dataset, it has no split {split!r}")
-        _check_columns(dataset.features.arrow_schema, path)
+        _check_columns(dataset.features.arrow_schema, path, captions)
         return dataset.with_format(None)
     splits = _parquet_splits(path)
     if not splits: raise TgfrError(f"{path}: a folder without SPLIT-*.parquet files or a saved dataset")
     files = _choose(splits, split, path)
-    for file in files: _check_columns(pq.read_schema(file), file)
+    for file in files: _check_columns(pq.read_schema(file), file, captions)
     filled = [str(file) for file in files if pq.read_metadata(file).num_rows]
     if not filled: raise TgfrError(f"{', '.join(map(str, files))}: no rows")
     return Dataset.from_parquet(filled)
 
-# %% ../../nbs/1_data/05_catalog.ipynb #d7dd105e
+# %% ../../nbs/1_data/05_catalog.ipynb #1d890509
 def load_faces(
     source: str | Path,  # "synthetic[:people=50,photos=8,seed=1]", a .parquet file, a folder of SPLIT-*.parquet, or a `save_to_disk` folder
     split: str | None = None,  # which one; None where there is one only
+    captions: bool = True,  # False: photos alone will do, a missing column is filled with empty lists
 ) -> Dataset:  # canonical: image, identity, photo_id, captions, and whatever else the source has
     "Captioned faces in the canonical form; `TgfrError` names the file and what is wrong with it."
     name, _, options = str(source).partition(":")
@@ -149,7 +154,7 @@ def load_faces(
         if name == "synthetic" and not isinstance(source, Path):
             if split is not None: raise TgfrError(f"{source} has no splits (asked for {split!r}); use split_people")
             return _synthetic(options)
-        try: dataset = _from_disk(Path(source), split)
+        try: dataset = _from_disk(Path(source), split, captions)
         except TgfrError: raise
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as e:
             raise TgfrError(f"{source}: cannot be read ({type(e).__name__}: {e})") from e
@@ -176,9 +181,10 @@ def _problem(
     except TgfrError as e: return "unreadable: " + str(e).partition("cannot be read: ")[2]
     return ""
 
-# %% ../../nbs/1_data/05_catalog.ipynb #7bfbe9b0
+# %% ../../nbs/1_data/05_catalog.ipynb #4f0bdbe9
 def screen(
     dataset: Dataset,  # canonical
+    wanted: bool = True,  # a photo without a caption is left out
 ) -> tuple[Dataset, Skips]:  # the usable photos, everything that was left out
     "Leave out photos that cannot be decoded or have no caption, and empty or repeated captions; `TgfrError` when no photo is left."
     skips, rows, captions, unreadable, changed, start = Skips(), [], [], 0, False, 0
@@ -188,7 +194,7 @@ def screen(
             kept, removed = _clean(texts)
             problem = _problem(image, name)
             unreadable += bool(problem)
-            if problem or not kept: skips.add(name, problem or "no caption")
+            if problem or wanted and not kept: skips.add(name, problem or "no caption")
             else:
                 if removed: skips.add(name, removed)
                 rows.append(row), captions.append(kept)

@@ -69,7 +69,7 @@ def _dims(
     "The shape written down for a tensor."
     return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in value.type.tensor_type.shape.dim)
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #820a0db0
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #2285c1e8
 def _check_face(
     model: onnx.ModelProto,  # with shapes inferred
     path: Path,  # for messages
@@ -86,10 +86,24 @@ def _check_face(
     if shape[1] != 3 or height != width or height > 1024: raise TgfrError(f"{path}: not a face model: input (N, 3, H, W) with H = W up to 1024 is expected, found {shape}")
     if size not in (None, height): raise TgfrError(f"{path}: its photos have {height} pixels, size says {size}")
     flat = [o for o in model.graph.output if len(_dims(o)) == 2]
-    if not flat or not isinstance(width := _dims(flat[0])[1], int) or width < 32:
+    wide = [o for o in flat if isinstance(width := _dims(o)[1], int) and width >= 32]
+    if not wide:
         shapes = ", ".join(str(_dims(o)) for o in flat[:1] or model.graph.output)
         raise TgfrError(f"{path}: not a face model: output shape {shapes}; an embedding (N, E) with E of at least 32 is expected")
-    return inputs[0], flat[0], height
+    return inputs[0], wide[0], height
+
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #ec7a271e
+def _norm_output(
+    model: onnx.ModelProto,  # with shapes inferred
+) -> str | None:  # its name
+    "The output (N, 1) that is the norm of something; None where there is no such output."
+    maker = {name: node for node in model.graph.node for name in node.output}
+    for output in model.graph.output:
+        if len(shape := _dims(output)) != 2 or shape[1] != 1: continue
+        node = maker.get(output.name)
+        while node is not None and node.op_type in ("Identity", "Clip", "Max", "Reshape", "Unsqueeze", "Cast"): node = maker.get(node.input[0])
+        if node is not None and node.op_type in ("ReduceL2", "Sqrt"): return output.name
+    return None
 
 # %% ../../nbs/2_encoders/02_onnx_face.ipynb #b93cee9d
 def _free_batch(
@@ -176,7 +190,7 @@ def _preparation(
     told = {"source": "given by the caller"} if {"channels", "mean", "std"} & set(given) else {}
     return {"name": path.stem} | found | told | given
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #54eb6cca
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #aa631723
 class OnnxFace:
     "A face model of an ONNX file as frozen encoder, run by onnxruntime."
 
@@ -194,13 +208,14 @@ class OnnxFace:
         beside = given.pop("region", "auto")
         self.region = beside if region == "auto" else region
         self._digest = fingerprint(model.SerializeToString(deterministic=True))
-        _, output, size = _check_face(onnx.shape_inference.infer_shapes(model), path, given.pop("size", None))
+        _, output, size = _check_face(shaped := onnx.shape_inference.infer_shapes(model), path, given.pop("size", None))
+        self.norm = _norm_output(shaped)  # the output whose value unit embeddings are multiplied by
         _free_batch(model, size)
         maps = _spatial(model)
         self.region = _choose_region(maps, self.region, size, path)
         self.default_styles = tuple(name for part in (4, 8) if (name := _deepest(maps, size // part)))  # as stages 2 and 3 of an IResNet
         self.config = EncoderConfig(embedding=_dims(output)[1], regions=maps[self.region][0] if self.region else None, size=size, **given)
-        self._shapes = {output.name: (self.config.embedding,)} | {name: shape for name, (shape, _) in maps.items()}
+        self._shapes = {output.name: (self.config.embedding,)} | ({self.norm: (1,)} if self.norm else {}) | {name: shape for name, (shape, _) in maps.items()}
         self.batch, self._threads, self._sessions = batch, threads or torch.get_num_threads(), {}
         self._open((), model)
         self._try()
@@ -218,7 +233,7 @@ class OnnxFace:
         "The session that gives embedding, region map and the tensors `styles`."
         if styles in self._sessions: return self._sessions[styles]
         if model is None: _free_batch(model := _read_model(self.path), self.config.size)
-        names = dict.fromkeys([next(iter(self._shapes)), *[self.region] * bool(self.region), *styles])
+        names = dict.fromkeys([next(iter(self._shapes)), *(name for name in (self.norm, self.region) if name), *styles])
         del model.graph.output[:]
         model.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["photos", *self._shapes[n]]) for n in names)
         self._sessions[styles] = session = _session(model, self._threads, self.path)
@@ -227,23 +242,32 @@ class OnnxFace:
     def _run(self, photos, regions=True, styles=()):
         "Features of prepared photos (B, 3, H, W)."
         session, embedding = self._open(styles), next(iter(self._shapes))
-        names = list(dict.fromkeys([embedding, *[self.region] * bool(regions and self.region), *styles]))
+        names = list(dict.fromkeys([embedding, *[self.norm] * bool(self.norm), *[self.region] * bool(regions and self.region), *styles]))
         photos = np.ascontiguousarray(photos, dtype=np.float32)
         out = {name: torch.from_numpy(array) for name, array in zip(names, session.run(names, {session.get_inputs()[0].name: photos}))}
         seen = torch.cat([style(out[name]) for name in styles], dim=1) if styles else None
-        return ImageFeatures(out[embedding], out[self.region] if regions and self.region else None, seen)
+        return ImageFeatures(out[embedding] * out[self.norm] if self.norm else out[embedding], out[self.region] if regions and self.region else None, seen)
 
     def _try(self):
-        "Run two photos together and singly; one at a time where the file does not take two."
+        "Run two photos together and singly; one at a time where the file does not take two. A norm beside embeddings that have theirs already is not read."
         photos = np.random.default_rng(0).normal(size=(2, 3, self.config.size, self.config.size))
         def outputs(features): return [x.numpy() for x in (features.embedding, features.regions) if x is not None]
         try: singly = outputs(join([self._run(photos[:1]), self._run(photos[1:])]))
         except Exception as e: raise TgfrError(f"{self.path}: onnxruntime cannot run it ({' '.join(str(e).split())[:200]})") from None
+        if self.norm and not self._is_unit(photos):
+            self.norm = None
+            return self._try()
         expected = [(2, self.config.embedding), *([(2, *self.config.regions)] if self.region else [])]
         if [o.shape for o in singly] != expected: raise TgfrError(f"{self.path}: for two photos it gives {[o.shape for o in singly]}, {expected} is expected")
         try: agree = all(a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-4 * abs(b).max()) for a, b in zip(outputs(self._run(photos)), singly))
         except Exception: agree = False  # onnxruntime has many error types of its own
         if not agree: self.batch = 1
+
+    def _is_unit(self, photos):
+        "Whether embeddings of photos (B, 3, H, W), as the file gives them, have unit length."
+        session = self._open(())
+        given = [session.run([next(iter(self._shapes))], {session.get_inputs()[0].name: photo[None].astype(np.float32)})[0] for photo in photos]
+        return np.allclose(np.linalg.norm(np.concatenate(given), axis=1), 1, atol=1e-3)
 
     def encode(
         self,
@@ -269,7 +293,7 @@ class OnnxFace:
     @property
     def fingerprint(self) -> str:
         "A hash of the model, the preprocessing and the choice of region map."
-        return fingerprint(self._digest, self.region, asdict(self.config))
+        return fingerprint(self._digest, self.region, asdict(self.config), *[self.norm] * bool(self.norm))
 
     def save(
         self,

@@ -33,7 +33,7 @@ def _windows(
     position = torch.arange(positions, device=lengths.device)
     return (position + size <= lengths[:, None]) | (position == 0)
 
-# %% ../../nbs/2_encoders/06_text.ipynb #fc4ec8c7
+# %% ../../nbs/2_encoders/06_text.ipynb #6e5ab798
 class WordHead(nn.Module):
     "Word and sentence features of a transformer's last hidden state (Hasan et al., WACV 2024, section 3)."
     sizes = (2, 3, 4)  # pieces the three kernels look at
@@ -56,11 +56,11 @@ class WordHead(nn.Module):
         lengths = hidden.new_full((batch,), count, dtype=torch.long) if mask is None else mask.sum(1)
         if mask is not None: hidden = torch.where(mask[..., None], hidden, 0)
         positions = max(count - 1, 1)
-        image = F.pad(hidden, (0, 0, 0, max(self.sizes) - 1)).transpose(1, 2)[:, :, None]  # (B, W, 1, T+3)
+        image = F.pad(hidden, (0, 0, 0, max(max(self.sizes) - count, 0))).transpose(1, 2)[:, :, None]  # (B, W, 1, T or more)
         responses = []
         for conv, size in zip(self.convs, self.sizes):
             response = F.conv2d(image, conv.weight[:, :, None], conv.bias)[:, :, 0, :positions].relu()
-            responses.append(response * _windows(lengths, size, positions)[:, None])
+            responses.append(F.pad(response, (0, positions - response.shape[-1])) * _windows(lengths, size, positions)[:, None])
         words = torch.maximum(torch.maximum(*responses[:2]), responses[2])
         sentence = sum(response.amax(-1) for response in responses) / len(responses)
         return TextFeatures(unit(sentence), unit(words, dim=1), _windows(lengths, min(self.sizes), positions))

@@ -6,7 +6,7 @@
 __all__ = ['LIMIT', 'PICKLE_LIMIT', 'BOOKKEEPING', 'FAMILIES', 'read_checkpoint', 'load_weights', 'ChannelCheck', 'channel_check',
            'convert', 'load_encoder']
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #5ddb979f
+# %% ../../nbs/2_encoders/04_weights.ipynb #66aafe25
 import hashlib
 import math
 import pickle
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -250,16 +251,17 @@ def convert(
     save_encoder(encoder, to, {"converted from": f"{file.name}, sha256 {digest}", "channel check": tested, "left out of the file": f"{len(skips)} tensors{''.join(f'; {name}' for name, _ in skips.items[:5])}"})
     return encoder
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #7260238a
+# %% ../../nbs/2_encoders/04_weights.ipynb #da377086
 def load_encoder(
     spec: str | Path,  # a folder written by `save_encoder` or `convert`, an .onnx file, or a checkpoint that `load_weights` reads
 ) -> FaceEncoder | OnnxFace:  # frozen use: `encode`, `config`, `style_width`, `fingerprint`
-    "A trained face encoder."
+    "A trained face encoder, on the device that Accelerate has for this process (an .onnx file where onnxruntime runs it)."
     path, kinds = Path(spec), {"iresnet": IResNet, "ir": IR, "onnx": OnnxFace}
     if path.suffix.lower() == ".onnx": return OnnxFace(path)
-    if path.is_file(): return load_weights(path)
+    if path.is_file(): return load_weights(path).to(PartialState().device)
     accepted = "a folder written by save_encoder or convert (config.json and weights), an .onnx file or a checkpoint is accepted; the name of an architecture has no weights"
     if not (path / "config.json").is_file(): raise TgfrError(f"{spec}: not a face encoder; {accepted}")
     config = read_json(path / "config.json")
     if not isinstance(config, dict) or (kind := kinds.get(str(config.get("kind")))) is None: raise TgfrError(f"{spec}/config.json: not a face encoder; {accepted}")
-    return kind.load(path)
+    encoder = kind.load(path)
+    return encoder if kind is OnnxFace else encoder.to(PartialState().device)

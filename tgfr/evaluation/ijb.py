@@ -46,7 +46,7 @@ class MediaPooling:
 
 _flips = ("none", "sum", "concat")
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #9dfd0d33
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #f599fa12
 def pool_media(
     features: np.ndarray,  # (V, N, E): the images, and their mirror images where V is 2; may be memory-mapped
     template: np.ndarray,  # (N,) int, 0 to T - 1
@@ -57,7 +57,7 @@ def pool_media(
     block: int = 1 << 14,  # images at a time
 ) -> np.ndarray:  # (T, E) float32, or (T, 2E) with F2; unit length, zero for a template without images
     "Templates by media pooling."
-    if pooling.flip != "none" and len(features) < 2: raise TgfrError(f"fusion: {pooling.name} needs the features of mirror images, the store has none; embed with flip")
+    if pooling.flip != "none" and len(features) < 2: raise TgfrError(f"fusion: {pooling.name} needs the features of mirror images, the store has none; embed with --mirror (mirror=True)")
     if pooling.detector and score is None: raise TgfrError(f"fusion: {pooling.name} needs the detector's scores")
     use = np.ones(len(template), bool) if use is None else use
     medium = np.unique(template.astype(np.int64) << 32 | media.astype(np.int64) & 0xFFFFFFFF, return_inverse=True)[1]
@@ -213,7 +213,7 @@ def _subjects(count, place, subject, first, second):
     found[place] = subject
     return found
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #f93dad98
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #b8591f5b
 @dataclass(frozen=True)
 class IjbResult:
     "The figures of one system."
@@ -225,6 +225,7 @@ class IjbResult:
     curves: dict[str, tuple[np.ndarray, np.ndarray]]  # "ROC": (fpr, tpr); with 1:N "CMC": (rank, share), "DET": (fpir, fnir)
     histogram: tuple[np.ndarray, np.ndarray, np.ndarray]  # edges (B + 1,), shares of genuine (B,) and of impostor pairs (B,)
     notes: list[str]  # what a reader should know about the data
+    ranks: list[dict]  # a row for each gallery and rank: protocol, figure, value, genuine
 
 # %% ../../nbs/6_evaluation/06_ijb.ipynb #f4fddae8
 def draws_of(
@@ -248,7 +249,7 @@ def _histogram(genuine, impostor, bins=80):
     def share(x): return np.diff([0, *np.searchsorted(x, edges[1:-1]), len(x)]) / len(x)
     return edges, share(genuine), share(impostor)
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #b782ad8e
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #867e17db
 def evaluate_ijb(
     protocol: IjbProtocol,
     templates: np.ndarray,  # (T, E) unit length, from `IjbProtocol.pool`
@@ -276,9 +277,10 @@ def evaluate_ijb(
     del scores
     with _clock(seconds, "1:N"): searches = _searches(p, templates, definition, ranks, fpirs, bootstrap)
     curves |= {k: (searches[0][k][0], np.mean([s[k][1] for s in searches], axis=0)) for k in ("CMC", "DET") if searches and all(k in s for s in searches)}
-    return IjbResult(system, definition, verification, _average(searches, bootstrap), points + [row for s in searches for row in s["points"]], curves, histogram, _notes(p, templates))
+    return IjbResult(system, definition, verification, _average(searches, bootstrap), points + [row for s in searches for row in s["points"]], curves, histogram, _notes(p, templates),
+                     [{"protocol": s["name"], "figure": k, "value": float(v), "genuine": int(s["mated"])} for s in searches for k, v in s["values"].items() if k.startswith("rank-")])
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #c4aa4b84
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #1fef1cf7
 def _searches(p, templates, definition, ranks, fpirs, bootstrap) -> list[dict]:
     "The figures, operating points and curves of each gallery."
     galleries = p.galleries if definition == "standard" or not p.galleries else {"+".join(p.galleries): np.concatenate([*p.galleries.values()])}
@@ -290,7 +292,7 @@ def _search(p, templates, name, gallery, definition, ranks, fpirs, bootstrap) ->
     found = search(scores, who, p.subject[gallery])
     mated, keys = found.rank >= 0, [_key(f).replace("TPR@FPR", "TPIR@FPIR") for f in fpirs]
     weights = None if bootstrap is None else _probe_weights(bootstrap, who)
-    made = {"mated": mated.sum(), "others": (~mated).sum(), "values": {f"rank-{r}": v for r, v in zip(ranks, cmc_of(found, ranks))}, "CMC": (every, cmc_of(found, every)), "points": [], "samples": {}}
+    made = {"name": name, "mated": mated.sum(), "others": (~mated).sum(), "values": {f"rank-{r}": v for r, v in zip(ranks, cmc_of(found, ranks))}, "CMC": (every, cmc_of(found, every)), "points": [], "samples": {}}
     if weights is not None: made["samples"] = {f"rank-{r}": v for r, v in zip(ranks, cmc_of(found, ranks, weights).T)}
     if definition == "published":
         shares, thresholds = published_tpir(scores[mated], who[mated], p.subject[gallery], fpirs)

@@ -118,16 +118,17 @@ def summaries(
     rows = [row for row in report["results"] if row["system"] == system and key in row.get("difference", {})]
     return [_sentence(row, key, report["reference"]) for row in rows]
 
-# %% ../../nbs/6_evaluation/03_tables.ipynb #972e449e
+# %% ../../nbs/6_evaluation/03_tables.ipynb #4b2a99d4
 def _sentence(row, key, reference) -> str:
     "What one line of the results says about its difference."
     delta, low, high = row["difference"][key]
     where = f"{key} at {row['probe']}" + (f", {MODES[row['mode']]}" if row["mode"] in ("one", "all") else "")
     size, against = f"95 % interval {number(low, True)} to {number(high, True)}", f"{row['system']} against {reference}"
+    if reference != "image-only head": return f"{number(delta, True)} in {where} ({size}), {against}{', which is no sure difference' if low <= 0 <= high else ''}."  # more than words differs
     if low <= 0 <= high: return f"Words make no sure difference to {where} ({number(delta, True)}, {size}), {against}."
     return f"Words {'add' if delta > 0 else 'change'} {number(delta, True)} {'to ' if delta < 0 else ''}{where} ({size}), {against}."
 
-# %% ../../nbs/6_evaluation/03_tables.ipynb #78a62dd7
+# %% ../../nbs/6_evaluation/03_tables.ipynb #e1dbf201
 def print_table(
     report: dict,  # the content of report.json
     keys: list[str] | None = None,  # figures wanted; None: all
@@ -145,17 +146,24 @@ def print_table(
             name = line.system + ("" if line.mode == "-" else f"\n{MODES.get(line.mode, line.mode)}") + ("\n(reference)" if line.reference else "")
             table.add_row(Text(name), *(_lines_of(line.cells[i]) for i in shown), end_section=k + 1 < len(lines) and lines[k + 1].mode != line.mode)
         console.print(table, "")
-    console.print(Text(f"Under each value its 95 % interval, then the difference to {report['reference']}; * marks one whose own 95 % interval leaves zero out."))
+    if said := _below(report): console.print(Text(said))
+
+def _below(report) -> str:
+    "What stands under the values, in words."
+    interval, difference = (any(row.get(what) for row in report["results"]) for what in ("interval", "difference"))
+    parts = ["its 95 % interval"] * interval + [f"the difference to {report['reference']}"] * difference
+    return f"Under each value {', then '.join(parts)}" + ("; * marks one whose own 95 % interval leaves zero out." if difference else ".") if parts else ""
 
 def _lines_of(cell) -> Text:
     "Value, interval and difference under each other."
     rest = [*(["-".join(cell.interval)] if cell.interval else []), *([cell.difference[0] + cell.star] if cell.difference else [])]
     return Text.assemble((cell.value, "bold"), *(("\n" + line, "dim") for line in rest))
 
-# %% ../../nbs/6_evaluation/03_tables.ipynb #f31ab1c8
+# %% ../../nbs/6_evaluation/03_tables.ipynb #6b4815a1
 def markdown_table(
     report: dict,  # the content of report.json
     keys: list[str] = ("TPR@FPR=1e-2",),  # figures wanted
+    differences: bool = False,  # beside a value the difference to the reference with its interval, in place of the value's own
 ) -> str:
     "The results as a Markdown table: value, 95 % interval, and an asterisk where the difference to the reference is sure."
     keys, probes = results_table(report, list(keys))
@@ -163,13 +171,15 @@ def markdown_table(
     for probe, lines in probes.items():
         for line in lines: rows.setdefault((line.system, line.mode), {})[probe] = line.cells
     def plain(x): return html.escape(" ".join(str(x).split()), quote=False).replace("|", "\\|")
-    def cell(c): return c.value + (f" ({c.interval[0]} to {c.interval[1]})" if c.interval else "") + c.star
+    def cell(c):
+        if differences: return c.value + ("{} ({}, {} to {})".format(c.star, *c.difference) if c.difference else "")
+        return c.value + (f" ({c.interval[0]} to {c.interval[1]})" if c.interval else "") + c.star
     heads = ["system", "captions", *(f"{report.get('groups', {}).get(probe, probe)}: {column_head(report, key)}" for probe in probes for key in keys)]
     body = [[plain(system), {"-": "none"}.get(mode, plain(mode)), *(cell(c) for probe in probes for c in found.get(probe, [_cell({"values": {}}, "")] * len(keys)))]
             for (system, mode), found in rows.items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in [list(map(plain, heads)), ["---", "---", *["---:"] * (len(heads) - 2)], *body]) + "\n"
 
-# %% ../../nbs/6_evaluation/03_tables.ipynb #87cb5387
+# %% ../../nbs/6_evaluation/03_tables.ipynb #42528996
 def definitions(
     report: dict,  # the content of report.json
 ) -> dict[str, str]:  # term to sentence
@@ -189,7 +199,7 @@ def definitions(
     terms |= report.get("terms") or {
         "probe": "The size in pixels that a probe photo was reduced to before it was enlarged again for the face encoder; gallery photos are left as they are.",
         "one caption, all captions": "Each photo is described by its first caption, or by every caption that it has."}
-    if any("interval" in row for row in rows): terms["95 % interval"] = ("Bootstrap over people: people are drawn with replacement, all their pairs with them, and the figure is computed anew; the interval holds the middle 95 % of the draws. Pairs are not drawn singly, for the pairs of one person are alike.")
+    if any(row.get("interval") for row in rows): terms["95 % interval"] = ("Bootstrap over people: people are drawn with replacement, all their pairs with them, and the figure is computed anew; the interval holds the middle 95 % of the draws. Pairs are not drawn singly, for the pairs of one person are alike.")
     return terms | ({
         "difference": f"To {report['reference']}, paired: both systems are computed on the same draws, so its interval is narrower than the two intervals of the values suggest.",
-        "*": "The 95 % interval of the difference leaves zero out. Nothing is corrected for the number of comparisons in the table."} if any("difference" in row for row in rows) else {})
+        "*": "The 95 % interval of the difference leaves zero out. Nothing is corrected for the number of comparisons in the table."} if any(row.get("difference") for row in rows) else {})

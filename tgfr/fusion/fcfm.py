@@ -145,9 +145,9 @@ class RnnFCFM(nn.Module):
         if self.words: other = (text.words @ text.words.mT / self.side).unflatten(-1, (self.side, self.side))
         return self.linear(F.avg_pool2d(self.norm(self.attention(x, other)), 8).flatten(1))
 
-# %% ../../nbs/4_fusion/01_fcfm.ipynb #87306e6b
+# %% ../../nbs/4_fusion/01_fcfm.ipynb #eb3235e6
 class ResidualFCFM(nn.Module):
-    "FCFM with the face as a residual path and a gated sentence: `[unit(g + correction) | gate * metric(s)]`."
+    "FCFM with the face as a residual path, a joint part and a gated sentence: `[unit(g + correction) | unit(joint) | gate * metric(s)]`."
     needs_regions = True
 
     def __init__(
@@ -160,7 +160,7 @@ class ResidualFCFM(nn.Module):
         gate: float = 0.3,  # weight of the sentence before training
     ):
         super().__init__()
-        self.words, self.dim, self.width = words, dim, dim * (1 + words)
+        self.words, self.dim, self.width = words, dim, dim * (2 + words)
         if words:
             self.register_buffer("weight", torch.ones(())), self.register_buffer("power", torch.zeros(()))
             self.metric = nn.Linear(dim, dim)
@@ -169,27 +169,20 @@ class ResidualFCFM(nn.Module):
         evidence = dim * (1 + words) + self.feature.width
         self.norm_feature = nn.LayerNorm(self.feature.width)
         self.correction = nn.Sequential(nn.Linear(evidence, hidden), nn.BatchNorm1d(hidden), nn.PReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
-        last = [self.correction[-1]]
+        self.joint, last = nn.Linear(evidence, dim), [self.correction[-1]]
         if words: self.gate = nn.Sequential(nn.Linear(evidence, 64), nn.ReLU(), nn.Linear(64, 1)); last.append(self.gate[-1])
         for layer in last: nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
         if words: nn.init.constant_(self.gate[-1].bias, math.log(gate / (1 - gate)))
 
-    def parts(
-        self,
-        image: ImageFeatures,  # aligned
-        text: TextFeatures | None = None,  # aligned
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:  # face (B, D) of unit length, weight of the sentence (B, 1)
-        "The corrected face and the weight of the sentence."
+    def forward(self, image: ImageFeatures, text: TextFeatures | None = None) -> torch.Tensor:
+        "The fused embedding, (B, width): the corrected face and the joint part, D numbers of unit length each, then the weighed sentence."
         scale = self.dim**0.5
         evidence = [image.embedding * scale, self.norm_feature(self.feature(image.regions, text))]
         if self.words: evidence.append(text.sentence * scale)
         evidence = torch.cat(evidence, -1)
-        return unit(image.embedding + self.correction(evidence)), self.weight * self.gate(evidence).sigmoid() / text.sentence.norm(dim=-1, keepdim=True).clamp_min(1e-6) ** self.power if self.words else None
-
-    def forward(self, image: ImageFeatures, text: TextFeatures | None = None) -> torch.Tensor:
-        "The fused embedding, (B, width); its first D numbers are the corrected face, of unit length."
-        face, gate = self.parts(image, text)
-        return torch.cat([face, gate * self.metric(text.sentence)], -1) if self.words else face
+        parts = [unit(image.embedding + self.correction(evidence)), unit(self.joint(evidence))]
+        if self.words: parts.append(self.weight * self.gate(evidence).sigmoid() / text.sentence.norm(dim=-1, keepdim=True).clamp_min(1e-6) ** self.power * self.metric(text.sentence))
+        return torch.cat(parts, -1)
 
 # %% ../../nbs/4_fusion/01_fcfm.ipynb #38617de7
 FUSIONS = {"concat": ConcatFusion, "linear": LinearFusion, "fcfm": FCFM, "fcfm-rnn": RnnFCFM, "residual": ResidualFCFM}

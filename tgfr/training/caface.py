@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'prepare_sets', 'identity_centres', 'GroupBatch', 'draw_groups', 'GroupBatches', 'cosine_loss',
            'GroupTemplates', 'group_templates', 'SetObjective', 'SetRecipe', 'quick_sets', 'train_set_fusion']
 
-# %% ../../nbs/7_training/06_caface.ipynb #bd29671d
+# %% ../../nbs/7_training/06_caface.ipynb #27001b90
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 from ..core import TgfrError, _map_tensors, fingerprint, rng, seed_everything, unit
 from ..data.augmentations import Mirrored, augmentations
+from ..data.embed import warn_of_lengths
 from ..data.faces import Degradation
 from ..data.features import FeatureStore, encode_faces
 from ..data.records import RecordFeatures
@@ -25,7 +26,7 @@ from ..sets.caface import CAFace
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
 from .loop import fit
 
-# %% ../../nbs/7_training/06_caface.ipynb #e501cf4a
+# %% ../../nbs/7_training/06_caface.ipynb #2bd10f33
 def prepare_sets(
     dataset,  # canonical
     encoder,  # with `encode(images, styles=...)` and `style_width`
@@ -38,7 +39,8 @@ def prepare_sets(
 ) -> FeatureStore:  # variants: 112px, mirrored, then those of `changes`
     "Features of each photo, its mirror image and what it is made into."
     changes = augmentations(count, seed) if changes is None else changes
-    return encode_faces(dataset, encoder, [Degradation(), Mirrored(), *changes], folder, batch, regions=False, styles=encoder.default_styles if styles is None else styles, dtype="float16")
+    styles = encoder.default_styles if styles is None else styles
+    return warn_of_lengths(encode_faces(dataset, encoder, [Degradation(), Mirrored(), *changes], folder, batch, regions=False, styles=styles, dtype="float16"))
 
 # %% ../../nbs/7_training/06_caface.ipynb #5845d3a7
 def identity_centres(
