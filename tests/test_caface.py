@@ -20,7 +20,7 @@ from tgfr.encoders.weights import load_encoder
 from tgfr.sets.caface import CAFace, SetState, fuse_sets
 from tgfr.sets.pooling import FaceSet, fuse_ragged
 from tgfr.sets.state import fuse_sharded, fuse_stream, load_state, merge, save_state, shard_states
-from tgfr.sets.weights import from_published, load_set_fusion, read_caface, read_centres
+from tgfr.sets.weights import convert_published, from_published, load_set_fusion, read_caface, read_centres
 
 HERE = Path(__file__).parent
 
@@ -238,6 +238,8 @@ def test_golden_lightning_checkpoint(golden, tmp_path):
     for k, v in from_published(golden.p).state_dict().items(): assert torch.equal(model.state_dict()[k], v), k
     torch.save({"center": centres, "model": "AdaFaceWebFace4M.ckpt", "dataset": "webface4m_subset"}, tmp_path / "center_made.pth")
     assert torch.equal(read_centres(tmp_path / "center_made.pth"), centres)
+    with pytest.raises(TgfrError, match=r"center_made.pth: identity centres \(11, 512\) .* no model; .*read_centres"): convert_published(tmp_path / "center_made.pth", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.golden("backbone_caface_tface_ir18")

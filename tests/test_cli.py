@@ -127,10 +127,24 @@ def test_a_trained_model_is_kept_with_its_recipe_and_evaluated(tmp_path, encoder
     data = ["--data", "synthetic:people=10,photos=3", "--encoder", encoder]
     assert (run := tgfr("train", "demo", *data, *TINY[:-5], "--out", tmp_path)).returncode == 0, run.stderr
     assert read_recipe(tmp_path / "config.yaml").dim == 16
+    about = (tmp_path / "config.yaml").read_text().splitlines()[:3]
+    assert about[0] == "# data: synthetic:people=10,photos=3" and about[1].startswith(f"# encoder: {encoder} (") and about[2] == "# words: yes"
     again = tgfr("train", tmp_path / "config.yaml", *data, "--out", tmp_path)
     assert again.returncode == 0, "a run that is finished is read, not refused: " + again.stderr
     judged = tgfr("evaluate", tmp_path / "model", *data, "--out", tmp_path / "judged", *TINY[-5:])
     assert judged.returncode == 0 and (tmp_path / "judged" / "report.html").is_file(), judged.stderr
+
+
+def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encoder, monkeypatch):
+    from tgfr import compare
+    from tgfr.training.recipes import make_recipe, read_recipe
+    def killed(*_): raise KeyboardInterrupt
+    monkeypatch.setattr(compare.Trainer, "train", killed)
+    for dim, kept in (16, 16), (24, 24), (32, 24):
+        with pytest.raises(KeyboardInterrupt): compare.train("synthetic:people=10,photos=3", str(encoder), make_recipe("demo", dim=dim), tmp_path, words=False)
+        assert read_recipe(tmp_path / "config.yaml").dim == kept, "an epoch that is kept keeps its recipe"
+        if dim == 24: (tmp_path / "runs/residual-image").mkdir(parents=True), (tmp_path / "runs/residual-image/run.json").write_text("{}")
+    assert "# words: no" in (tmp_path / "config.yaml").read_text()
 
 
 def test_bad_recipes(tmp_path, encoder):

@@ -4,14 +4,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from tgfr.cli import main
-from tgfr.core import TgfrError, read_json, rng
-from tgfr.data.embed import embed_crops, embed_ijb
+from tgfr.core import TgfrError, read_json, rng, unit
+from tgfr.data.embed import alike_lengths, embed_crops, embed_file, embed_ijb
 from tgfr.data.faces import read_image
 from tgfr.data.features import FeatureStore
 from tgfr.data.landmarks import align
@@ -65,6 +66,34 @@ def test_a_finished_store_is_not_made_again(ijb_set, encoder, tmp_path):
     assert Counting.calls == 3
     assert run().meta == first.meta and Counting.calls == 3
     assert len(run(names=names[:10])) == 10 and Counting.calls == 5
+
+
+def test_unit_features_are_warned_of_once(ijb_set, encoder, tmp_path, capsys):
+    names = ijb_set.images().name.to_pylist()[:20]
+    class Unit:
+        config = encoder.config
+        def encode(self, images): return replace(raw := encoder.encode(images), embedding=unit(raw.embedding))
+    def run(encoder, name): return embed_crops(ijb_set.folder / "loose_crop", names, None, encoder, tmp_path / name, batch=8)
+    store = run(Unit(), "unit")
+    assert (said := capsys.readouterr().err).count("all embeddings have the length 1,") == 1 and len(said.strip().splitlines()) == 1
+    assert "norm" in alike_lengths(store) and not alike_lengths(run(encoder, "raw")) and not capsys.readouterr().err
+
+
+def test_lenient_takes_what_strict_refuses(ijb_set, encoder, tmp_path):
+    "An image named twice has its row twice; one without finite points is left out."
+    lines = ijb_set.path("name_5pts_score.txt").read_text().splitlines()[:4]
+    lines[2], lines[3] = lines[0], " ".join(["nan" if k == 3 else part for k, part in enumerate(lines[3].split())])
+    (points := tmp_path / "points.txt").write_text("\n".join(lines) + "\n")
+    crops = ijb_set.folder / "loose_crop"
+    with pytest.raises(TgfrError, match="for the second time|not finite"): embed_file(points, crops, encoder, tmp_path / "strict")
+    save_encoder(encoder, tmp_path / "encoder")
+    args = ["embed", str(crops), "--points", str(points), "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path / "store")]
+    with pytest.raises(SystemExit) as e: main(args)
+    assert e.value.code == 2
+    main([*args, "--lenient"])
+    store = FeatureStore.open(tmp_path / "store")
+    np.testing.assert_array_equal(store.embedding[0, 0], store.embedding[0, 2])
+    assert [row for row, *_ in store.meta["unreadable"]] == [3] and "expected finite" in store.meta["unreadable"][0][2]
 
 
 @pytest.mark.parametrize("change, said", [({"names": []}, "no images"), ({"points": np.zeros((3, 5, 2))}, "expected \\(2, 5, 2\\)"), ({"batch": 0}, "batch 0"), ({"crops": "/no/such"}, "no such folder"), ({"names": ["x.jpg", "y.jpg"]}, "none of the 2 images")])

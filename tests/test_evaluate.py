@@ -1,16 +1,22 @@
 """Evaluation of a saved model: retrieval figures against loops, every task from folders to a report, and what is refused."""
+import shutil
+
 import numpy as np
 import pytest
 from test_cli import encoder, parquet, refused, tgfr  # noqa: F401 - `encoder` is a fixture
 
 from tgfr.core import TgfrError, read_json, rng, seed_everything, write_json
+from tgfr.data.cards import parse_card
 from tgfr.data.features import FeatureStore
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.text import build_text_encoder
+from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.evaluate import evaluate
+from tgfr.evaluation.groups import attribute_groups, group_table
 from tgfr.evaluation.metrics import tpr_of
 from tgfr.evaluation.retrieval import find_photos, own_ranks, retrieval_figures, retrieve
-from tgfr.evaluation.scoring import score_matrix
+from tgfr.evaluation.scoring import embed_photos, score_matrix
+from tgfr.evaluation.tables import number
 from tgfr.fusion.model import TGFR, ModelConfig
 
 
@@ -62,6 +68,109 @@ def test_a_model_without_words_cannot_read():
     plain = TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", words=False)).eval()
     with pytest.raises(TgfrError, match="no text encoder"): retrieve(plain, None, [["a"]], np.zeros(1))
     with pytest.raises(TgfrError, match="no text encoder"): find_photos(plain, None, ["a"])
+
+
+# two models
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory, photos):
+    "A model like `model` with other weights, and an image-only head."
+    seed_everything(1)
+    home, text = tmp_path_factory.mktemp("others"), build_text_encoder("lstm", [c for row in photos["captions"] for c in row], dim=16, embedding=12)
+    TGFR(ModelConfig(32, (16, 14, 14), 16, "linear"), text).eval().save(home / "second")
+    TGFR(ModelConfig(32, (16, 14, 14), 16, "residual", words=False)).eval().save(home / "without")
+    return home
+
+
+@pytest.fixture
+def listed(photos, tmp_path):
+    ids = photos["photo_id"][:]
+    (tmp_path / "list.txt").write_text("".join(f"{ids[3 * p]} {ids[3 * q + 1]} {int(p == q)}\n" for p in range(10) for q in range(10)))
+    return {"all pairs": None, "list": tmp_path / "list.txt"}
+
+
+def differences(report, system): return {(r["probe"], r["mode"], key): d for r in report["results"] if r["system"] == system for key, d in r["difference"].items()}
+
+
+@pytest.mark.parametrize("task", ["all pairs", "list"])
+def test_a_model_does_not_differ_from_itself(call, model, listed, task):
+    report = evaluate(**call, pairs=listed[task], against=model)
+    found = differences(report, "linear")
+    assert report["reference"] == "other linear" and {mode for _, mode, _ in found} == {"one", "all"} and len(found) >= 16
+    assert all(tuple(d) == (0, 0, 0) for d in found.values())
+
+
+@pytest.mark.parametrize("task", ["all pairs", "list"])
+def test_two_models_exchanged_change_signs(call, model, others, listed, task):
+    there = differences(evaluate(**call, pairs=listed[task], against=others / "second"), "linear")
+    back = differences(evaluate(**call | {"model": others / "second"}, pairs=listed[task], against=model), "linear")
+    assert there.keys() == back.keys() and any(d[0] for d in there.values())
+    for key, (value, low, high) in there.items(): assert back[key] == pytest.approx((-value, -high, -low), abs=1e-12), key
+
+
+def test_the_image_only_head_is_the_reference_of_both_modes(call, model, others):
+    report = evaluate(**call, against=others / "without")
+    alone = evaluate(**call | {"model": others / "without"})
+    rows, own = ({(r["system"], r["probe"], r["mode"]): r for r in x["results"]} for x in (report, alone))
+    assert {name for name, _, _ in rows} == {"frozen face", "image-only head", "linear"} and report["reference"] == "image-only head"
+    for mode in "one", "all":
+        assert rows["linear", "16px", mode]["difference"]["AUC"][0] == pytest.approx(rows["linear", "16px", mode]["values"]["AUC"] - own["image-only head", "16px", "-"]["values"]["AUC"])
+    assert rows["frozen face", "16px", "-"]["difference"]["AUC"][0] == pytest.approx(-own["image-only head", "16px", "-"]["difference"]["AUC"][0])
+    assert report["setup"]["image-only head"] == str(others / "without")
+    with pytest.raises(TgfrError, match="exchange the two"): evaluate(**call | {"model": others / "without"}, against=model)
+    with pytest.raises(TgfrError, match="nowhere"): evaluate(**call, against=others / "nowhere")
+    with pytest.raises(TgfrError, match="against: retrieval"): evaluate(**call, against=model, task="retrieval")
+
+
+# the card
+
+def test_results_go_onto_the_card_and_facts_stay(call, model, tmp_path, capsys):
+    shutil.copytree(model, folder := tmp_path / "own model")
+    TGFR.load(model).save(folder, {"face encoder": "made up"})
+    card = folder / "README.md"
+    assert "has not been judged yet" in card.read_text()
+    evaluate(**call | {"model": folder}, card=False)
+    assert "has not been judged yet" in card.read_text()
+    report = evaluate(**call | {"model": folder})
+    said, sections = card.read_text(), parse_card(card.read_text()).sections
+    assert "not been judged" not in said and "| face encoder | made up |" in said and list(sections)[-1] == "Use with care"
+    assert number(next(r for r in report["results"] if r["system"] == "linear" and r["mode"] == "all")["values"]["TPR@FPR=1e-2"]) in sections["Results"]
+    evaluate(**call | {"model": folder}, pairs=4)
+    evaluate(**call | {"model": folder}, task="retrieval")
+    again = parse_card(card.read_text()).sections
+    assert "generated list, 112px" in again["Results"] and "recall@10" in again["Find by description: Results"] and again["Use with care"] == sections["Use with care"]
+    TGFR.load(folder)
+    assert not list(folder.glob(".*")), "nothing half-written is left"
+
+
+def test_a_card_that_is_not_ours_to_write_is_left(call, model, tmp_path, capsys, monkeypatch):
+    shutil.copytree(model, cached := tmp_path / "models--me--mine/snapshots/1")
+    before = (cached / "README.md").read_text()
+    evaluate(**call | {"model": cached})
+    assert (cached / "README.md").read_text() == before and "in the cache of the Hub, the card is left as it is" in capsys.readouterr().err
+    def full(*_): raise PermissionError(13, "Permission denied")
+    monkeypatch.setattr("tgfr.evaluation.model_cards.write_text", full)
+    shutil.copytree(model, locked := tmp_path / "locked")
+    evaluate(**call | {"model": locked})
+    assert (locked / "README.md").read_text() == before and "the card is left as it is ([Errno 13] Permission denied)" in capsys.readouterr().err
+
+
+# groups
+
+def test_groups_where_attributes_are_known(call, model, encoder, others):  # noqa: F811
+    drawn = dict(call, data="synthetic:people=40,photos=2", features=call["out"] / "drawn")
+    report = evaluate(**drawn, against=others / "without")
+    (title, table), = report["tables"].items()
+    assert "probes of 16px" in title and table["columns"][3:] == [f"{system}: {rate}" for system in ("image-only head", "linear") for rate in ("TPR", "FPR")]
+    photos = synthetic_faces(people=40, photos=2)
+    store, identity, trained = FeatureStore.open(drawn["features"]), np.array(photos["identity"]), TGFR.load(model)
+    fused = embed_photos(trained, store, photos["captions"][:])["all"]["fused"]
+    groups = attribute_groups(photos["attributes"][:], identity)
+    expected = group_table({"linear": score_matrix(fused[0], fused[1])}, PersonBootstrap(identity, 10, 0), groups)
+    at = table["columns"].index("linear: TPR")
+    assert [row[at:at + 2] for row in table["rows"]] == [row[3:5] for row in expected["rows"]] and len(groups) >= 4
+    assert "gender=" in (call["out"] / "report.html").read_text()
+    assert evaluate(**call)["tables"] == {}, "only ten people: no group is large enough"
 
 
 # from folders to a report
@@ -128,7 +237,6 @@ def test_an_encoder_that_does_not_fit(call, tmp_path):
 @pytest.mark.parametrize("spoil", [lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n"), lambda f: (f / "config.json").write_text("[" * 100_000),
                                    lambda f: write_json(f / "config.json", {"dim": 3}), lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:50])])
 def test_hostile_model_folders(call, model, tmp_path, spoil):
-    import shutil
     shutil.copytree(model, tmp_path / "hostile")
     spoil(tmp_path / "hostile")
     with pytest.raises(TgfrError, match="hostile"): evaluate(**call | {"model": tmp_path / "hostile"})

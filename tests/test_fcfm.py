@@ -75,7 +75,7 @@ def test_gradient_reaches_every_tensor(name, words):
     image, text = batch()
     image.embedding.requires_grad_()
     fusion = build_fusion(name, 64, (7, 7), words=words)
-    if name == "residual": [torch.nn.init.normal_(part[-1].weight) for part in (fusion.correction, getattr(fusion, "gate", fusion.correction))]
+    if name == "residual": torch.nn.init.normal_(fusion.correction[-1].weight)
     out = fusion(image, text if words else None)
     assert out.shape == (4, fusion.width)
     (out * torch.randn_like(out)).sum().backward()

@@ -9,11 +9,12 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 import tgfr.hub
 from tgfr.cli import main
-from tgfr.core import TgfrError, seed_everything
+from tgfr.core import TgfrError, read_json, seed_everything
 from tgfr.data.cards import parse_card
+from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.text import build_text_encoder
 from tgfr.fusion.model import TGFR, ModelConfig
-from tgfr.hub import from_pretrained, push_to_hub
+from tgfr.hub import from_pretrained, local_model, push_to_hub
 from tgfr.sets.pooling import build_set_fusion
 from tgfr.sets.weights import save_set_fusion
 
@@ -33,10 +34,11 @@ def hub(tmp_path, monkeypatch):
                     shutil.copy(file, home / repo_id / name)
             return f"https://hub/{repo_id}/commit/1"
 
-    def download(repo, revision, allow_patterns):
+    def download(repo, revision=None, allow_patterns=None):
         calls.append(("fetch", repo, revision))
         if not (home / repo).is_dir(): raise RepositoryNotFoundError("404: no such repository", response=type("Response", (), {"headers": {}, "request": None, "status_code": 404})())
-        return str(home / repo)
+        shutil.copytree(home / repo, cached := tmp_path / f"cache/models--{repo.replace('/', '--')}/snapshots/1", dirs_exist_ok=True)
+        return str(cached)
 
     monkeypatch.setattr(tgfr.hub, "HfApi", Api), monkeypatch.setattr(tgfr.hub, "snapshot_download", download)
     return home, calls
@@ -80,6 +82,34 @@ def test_what_cannot_be_loaded_is_not_sent(tmp_path, hub):
 @pytest.mark.parametrize("name, message", [("nobody/nothing", "the Hub gives no such model"), ("no/such/folder", "neither a folder"), ("https://hub/a/b", "neither a folder")])
 def test_names_that_lead_nowhere(name, message, hub):
     with pytest.raises(TgfrError, match=message): from_pretrained(name)
+
+
+def test_somebody_else_uses_what_was_pushed(tmp_path, hub, capsys):
+    "Model and face encoder by their names on the Hub: the figures are those of the folders, and the card in the cache stays."
+    seed_everything(0)
+    save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=8), tmp_path / "face")
+    TGFR(ModelConfig(8, (16, 14, 14), dim=8), build_text_encoder("lstm", ["She smiles."], dim=8, embedding=6)).eval().save(tmp_path / "words")
+    TGFR(ModelConfig(8, (16, 14, 14), dim=8, words=False)).eval().save(tmp_path / "without")
+    for name in "face", "words", "without": main(["push", str(tmp_path / name), f"me/{name}"])
+    rest = ["--data", "synthetic:people=6,photos=2", "--probe-size", "112", "--replicates", "5", "--out"]
+    main(["evaluate", "me/words", "--against", "me/without", "--encoder", "me/face", *rest, str(tmp_path / "there")])
+    assert [call for call in hub[1] if call[0] == "fetch"] == [("fetch", f"me/{name}", None) for name in ("words", "without", "face")]
+    assert "in the cache of the Hub, the card is left as it is" in capsys.readouterr().err
+    main(["evaluate", str(tmp_path / "words"), "--against", str(tmp_path / "without"), "--encoder", str(tmp_path / "face"), *rest, str(tmp_path / "here")])
+    here, there = (read_json(tmp_path / place / "report.json") for place in ("here", "there"))
+    assert here["results"] == there["results"] and "snapshots" in there["setup"]["model"]
+    assert "has not been judged" in (tmp_path / "cache/models--me--words/snapshots/1/README.md").read_text()
+
+
+def test_the_disk_comes_first_and_weights_files_are_not_looked_for(tmp_path, hub, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_set_fusion(build_set_fusion("quality", 8), tmp_path / "me/quality")
+    save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=8), tmp_path / "me/quality/encoder")
+    for name in ("me/quality", "me/face.onnx", "average", "/no/such", "a/b/c"): assert local_model(name) == name
+    assert hub[1] == []
+    push_to_hub("me/quality", "you/quality")
+    assert type(from_pretrained("you/quality")).__name__ == "ScalarQuality" and from_pretrained("you/quality/encoder").config.embedding == 8
+    with pytest.raises(TgfrError, match="the Hub gives no such model"): local_model("you/nothing")
 
 
 def test_a_card_is_a_card(tmp_path):

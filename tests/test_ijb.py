@@ -8,14 +8,18 @@ from sklearn import metrics as sklearn_metrics
 
 from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng
+from tgfr.data.embed import write_store
 from tgfr.data.features import FeatureStore
 from tgfr.data.ijb_files import IjbFiles, IjbImages
+from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.evaluation.ijb import IjbProtocol, MediaPooling, draws_of, evaluate_ijb, pair_scores, pool_media
 from tgfr.evaluation.metrics import auc, roc, search, tpr_at_fpr
 from tgfr.evaluation.simulate import SIZES, simulate
-from tgfr.ijb import ijb
+from tgfr.evaluation.tables import definitions
+from tgfr.ijb import ijb, make_systems, trained_fusion
+from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import build_set_fusion
-from tgfr.sets.weights import from_published
+from tgfr.sets.weights import from_published, save_set_fusion
 
 
 class Recorded:
@@ -310,11 +314,60 @@ def test_command_line(tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert "1:1 verification" in page and "Operating points" in page and "no captions" not in page and "px probes" not in page
     lines = (tmp_path / "points.csv").read_text().splitlines()
-    assert lines[0].startswith("system,protocol,figure,value,threshold,false accepts") and len(lines) == 1 + 2 * (6 + 2 * 2)
+    assert lines[0].startswith("system,protocol,figure,value,threshold,false accepts") and len(lines) == 1 + 2 * (6 + 2 * (2 + 3))
+    ranks = [line.split(",") for line in lines if ",rank-1," in line]
+    assert [row[:2] for row in ranks] == [[system, f"1:N {gallery}"] for system in ("N1D1F0", "average") for gallery in ("S1", "S2")] and all(row[4:7] == ["", "", ""] for row in ranks)
+    for result in report["results"][1::2]: assert np.mean([float(row[3]) for row in ranks if row[0] == result["system"]]) == pytest.approx(result["values"]["rank-1"], abs=1e-12)
     for args, said in ((), "give the folder of a set"), ((folder,), "no feature store"), ((folder, "--features", store, "--fusion", "N1"), "expected a pooling such as N1D1F0"), ((str(tmp_path / "no"), "--features", store), "no IJB set"), \
             ((folder, "--features", store, "--fusion", "quality"), "has weights"), ((folder, "--features", store, store), "name each once"), ((folder, "--features", str(tmp_path)), "no feature store"), (("--simulate", "IJBB", "--scale", "7"), "scale: 7"):
         with pytest.raises(SystemExit) as e: main(["ijb", *args, "--out", str(tmp_path / "other")])
         assert e.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
+
+
+def test_published_definitions_promise_no_intervals(tmp_path, capsys):
+    report = ijb(simulated="IJBB", scale=.01, out=tmp_path, definition="published", fusion=("N1D1F0", "average"))
+    assert not any(row["interval"] or row.get("difference") for row in report["results"])
+    assert "Under each value" not in (said := capsys.readouterr()).out and "TPIR@FPIR" in said.out
+    assert "intervals of 1:N" not in report["terms"] and "95 % interval" not in definitions(report)
+    ranks = report["tables"]["Ranks in each gallery"]["rows"]
+    assert {row[1] for row in ranks} == {"1:N S1+S2"} and ranks[0][3] == report["results"][1]["values"]["rank-1"]
+
+
+def test_unit_features_are_said_to_be_so(made, tmp_path):
+    "Norm weighting of unit vectors is the average, and the report says why."
+    files, p, features = made
+    x, names = np.asarray(features[:1]), p.images.name.to_pylist()
+    x = x / np.linalg.norm(x, axis=2, keepdims=True)
+    meta = {"encoder": {"name": "unit"}, "variants": ["112px"], "photo_id": names, "arrays": {"embedding": {"dtype": "float32", "shape": [len(names), 1, 32]}}}
+    write_store(tmp_path / "unit", meta, lambda done: [{"embedding": x[0, :, None]}])
+    report = ijb(files.folder, [tmp_path / "unit"], ("average", "norm"), tmp_path / "out", replicates=0)
+    assert any("all embeddings have the length 1," in line for line in report["summary"])
+    assert report["results"][0]["values"] == pytest.approx(report["results"][2]["values"], abs=1e-3)
+    assert not any("all embeddings" in line for line in ijb(files.folder, [files.folder.parent / "features"], ("average",), tmp_path / "raw", replicates=0)["summary"])
+
+
+def test_a_fusion_of_another_encoder_is_refused(made, tmp_path):
+    "By the fingerprint on its card or of the encoder beside it; by the widths where neither is there."
+    _, p, _ = made
+    def store(name, weights, styles=None):
+        folder, count = tmp_path / name, len(p.images)
+        meta = {"encoder": {"name": name}, "weights": weights, "variants": ["112px"], "photo_id": p.images.name.to_pylist(), "styles": ["stage2"] if styles else [],
+                "arrays": {"embedding": {"dtype": "float32", "shape": [count, 1, 32]}} | ({"styles": {"dtype": "float16", "shape": [count, 1, styles, 2]}} if styles else {})}
+        return write_store(folder, meta, lambda done: [{k: np.ones((count, *a["shape"][1:]), a["dtype"]) for k, a in meta["arrays"].items()}])
+    encoder = IResNet((1, 1, 1, 1), width=4, embedding=32)
+    ours, other = store("ours", encoder.fingerprint, 12), store("other", "0123456789abcdef", 12)
+    save_set_fusion(CAFace(32, 12), card := tmp_path / "card", {"face encoder": f"{encoder.config.name}, fingerprint {encoder.fingerprint}"})
+    save_set_fusion(CAFace(32, 12), beside := tmp_path / "beside")
+    save_encoder(encoder, beside / "encoder")
+    for folder in card, beside:
+        assert isinstance(trained_fusion(folder, ours), CAFace)
+        with pytest.raises(TgfrError, match=f"{encoder.config.name}, fingerprint {encoder.fingerprint}, but .*features of other, fingerprint 0123456789abcdef"): make_systems([other.folder], [str(folder)])
+    save_set_fusion(CAFace(32, 12), silent := tmp_path / "silent")
+    assert isinstance(trained_fusion(silent, other), CAFace)
+    with pytest.raises(TgfrError, match="no styles.*--styles auto"): trained_fusion(silent, store("plain", None))
+    with pytest.raises(TgfrError, match="for 12 channels of styles, .* has 10"): trained_fusion(silent, store("narrow", None, 10))
+    save_set_fusion(CAFace(48, 12), wide := tmp_path / "wide")
+    with pytest.raises(TgfrError, match="for embeddings of 48 numbers, .* has 32"): trained_fusion(wide, other)
 
 
 def test_features_of_other_images_are_refused(made, tmp_path):

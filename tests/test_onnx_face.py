@@ -109,6 +109,44 @@ def test_other_sizes_and_outputs(tmp_path):
     with pytest.raises(TgfrError, match=r"\(B, 64, 64, 3\)"): encoder.encode(photos(2))
 
 
+def apart(path, to, divide=True, maker="ReduceL2"):
+    "The same model with a second output (N, 1), and where asked the embedding divided by it."
+    model = onnx.load(path)
+    options = dict(axes=[1], keepdims=1) if maker == "ReduceL2" else {}
+    if maker != "ReduceL2": model.graph.node.append(helper.make_node("ReduceMean", ["embedding"], ["mean_of"], axes=[1], keepdims=1))
+    model.graph.node.append(helper.make_node(maker, ["embedding" if maker == "ReduceL2" else "mean_of"], ["length"], **options))
+    if divide: model.graph.node.extend([helper.make_node("ReduceL2", ["embedding"], ["l2"], axes=[1], keepdims=1), helper.make_node("Div", ["embedding", "l2"], ["direction"])])
+    out = model.graph.output[0]
+    second = helper.make_tensor_value_info("length", TensorProto.FLOAT, [out.type.tensor_type.shape.dim[0].dim_value or "N", 1])
+    if divide: out.name = "direction"
+    model.graph.output.insert(0, second)  # the norm first: the embedding is found all the same
+    onnx.save(model, to)
+    return to
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_direction_and_norm_are_put_together(tmp_path, batch):
+    path, images = make(tmp_path / "m.onnx", batch), photos(5)
+    whole, found = OnnxFace(path), OnnxFace(apart(path, tmp_path / "apart.onnx"))
+    assert (whole.norm, found.norm, found.config.embedding) == (None, "length", EMBEDDING)
+    torch.testing.assert_close(found.encode(images).embedding, whole.encode(images).embedding, rtol=1e-3, atol=1e-4)
+    tapped = found.encode(images, styles=("stem",))
+    torch.testing.assert_close(tapped.embedding, whole.encode(images).embedding, rtol=1e-3, atol=1e-4)
+    save_encoder(found, tmp_path / "saved")
+    assert load_encoder(tmp_path / "saved").norm == "length" and load_encoder(tmp_path / "saved").fingerprint == found.fingerprint
+
+
+def test_other_second_outputs_are_not_read(tmp_path):
+    "A norm beside an embedding that has its length already, and a quality that is no norm."
+    path, images = make(tmp_path / "m.onnx"), photos(3)
+    raw = OnnxFace(apart(path, tmp_path / "raw.onnx", divide=False))
+    assert raw.norm is None
+    torch.testing.assert_close(raw.encode(images).embedding, OnnxFace(path).encode(images).embedding)
+    quality = OnnxFace(apart(path, tmp_path / "quality.onnx", maker="Sigmoid"))
+    assert quality.norm is None
+    torch.testing.assert_close(quality.encode(images).norm, torch.ones(3), rtol=1e-4, atol=1e-4)
+
+
 def test_a_batch_that_stays_fixed_is_run_singly(tmp_path):
     path, model = tmp_path / "m.onnx", onnx.load(make(tmp_path / "a.onnx"))
     reshape = next(n for n in model.graph.node if n.op_type == "Reshape")

@@ -18,7 +18,7 @@ from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import EncoderConfig, IResNet, save_encoder
 from tgfr.sets.caface import fuse_sets
 from tgfr.sets.pooling import FaceSet, build_set_fusion
-from tgfr.sets.state import load_state, merge
+from tgfr.sets.state import load_state, merge, save_state
 from tgfr.sets.stream import Running
 from tgfr.sets.video import Frame, Frames, Tracking, follow, iou, link
 from tgfr.sets.weights import save_set_fusion
@@ -60,6 +60,12 @@ def write(path, pictures, codec="mp4v"):
     for picture in pictures: writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     writer.release()
     return path
+
+
+def save(encoder, folder):
+    "Where an encoder was saved."
+    save_encoder(encoder, folder / "encoder")
+    return folder / "encoder"
 
 
 def shots(count=40): return [Degradation(size=12 + 20 * (k % 5), noise=6)(FACES[0], k) for k in range(count)]
@@ -264,6 +270,23 @@ def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
         run(tmp_path / f"{name} frames", name)
     both = merge(*(load_state(tmp_path / name / "state.safetensors", model) for name in ("first", "second")))
     torch.testing.assert_close(model.readout(both).embedding, whole.embedding, rtol=1e-3, atol=1e-5)
+    first, later = tmp_path / "first/state.safetensors", tmp_path / "later"
+    main(["fuse", str(tmp_path / "second frames"), "--encoder", str(save(network, tmp_path)), "--fusion", str(tmp_path / "caface"), "--chunk", "10", "--state", str(first), "--out", str(later)])
+    state, rows = load_state(later / "state.safetensors", model), read_json(later / "fuse.json")
+    for name in ("mass", "feature", "style", "count"): torch.testing.assert_close(getattr(state, name), getattr(both, name), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(load_file(later / "template.safetensors")["caface"], unit(model.readout(both).embedding[0]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose([r["weight"] for r in rows["frames"]], whole.weights[0, 20:], atol=1e-5)
+    assert rows["setup"]["state added to"] == str(first) and any("state of 20 earlier images was added; " + f"{float(whole.weights[0, :20].sum()):.0%}" in line for line in rows["summary"])
+    def refused(said, **how):
+        with pytest.raises(TgfrError, match=said): fuse_video(tmp_path / "second frames", network, out=tmp_path / "x", **how)
+    other = build_set_fusion("caface", 32, styles=network.style_width(styles)).eval()
+    save_set_fusion(other, tmp_path / "other")
+    refused("a state can only be used with the fusion that made it", fusion=tmp_path / "other", state=first)
+    refused("no state of a set", fusion=tmp_path / "caface", state=later / "template.safetensors")
+    refused("state.safetensors: not a readable", fusion=tmp_path / "caface", state=tmp_path / "nowhere/state.safetensors")
+    refused("only CAFace keeps one; the fusion is average", fusion="average", state=first)
+    save_state(tmp_path / "many.safetensors", model.init(3), model)
+    refused("a state of 3 sets, expected that of one person", fusion=tmp_path / "caface", state=tmp_path / "many.safetensors")
     with pytest.raises(TgfrError, match="channels, the fusion caface was trained with"): fuse_video(clip, network, fusion=tmp_path / "caface", out=tmp_path / "x", styles=("stage2",))
     with pytest.raises(TgfrError, match="for embeddings of 32"): fuse_video(clip, Pixels(), fusion=tmp_path / "caface", out=tmp_path / "x")
 

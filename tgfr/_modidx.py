@@ -1271,6 +1271,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'tgfr.sets.stream': { 'tgfr.sets.stream.Running': ('5_sets/stream.html#running', 'tgfr/sets/stream.py'),
                                   'tgfr.sets.stream.Running._grown': ('5_sets/stream.html#running._grown', 'tgfr/sets/stream.py'),
                                   'tgfr.sets.stream.Running.add': ('5_sets/stream.html#running.add', 'tgfr/sets/stream.py'),
+                                  'tgfr.sets.stream.Running.after': ('5_sets/stream.html#running.after', 'tgfr/sets/stream.py'),
                                   'tgfr.sets.stream.Running.readout': ('5_sets/stream.html#running.readout', 'tgfr/sets/stream.py'),
                                   'tgfr.sets.stream.beside': ('5_sets/stream.html#beside', 'tgfr/sets/stream.py')},
             'tgfr.sets.video': { 'tgfr.sets.video.Followed': ('5_sets/video.html#followed', 'tgfr/sets/video.py'),

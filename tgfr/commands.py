@@ -58,7 +58,7 @@ class Prepare:
         print(summary(prepare(self.name, self.source, self.out, self.photos, self.detector, self.part, options)))
         print(f"all names: {self.out / 'prepare.json'}")
 
-# %% ../nbs/13_commands.ipynb #5b50951f
+# %% ../nbs/13_commands.ipynb #0a5113cc
 @dataclass
 class Convert:
     """Write a published face model as a folder with config.json, model.safetensors and a model card.
@@ -67,7 +67,7 @@ class Convert:
     file: tyro.conf.Positional[Path]
     """.pth, .pt, .ckpt or .safetensors of an IResNet, IR or IR-SE (ArcFace, MagFace, AdaFace, TFace), of CAFace, or an .onnx file"""
     to: Path
-    """folder to write; made where it does not exist"""
+    """folder to write, made where it does not exist; of CAFace, the fusion goes into it and its face encoder into encoder/ inside"""
     family: Literal["arcface", "magface", "adaface", "tface"] | None = None
     """how its photos are prepared (RGB or BGR, scaling); default: recognised by the names of the tensors"""
     photos: Path | None = None
@@ -210,28 +210,30 @@ class Ijb:
         from tgfr.ijb import ijb
         ijb(self.folder, self.features, self.fusion, self.out, self.definition, self.replicates, self.chunk, not self.lenient, self.simulate, self.scale, self.seed)
 
-# %% ../nbs/13_commands.ipynb #9dc2ae42
+# %% ../nbs/13_commands.ipynb #4ee72617
 @dataclass
 class Fuse:
-    """One template of the person in a video, or in a folder of pictures, and what each frame was worth.
+    """One template of one person in a video, or in a folder of pictures, and what each frame was worth.
 
-    Writes template.safetensors, fuse.json, strip.png and report.html; with CAFace also state.safetensors. Frames that cannot be read are named and left out."""
+    Writes template.safetensors, fuse.json, strip.png and report.html; with CAFace also state.safetensors. Frames that cannot be read are named and left out. Several people: a folder, and a call, for each."""
     source: tyro.conf.Positional[Path]
-    """a video file, or a folder of pictures, taken in the order of their names"""
+    """a video file, or a folder of pictures, taken in the order of their names; with --detector a folder is followed like a video, and one person of it is fused (--person)"""
     encoder: str
-    """face encoder: a folder written by tgfr, an .onnx file or a published checkpoint"""
+    """face encoder: a folder written by tgfr, an .onnx file, a published checkpoint, or OWNER/NAME on the Hub"""
     gallery: Path | None = None
-    """photo of a person, to which similarities are taken; it decides nothing else"""
+    """photo of a person, to which similarities are taken; it decides nothing else, unless --person gallery chooses by it"""
     fusion: str = "norm-squared"
-    """average, norm, norm-squared, best-norm, score, or the folder of a trained fusion"""
+    """average, norm, norm-squared, best-norm, score, the folder of a trained fusion, or OWNER/NAME on the Hub"""
+    state: Path | None = None
+    """state.safetensors of an earlier run with the same CAFace, to which the new frames are added; the new state holds both"""
     detector: Path | None = None
-    """YuNet face detector (.onnx); default: pictures are aligned faces of one person"""
+    """YuNet face detector (.onnx); default: pictures are aligned faces of one person, and all are fused"""
     out: Path = Path("runs/fuse")
     """folder for what is written"""
     styles: tuple[str, ...] | None = None
     """stages whose styles CAFace reads; default: those it is trained with, stage2 and stage3 of an IResNet or IR"""
     person: Literal["longest", "gallery"] = "longest"
-    """who is fused: the one seen in most frames, or the one most like the gallery photo"""
+    """who is fused, of those the detector finds: the one seen in most frames, or the one most like the gallery photo"""
     chunk: int = 256
     """frames that CAFace looks at together; part of its protocol"""
     clip: bool = False
@@ -240,7 +242,7 @@ class Fuse:
     def run(self) -> None:
         "Call `tgfr.video.fuse_video`."
         from tgfr.video import fuse_video
-        fuse_video(self.source, self.encoder, self.gallery, self.fusion, self.detector, self.out, self.styles, self.person, self.chunk, self.clip)
+        fuse_video(self.source, self.encoder, self.gallery, self.fusion, self.detector, self.out, self.styles, self.person, self.chunk, self.clip, state=self.state)
 
 # %% ../nbs/13_commands.ipynb #455e110d
 @dataclass

@@ -76,7 +76,7 @@ def set_aside(
     aside = np.isin(identity, people[:max(2, min(most, max(len(people) // 10, min(30, len(people) // 5))))])
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 
-# %% ../nbs/09_compare.ipynb #e1d53806
+# %% ../nbs/09_compare.ipynb #5fd70cf2
 @dataclass
 class Trainer:
     "Trains systems on one set of features; a second call for the same system reads the first one's result."
@@ -139,11 +139,13 @@ class Trainer:
         same, off = people[:, None] == people, ~np.eye(len(people), dtype=bool)
         return float(np.mean([tpr_of(s[same & off], s[~same], [1e-2])[0] for s in (score_matrix(fused[0], probe) for probe in fused)]))
 
-    def _weigh_sentence(self, model: TGFR, weights=(.4, .6, .8, 1, 1.2, 1.4, 1.6, 2, 2.5, 3, 4), powers=(0, .5, 1, 1.5, 2)) -> None:
+    def _weigh_sentence(self, model: TGFR, weights=(.1, .2, .3, .4, .5, .6, .7, .8, 1, 1.25, 1.5), powers=(0, .5, 1, 1.5, 2)) -> None:
         "Set `weight` and `power` of a residual fusion's sentence to the best pair on the people set aside, over both modes."
-        found, dim = embed_photos(model, self.split.store, self.captions, self.aside, progress=False), -model.config.dim
-        length = {mode: np.linalg.norm(f["sentence"], axis=-1, keepdims=True) for mode, f in found.items()}
-        def score(pair): return np.mean([self._score(np.concatenate([f["fused"][..., :dim], pair[0] / length[mode] ** pair[1] * f["fused"][..., dim:]], -1)) for mode, f in found.items()])
+        found, faces = embed_photos(model, self.split.store, self.captions, self.aside, progress=False), model.fusion.told
+        def weighed(f, weight, power):
+            sentence = weight * f["sentence"] / np.linalg.norm(f["sentence"], axis=-1, keepdims=True) ** power
+            return np.stack([np.concatenate([fused[:, :faces], sentence], -1) for fused in f["fused"]])
+        def score(pair): return np.mean([self._score(weighed(f, *pair)) for f in found.values()])
         weight, power = max(((w, p) for p in powers for w in weights), key=score)
         model.fusion.weight.fill_(weight), model.fusion.power.fill_(power)
 
@@ -252,7 +254,7 @@ def split_features(
     if encoder.config.regions is None: raise TgfrError(f"{encoder.config.name}: no local map was found in it; name one of its tensors (tgfr.encoders.onnx_face.OnnxFace.candidates lists them)")
     return [with_features(dataset, encoder, sizes, Path(folder) / name) for name, dataset, sizes in (("train", train, (*recipe.sizes, *probe_sizes)), ("test", test, probe_sizes))]
 
-# %% ../nbs/09_compare.ipynb #31e08cdd
+# %% ../nbs/09_compare.ipynb #7b251078
 def train(
     data: str,  # as for `load_faces`
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
@@ -269,10 +271,12 @@ def train(
     face = load_encoder(encoder)
     dataset, skips = screen(load_faces(data, split))
     faces = with_features(dataset, face, recipe.sizes, features or out / "features")
+    about = {"data": f"{data}{f', split {split}' if split else ''}", "encoder": f"{encoder} ({face.config.name}, fingerprint {face.fingerprint})", "words": "yes" if words else "no: the image-only head"}
+    if accelerator.is_main_process and not any((out / "runs").glob("*/run.json")): write_recipe(out / "config.yaml", recipe, about)  # a run that is kept there has its own
     model = Trainer(faces, recipe, out / "runs", accelerator).train(recipe.fusion, words)
     if accelerator.is_main_process:
         facts = {"trained on": f"{data}, {len(faces.identity):,} photos of {len(set(faces.identity)):,} people", "face encoder": f"{face.config.name}, fingerprint {face.fingerprint}", "recipe": "config.yaml beside this folder"}
         model.save(out / "model", facts)
-        write_recipe(out / "config.yaml", recipe)
+        write_recipe(out / "config.yaml", recipe, about)
         console.print(f"{skips.summary()}\n{out / 'model'}: {recipe.fusion}{'' if words else ' without words'}, for `tgfr evaluate`", markup=False, highlight=False, soft_wrap=True)
     return model

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['demo_encoder', 'word_regions', 'above_even', 'demo', 'comparison_report']
 
-# %% ../nbs/10_demo.ipynb #fd4d9d3c
+# %% ../nbs/10_demo.ipynb #1c1c4975
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ from .data.catalog import load_faces
 from .data.faces import Degradation, read_image
 from .encoders.backbones import save_encoder
 from .encoders.weights import load_encoder
-from .evaluation.groups import attribute_groups, group_table
+from .evaluation.groups import group_tables
 from .evaluation.metrics import roc_of
 from .evaluation.model_cards import result_sections
 from .evaluation.report import run_facts, write_report
@@ -149,12 +149,11 @@ def demo(
     console.print(f"{len(skips):,} photos left out · {report['run']['minutes']:.1f} minutes, {report['run']['peak_gb']:.1f} GB · {page}")
     return report
 
-# %% ../nbs/10_demo.ipynb #3f8fd17d
+# %% ../nbs/10_demo.ipynb #0a767b46
 def _groups(judge: Judge, main: str) -> dict[str, dict]:
     "Rates by group at the smallest probe size, where the data knows attributes."
-    dataset, scores = judge.split.dataset, {system: s for (system, _, mode), s in judge.scores.items() if system in (main, judge.reference) and mode in ("all", "-")}
-    groups = attribute_groups(dataset["attributes"][:], judge.split.identity) if "attributes" in dataset.column_names else {}
-    return {f"Groups: both photos of a pair in the group, probes of {judge.split.store.variants[-1]}, all captions, threshold at the overall FPR of 1e-2": group_table(scores, judge.bootstrap, groups)} if groups else {}
+    scores = {system: s for (system, _, mode), s in judge.scores.items() if system in (main, judge.reference) and mode in ("all", "-")}
+    return group_tables(judge.split.dataset, scores, judge.bootstrap, judge.split.store.variants[-1])
 
 # %% ../nbs/10_demo.ipynb #1a58b889
 def comparison_report(

@@ -6,7 +6,7 @@
 __all__ = ['PERSONS', 'TERMS', 'make_fusion', 'gallery_face', 'choose', 'effective', 'frame_rows', 'thumbnails', 'write_clip',
            'video_page', 'fuse_video']
 
-# %% ../nbs/12_video.ipynb #4eaec99b
+# %% ../nbs/12_video.ipynb #4dbbe88d
 import os
 import time
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from .evaluation.tables import number
 from .pictures import plot_set_strip
 from .sets.caface import CAFace
 from .sets.pooling import SET_FUSIONS, SetFusion, build_set_fusion
-from .sets.state import save_state
+from .sets.state import load_state, save_state
 from .sets.video import Followed, Frames, Sighting, Track, Tracking, crop_face, follow
 from .sets.weights import load_set_fusion
 
@@ -87,16 +87,17 @@ def frame_rows(
     return [{"frame": s.frame, "name": s.name, "seconds": short(s.seconds), "box": None if s.box is None else np.round(s.box, 2).tolist(), "score": short(s.score), "norm": short(s.norm),
              "similarity": short(s.similarity), "weight": short(w), "fused so far": short(so_far[k]) if so_far else None} for k, (s, w) in enumerate(zip(sightings, weights))]
 
-# %% ../nbs/12_video.ipynb #23f4d7cd
+# %% ../nbs/12_video.ipynb #5d910eff
 def _templates(track, name, weights, fused, gallery) -> dict[str, dict]:
     "Each template: its embedding, its similarity and its effective number of frames."
     kinds = {name: (fused, effective(weights)), "average": (track.total / len(track.sightings), len(weights)), "best frame": (track.best, 1)}
     if name == "average": kinds.pop("average"), kinds.update({name: (fused, len(weights))})
     return {k: {"embedding": e, "similarity": None if gallery is None else float(cosine(e[None], gallery[None])), "effective frames": float(n)} for k, (e, n) in kinds.items()}
 
-def _summary(found: Followed, track, templates, weights, person) -> list[str]:
+def _summary(found: Followed, track, templates, weights, person, earlier) -> list[str]:
     "The result in sentences."
-    n, name = len(weights), next(iter(templates))
+    n, name, part = len(weights), next(iter(templates)), weights.sum()
+    weights = weights / max(part, 1e-12)
     half = int(np.searchsorted(np.cumsum(np.sort(weights)[::-1]), .5)) + 1
     said = [f"{found.frames:,} frames read, {found.empty:,} without a face; of {len(found.tracks):,} track{'s' * (len(found.tracks) > 1)} the one of {n:,} frames was fused by {name}.",
             f"Half of the weight lies on {half:,} of the {n:,} frames; {effective(weights):,.1f} frames effectively."]
@@ -104,6 +105,7 @@ def _summary(found: Followed, track, templates, weights, person) -> list[str]:
         single = np.percentile([s.similarity for s in track.sightings], (50, 5, 95))
         values = ", ".join(f"{k} {number(v['similarity'])}" for k, v in templates.items())
         said.append(f"Similarity to the gallery photo: {values}; a single frame {number(single[0])} in the median, {number(single[1])} to {number(single[2])} in nine of ten.")
+    if earlier is not None: said.append(f"The state of {int(earlier.count):,} earlier images was added; {1 - part:.0%} of the template is theirs. Shares of weight, the average and the best frame are of the new frames alone.")
     if person == "gallery": said.append("The person was chosen by the gallery photo, so the similarities are larger than an honest comparison would find.")
     return said
 
@@ -186,12 +188,12 @@ class _Chart:
         cv2.putText(below, said, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, .45, self.ink, 1, cv2.LINE_AA)
         return np.vstack([picture, cv2.resize(below, (size[0], self.tall))])
 
-# %% ../nbs/12_video.ipynb #503b64e1
+# %% ../nbs/12_video.ipynb #7edfac89
 TERMS = {
     "similarity": "The cosine of two embeddings, -1 to 1. Which value means the same person depends on the encoder; it is no probability.",
-    "weight": "The share of a frame in the template; weights sum to 1. With CAFace, the frame's assignment to each cluster times the trust in that cluster, averaged over channels.",
-    "fused so far": "The similarity of the template made of all frames up to then, renewed after each batch.",
-    "average": "The mean of the frames' unit embeddings.",
+    "weight": "The share of a frame in the template; weights sum to 1, or, where an earlier state was added, to the part of the new frames. With CAFace, the frame's assignment to each cluster times the trust in that cluster, averaged over channels.",
+    "fused so far": "The similarity of the template made of all frames of this run up to then, renewed after each batch.",
+    "average": "The mean of the frames' unit embeddings, of this run alone.",
     "best frame": "The one frame with the largest feature norm, which tells quality without looking at the gallery photo.",
     "effective frames": "1 / sum of squared weights (Kish, 1965): how many equally weighted frames would be as many."}
 
@@ -203,7 +205,7 @@ def video_page(
     tracks = [[str(row["track"]) + (" (fused)" if row["track"] == report["track"] else ""), row["frames"], row["first"], row["last"]] for row in report["tracks"]]
     return report | {"terms": TERMS, "tables": {"Templates": {"columns": ["template", "similarity", "effective frames"], "rows": templates}, "Tracks": {"columns": ["track", "frames", "first", "last"], "rows": tracks}}}
 
-# %% ../nbs/12_video.ipynb #dae28796
+# %% ../nbs/12_video.ipynb #d15b0292
 @torch.no_grad()
 def fuse_video(
     source: str | Path,  # a video file, or a folder of pictures in the order of their names
@@ -218,6 +220,7 @@ def fuse_video(
     clip: bool = False,  # also write clip.mp4
     batch: int = 16,  # crops that the encoder gets at once
     how: Tracking | None = None,  # what links faces; None: its defaults
+    state: str | Path | None = None,  # state.safetensors of an earlier run with the same CAFace, to which the frames of this one are added; None: begin anew
 ) -> dict:  # the content of fuse.json
     "Fuse the frames of one person; write the template, fuse.json, the figure and the page."
     start, out, skips = time.perf_counter(), Path(out), Skips()
@@ -229,25 +232,29 @@ def fuse_video(
     encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
     styles = tuple(getattr(encoder, "default_styles", ()) if styles is None else styles)
     name, fusion = make_fusion(fusion, encoder, styles)
+    if state is not None and not isinstance(fusion, CAFace): raise TgfrError(f"state: only CAFace keeps one; the fusion is {name}")
+    earlier = None if state is None else load_state(state, fusion)
+    if earlier is not None and len(earlier) != 1: raise TgfrError(f"{state}: a state of {len(earlier):,} sets, expected that of one person")
     photo = None if gallery is None else gallery_face(gallery, detector, encoder.config.size)
     target = None if photo is None else encoder.encode(photo[None]).embedding[0]
     found = follow(frames, encoder, fusion, detector, target, styles if isinstance(fusion, CAFace) else (), chunk, batch, how or Tracking(), skips)
     if not found.frames: raise TgfrError(f"{source}: no frame can be read ({skips.items[0][1] if skips else 'FFmpeg finds none in it'})")
     if not found.tracks: raise TgfrError(f"{source}: no face in any of its {found.frames:,} frames")
     track = choose(found.tracks, person, target)
-    (template, weights), state = (running := track.finished()).readout(), running.state
+    running = track.finished() if earlier is None else track.finished().after(earlier)
+    template, weights = running.readout()
     weights = weights.double().numpy()
-    templates = _templates(track, name, weights, template, target)
+    templates = _templates(track, name, weights / max(weights.sum(), 1e-12), template, target)
     write_weights(out / "template.safetensors", {k: unit(v["embedding"]) for k, v in templates.items()})
-    if isinstance(fusion, CAFace): save_state(out / "state.safetensors", state, fusion)
-    report = _report(found, track, templates, weights, skips, frames, {"gallery photo": str(gallery), "detector": str(getattr(detector, "path", detector)), "encoder": encoder.config.name, "fusion": name, "chunk": chunk, "person": person})
+    if isinstance(fusion, CAFace): save_state(out / "state.safetensors", running.state, fusion)
+    report = _report(found, track, templates, weights, skips, frames, earlier, {"gallery photo": str(gallery), "detector": str(getattr(detector, "path", detector)), "encoder": encoder.config.name, "fusion": name, "chunk": chunk, "person": person, "state added to": str(state)})
     return _write(out, report, frames, track, weights, photo, clip, start)
 
-# %% ../nbs/12_video.ipynb #d7265205
-def _report(found, track, templates, weights, skips, frames, setup) -> dict:
+# %% ../nbs/12_video.ipynb #aea2a978
+def _report(found, track, templates, weights, skips, frames, earlier, setup) -> dict:
     "The content of fuse.json, but for the run."
     setup = {"source": str(frames.source), "frames": found.frames, "frames without a face": found.empty, "frames a second": frames.rate, "faces of people given up": found.forgotten, **setup}
-    return {"title": f"One template from {frames.source.name}", "summary": _summary(found, track, templates, weights, setup["person"]),
+    return {"title": f"One template from {frames.source.name}", "summary": _summary(found, track, templates, weights, setup["person"], earlier),
             "setup": {k: v for k, v in setup.items() if v not in (None, "None")}, "templates": {k: {f: row[f] for f in ("similarity", "effective frames")} for k, row in templates.items()},
             "track": track.number, "tracks": [{"track": t.number, "frames": len(t.sightings), "first": t.sightings[0].frame, "last": t.sightings[-1].frame} for t in found.tracks],
             "skipped": {"count": len(skips), "items": [list(i) for i in skips.items[:100]]}, "frames": frame_rows(track.sightings, weights, track.so_far)}

@@ -39,16 +39,16 @@ class Verification(Figures):
     genuine: int  # how many genuine pairs
     impostor: int  # how many impostor pairs
 
-# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #f0550499
+# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #e9021c78
 def result_rows(
     found: dict[tuple[str, str, str], Figures],  # by (system, probe, mode)
-    reference: str,  # the system that differences are taken to; its mode is "-"
+    reference: str,  # the system that differences are taken to: of the same mode, or of mode "-"
 ) -> list[dict]:  # rows of results as `tgfr.evaluation.tables` takes them
     "Values, intervals and paired differences of each system."
     rows = []
     for (system, probe, mode), f in found.items():
         row = {"system": system, "probe": probe, "mode": mode, "values": f.value, "interval": {k: f.interval(k) for k in f.value}}
-        if system != reference and (ref := found.get((reference, probe, "-"))): row["difference"] = {k: f.difference(ref, k) for k in f.value}
+        if system != reference and (ref := found.get((reference, probe, mode), found.get((reference, probe, "-")))): row["difference"] = {k: f.difference(ref, k) for k in f.value}
         rows.append(row)
     return rows
 

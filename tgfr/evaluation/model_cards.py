@@ -14,20 +14,20 @@ from ..core import write_text
 from ..data.cards import markdown_rows
 from .tables import definitions, markdown_table
 
-# %% ../../nbs/6_evaluation/13_model_cards.ipynb #3a08bd35
+# %% ../../nbs/6_evaluation/13_model_cards.ipynb #4441755e
 def result_sections(
     report: dict,  # the content of report.json
     systems: Sequence[str],  # whose results are shown: the model's, and what it is compared with
     keys: Sequence[str] = ("TPR@FPR=1e-2", "rank-1"),  # figures shown, of those that were measured
 ) -> dict[str, str]:  # title to Markdown, for `model_card`
     "How a model was trained and judged, as sections of its card."
-    shown = report | {"results": [row for row in report["results"] if row["system"] in systems]}
-    keys = [key for key in keys if any(key in row["values"] for row in shown["results"])]
-    said = "\n".join(f"* **{term}**: {what}" for term, what in definitions(shown).items())
+    rows = [row | {"values": {key: row["values"][key] for key in keys if key in row["values"]}} for row in report["results"] if row["system"] in systems]
+    shown, keys = report | {"results": rows}, [key for key in keys if any(key in row["values"] for row in rows)]
+    said = "\n".join("* **{}**: {}".format(term.replace("*", "\\*"), what) for term, what in definitions(shown).items())
     tables = {title: markdown_rows(**table) for title, table in report.get("tables", {}).items()}
     unknown = "No attributes of these people are known, or too few share one, so nothing can be said about groups of them." if "tables" in report else "Not measured by group here: `tgfr evaluate` over all pairs does, where the data has a column `attributes`."
     return {"Data and set-up": markdown_rows(("", ""), (report.get("data", {}) | report.get("setup", {})).items()),
-            "Results": f"{markdown_table(shown, list(keys))}\n{said}"} | (tables or {"Groups": unknown})
+            "Results": f"{markdown_table(shown, keys)}\n{said}"} | (tables or {"Groups": unknown})
 
 # %% ../../nbs/6_evaluation/13_model_cards.ipynb #fb804aa6
 def with_results(

@@ -159,7 +159,7 @@ def _lines_of(cell) -> Text:
     rest = [*(["-".join(cell.interval)] if cell.interval else []), *([cell.difference[0] + cell.star] if cell.difference else [])]
     return Text.assemble((cell.value, "bold"), *(("\n" + line, "dim") for line in rest))
 
-# %% ../../nbs/6_evaluation/03_tables.ipynb #6b4815a1
+# %% ../../nbs/6_evaluation/03_tables.ipynb #7cbf68b9
 def markdown_table(
     report: dict,  # the content of report.json
     keys: list[str] = ("TPR@FPR=1e-2",),  # figures wanted
@@ -174,10 +174,11 @@ def markdown_table(
     def cell(c):
         if differences: return c.value + ("{} ({}, {} to {})".format(c.star, *c.difference) if c.difference else "")
         return c.value + (f" ({c.interval[0]} to {c.interval[1]})" if c.interval else "") + c.star
-    heads = ["system", "captions", *(f"{report.get('groups', {}).get(probe, probe)}: {column_head(report, key)}" for probe in probes for key in keys)]
-    body = [[plain(system), {"-": "none"}.get(mode, plain(mode)), *(cell(c) for probe in probes for c in found.get(probe, [_cell({"values": {}}, "")] * len(keys)))]
+    told = any(mode != "-" for _, mode in rows)  # whether captions play a part
+    heads = ["system", *["captions"] * told, *(f"{report.get('groups', {}).get(probe, probe)}: {column_head(report, key)}" for probe in probes for key in keys)]
+    body = [[plain(system), *[{"-": "none"}.get(mode, plain(mode))] * told, *(cell(c) for probe in probes for c in found.get(probe, [_cell({"values": {}}, "")] * len(keys)))]
             for (system, mode), found in rows.items()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [list(map(plain, heads)), ["---", "---", *["---:"] * (len(heads) - 2)], *body]) + "\n"
+    return "\n".join(f"| {' | '.join(row)} |" for row in [list(map(plain, heads)), [*["---"] * (1 + told), *["---:"] * (len(heads) - 1 - told)], *body]) + "\n"
 
 # %% ../../nbs/6_evaluation/03_tables.ipynb #42528996
 def definitions(

@@ -145,9 +145,9 @@ class RnnFCFM(nn.Module):
         if self.words: other = (text.words @ text.words.mT / self.side).unflatten(-1, (self.side, self.side))
         return self.linear(F.avg_pool2d(self.norm(self.attention(x, other)), 8).flatten(1))
 
-# %% ../../nbs/4_fusion/01_fcfm.ipynb #eb3235e6
+# %% ../../nbs/4_fusion/01_fcfm.ipynb #acafd844
 class ResidualFCFM(nn.Module):
-    "FCFM with the face as a residual path, a joint part and a gated sentence: `[unit(g + correction) | unit(joint) | gate * metric(s)]`."
+    "FCFM with the face as a residual path, a free face and a weighed sentence: `[unit(g + correction(g, f, s)) | unit(free(g)) | weight * s / |s|^power]`."
     needs_regions = True
 
     def __init__(
@@ -157,34 +157,25 @@ class ResidualFCFM(nn.Module):
         words: bool = True,  # False: no sentence, SA(V', V') in the feature
         hidden: int = 512,  # width of the correction network
         dropout: float = 0.3,  # on its hidden layer
-        gate: float = 0.3,  # weight of the sentence before training
+        weight: float = 0.3,  # of the sentence before it is chosen
     ):
         super().__init__()
-        self.words, self.dim, self.width = words, dim, dim * (2 + words)
-        if words:
-            self.register_buffer("weight", torch.ones(())), self.register_buffer("power", torch.zeros(()))
-            self.metric = nn.Linear(dim, dim)
-            nn.init.eye_(self.metric.weight), nn.init.zeros_(self.metric.bias)
+        self.words, self.dim, self.width, self.told = words, dim, dim * (2 + words), dim * 2
+        if words: self.register_buffer("weight", torch.tensor(weight)), self.register_buffer("power", torch.zeros(()))
         self.feature = RegionWordFeature(dim, words, mean_words=True)
-        evidence = dim * (1 + words) + self.feature.width
-        self.norm_feature = nn.LayerNorm(self.feature.width)
-        self.correction = nn.Sequential(nn.Linear(evidence, hidden), nn.BatchNorm1d(hidden), nn.PReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
-        self.joint, last = nn.Linear(evidence, dim), [self.correction[-1]]
-        if words: self.gate = nn.Sequential(nn.Linear(evidence, 64), nn.ReLU(), nn.Linear(64, 1)); last.append(self.gate[-1])
-        for layer in last: nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
-        if words: nn.init.constant_(self.gate[-1].bias, math.log(gate / (1 - gate)))
+        self.norm_feature, self.free = nn.LayerNorm(self.feature.width), nn.Linear(dim, dim)
+        self.correction = nn.Sequential(nn.Linear(dim * (1 + words) + self.feature.width, hidden), nn.BatchNorm1d(hidden), nn.PReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+        nn.init.zeros_(self.correction[-1].weight), nn.init.zeros_(self.correction[-1].bias)
 
     def forward(self, image: ImageFeatures, text: TextFeatures | None = None) -> torch.Tensor:
-        "The fused embedding, (B, width): the corrected face and the joint part, D numbers of unit length each, then the weighed sentence."
-        scale = self.dim**0.5
-        evidence = [image.embedding * scale, self.norm_feature(self.feature(image.regions, text))]
-        if self.words: evidence.append(text.sentence * scale)
-        evidence = torch.cat(evidence, -1)
-        parts = [unit(image.embedding + self.correction(evidence)), unit(self.joint(evidence))]
-        if self.words: parts.append(self.weight * self.gate(evidence).sigmoid() / text.sentence.norm(dim=-1, keepdim=True).clamp_min(1e-6) ** self.power * self.metric(text.sentence))
+        "The fused embedding, (B, width): the corrected and the free face, D numbers of unit length each, then the weighed sentence."
+        scale, face = self.dim**0.5, image.embedding
+        evidence = torch.cat([face * scale, self.norm_feature(self.feature(image.regions, text)), *([text.sentence * scale] if self.words else [])], -1)
+        parts = [unit(face + self.correction(evidence)), unit(self.free(face))]
+        if self.words: parts.append(self.weight * text.sentence / text.sentence.norm(dim=-1, keepdim=True).clamp_min(1e-6) ** self.power)
         return torch.cat(parts, -1)
 
-# %% ../../nbs/4_fusion/01_fcfm.ipynb #38617de7
+# %% ../../nbs/4_fusion/01_fcfm.ipynb #3e1a9236
 FUSIONS = {"concat": ConcatFusion, "linear": LinearFusion, "fcfm": FCFM, "fcfm-rnn": RnnFCFM, "residual": ResidualFCFM}
 
 def build_fusion(
@@ -192,7 +183,7 @@ def build_fusion(
     dim: int,  # D
     regions: tuple[int, int] | None,  # (H, W)
     words: bool = True,  # False: the image-only head of the same form
-) -> nn.Module:  # with `.width`, `.words`, `.needs_regions`
+) -> nn.Module:  # with `.width`, `.words`, `.needs_regions`, and where the identity loss reads only the first numbers, `.told`
     "The fusion called `name`."
     if name not in FUSIONS: raise TgfrError(f"fusion={name!r}: not one of {', '.join(FUSIONS)}")
     return FUSIONS[name](dim, regions, words=words)

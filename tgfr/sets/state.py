@@ -44,7 +44,7 @@ def fuse_stream(
     for faces in chunks: state = model.update(model.init(len(faces)) if state is None else state, faces)
     return model.init() if state is None else state
 
-# %% ../../nbs/5_sets/04_state.ipynb #81ad55b6
+# %% ../../nbs/5_sets/04_state.ipynb #26344934
 def save_state(
     path: str | Path,  # .safetensors
     state: SetState,
@@ -63,7 +63,8 @@ def load_state(
     try:
         with safe_open(path, "pt") as file: made_by, tensors = (file.metadata() or {}).get("model"), {k: file.get_tensor(k) for k in file.keys()}
     except (OSError, SafetensorError) as e: raise TgfrError(f"{path}: not a readable safetensors file ({e})") from None
-    if made_by != model.fingerprint: raise TgfrError(f"{path}: a state of model {made_by}, this one is {model.fingerprint}")
+    if made_by is None: raise TgfrError(f"{path}: no state of a set; it does not say which model made it")
+    if made_by != model.fingerprint: raise TgfrError(f"{path}: a state of model {made_by}, this one is {model.fingerprint}; a state can only be used with the fusion that made it")
     zero = model.init()
     expected = {f.name: (getattr(zero, f.name).dtype, getattr(zero, f.name).shape[1:]) for f in fields(SetState)}
     found = {k: (v.dtype, v.shape[1:]) for k, v in tensors.items()}

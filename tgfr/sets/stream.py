@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['beside', 'Running']
 
-# %% ../../nbs/5_sets/06_stream.ipynb #d842fcdb
+# %% ../../nbs/5_sets/06_stream.ipynb #34ffe744
 from dataclasses import dataclass, replace
 
 import torch
 
-from ..core import _map_tensors, unit
+from ..core import TgfrError, _map_tensors, unit
 from .caface import CAFace, SetState
 from .pooling import FaceSet, SetFusion
+from .state import merge
 
 # %% ../../nbs/5_sets/06_stream.ipynb #2bacfe76
 def beside(
@@ -21,7 +22,7 @@ def beside(
     "The images of several sets as one."
     return FaceSet(*(None if parts[0] is None else torch.cat(parts, 1) for parts in zip(*((s.embedding, s.mask, s.styles, s.score) for s in sets))))
 
-# %% ../../nbs/5_sets/06_stream.ipynb #24326efa
+# %% ../../nbs/5_sets/06_stream.ipynb #591bba18
 @dataclass(frozen=True)
 class Running:
     "One set, fused while its images arrive; any fusion of `tgfr.sets`."
@@ -51,8 +52,16 @@ class Running:
         old = SetState(scale * self.state.mass, scale * self.state.feature, self.state.style, self.state.count)
         return replace(self, state=old + state, share=torch.cat([scale * self.share, share]), anchor=anchor)
 
+    def after(
+        self,
+        earlier: SetState,  # of one set, made by the same CAFace
+    ) -> "Running":  # whose template is of all images; its weights are still of those added here, and sum to their part of the whole
+        "The set with the images of an earlier state before it."
+        if not isinstance(self.fusion, CAFace): raise TgfrError(f"state: only CAFace keeps one, {type(self.fusion).__name__} does not")
+        return replace(self, state=merge(earlier, self.state))
+
     def readout(self) -> tuple[torch.Tensor, torch.Tensor]:
-        "The template (E,), and the weight of each image (n,); weights sum to 1."
+        "The template (E,), and the weight of each image (n,); weights sum to 1, or to less after an earlier state."
         if isinstance(self.fusion, CAFace):
             said = self.fusion.readout(self.state)
             return said.embedding[0], self.share @ said.trust[0]

@@ -97,7 +97,7 @@ def read_centres(
     if centres is None or centres.ndim != 2 or not centres.isfinite().all(): raise TgfrError(f"{path}: `center` has to be a matrix of finite numbers, one row a person")
     return centres.float()
 
-# %% ../../nbs/5_sets/05_weights.ipynb #938a52e7
+# %% ../../nbs/5_sets/05_weights.ipynb #5db1abbe
 def convert_published(
     file: str | Path,  # what `tgfr.encoders.weights.convert` takes, or a checkpoint of CAFace
     to: str | Path,  # the folder; made where it does not exist
@@ -107,7 +107,9 @@ def convert_published(
 ) -> FaceEncoder | OnnxFace:
     "Write a published face model as ours. Of CAFace, the fusion goes into the folder and the face encoder it was trained with into encoder/ inside."
     file, to = Path(file), Path(to)
-    parts = {} if file.suffix.lower() == ".onnx" else {k.removeprefix("aggregator."): v for k, v in read_checkpoint(file).items() if k.startswith("aggregator.")}
+    found = {} if file.suffix.lower() == ".onnx" else read_checkpoint(file)
+    if set(found) == {"center"}: raise TgfrError(f"{file}: identity centres {tuple(found['center'].shape)} of CAFace's training, no model; to train a fusion anew, read them with tgfr.sets.weights.read_centres")
+    parts = {k.removeprefix("aggregator."): v for k, v in found.items() if k.startswith("aggregator.")}
     if not parts: return convert(file, to, family, photos, skips)
     encoder = convert(file, to / "encoder", family, photos, left := Skips())
     save_set_fusion(from_published(parts, encoder.config.embedding, file=file), to, {"converted from": f"{file.name}; its face encoder lies in encoder/"})

@@ -167,7 +167,7 @@ def _caption_key(tokens: dict[str, torch.Tensor]) -> torch.Tensor:
     place = torch.arange(tokens["ids"].shape[1], device=tokens["ids"].device) + 1
     return (tokens["ids"].double() * (place * 0.7548776662).sin()).sum(1).mul(1e6).round().long()
 
-# %% ../../nbs/7_training/03_objectives.ipynb #f9305a06
+# %% ../../nbs/7_training/03_objectives.ipynb #d916f010
 class FuseObjective(nn.Module):
     "Stage 2, FCFM: identity loss of the fused embedding (TGFR, section 3.2), and ours."
 
@@ -179,7 +179,8 @@ class FuseObjective(nn.Module):
     ):
         super().__init__()
         self.model, self.recipe = model, recipe
-        self.fused_id = identity_head(recipe, model.fusion.width, classes)
+        self.told = getattr(model.fusion, "told", model.fusion.width)
+        self.fused_id = identity_head(recipe, self.told, classes)
         if model.config.words and recipe.lambda_text: self.text_id = ArcFace(recipe.dim, classes, recipe.text_scale, recipe.text_margin)
 
     def forward(
@@ -188,7 +189,7 @@ class FuseObjective(nn.Module):
     ) -> dict[str, torch.Tensor]:  # each a scalar, weighted; their sum is minimised
         "The weighted losses by name."
         r, out = self.recipe, self.model(batch.photos, batch.tokens, batch.counts)
-        losses = {"id_fused": focal_loss(identity_logits(self.fused_id, out.embedding, batch), batch.label, r.focal, r.focal_batch_mean)}
+        losses = {"id_fused": focal_loss(identity_logits(self.fused_id, out.embedding[:, :self.told], batch), batch.label, r.focal, r.focal_batch_mean)}
         if hasattr(self, "text_id"): losses["id_text"] = r.lambda_text * focal_loss(self.text_id(out.text.sentence, batch.label), batch.label, r.focal, r.focal_batch_mean)
         if r.lambda_keep and r.residual:
             face = out.embedding[:, :r.dim] if self.model.config.fusion == "residual" else out.image.embedding

@@ -127,14 +127,16 @@ def _known(name, recipe: Recipe, changes: dict) -> Recipe:
     if unknown := sorted(set(changes) - {f.name for f in fields(Recipe)}): raise TgfrError(f"recipe {name}: no field {', '.join(unknown)}; there are {', '.join(f.name for f in fields(Recipe))}")
     return replace(recipe, **changes)
 
-# %% ../../nbs/7_training/01_recipes.ipynb #07debc3a
+# %% ../../nbs/7_training/01_recipes.ipynb #21be72f2
 def write_recipe(
     path: str | Path,  # config.yaml of a run
     recipe: Recipe,
+    facts: dict[str, object] | None = None,  # of the run, as comments at the top
 ) -> None:
     "Write a recipe, atomically."
+    head = "".join(f"# {name}: {' '.join(str(value).split())}\n" for name, value in (facts or {}).items())
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items()}
-    write_text(path, yaml.safe_dump(plain, sort_keys=False))
+    write_text(path, head + yaml.safe_dump(plain, sort_keys=False))
 
 # %% ../../nbs/7_training/01_recipes.ipynb #ddf532a0
 def read_recipe(
