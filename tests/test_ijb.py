@@ -11,7 +11,7 @@ from tgfr.core import TgfrError, read_json, rng
 from tgfr.data.embed import write_store
 from tgfr.data.features import FeatureStore
 from tgfr.data.ijb_files import IjbFiles, IjbImages
-from tgfr.encoders.backbones import IResNet, save_encoder
+from tgfr.encoders.backbones import IResNet
 from tgfr.evaluation.ijb import IjbProtocol, MediaPooling, draws_of, evaluate_ijb, pair_scores, pool_media
 from tgfr.evaluation.metrics import auc, roc, search, tpr_at_fpr
 from tgfr.evaluation.simulate import SIZES, simulate
@@ -347,7 +347,7 @@ def test_unit_features_are_said_to_be_so(made, tmp_path):
 
 
 def test_a_fusion_of_another_encoder_is_refused(made, tmp_path):
-    "By the fingerprint on its card or of the encoder beside it; by the widths where neither is there."
+    "By the fingerprint in its config.json; by the widths where none is there."
     _, p, _ = made
     def store(name, weights, styles=None):
         folder, count = tmp_path / name, len(p.images)
@@ -356,12 +356,9 @@ def test_a_fusion_of_another_encoder_is_refused(made, tmp_path):
         return write_store(folder, meta, lambda done: [{k: np.ones((count, *a["shape"][1:]), a["dtype"]) for k, a in meta["arrays"].items()}])
     encoder = IResNet((1, 1, 1, 1), width=4, embedding=32)
     ours, other = store("ours", encoder.fingerprint, 12), store("other", "0123456789abcdef", 12)
-    save_set_fusion(CAFace(32, 12), card := tmp_path / "card", {"face encoder": f"{encoder.config.name}, fingerprint {encoder.fingerprint}"})
-    save_set_fusion(CAFace(32, 12), beside := tmp_path / "beside")
-    save_encoder(encoder, beside / "encoder")
-    for folder in card, beside:
-        assert isinstance(trained_fusion(folder, ours), CAFace)
-        with pytest.raises(TgfrError, match=f"{encoder.config.name}, fingerprint {encoder.fingerprint}, but .*features of other, fingerprint 0123456789abcdef"): make_systems([other.folder], [str(folder)])
+    save_set_fusion(CAFace(32, 12), known := tmp_path / "known", encoder=encoder)
+    assert isinstance(trained_fusion(known, ours), CAFace)
+    with pytest.raises(TgfrError, match=f"{encoder.config.name}, fingerprint {encoder.fingerprint}, but .*features of other, fingerprint 0123456789abcdef"): make_systems([other.folder], [str(known)])
     save_set_fusion(CAFace(32, 12), silent := tmp_path / "silent")
     assert isinstance(trained_fusion(silent, other), CAFace)
     with pytest.raises(TgfrError, match="no styles.*--styles auto"): trained_fusion(silent, store("plain", None))

@@ -172,7 +172,7 @@ def judge_fusions(
         for name, fusion in fusions.items(): found[name, f"{quality} alone, N={alone}", "-"] = one.evaluate(one.templates(fusion, alone))
     return result_rows(found, next(iter(fusions)))
 
-# %% ../nbs/12_compare_sets.ipynb #da883071
+# %% ../nbs/12_compare_sets.ipynb #00466b55
 SHARES = {"112px": .1, "32px": .3, "16px": .6}
 
 def compare_sets(
@@ -207,7 +207,7 @@ def compare_sets(
     results = judge_fusions(trained, stores[1], np.array(test["identity"]), shares, images, replicates=replicates, seed=recipe.seed)
     report = _report(results, trainer, names, data, test, face, poor, skips) | {"run": run_facts(start)}
     for name, fusion in trained.items():
-        if any(True for _ in fusion.parameters()): save_set_fusion(fusion, out / "fusions" / name, {"face encoder": f"{face.config.name}, fingerprint {face.fingerprint}"}, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1")))
+        if any(True for _ in fusion.parameters()): save_set_fusion(fusion, out / "fusions" / name, None, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1")), face)
     page = write_report(out, report, set_figures(results, names[0]))
     print_table(report)
     console.print(f"{len(skips):,} photos left out · {report['run']['minutes']:.1f} minutes, {report['run']['peak_gb']:.1f} GB · {page}")

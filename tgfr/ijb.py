@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['IjbSystem', 'trained_fusion', 'make_systems', 'ijb_report', 'cross_check', 'ijb_figures', 'ijb']
 
-# %% ../nbs/12_ijb.ipynb #6f29f7e0
+# %% ../nbs/12_ijb.ipynb #4a7fbcd3
 import csv
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from .core import TgfrError, atomic_write, console
 from .data.embed import alike_lengths
 from .data.features import FeatureStore
 from .data.ijb_files import IjbFiles
-from .encoders.weights import load_encoder
 from .evaluation.ijb import IjbProtocol, IjbResult, MediaPooling, draws_of, evaluate_ijb
 from .evaluation.report import run_facts, write_report
 from .evaluation.simulate import simulate
@@ -28,7 +26,7 @@ from .evaluation.tables import print_table
 from .plots import plot_cmc, plot_det, plot_roc, plot_score_histograms
 from .sets.caface import CAFace
 from .sets.pooling import SET_FUSIONS, SetFusion, build_set_fusion
-from .sets.weights import load_set_fusion
+from .sets.weights import check_encoder, load_set_fusion
 
 # %% ../nbs/12_ijb.ipynb #6f286b45
 @dataclass(frozen=True)
@@ -51,22 +49,14 @@ class IjbSystem:
         styles = None if self.store.styles is None else self.store.styles[0]
         return protocol.pool(self.store.embedding, self.fusion, styles, use, **({"chunk": chunk} if isinstance(self.fusion, CAFace) else {}))
 
-# %% ../nbs/12_ijb.ipynb #ee65c9d8
-def _encoder_of(folder) -> tuple[str, str] | None:
-    "Name and fingerprint of the encoder that a trained fusion belongs to; None where its folder does not tell."
-    if (Path(folder) / "encoder").is_dir(): return (own := load_encoder(Path(folder) / "encoder")).config.name, own.fingerprint
-    card = Path(folder) / "README.md"
-    found = re.search(r"^\| face encoder \| (.*), fingerprint (\w+) \|$", card.read_text(encoding="utf-8"), re.MULTILINE) if card.is_file() else None
-    return found and (found[1], found[2])
-
+# %% ../nbs/12_ijb.ipynb #72d3c406
 def trained_fusion(
     folder: str | Path,  # written by `save_set_fusion`
     store: FeatureStore,  # whose features it is to fuse
 ) -> SetFusion:
     "A trained fusion, if these features are of its encoder."
-    fusion, own, width = load_set_fusion(folder), _encoder_of(folder), store.embedding.shape[-1]
-    if own and (weights := store.meta.get("weights")) and weights != own[1]:
-        raise TgfrError(f"{folder}: belongs to the encoder {own[0]}, fingerprint {own[1]}, but {store.folder} holds features of {store.meta['encoder']['name']}, fingerprint {weights}; embed with that encoder, or train a fusion on this one (`tgfr sets`)")
+    fusion, width = load_set_fusion(folder), store.embedding.shape[-1]
+    if weights := store.meta.get("weights"): check_encoder(folder, store.meta["encoder"]["name"], weights)
     if fusion.config["embedding"] != width: raise TgfrError(f"{folder}: for embeddings of {fusion.config['embedding']} numbers, {store.folder} has {width}")
     if isinstance(fusion, CAFace):
         if store.styles is None: raise TgfrError(f"{store.folder}: no styles, which {folder} reads; embed with --styles auto")

@@ -6,7 +6,7 @@
 __all__ = ['PERSONS', 'TERMS', 'make_fusion', 'gallery_face', 'choose', 'effective', 'frame_rows', 'thumbnails', 'write_clip',
            'video_page', 'fuse_video']
 
-# %% ../nbs/12_video.ipynb #4dbbe88d
+# %% ../nbs/12_video.ipynb #839aa0b6
 import os
 import time
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ from .sets.caface import CAFace
 from .sets.pooling import SET_FUSIONS, SetFusion, build_set_fusion
 from .sets.state import load_state, save_state
 from .sets.video import Followed, Frames, Sighting, Track, Tracking, crop_face, follow
-from .sets.weights import load_set_fusion
+from .sets.weights import check_encoder, load_set_fusion
 
-# %% ../nbs/12_video.ipynb #e3a467fc
+# %% ../nbs/12_video.ipynb #13aba1eb
 def make_fusion(
     spec: str | Path | SetFusion,  # a key of SET_FUSIONS, or a folder
     encoder,
@@ -38,7 +38,9 @@ def make_fusion(
     "The fusion, if it fits the encoder."
     if isinstance(spec, SetFusion): name, fusion = type(spec).__name__, spec
     elif str(spec) in SET_FUSIONS: name, fusion = str(spec), build_set_fusion(str(spec), encoder.config.embedding)
-    elif Path(spec).is_dir(): name, fusion = Path(spec).resolve().name, load_set_fusion(spec)
+    elif Path(spec).is_dir():
+        check_encoder(spec, encoder.config.name, encoder.fingerprint)
+        name, fusion = Path(spec).resolve().name, load_set_fusion(spec)
     else: raise TgfrError(f"fusion {spec}: neither a folder of a trained one nor one of {', '.join(SET_FUSIONS)}")
     if str(spec) in SET_FUSIONS and any(True for _ in fusion.parameters()): raise TgfrError(f"fusion: {name} has weights; give the folder of a trained one")
     if (width := fusion.config["embedding"]) != encoder.config.embedding: raise TgfrError(f"fusion {name}: for embeddings of {width} numbers, {encoder.config.name} gives {encoder.config.embedding}")

@@ -39,7 +39,7 @@ def _terms(values: dict) -> str:
     "A list of names and their values or definitions."
     return "<dl>" + "".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in values.items()) + "</dl>"
 
-# %% ../../nbs/6_evaluation/04_report.ipynb #6977be70
+# %% ../../nbs/6_evaluation/04_report.ipynb #7a9d2c1a
 def _table(report, keys, probe, lines) -> str:
     "The results of one probe size; a group of rows for each mode."
     shown, grouped = shown_columns(report, keys, lines), "groups" in report
@@ -50,7 +50,9 @@ def _table(report, keys, probe, lines) -> str:
         mode = line.mode
         name = _text(line.system) + (" <small>reference</small>" if line.reference else "")
         body += f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{_html_cell(line.cells[i])}</td>" for i in shown) + "</tr>"
-    caption = f"{_text(heading(report, probe))}: value, 95 % interval, difference to {_text(report['reference'])} with its 95 % interval"
+    there = {what for row in report["results"] for what in ("interval", "difference") if row.get(what)}
+    parts = ["value", *["95 % interval"] * ("interval" in there), *[f"difference to {report['reference']} with its 95 % interval"] * ("difference" in there)]
+    caption = _text(f"{heading(report, probe)}: {', '.join(parts)}")
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="Results, {_text(heading(report, probe))}"><table><caption><span>{caption}</span></caption>'
             f'<thead><tr><th scope="col">system</th>{head}</tr></thead>{body}</tbody></table></div>')
 
