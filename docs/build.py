@@ -94,7 +94,7 @@ class Pages(Processor):
                     cell.metadata |= {"tags": ["hide-input"], "mystnb": {"code_prompt_show": f"Source of {names}" if names else "Source"}}
                     self.nb.cells.append(cell)
             else:
-                if cell.source.startswith("#| echo: false"): cell.metadata |= {"tags": ["remove-input"]}
+                if cell.directives_.get("echo") == "false": cell.metadata |= {"tags": ["remove-input"]}
                 self.nb.cells.append(cell)
         for cell in self.nb.cells: cell.setdefault("directives_", {})
 

@@ -17,6 +17,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 nb_code_prompt_hide = "Source"
+nb_render_markdown_format = "myst"  # tables that cells make are tables
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 smartquotes = False
 add_module_names = viewcode_follow_imported_members = False

@@ -29,7 +29,7 @@ from .sets.state import load_state, save_state
 from .sets.video import Followed, Frames, Sighting, Track, Tracking, crop_face, follow
 from .sets.weights import check_encoder, load_set_fusion
 
-# %% ../nbs/12_video.ipynb #13aba1eb
+# %% ../nbs/12_video.ipynb #9a96ee60
 def make_fusion(
     spec: str | Path | SetFusion,  # a key of SET_FUSIONS, or a folder
     encoder,
@@ -39,7 +39,7 @@ def make_fusion(
     if isinstance(spec, SetFusion): name, fusion = type(spec).__name__, spec
     elif str(spec) in SET_FUSIONS: name, fusion = str(spec), build_set_fusion(str(spec), encoder.config.embedding)
     elif Path(spec).is_dir():
-        check_encoder(spec, encoder.config.name, encoder.fingerprint)
+        if mark := getattr(encoder, "fingerprint", None): check_encoder(spec, encoder.config.name, mark)
         name, fusion = Path(spec).resolve().name, load_set_fusion(spec)
     else: raise TgfrError(f"fusion {spec}: neither a folder of a trained one nor one of {', '.join(SET_FUSIONS)}")
     if str(spec) in SET_FUSIONS and any(True for _ in fusion.parameters()): raise TgfrError(f"fusion: {name} has weights; give the folder of a trained one")
