@@ -20,7 +20,7 @@ from tgfr.encoders.weights import load_encoder
 from tgfr.sets.caface import CAFace, SetState, fuse_sets
 from tgfr.sets.pooling import FaceSet, fuse_ragged
 from tgfr.sets.state import fuse_sharded, fuse_stream, load_state, merge, save_state, shard_states
-from tgfr.sets.weights import convert_published, from_published, load_set_fusion, read_caface, read_centres
+from tgfr.sets.weights import check_encoder, convert_published, from_published, load_set_fusion, read_caface, read_centres
 
 HERE = Path(__file__).parent
 
@@ -252,6 +252,7 @@ def test_golden_convert_command(golden, tmp_path, capsys):
     assert "center.weight" in said and "aggregator" not in said
     fusion, encoder = load_set_fusion(tmp_path / "ours"), load_encoder(tmp_path / "ours/encoder")
     assert fusion.config["styles"] == encoder.style_width(("stage2", "stage3")) and fusion.config["embedding"] == encoder.config.embedding
+    check_encoder(tmp_path / "ours", encoder.config.name, encoder.fingerprint)  # its own, read back
     for k, v in from_published(aggregator).state_dict().items(): assert torch.equal(fusion.state_dict()[k], v), k
 
 

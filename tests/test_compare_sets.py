@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tgfr.cli import main
+from tgfr.compare import load_splits
 from tgfr.compare_sets import SetJudge, draw_probe_sets, judge_fusions
 from tgfr.core import TgfrError, rng, unit
 from tgfr.data.augmentations import Mirrored
@@ -72,3 +73,11 @@ def test_command_line(tmp_path, capsys):
         with pytest.raises(SystemExit) as e: main([*common, *small, *args])
         assert e.value.code == 2 and said in " ".join("".join(capsys.readouterr()).split())
     with pytest.raises(TgfrError, match="expected at least two"): draw_probe_sets(np.zeros(9), {0: 1})
+
+
+def test_photos_without_captions_will_do(tmp_path):
+    photos = synthetic_faces(people=6, photos=3).remove_columns("captions")
+    for name, rows in (("train", range(9)), ("validation", range(9, 18))): photos.select(rows).to_parquet(tmp_path / f"{name}-00000-of-00001.parquet")
+    train, test, skips = load_splits(str(tmp_path), captions=False)
+    assert len(train) == len(test) == 9 and not len(skips) and train["captions"][:] == [[]] * 9
+    with pytest.raises(TgfrError, match="no column 'captions'"): load_splits(str(tmp_path))

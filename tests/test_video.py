@@ -22,7 +22,7 @@ from tgfr.sets.state import load_state, merge, save_state
 from tgfr.sets.stream import Running
 from tgfr.sets.video import Frame, Frames, Tracking, follow, iou, link
 from tgfr.sets.weights import save_set_fusion
-from tgfr.video import fuse_video, write_clip
+from tgfr.video import fuse_video, make_fusion, write_clip
 
 FACES = [read_image(cell) for cell in synthetic_faces(people=3, photos=1)["image"]]
 MEAN = np.stack([read_image(cell, size=16) for cell in synthetic_faces(people=20, photos=1, first=50)["image"]]).mean(0)
@@ -248,6 +248,13 @@ def test_any_partition_in_any_order(seed, sizes, name):
         template, weights = running.readout()
         torch.testing.assert_close(weights, fusion.weights(faces)[0, order], rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(template, fusion.fuse(faces)[0], rtol=1e-3, atol=1e-5)
+
+
+def test_a_fusion_of_another_encoder_is_refused(tmp_path):
+    own, other = (IResNet((1, 1, 1, 1), width=4, embedding=32) for _ in range(2))
+    save_set_fusion(build_set_fusion("quality", 32), tmp_path / "quality", encoder=own)
+    assert make_fusion(tmp_path / "quality", own, ())[0] == "quality"
+    with pytest.raises(TgfrError, match=f"fingerprint {own.fingerprint}, but these are features of .* fingerprint {other.fingerprint}"): make_fusion(tmp_path / "quality", other, ())
 
 
 def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):

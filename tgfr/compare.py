@@ -6,12 +6,13 @@
 __all__ = ['SYSTEMS', 'FaceSplit', 'load_splits', 'set_aside', 'Trainer', 'Judge', 'compare', 'with_features', 'split_features',
            'train']
 
-# %% ../nbs/09_compare.ipynb #370b22ae
+# %% ../nbs/09_compare.ipynb #6caf7c31
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import datasets
 import numpy as np
+import torch
 from accelerate import Accelerator
 
 from .core import Skips, TgfrError, console, rng, seed_everything
@@ -23,6 +24,7 @@ from .encoders.weights import load_encoder
 from .evaluation.bootstrap import PersonBootstrap, Verification, result_rows
 from .evaluation.metrics import tpr_of
 from .evaluation.scoring import MODES, CaptionIndex, embed_photos, score_matrix, tune_weight
+from .fusion.fcfm import weigh_sentence
 from .fusion.model import TGFR, ModelConfig
 from .training.batches import FaceBatches
 from .training.loop import fit
@@ -76,7 +78,7 @@ def set_aside(
     aside = np.isin(identity, people[:max(2, min(most, max(len(people) // 10, min(30, len(people) // 5))))])
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 
-# %% ../nbs/09_compare.ipynb #5fd70cf2
+# %% ../nbs/09_compare.ipynb #e1ff9650
 @dataclass
 class Trainer:
     "Trains systems on one set of features; a second call for the same system reads the first one's result."
@@ -131,21 +133,24 @@ class Trainer:
     def _validate(self, model: TGFR) -> dict:
         "TPR@FPR=1e-2 on the people set aside, averaged over resolutions and modes."
         found = embed_photos(model, self.split.store, self.captions, self.aside, progress=False)
-        return {"score": float(np.mean([self._score(f["fused"]) for f in found.values()]))}
+        return {"score": float(np.mean([self._score(score_matrix(f["fused"][0], probe) for probe in f["fused"]) for f in found.values()]))}
 
-    def _score(self, fused: np.ndarray) -> float:
-        "TPR@FPR=1e-2 of embeddings (V, N, width) of the people set aside, averaged over resolutions."
+    def _score(self, scores) -> float:
+        "TPR@FPR=1e-2 of score matrices (N, N) of the people set aside, averaged over resolutions."
         people = self.identity[self.aside]
         same, off = people[:, None] == people, ~np.eye(len(people), dtype=bool)
-        return float(np.mean([tpr_of(s[same & off], s[~same], [1e-2])[0] for s in (score_matrix(fused[0], probe) for probe in fused)]))
+        return float(np.mean([tpr_of(s[same & off], s[~same], [1e-2])[0] for s in scores]))
 
     def _weigh_sentence(self, model: TGFR, weights=(.1, .2, .3, .4, .5, .6, .7, .8, 1, 1.25, 1.5), powers=(0, .5, 1, 1.5, 2)) -> None:
-        "Set `weight` and `power` of a residual fusion's sentence to the best pair on the people set aside, over both modes."
-        found, faces = embed_photos(model, self.split.store, self.captions, self.aside, progress=False), model.fusion.told
-        def weighed(f, weight, power):
-            sentence = weight * f["sentence"] / np.linalg.norm(f["sentence"], axis=-1, keepdims=True) ** power
-            return np.stack([np.concatenate([fused[:, :faces], sentence], -1) for fused in f["fused"]])
-        def score(pair): return np.mean([self._score(weighed(f, *pair)) for f in found.values()])
+        "Set `weight` and `power` of a residual fusion's sentence to the best pair on the people set aside, over both modes; the faces' products are made once."
+        found = embed_photos(model, self.split.store, self.captions, self.aside, progress=False).values()
+        faces = [f["fused"][..., :model.fusion.told] for f in found]
+        parts = [([x[0] @ probe.T for probe in x], (x**2).sum(-1), torch.from_numpy(f["sentence"])) for x, f in zip(faces, found)]
+        def cosines(products, squares, sentence, weight, power):
+            s = weigh_sentence(sentence, weight, power).numpy()
+            norm = np.sqrt(squares + (s**2).sum(-1))
+            return ((product + s @ s.T) / (norm[0][:, None] * n) for product, n in zip(products, norm))
+        def score(pair): return np.mean([self._score(cosines(*part, *pair)) for part in parts])
         weight, power = max(((w, p) for p in powers for w in weights), key=score)
         model.fusion.weight.fill_(weight), model.fusion.power.fill_(power)
 

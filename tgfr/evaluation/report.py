@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAGE', 'render_html', 'write_page', 'write_report', 'run_facts']
 
-# %% ../../nbs/6_evaluation/04_report.ipynb #09368151
+# %% ../../nbs/6_evaluation/04_report.ipynb #54de4339
 import base64
 import html
 import io
@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from ..core import TgfrError, atomic_write, write_json, write_text
 from ..data.cards import NOTICE
-from .tables import MODES, column_head, definitions, heading, results_table, shown_columns, shown_table, summaries
+from .tables import MODES, column_head, definitions, has, heading, results_table, shown_columns, shown_table, summaries
 
 # %% ../../nbs/6_evaluation/04_report.ipynb #76d3e977
 def _text(x) -> str:
@@ -39,7 +39,7 @@ def _terms(values: dict) -> str:
     "A list of names and their values or definitions."
     return "<dl>" + "".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in values.items()) + "</dl>"
 
-# %% ../../nbs/6_evaluation/04_report.ipynb #7a9d2c1a
+# %% ../../nbs/6_evaluation/04_report.ipynb #40a1de84
 def _table(report, keys, probe, lines) -> str:
     "The results of one probe size; a group of rows for each mode."
     shown, grouped = shown_columns(report, keys, lines), "groups" in report
@@ -50,8 +50,7 @@ def _table(report, keys, probe, lines) -> str:
         mode = line.mode
         name = _text(line.system) + (" <small>reference</small>" if line.reference else "")
         body += f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{_html_cell(line.cells[i])}</td>" for i in shown) + "</tr>"
-    there = {what for row in report["results"] for what in ("interval", "difference") if row.get(what)}
-    parts = ["value", *["95 % interval"] * ("interval" in there), *[f"difference to {report['reference']} with its 95 % interval"] * ("difference" in there)]
+    parts = ["value", *["95 % interval"] * has(report, "interval"), *[f"difference to {report['reference']} with its 95 % interval"] * has(report, "difference")]
     caption = _text(f"{heading(report, probe)}: {', '.join(parts)}")
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="Results, {_text(heading(report, probe))}"><table><caption><span>{caption}</span></caption>'
             f'<thead><tr><th scope="col">system</th>{head}</tr></thead>{body}</tbody></table></div>')
