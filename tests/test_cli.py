@@ -59,6 +59,18 @@ def test_wrong_flag_and_command(tmp_path):
     assert tgfr("fly").returncode == 2
 
 
+def test_help_into_a_pipe_that_closes():
+    run = subprocess.run(f"{TGFR[0]} fuse --help | head -1", shell=True, capture_output=True, text=True, timeout=60)
+    assert run.stdout.startswith("usage: tgfr fuse [-h] [FUSE OPTIONS] SOURCE") and not run.stderr
+
+
+def test_a_log_gets_lines_where_a_terminal_has_a_bar(monkeypatch, capsys):
+    from tgfr import core
+    monkeypatch.setattr(core, "LOG_SECONDS", 0)
+    assert list(core.track(iter("abc"), "reading", done=1200, total=1203)) == list("abc")
+    assert capsys.readouterr().err.splitlines() == ["reading: 1,201 of 1,203", "reading: 1,202 of 1,203", "reading: 1,203 of 1,203"]
+
+
 def test_missing_folder(tmp_path): refused(tgfr("demo", "--data", "/no/such/folder", "--out", tmp_path), "/no/such/folder")
 
 
@@ -133,6 +145,11 @@ def test_a_trained_model_is_kept_with_its_recipe_and_evaluated(tmp_path, encoder
     assert again.returncode == 0, "a run that is finished is read, not refused: " + again.stderr
     judged = tgfr("evaluate", tmp_path / "model", *data, "--out", tmp_path / "judged", *TINY[-5:])
     assert judged.returncode == 0 and (tmp_path / "judged" / "report.html").is_file(), judged.stderr
+    said, card = "10 of the 10 people judged here were in the training", (tmp_path / "model/README.md").read_text()
+    assert said in " ".join(judged.stdout.split()) and said in card and "TPR@FPR=1e-3: " in card, "whom it was trained on, and rates that so few pairs cannot tell, are no result"
+    assert "epochs_fuse: 1" in card and str(encoder.parent) not in card and "{'" not in card
+    others = tgfr("evaluate", tmp_path / "model", "--data", "synthetic:people=10,photos=3,seed=1", *data[2:], "--out", tmp_path / "others", *TINY[-5:])
+    assert "in the training" not in others.stdout + (tmp_path / "model/README.md").read_text() and others.returncode == 0, others.stderr
 
 
 def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encoder, monkeypatch):

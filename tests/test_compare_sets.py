@@ -14,6 +14,7 @@ from tgfr.data.faces import Degradation
 from tgfr.data.features import encode_faces
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
+from tgfr.evaluation.bootstrap import result_rows
 from tgfr.sets.pooling import build_set_fusion
 
 
@@ -55,7 +56,7 @@ def test_figures_are_the_loops(store):
 def test_a_fusion_does_not_differ_from_itself(store):
     store, identity = store
     average = build_set_fusion("average", 32)
-    rows = judge_fusions({"one": average, "two": average, "best": build_set_fusion("best-norm", 32)}, store, identity, {"112px": .5, "16px": .5}, (1, 4), sets=3, replicates=10)
+    rows = result_rows(judge_fusions({"one": average, "two": average, "best": build_set_fusion("best-norm", 32)}, store, identity, {"112px": .5, "16px": .5}, (1, 4), sets=3, replicates=10), "one")
     assert {r["probe"] for r in rows} == {"N=1", "N=4", "112px alone, N=8", "16px alone, N=8"} and all("difference" not in r for r in rows if r["system"] == "one")
     for row in rows:
         if row["system"] == "two" or row["probe"] == "N=1" and row["system"] == "best": assert all(d == (0, 0, 0) for d in row["difference"].values())
@@ -67,6 +68,8 @@ def test_command_line(tmp_path, capsys):
     small = ["--set", "epochs_sets=1", "--images", "1", "4", "--replicates", "5", "--poor", "augmentations", "--count", "2"]
     main([*common, *small, "--fusions", "norm", "quality", "caface"])
     report = json.loads((tmp_path / "out" / "report.json").read_text())
+    card = (tmp_path / "out" / "fusions" / "caface" / "README.md").read_text()
+    assert "images of a set" in card and not [x for x in ("one caption", "tgfr evaluate", "{'", str(tmp_path)) if x in card], "nothing is explained that is not there"
     assert report["reference"] == "quality" and {r["system"] for r in report["results"]} == {"norm", "quality", "caface"}
     assert (tmp_path / "out" / "fusions" / "caface" / "model.safetensors").is_file() and "data:image/png" in (tmp_path / "out" / "report.html").read_text()
     for args, said in ((["--fusions", "median"], "median is none of"), (["--images", "0"], "numbers of at least 1"), (["--data", "synthetic:people=6,photos=2"], "three photos")):

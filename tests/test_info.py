@@ -81,7 +81,7 @@ def test_home_is_not_told(monkeypatch, tmp_path):
 
 
 def test_command(capsys, tmp_path):
-    main(["info", "--json", "--data", str(tmp_path)])
+    main(["info", str(tmp_path), "--json"])
     assert json.loads(capsys.readouterr().out)["data"][str(tmp_path)].startswith("wrong")
     run = subprocess.run([Path(sys.executable).parent / "tgfr", "info"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr

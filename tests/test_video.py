@@ -157,6 +157,18 @@ def test_cut_and_damaged_files(tmp_path): hostile(tmp_path, 100, 0)
 def test_thousands_of_cut_and_damaged_files(tmp_path): hostile(tmp_path, 3000, 1)
 
 
+def test_without_a_detector_nothing_is_said_of_faces(tmp_path, clip):
+    square = fuse_video(clip, Pixels(), out=tmp_path)
+    assert not square["warnings"] and "without a face" not in square["summary"][0] and "no detector was given" in square["summary"][0]
+    wide = fuse_video(write(tmp_path / "wide.mp4", [scene(k, {0: (40, 30)})[0] for k in range(6)]), Pixels(), out=tmp_path)
+    assert wide["warnings"][0].startswith("6 of the 6 frames are not square") and wide["warnings"][0] in (tmp_path / "report.html").read_text()
+
+    class Unit(Pixels):
+        def encode(self, crops, styles=()): return ImageFeatures(unit(super().encode(crops).embedding))
+
+    assert "All embeddings have the length 1" in fuse_video(clip, Unit(), out=tmp_path)["warnings"][0]
+
+
 def test_frames_without_a_face_are_counted(tmp_path):
     scenes = [scene(k, {0: (20 + k, 30)} if k % 4 else {}) for k in range(24)]
     video = write(tmp_path / "v.mp4", [p for p, _ in scenes])
@@ -337,7 +349,7 @@ def test_the_command(clip, gallery, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     def changed(flag, value): return [*good, flag, str(value)]
     for args, said in ((["fuse", "/no/such.mp4", *good[2:]], "/no/such.mp4: no such file"), (["fuse", str(junk), *good[2:]], "not a video"), (["fuse", str(tmp_path / "empty"), *good[2:]], "no picture in this folder"),
-                       (changed("--fusion", "caface"), "has weights"), (changed("--fusion", "magic"), "neither a folder"), (changed("--gallery", junk), "cannot be read"), (changed("--encoder", junk), "junk.mp4"),
+                       (changed("--fusion", "caface"), "has weights"), (changed("--fusion", "magic"), "neither the folder"), (changed("--gallery", junk), "cannot be read"), (changed("--encoder", junk), "junk.mp4"),
                        (changed("--detector", junk), "no YuNet detector"), (changed("--chunk", 0), "chunk 0")):
         with pytest.raises(SystemExit) as stop: main(args)
         err = capsys.readouterr().err.strip().splitlines()

@@ -77,13 +77,13 @@ class Demo:
         demo(self.data, self.out, self.encoder, recipe, self.train_split, self.test_split, self.probe_size,
              SYSTEMS if self.systems is None else self.systems, self.replicates, self.features)
 
-# %% ../nbs/14_cli.ipynb #36d653cd
+# %% ../nbs/14_cli.ipynb #6b5e63fa
 @dataclass
 class Train:
     """Train one system on captioned faces, both stages, and save it.
 
     For several processes: torchrun --no-python --nproc_per_node N tgfr train ... (or accelerate launch --no_python); mixed precision as accelerate is configured. A killed run goes on where it stopped."""
-    recipe: tyro.conf.Positional[str]
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
     """ours, ours-transformer, ours-celeba-dialog, ours-face2text, demo, paper-lstm, paper-bert, or the config.yaml of a run"""
     data: str
     """photos with captions, as for `tgfr demo --data`"""
@@ -178,13 +178,13 @@ class Sets:
         recipe = {"quick": quick_sets, "paper": SetRecipe}[self.recipe](**recipe_changes(self.set, SetRecipe))
         compare_sets(self.data, self.encoder, self.out, tuple(FUSIONS_COMPARED) if self.fusions is None else self.fusions, self.poor, self.count, recipe, self.images, self.train_split, self.test_split, self.features, self.replicates)
 
-# %% ../nbs/14_cli.ipynb #59fb3a3e
+# %% ../nbs/14_cli.ipynb #999773b4
 @dataclass
 class Evaluate:
     """Judge a saved model on people it has not seen: verification, or finding photos by their description.
 
     Writes report.html and report.json, and the results onto the model's card (its README.md); every figure has an interval over people."""
-    model: tyro.conf.Positional[Path]
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """model folder, such as runs/demo/model, or OWNER/NAME on the Hub"""
     data: str
     """photos with captions, as for `tgfr demo --data`; where they have attributes, all pairs are also judged by group"""
@@ -227,7 +227,7 @@ def fetch_models(
     from tgfr.hub import local_model
     for key, value in named.items(): setattr(command, key, tuple(map(local_model, value)) if isinstance(value, tuple) else type(value)(local_model(value)))
 
-# %% ../nbs/14_cli.ipynb #d1bad6c3
+# %% ../nbs/14_cli.ipynb #16e984eb
 COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "sets": Sets, "convert": Convert, "push": Push, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "verify": Verify, "ijb": Ijb, "fuse": Fuse, "info": Info}
 
 def main(
@@ -235,8 +235,8 @@ def main(
 ) -> None:
     "Run a command; leave with 0, 1 or 2."
     description = "tgfr: face recognition helped by words and by many images."
-    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, args=args, prog="tgfr", description=description)
     try:
+        command = tyro.extras.subcommand_cli_from_dict(COMMANDS, args=args, prog="tgfr", description=description)
         fetch_models(command)
         command.run()
     except TgfrError as e:

@@ -14,7 +14,7 @@ import tyro
 
 from .core import TgfrError, console
 
-# %% ../nbs/13_commands.ipynb #9d576973
+# %% ../nbs/13_commands.ipynb #50d86155
 @dataclass
 class Prepare:
     """Turn a downloaded set into Parquet files, checked: captioned faces for --data, divided by people, with a report of what was left out; or an evaluation set.
@@ -22,7 +22,7 @@ class Prepare:
     Run again after an interruption, it goes on where it stopped. Where to get each set: data_cards/."""
     name: Annotated[Literal["mm-celeba-hq", "celeba-dialog", "face2text", "tgfr-layout", "ijb"], tyro.conf.Positional]
     """the set; ijb: the meta files of IJB-B or IJB-C, a .bin set, LFW's pairs.txt or a list of pairs, for which the options below have no meaning"""
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """its folder, as downloaded and unpacked (ijb: or a file)"""
     out: Path
     """folder for SPLIT-00000-of-0000N.parquet and prepare.json, which names everything that was left out"""
@@ -58,13 +58,13 @@ class Prepare:
         print(summary(prepare(self.name, self.source, self.out, self.photos, self.detector, self.part, options)))
         print(f"all names: {self.out / 'prepare.json'}")
 
-# %% ../nbs/13_commands.ipynb #0a5113cc
+# %% ../nbs/13_commands.ipynb #3696b0d1
 @dataclass
 class Convert:
     """Write a published face model as a folder with config.json, model.safetensors and a model card.
 
     The file is read without running anything in it, recognised by the names of its tensors and mapped strictly."""
-    file: tyro.conf.Positional[Path]
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """.pth, .pt, .ckpt or .safetensors of an IResNet, IR or IR-SE (ArcFace, MagFace, AdaFace, TFace), of CAFace, or an .onnx file"""
     to: Path
     """folder to write, made where it does not exist; of CAFace, the fusion goes into it and its face encoder into encoder/ inside"""
@@ -80,15 +80,15 @@ class Convert:
         config = convert_published(self.file, self.to, self.family, self.photos, skips := Skips()).config
         console.print(f"{skips.summary()}\n{self.to}: {config.name}, photos {config.channels} with mean {config.mean} and std {config.std} ({config.source})", markup=False, highlight=False, soft_wrap=True)
 
-# %% ../nbs/13_commands.ipynb #c9db123c
+# %% ../nbs/13_commands.ipynb #7d401b02
 @dataclass
 class Push:
     """Put a saved model and its card on the Hugging Face Hub; nothing is ever sent there but by this command.
 
-    `hf auth login` says who one is. Features, runs and photos that lie beside the model are not sent."""
-    folder: tyro.conf.Positional[Path]
+    Log in first: `hf auth login`. Features, runs and photos that lie beside the model are not sent."""
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """a saved model, such as runs/demo/model"""
-    repo: tyro.conf.Positional[str]
+    repo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")]
     """OWNER/NAME; made where it does not exist"""
     public: bool = False
     """make it public; default: private"""
@@ -98,11 +98,11 @@ class Push:
         from tgfr.hub import push_to_hub
         print(push_to_hub(self.folder, self.repo, not self.public))
 
-# %% ../nbs/13_commands.ipynb #7efb5690
+# %% ../nbs/13_commands.ipynb #0cb105cd
 @dataclass
 class Audit:
     """Find what makes a data set easier than it seems: copied files, near-duplicate photos, identical captions, people in two splits."""
-    data: tyro.conf.Positional[str]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """photos with captions, as for `tgfr demo --data`; all splits are looked at"""
     pairs: Path | None = None
     """a list of `photo photo 0|1` lines: how many of its pairs each finding touches"""
@@ -114,13 +114,13 @@ class Audit:
         from tgfr.evaluation.audit import audit_data
         audit_data(self.data, self.pairs, self.out)
 
-# %% ../nbs/13_commands.ipynb #d42c3661
+# %% ../nbs/13_commands.ipynb #25694179
 @dataclass
 class Embed:
     """Features of the images of an IJB set, or of any folder of crops, in a memory-mapped store.
 
     Crops are aligned by their five points. Run again after an interruption, it goes on where it stopped; images that cannot be read are named and left out."""
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """an IJB set in the insightface layout (meta/ and loose_crop/), or a folder of images with --points"""
     encoder: str
     """face encoder: a folder written by tgfr, an .onnx file or a published checkpoint"""
@@ -150,11 +150,11 @@ class Embed:
         for _, name, reason in lost[:10]: console.print(f"left out {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
         print(f"{self.out}: features of {len(store) - len(lost):,} images, {len(lost):,} unreadable ones (all in meta.json)")
 
-# %% ../nbs/13_commands.ipynb #65d71101
+# %% ../nbs/13_commands.ipynb #111fae99
 @dataclass
 class Verify:
     """Ten-fold accuracy and validation rate of a face encoder on insightface's verification sets (lfw.bin, cfp_fp.bin, agedb_30.bin ...), with the flip test."""
-    sets: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    sets: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE ...")]
     """.bin files"""
     encoder: str
     """face encoder: a folder written by tgfr, an .onnx file or a published checkpoint"""
@@ -176,13 +176,13 @@ class Verify:
             said = f"left out: {row['error']}" if "error" in row else f"accuracy {row['accuracy']:.4f} +- {row['accuracy std']:.4f}, validation rate {row['val']:.4f} +- {row['val std']:.4f} at a false accept rate of {row['far']:.1e}"
             print(f"{name}: {said}")
 
-# %% ../nbs/13_commands.ipynb #856abe54
+# %% ../nbs/13_commands.ipynb #90683909
 @dataclass
 class Ijb:
     """Evaluate features on IJB-B or IJB-C: 1:1 and 1:N, with intervals and the pairs behind each figure.
 
     Several stores and fusions are compared with the first, on the same draws of subjects."""
-    folder: Annotated[Path | None, tyro.conf.Positional] = None
+    folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = None
     """IJBB or IJBC in the insightface layout (meta/); leave out with --simulate"""
     features: tuple[Path, ...] = ()
     """feature stores, see `tgfr embed`"""
@@ -210,13 +210,13 @@ class Ijb:
         from tgfr.ijb import ijb
         ijb(self.folder, self.features, self.fusion, self.out, self.definition, self.replicates, self.chunk, not self.lenient, self.simulate, self.scale, self.seed)
 
-# %% ../nbs/13_commands.ipynb #4ee72617
+# %% ../nbs/13_commands.ipynb #25ec5cb5
 @dataclass
 class Fuse:
     """One template of one person in a video, or in a folder of pictures, and what each frame was worth.
 
     Writes template.safetensors, fuse.json, strip.png and report.html; with CAFace also state.safetensors. Frames that cannot be read are named and left out. Several people: a folder, and a call, for each."""
-    source: tyro.conf.Positional[Path]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """a video file, or a folder of pictures, taken in the order of their names; with --detector a folder is followed like a video, and one person of it is fused (--person)"""
     encoder: str
     """face encoder: a folder written by tgfr, an .onnx file, a published checkpoint, or OWNER/NAME on the Hub"""
@@ -244,11 +244,11 @@ class Fuse:
         from tgfr.video import fuse_video
         fuse_video(self.source, self.encoder, self.gallery, self.fusion, self.detector, self.out, self.styles, self.person, self.chunk, self.clip, state=self.state)
 
-# %% ../nbs/13_commands.ipynb #455e110d
+# %% ../nbs/13_commands.ipynb #42585561
 @dataclass
 class Info:
     """Versions, devices, threads, caches, extras, and whether data folders look right: what a bug report needs."""
-    data: tuple[Path, ...] = ()
+    data: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER ...")] = ()
     """data folders to look at: captioned faces as Parquet, or IJB sets"""
     json: bool = False
     """as JSON"""

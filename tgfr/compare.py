@@ -6,8 +6,8 @@
 __all__ = ['SYSTEMS', 'FaceSplit', 'load_splits', 'set_aside', 'Trainer', 'Judge', 'compare', 'with_features', 'split_features',
            'train']
 
-# %% ../nbs/09_compare.ipynb #6caf7c31
-from dataclasses import dataclass, field, replace
+# %% ../nbs/09_compare.ipynb #f1788469
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import datasets
@@ -23,6 +23,7 @@ from .encoders.text import build_text_encoder
 from .encoders.weights import load_encoder
 from .evaluation.bootstrap import PersonBootstrap, Verification, result_rows
 from .evaluation.metrics import tpr_of
+from .evaluation.model_cards import note_training
 from .evaluation.scoring import MODES, CaptionIndex, embed_photos, score_matrix, tune_weight
 from .fusion.fcfm import weigh_sentence
 from .fusion.model import TGFR, ModelConfig
@@ -259,7 +260,7 @@ def split_features(
     if encoder.config.regions is None: raise TgfrError(f"{encoder.config.name}: no local map was found in it; name one of its tensors (tgfr.encoders.onnx_face.OnnxFace.candidates lists them)")
     return [with_features(dataset, encoder, sizes, Path(folder) / name) for name, dataset, sizes in (("train", train, (*recipe.sizes, *probe_sizes)), ("test", test, probe_sizes))]
 
-# %% ../nbs/09_compare.ipynb #7b251078
+# %% ../nbs/09_compare.ipynb #e7ea399a
 def train(
     data: str,  # as for `load_faces`
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
@@ -280,8 +281,9 @@ def train(
     if accelerator.is_main_process and not any((out / "runs").glob("*/run.json")): write_recipe(out / "config.yaml", recipe, about)  # a run that is kept there has its own
     model = Trainer(faces, recipe, out / "runs", accelerator).train(recipe.fusion, words)
     if accelerator.is_main_process:
-        facts = {"trained on": f"{data}, {len(faces.identity):,} photos of {len(set(faces.identity)):,} people", "face encoder": f"{face.config.name}, fingerprint {face.fingerprint}", "recipe": "config.yaml beside this folder"}
+        facts = {"trained on": f"{Path(data).name}, {len(faces.identity):,} photos of {len(set(faces.identity)):,} people", "face encoder": f"{face.config.name}, fingerprint {face.fingerprint}", "recipe": asdict(recipe)}
         model.save(out / "model", facts)
+        note_training(out / "model", dataset)
         write_recipe(out / "config.yaml", recipe, about)
         console.print(f"{skips.summary()}\n{out / 'model'}: {recipe.fusion}{'' if words else ' without words'}, for `tgfr evaluate`", markup=False, highlight=False, soft_wrap=True)
     return model

@@ -6,7 +6,7 @@
 __all__ = ['FUSIONS_COMPARED', 'SHARES', 'ProbeSets', 'draw_probe_sets', 'SetJudge', 'SetTrainer', 'judge_fusions',
            'compare_sets', 'set_figures']
 
-# %% ../nbs/12_compare_sets.ipynb #cab71852
+# %% ../nbs/12_compare_sets.ipynb #98eb41e8
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from .data.augmentations import augmentations
 from .data.faces import Degradation
 from .data.features import FeatureStore
 from .encoders.weights import load_encoder
-from .evaluation.bootstrap import PairBootstrap, Verification, result_rows
+from .evaluation.bootstrap import PairBootstrap, Verification, result_rows, unresolved
 from .evaluation.metrics import mate_ranks
 from .evaluation.model_cards import result_sections
 from .evaluation.report import run_facts, write_report
@@ -146,20 +146,20 @@ class SetTrainer:
         "TPR@FPR=1e-3 on sets of people set aside, averaged over N."
         return {"score": float(np.mean([self.judge.evaluate(self.judge.templates(fusion, n)).value["TPR@FPR=1e-3"] for n in (2, 4, 8, 16)]))}
 
-# %% ../nbs/12_compare_sets.ipynb #76819f75
+# %% ../nbs/12_compare_sets.ipynb #75e58433
 def judge_fusions(
-    fusions: dict[str, SetFusion],  # in eval mode; the first is the reference
+    fusions: dict[str, SetFusion],  # in eval mode
     store: FeatureStore,  # of the test people
     identity: np.ndarray,  # (n,)
     variants: dict[str, float],  # of the store, with their shares
     images: Sequence[int] = (1, 2, 4, 8, 16, 32),  # N
-    alone: int = 8,  # images of the sets of one quality
+    alone: int = 8,  # images of the sets of one quality; 0: none, where variants are no qualities
     chunk: int = 8,  # images of CAFace's chunks
     sets: int = 10,  # of each person
     replicates: int = 200,
     seed: int = 0,
-) -> list[dict]:  # result rows as `tgfr.evaluation.tables` takes them
-    "Figures, intervals and paired differences to the first fusion."
+) -> dict[tuple[str, str, str], Verification]:  # by (fusion, kind of set, "-"), as `result_rows` takes them
+    "Figures of all fusions on the same sets and draws of people."
     place, found = store.variants.index, {}
     def judge(shares, most): return SetJudge(store, draw_probe_sets(identity, shares, None, most, sets, seed), replicates, seed)
     mixed = judge({place(name): share for name, share in variants.items()}, max(images))
@@ -167,12 +167,12 @@ def judge_fusions(
         for n in images: found[name, f"N={n}", "-"] = mixed.evaluate(mixed.templates(fusion, n))
         for n in images:
             if isinstance(fusion, CAFace) and n > chunk: found[f"{name}, chunks of {chunk}", f"N={n}", "-"] = mixed.evaluate(mixed.templates(fusion, n, chunk=chunk))
-    for quality in variants if len(variants) < 6 else ():
+    for quality in variants if alone else ():
         one = judge({place(quality): 1}, alone)
         for name, fusion in fusions.items(): found[name, f"{quality} alone, N={alone}", "-"] = one.evaluate(one.templates(fusion, alone))
-    return result_rows(found, next(iter(fusions)))
+    return found
 
-# %% ../nbs/12_compare_sets.ipynb #00466b55
+# %% ../nbs/12_compare_sets.ipynb #956ed789
 SHARES = {"112px": .1, "32px": .3, "16px": .6}
 
 def compare_sets(
@@ -204,16 +204,16 @@ def compare_sets(
     names = sorted(fusions, key=lambda name: name != "quality")
     trained = {name: trainer.train(name) for name in names}
     if not accelerator.is_main_process: return {}
-    results = judge_fusions(trained, stores[1], np.array(test["identity"]), shares, images, replicates=replicates, seed=recipe.seed)
-    report = _report(results, trainer, names, data, test, face, poor, skips) | {"run": run_facts(start)}
+    found = judge_fusions(trained, stores[1], np.array(test["identity"]), shares, images, 8 if poor == "sizes" else 0, replicates=replicates, seed=recipe.seed)
+    report = _report(found, trainer, names, data, test, face, poor, skips) | {"run": run_facts(start)}
     for name, fusion in trained.items():
-        if any(True for _ in fusion.parameters()): save_set_fusion(fusion, out / "fusions" / name, None, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1")), face)
-    page = write_report(out, report, set_figures(results, names[0]))
+        if any(True for _ in fusion.parameters()): save_set_fusion(fusion, out / "fusions" / name, None, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1"), "Fusions of sets are not measured by group."), face)
+    page = write_report(out, report, set_figures(report["results"], names[0]))
     print_table(report)
     console.print(f"{len(skips):,} photos left out · {report['run']['minutes']:.1f} minutes, {report['run']['peak_gb']:.1f} GB · {page}")
     return report
 
-# %% ../nbs/12_compare_sets.ipynb #aa0d949f
+# %% ../nbs/12_compare_sets.ipynb #381d56f9
 def set_figures(
     results: list[dict],
     reference: str,
@@ -224,13 +224,15 @@ def set_figures(
     return {"images": (plot_set_gain(results).figure, "TPR at FPR 1e-3 of each fusion over the images of a set", "TPR at FPR 1e-3 against the number of images."),
             "gain": (plot_set_gain(learned, reference=reference).figure, f"Difference to {reference} over the images of a set", f"Difference to {reference} with 95 % intervals over people.")}
 
-def _report(results, trainer, names, data, test, face, poor, skips) -> dict:
+def _report(found, trainer, names, data, test, face, poor, skips) -> dict:
     "The content of report.json but for the run."
-    identity = np.array(test["identity"])
+    identity, results = np.array(test["identity"]), result_rows(found, names[0])
     judged = int((np.unique(identity, return_counts=True)[1] >= 3).sum())
-    return {"title": "What many poor images add", "definition": "standard", "reference": names[0], "results": results,
+    return {"title": "What many poor images add", "definition": "standard", "reference": names[0], "results": results, "warnings": unresolved(found.values()),
             "groups": {probe: f"sets of {probe.replace('N=', '')} images, mixed quality" if probe.startswith("N=") else probe for probe in dict.fromkeys(r["probe"] for r in results)},
             "data": {"source": data, "trained on": f"{len(trainer.rows):,} photos of {len(set(trainer.identity[trainer.rows])):,} people", "judged on": f"{judged:,} people with three photos, 10 sets each; gallery: the first photo as it is",
                      "poor images": ", ".join(f"{name} {share:.0%}" for name, share in trainer.variants.items()) if poor == "sizes" else f"{len(trainer.variants)} augmentations of each photo"},
             "setup": {"face encoder": f"{face.config.name}, {face.config.embedding}-d, styles of {', '.join(face.default_styles)}", "recipe": ", ".join(f"{k}={v}" for k, v in vars(trainer.recipe).items())},
+            "terms": {"images of a set": "How many poor images of one person are fused into one template, which is compared with each person's gallery photo.",
+                      "mixed, alone": "In sets of mixed quality each image is drawn at one of the qualities named above; alone: all are of one quality.", "chunks": "CAFace reads the set so many images at a time instead of at once."},
             "skipped": {"count": len(skips), "items": [list(i) for i in skips.items[:100]]}}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['demo_encoder', 'word_regions', 'above_even', 'demo', 'comparison_report']
 
-# %% ../nbs/10_demo.ipynb #1c1c4975
+# %% ../nbs/10_demo.ipynb #2ae371fd
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +22,10 @@ from .data.catalog import load_faces
 from .data.faces import Degradation, read_image
 from .encoders.backbones import save_encoder
 from .encoders.weights import load_encoder
+from .evaluation.bootstrap import unresolved
 from .evaluation.groups import group_tables
 from .evaluation.metrics import roc_of
-from .evaluation.model_cards import result_sections
+from .evaluation.model_cards import note_training, result_sections
 from .evaluation.report import run_facts, write_report
 from .evaluation.tables import print_table
 from .fusion.model import TGFR
@@ -116,7 +117,7 @@ def _figures(judge: Judge, trainer: Trainer, model: TGFR, report: dict) -> dict:
         made["regions"] = (plot_word_regions(image, words, above_even(attention)).figure, "A photo with an overlay for each word of its caption", "Where each word of a caption looks more than evenly: 1 is twice as much as at an even look.")
     return made
 
-# %% ../nbs/10_demo.ipynb #0048095f
+# %% ../nbs/10_demo.ipynb #749fafcb
 def demo(
     data: str = "synthetic:people=200,photos=10",  # as for `load_faces`
     out: str | Path = "runs/demo",  # everything is written here; an unfinished run is resumed
@@ -143,6 +144,7 @@ def demo(
     if not accelerator.is_main_process: return {}
     report = comparison_report(judge, trainer, face, data, skips, start)
     model.save(out / "model", {"face encoder": f"{face.config.name}, fingerprint {face.fingerprint}"}, result_sections(report, (judge.reference, "frozen face", recipe.fusion)))
+    note_training(out / "model", train)
     write_recipe(out / "config.yaml", recipe)
     page = write_report(out, report, _figures(judge, trainer, model, report))
     print_table(report)
@@ -155,7 +157,7 @@ def _groups(judge: Judge, main: str) -> dict[str, dict]:
     scores = {system: s for (system, _, mode), s in judge.scores.items() if system in (main, judge.reference) and mode in ("all", "-")}
     return group_tables(judge.split.dataset, scores, judge.bootstrap, judge.split.store.variants[-1])
 
-# %% ../nbs/10_demo.ipynb #1a58b889
+# %% ../nbs/10_demo.ipynb #39e333ab
 def comparison_report(
     judge: Judge,
     trainer: Trainer,
@@ -171,11 +173,11 @@ def comparison_report(
     return {
         "title": title,
         "data": {"source": data, "trained on": count(trainer.split, trainer.rows), "set aside for choices": count(trainer.split, trainer.aside),
-                 "judged on": count(judge.split), "pairs": "every ordered pair of different photos; gallery as it is, probe at each size",
+                 "judged on": count(judge.split), "pairs": f"every ordered pair of different photos, {next(iter(judge.found.values())).pairs}; gallery as it is, probe at each size",
                  "captions": "; ".join(f"{k}: {v}" for k, v in words.items())},
         "setup": {"face encoder": f"{face.config.name}, {face.config.embedding}-d, regions {face.config.regions}, preprocessing: {face.config.source}",
                   "recipe": ", ".join(f"{k}={v}" for k, v in asdict(trainer.recipe).items())},
-        "definition": "standard", "reference": judge.reference, "results": judge.results(), "tables": _groups(judge, trainer.recipe.fusion),
+        "definition": "standard", "reference": judge.reference, "results": judge.results(), "warnings": unresolved(judge.found.values()), "tables": _groups(judge, trainer.recipe.fusion),
         "skipped": {"count": len(skips), "items": [list(i) for i in skips.items[:100]]},
         "run": run_facts(start),
     }

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['IjbSystem', 'trained_fusion', 'make_systems', 'ijb_report', 'cross_check', 'ijb_figures', 'ijb']
 
-# %% ../nbs/12_ijb.ipynb #4a7fbcd3
+# %% ../nbs/12_ijb.ipynb #fa393374
 import csv
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from .evaluation.simulate import simulate
 from .evaluation.tables import print_table
 from .plots import plot_cmc, plot_det, plot_roc, plot_score_histograms
 from .sets.caface import CAFace
-from .sets.pooling import SET_FUSIONS, SetFusion, build_set_fusion
+from .sets.pooling import SET_FUSIONS, SetFusion, weightless_fusion
 from .sets.weights import check_encoder, load_set_fusion
 
 # %% ../nbs/12_ijb.ipynb #6f286b45
@@ -63,7 +64,7 @@ def trained_fusion(
         if (found := store.styles.shape[2]) != fusion.config["styles"]: raise TgfrError(f"{folder}: for {fusion.config['styles']} channels of styles, {store.folder} has {found} (of {', '.join(store.meta['styles'])})")
     return fusion
 
-# %% ../nbs/12_ijb.ipynb #849700a3
+# %% ../nbs/12_ijb.ipynb #3d8def3d
 def make_systems(
     stores: Sequence[str | Path],  # folders of feature stores
     fusions: Sequence[str],  # names of poolings or fusions, or folders of trained fusions
@@ -73,9 +74,8 @@ def make_systems(
     for folder in stores:
         store = FeatureStore.open(folder)
         for name in fusions:
-            if name in SET_FUSIONS: fusion = build_set_fusion(name, embedding=store.embedding.shape[-1])
-            else: fusion = trained_fusion(name, store) if Path(name).is_dir() else MediaPooling.named(name).name
-            if name in SET_FUSIONS and any(True for _ in fusion.parameters()): raise TgfrError(f"fusion: {name} has weights; give the folder of a trained one")
+            if Path(name).is_dir() and name not in SET_FUSIONS: fusion = trained_fusion(name, store)
+            else: fusion = MediaPooling.named(name).name if re.match(r"N\d", name) else weightless_fusion(name, store.embedding.shape[-1], "nor a media pooling such as N1D1F0, ")
             systems.append(IjbSystem(f"{Path(folder).name} {name}" if len(stores) > 1 else name, store, fusion))
     names = [s.name for s in systems]
     if len(set(names)) < len(names): raise TgfrError(f"features, fusion: two systems have the name {next(n for n in names if names.count(n) > 1)}; name each once")
@@ -144,7 +144,7 @@ def ijb_figures(
     made["scores"] = plot_score_histograms(genuine, impostor, edges=edges).figure, "Histograms of genuine and impostor scores", f"1:1 scores of {results[0].system}, each kind as shares."
     return made
 
-# %% ../nbs/12_ijb.ipynb #8a6997ae
+# %% ../nbs/12_ijb.ipynb #fcfdfda6
 def ijb(
     folder: str | Path | None = None,  # an IJB set, see `IjbFiles.open`; None with `simulated`
     features: Sequence[str | Path] = (),  # folders of feature stores, see `data.embed`
@@ -173,8 +173,10 @@ def ijb(
     bootstrap = draws_of(protocol, replicates, seed) if replicates and definition == "standard" else None
     results = [evaluate_ijb(protocol, system.templates(protocol, chunk), system.name, definition, bootstrap=bootstrap) for system in systems]
     lost = [[f"{s.name}: {name}", reason] for s in systems for _, name, reason in s.store.meta.get("unreadable", ())]
-    report = ijb_report(results, protocol, {"simulated": "made-up people: the figures say nothing about a real encoder"} if simulated else None, lost)
+    report = ijb_report(results, protocol, None, lost)
     report["summary"] += [said for store in {s.store.folder: s.store for s in systems}.values() if (said := alike_lengths(store))]
+    report["warnings"] = ["a simulated set of made-up people: its figures tell speed and memory, and say nothing about a real encoder."] if simulated else []
+    if simulated: report["title"] = f"Simulated {report['title']}"
     report["run"] = run_facts(start, ("tgfr", "numpy", "torch"))
     write_report(out, report, ijb_figures(results))
     _write_points(out / "points.csv", report["tables"])

@@ -93,7 +93,7 @@ def plot_word_regions(
     bar.outline.set_visible(False)
     return place
 
-# %% ../nbs/08_pictures.ipynb #2b173544
+# %% ../nbs/08_pictures.ipynb #d9b8d58c
 @rc_context(style)
 def plot_set_strip(
     frame,  # (n,) the place of each image in its video or folder, rising
@@ -104,6 +104,7 @@ def plot_set_strip(
     thumbnails: Sequence[tuple[int, np.ndarray]] = (),  # index of an image and its picture, evenly chosen
     gallery: np.ndarray | None = None,  # the picture it is compared with
     label: str = "similarity to gallery",
+    grown: str = "fused so far",  # what `so_far` is called
     ax: Axes | None = None,  # drawn on; None: a new figure
 ) -> Axes:
     "What each image of a set is worth, and what they are worth together."
@@ -113,7 +114,7 @@ def plot_set_strip(
     left, right = frame[0] - .5, frame[-1] + .5
     room = (right - left) * (.17 if templates else .01)
     ax.scatter(frame, value, 11, blue(.3 + .7 * relative), linewidth=0, label="one frame; darker: more weight")
-    if so_far is not None: ax.plot(frame, so_far, color=COLOURS[1], linestyle="-", linewidth=1.3, label="fused so far")
+    if so_far is not None: ax.plot(frame, so_far, color=COLOURS[1], linestyle="-", linewidth=1.3, label=grown)
     known = np.concatenate([value, list((templates or {}).values()), [] if so_far is None else so_far])
     low, high = known.min(), known.max()
     tall = (high - low) or 1
@@ -126,13 +127,13 @@ def plot_set_strip(
     _thumbnails(ax, frame, relative, thumbnails, gallery, (left, right, room))
     return ax
 
-# %% ../nbs/08_pictures.ipynb #9889fe42
+# %% ../nbs/08_pictures.ipynb #3ba4697b
 def _weights(ax, frame, weight, colour):
     "Bars in the lower part, and a line where they would be equal."
     places = np.arange(int(frame[0]), int(frame[-1]) + 1)
     heights = np.bincount((frame - frame[0]).astype(int), weight, len(places))
     ax.stairs(heights, np.append(places - .5, places[-1] + .5), fill=True, color=colour, linewidth=0)
-    ax.hlines(1 / len(frame), places[0] - .5, places[-1] + .5, color=".25", linewidth=.8, linestyle=(0, (4, 3)))
+    ax.hlines(weight.mean(), places[0] - .5, places[-1] + .5, color=".25", linewidth=.8, linestyle=(0, (4, 3)))
     ax.set(ylim=(0, heights.max() * 3.9 or 1), yticks=())
     ax.text(places[0], heights.max() * 1.06, "weight (dashed: equal)", size=7.5, color=".3")
     ax.grid(False), ax.spines[:].set_visible(False)

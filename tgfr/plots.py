@@ -85,7 +85,7 @@ def plot_roc(
     ax.legend(loc="lower right")
     return ax
 
-# %% ../nbs/08_plots.ipynb #43343b2a
+# %% ../nbs/08_plots.ipynb #9295ebec
 @rc_context(style)
 def plot_cmc(
     curves: dict[str, tuple],  # system to (rank (k,), share of mated probes (k,))
@@ -100,8 +100,10 @@ def plot_det(
     ax: Axes | None = None,  # drawn on; None: a new figure
     kind: tuple[str, str] = ("FPIR", "FNIR"),  # names of the two rates
 ) -> Axes:
-    "Detection error tradeoff on logarithmic axes: open-set identification."
-    return _curves(curves, ax, "default", xlabel=kind[0], ylabel=kind[1], xscale="log", yscale="log")
+    "Detection error tradeoff on logarithmic axes, where a rate of zero has no place: open-set identification."
+    shown = {name: (x[(x > 0) & (y > 0)], y[(x > 0) & (y > 0)]) for name, (x, y) in ((name, map(np.asarray, curve)) for name, curve in curves.items())}
+    scale = "log" if any(len(x) for x, _ in shown.values()) else "linear"  # of a handful of people no rate may be left
+    return _curves(shown, ax, "default", xlabel=kind[0], ylabel=kind[1], xscale=scale, yscale=scale)
 
 def _curves(curves, ax, drawstyle, **settings) -> Axes:
     "A line for each system."
@@ -227,10 +229,10 @@ def _interval(ax, row, key, systems, reference):
     ax.plot([low, high], [y, y], color=look["color"], linestyle="-", linewidth=1.6, solid_capstyle="butt")
     ax.plot(value, y, _modes.get(row["mode"], ("o", ""))[0], color=look["color"], mfc="white" if _unsure(row, key, reference) else look["color"], ms=5, linestyle="none")
 
-# %% ../nbs/08_plots.ipynb #ca78dc8d
+# %% ../nbs/08_plots.ipynb #5b2b182e
 @rc_context(style)
 def plot_set_gain(
-    results: list[dict],  # of `tgfr.compare_sets.judge_fusions`: probes are named "N=4"
+    results: list[dict],  # rows of a report of `tgfr sets`: probes are named "N=4"
     key: str = "TPR@FPR=1e-3",
     reference: str | None = None,  # given: differences to this fusion, with their intervals
     ax: Axes | None = None,  # drawn on; None: a new figure

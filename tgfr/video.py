@@ -6,7 +6,7 @@
 __all__ = ['PERSONS', 'TERMS', 'make_fusion', 'gallery_face', 'choose', 'effective', 'frame_rows', 'thumbnails', 'write_clip',
            'video_page', 'fuse_video']
 
-# %% ../nbs/12_video.ipynb #839aa0b6
+# %% ../nbs/12_video.ipynb #3e65b3a9
 import os
 import time
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from .evaluation.report import run_facts, write_page
 from .evaluation.tables import number
 from .pictures import plot_set_strip
 from .sets.caface import CAFace
-from .sets.pooling import SET_FUSIONS, SetFusion, build_set_fusion
+from .sets.pooling import SET_FUSIONS, SetFusion, weightless_fusion
 from .sets.state import load_state, save_state
 from .sets.video import Followed, Frames, Sighting, Track, Tracking, crop_face, follow
 from .sets.weights import check_encoder, load_set_fusion
 
-# %% ../nbs/12_video.ipynb #9a96ee60
+# %% ../nbs/12_video.ipynb #41fe16f1
 def make_fusion(
     spec: str | Path | SetFusion,  # a key of SET_FUSIONS, or a folder
     encoder,
@@ -37,12 +37,10 @@ def make_fusion(
 ) -> tuple[str, SetFusion]:  # its name, and the fusion in eval mode
     "The fusion, if it fits the encoder."
     if isinstance(spec, SetFusion): name, fusion = type(spec).__name__, spec
-    elif str(spec) in SET_FUSIONS: name, fusion = str(spec), build_set_fusion(str(spec), encoder.config.embedding)
-    elif Path(spec).is_dir():
+    elif Path(spec).is_dir() and str(spec) not in SET_FUSIONS:
         if mark := getattr(encoder, "fingerprint", None): check_encoder(spec, encoder.config.name, mark)
         name, fusion = Path(spec).resolve().name, load_set_fusion(spec)
-    else: raise TgfrError(f"fusion {spec}: neither a folder of a trained one nor one of {', '.join(SET_FUSIONS)}")
-    if str(spec) in SET_FUSIONS and any(True for _ in fusion.parameters()): raise TgfrError(f"fusion: {name} has weights; give the folder of a trained one")
+    else: name, fusion = str(spec), weightless_fusion(str(spec), encoder.config.embedding)
     if (width := fusion.config["embedding"]) != encoder.config.embedding: raise TgfrError(f"fusion {name}: for embeddings of {width} numbers, {encoder.config.name} gives {encoder.config.embedding}")
     if isinstance(fusion, CAFace) and (found := encoder.style_width(styles)) != fusion.config["styles"]:
         raise TgfrError(f"styles {', '.join(styles)}: {found} channels, the fusion {name} was trained with {fusion.config['styles']}; name the stages it was trained with")
@@ -89,25 +87,26 @@ def frame_rows(
     return [{"frame": s.frame, "name": s.name, "seconds": short(s.seconds), "box": None if s.box is None else np.round(s.box, 2).tolist(), "score": short(s.score), "norm": short(s.norm),
              "similarity": short(s.similarity), "weight": short(w), "fused so far": short(so_far[k]) if so_far else None} for k, (s, w) in enumerate(zip(sightings, weights))]
 
-# %% ../nbs/12_video.ipynb #5d910eff
+# %% ../nbs/12_video.ipynb #6a995e52
 def _templates(track, name, weights, fused, gallery) -> dict[str, dict]:
     "Each template: its embedding, its similarity and its effective number of frames."
-    kinds = {name: (fused, effective(weights)), "average": (track.total / len(track.sightings), len(weights)), "best frame": (track.best, 1)}
+    kinds = {name: (fused, effective(weights)), "average": (track.total / len(track.sightings), len(weights)), "largest norm": (track.best, 1)}
     if name == "average": kinds.pop("average"), kinds.update({name: (fused, len(weights))})
     return {k: {"embedding": e, "similarity": None if gallery is None else float(cosine(e[None], gallery[None])), "effective frames": float(n)} for k, (e, n) in kinds.items()}
 
-def _summary(found: Followed, track, templates, weights, person, earlier) -> list[str]:
+def _summary(found: Followed, track, templates, weights, person, earlier, detected) -> list[str]:
     "The result in sentences."
     n, name, part = len(weights), next(iter(templates)), weights.sum()
     weights = weights / max(part, 1e-12)
     half = int(np.searchsorted(np.cumsum(np.sort(weights)[::-1]), .5)) + 1
-    said = [f"{found.frames:,} frames read, {found.empty:,} without a face; of {len(found.tracks):,} track{'s' * (len(found.tracks) > 1)} the one of {n:,} frames was fused by {name}.",
+    looked = f"{found.empty:,} without a face; of {len(found.tracks):,} track{'s' * (len(found.tracks) > 1)} the one of {n:,} frames was" if detected else "each taken as an aligned face, for no detector was given; all were"
+    said = [f"{found.frames:,} frames read, {looked} fused by {name}.",
             f"Half of the weight lies on {half:,} of the {n:,} frames; {effective(weights):,.1f} frames effectively."]
     if templates[name]["similarity"] is not None:
         single = np.percentile([s.similarity for s in track.sightings], (50, 5, 95))
         values = ", ".join(f"{k} {number(v['similarity'])}" for k, v in templates.items())
         said.append(f"Similarity to the gallery photo: {values}; a single frame {number(single[0])} in the median, {number(single[1])} to {number(single[2])} in nine of ten.")
-    if earlier is not None: said.append(f"The state of {int(earlier.count):,} earlier images was added; {1 - part:.0%} of the template is theirs. Shares of weight, the average and the best frame are of the new frames alone.")
+    if earlier is not None: said.append(f"The state of {int(earlier.count):,} earlier images was added; {1 - part:.0%} of the template is theirs. Shares of weight, the average, the frame of the largest norm and what was fused so far are of the new frames alone.")
     if person == "gallery": said.append("The person was chosen by the gallery photo, so the similarities are larger than an honest comparison would find.")
     return said
 
@@ -190,13 +189,13 @@ class _Chart:
         cv2.putText(below, said, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, .45, self.ink, 1, cv2.LINE_AA)
         return np.vstack([picture, cv2.resize(below, (size[0], self.tall))])
 
-# %% ../nbs/12_video.ipynb #7edfac89
+# %% ../nbs/12_video.ipynb #cff5589e
 TERMS = {
     "similarity": "The cosine of two embeddings, -1 to 1. Which value means the same person depends on the encoder; it is no probability.",
     "weight": "The share of a frame in the template; weights sum to 1, or, where an earlier state was added, to the part of the new frames. With CAFace, the frame's assignment to each cluster times the trust in that cluster, averaged over channels.",
     "fused so far": "The similarity of the template made of all frames of this run up to then, renewed after each batch.",
     "average": "The mean of the frames' unit embeddings, of this run alone.",
-    "best frame": "The one frame with the largest feature norm, which tells quality without looking at the gallery photo.",
+    "largest norm": "The one frame with the largest feature norm, which tells quality without looking at the gallery photo.",
     "effective frames": "1 / sum of squared weights (Kish, 1965): how many equally weighted frames would be as many."}
 
 def video_page(
@@ -207,7 +206,7 @@ def video_page(
     tracks = [[str(row["track"]) + (" (fused)" if row["track"] == report["track"] else ""), row["frames"], row["first"], row["last"]] for row in report["tracks"]]
     return report | {"terms": TERMS, "tables": {"Templates": {"columns": ["template", "similarity", "effective frames"], "rows": templates}, "Tracks": {"columns": ["track", "frames", "first", "last"], "rows": tracks}}}
 
-# %% ../nbs/12_video.ipynb #d15b0292
+# %% ../nbs/12_video.ipynb #0dc15799
 @torch.no_grad()
 def fuse_video(
     source: str | Path,  # a video file, or a folder of pictures in the order of their names
@@ -249,30 +248,33 @@ def fuse_video(
     templates = _templates(track, name, weights / max(weights.sum(), 1e-12), template, target)
     write_weights(out / "template.safetensors", {k: unit(v["embedding"]) for k, v in templates.items()})
     if isinstance(fusion, CAFace): save_state(out / "state.safetensors", running.state, fusion)
-    report = _report(found, track, templates, weights, skips, frames, earlier, {"gallery photo": str(gallery), "detector": str(getattr(detector, "path", detector)), "encoder": encoder.config.name, "fusion": name, "chunk": chunk, "person": person, "state added to": str(state)})
-    return _write(out, report, frames, track, weights, photo, clip, start)
+    report = _report(found, track, templates, weights, skips, frames, earlier, detector is not None, {"gallery photo": str(gallery), "detector": str(getattr(detector, "path", detector)), "encoder": encoder.config.name, "fusion": name, "chunk": chunk, "person": person, "state added to": str(state)})
+    return _write(out, report, frames, track, weights, photo, clip, start, "fused so far" if earlier is None else "fused so far, without the earlier state")
 
-# %% ../nbs/12_video.ipynb #aea2a978
-def _report(found, track, templates, weights, skips, frames, earlier, setup) -> dict:
+# %% ../nbs/12_video.ipynb #ca45e5b5
+def _report(found, track, templates, weights, skips, frames, earlier, detected, setup) -> dict:
     "The content of fuse.json, but for the run."
+    warnings = [f"{found.oblong:,} of the {found.frames:,} frames are not square, and of each the middle square was taken as an aligned face: give a detector (--detector), unless these are cut-out faces."] if found.oblong and not detected else []
+    if len(norms := np.array([s.norm for s in track.sightings])) > 1 and np.ptp(norms) <= 1e-3 * norms.max(): warnings.append(f"All embeddings have the length {norms.mean():.3g}, as of an encoder that normalises them: no frame has a larger norm than another, and a fusion that weighs by norms is the average.")
     setup = {"source": str(frames.source), "frames": found.frames, "frames without a face": found.empty, "frames a second": frames.rate, "faces of people given up": found.forgotten, **setup}
-    return {"title": f"One template from {frames.source.name}", "summary": _summary(found, track, templates, weights, setup["person"], earlier),
+    return {"title": f"One template from {frames.source.name}", "warnings": warnings, "summary": _summary(found, track, templates, weights, setup["person"], earlier, detected),
             "setup": {k: v for k, v in setup.items() if v not in (None, "None")}, "templates": {k: {f: row[f] for f in ("similarity", "effective frames")} for k, row in templates.items()},
             "track": track.number, "tracks": [{"track": t.number, "frames": len(t.sightings), "first": t.sightings[0].frame, "last": t.sightings[-1].frame} for t in found.tracks],
             "skipped": {"count": len(skips), "items": [list(i) for i in skips.items[:100]]}, "frames": frame_rows(track.sightings, weights, track.so_far)}
 
-def _write(out, report, frames, track, weights, photo, clip, start) -> dict:
+def _write(out, report, frames, track, weights, photo, clip, start, grown) -> dict:
     "Figure, clip, page and fuse.json."
     seen, similar = track.sightings, photo is not None
     values = [s.similarity if similar else s.norm for s in seen]
     stars = {k: row["similarity"] for k, row in report["templates"].items()} if similar else None
-    ax = plot_set_strip([s.frame for s in seen], values, weights, stars, track.so_far if similar else None, thumbnails(frames, seen), photo, "similarity to gallery" if similar else "feature norm")
+    ax = plot_set_strip([s.frame for s in seen], values, weights, stars, track.so_far if similar else None, thumbnails(frames, seen), photo, "similarity to gallery" if similar else "feature norm", grown)
     if clip: write_clip(out / "clip.mp4", frames, seen, track.so_far)
     report["run"] = run_facts(start, ("tgfr", "numpy", "torch"))
     alt = "Similarity of each frame to the gallery photo as dots, weights as bars, templates as stars, and a row of faces"
     caption = "Each dot is a frame, darker where it has more weight in the template; bars are the weights. The stars are the templates. Below, faces from the video with their frame numbers."
     write_page(out, video_page(report), {"strip": (ax.figure, alt, caption)})
     write_json(out / "fuse.json", report)
+    for said in report["warnings"]: console.print(f"warning: {said}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     for line in report["summary"]: console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"{report['skipped']['count']:,} left out; {report['run']['minutes']:.1f} minutes; {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     return report

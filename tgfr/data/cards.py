@@ -61,7 +61,7 @@ def problems(
     if "captions" in (card.meta.get("tags") or []) and not card.meta.get("language"): found.append("captions without language")
     return found
 
-# %% ../../nbs/1_data/11_cards.ipynb #0acdcfb9
+# %% ../../nbs/1_data/11_cards.ipynb #d8e3e9e1
 NOTICE = """Face embeddings are biometric data, and captions describe people: in many places both need a legal basis and the consent of the people shown. \
 These figures hold for the data named above. They say nothing about other cameras, other groups of people or a face by itself, and a share of false accepts remains at every threshold: \
 no decision about a person should rest on such a score alone."""
@@ -70,8 +70,9 @@ def markdown_rows(
     columns: Sequence[str],
     rows: Iterable[Sequence],  # plain values, as many as columns
 ) -> str:
-    "A Markdown table; bars and line breaks in a value do no harm."
-    def line(values): return "| " + " | ".join(" ".join(str(v).split()).replace("|", "\\|") for v in values) + " |"
+    "A Markdown table; bars and line breaks in a value do no harm, and a dict is written as `key: value, ...`."
+    def plain(v): return ", ".join(f"{k}: {plain(x)}" for k, x in v.items()) if isinstance(v, dict) else " ".join(str(v).split()).replace("|", "\\|")
+    def line(values): return "| " + " | ".join(map(plain, values)) + " |"
     return "\n".join(map(line, [columns, ["---"] * len(columns), *rows]))
 
 def model_card(

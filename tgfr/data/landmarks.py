@@ -58,7 +58,7 @@ class Face:
     points: np.ndarray  # (5, 2) x and y, in the order of `FIVE_POINTS`
     score: float  # 0 to 1
 
-# %% ../../nbs/1_data/07_landmarks.ipynb #cf7d22d3
+# %% ../../nbs/1_data/07_landmarks.ipynb #a0accc84
 class YuNet:
     "A face detector with five landmarks (YuNet; `cv2.FaceDetectorYN`)."
     def __init__(
@@ -74,7 +74,7 @@ class YuNet:
         try:
             self._network = cv2.FaceDetectorYN.create(str(path), "", (side, side), threshold, .3, 5000)
             self.detect(np.zeros((side, side, 3), np.uint8))
-        except cv2.error as e: raise TgfrError(f"{path}: no YuNet detector ({' '.join((e.err or str(e)).split())})") from None
+        except cv2.error: raise TgfrError(f"{path}: no YuNet detector; OpenCV cannot run it as one, expected a file such as face_detection_yunet_2023mar.onnx") from None
         finally: cv2.utils.logging.setLogLevel(level)
 
     def detect(

@@ -101,7 +101,7 @@ def join(
     columns = zip(*((p.embedding, p.regions, p.styles) for p in parts))
     return ImageFeatures(*(None if column[0] is None else torch.cat(column) for column in columns))
 
-# %% ../../nbs/2_encoders/01_backbones.ipynb #4273bd9f
+# %% ../../nbs/2_encoders/01_backbones.ipynb #b4783dd6
 class FaceEncoder(nn.Module):
     "What the face encoders written in torch share: `config`, `forward`, `encode`, `style_width`, `fingerprint`, `save`, `load`."
     kind: str  # in config.json
@@ -170,8 +170,9 @@ class FaceEncoder(nn.Module):
         self,
         folder: str | Path,  # made where it does not exist
     ) -> None:
-        "Write config.json and model.safetensors."
+        "Write config.json and model.safetensors; an ONNX model that lay there goes."
         write_weights(Path(folder) / "model.safetensors", self.state_dict())
+        (Path(folder) / "model.onnx").unlink(missing_ok=True)
         write_json(Path(folder) / "config.json", {"kind": self.kind, **self.shape, **asdict(self.config)})
 
     @classmethod
@@ -255,13 +256,13 @@ class IResNet(FaceEncoder):
         "The embedding, from the output of stage 4."
         return self.features(self.fc(self.dropout(torch.flatten(self.bn2(x), 1))))
 
-# %% ../../nbs/2_encoders/01_backbones.ipynb #9173f62a
+# %% ../../nbs/2_encoders/01_backbones.ipynb #288ca5db
 def save_encoder(
     encoder,  # a `FaceEncoder` or an `OnnxFace`
     folder: str | Path,  # made where it does not exist
     facts: dict[str, object] | None = None,  # more to say on its card, such as where it comes from
 ) -> None:
-    "Write a face encoder as config.json, its weights and a model card."
+    "Write a face encoder as config.json, its weights and a model card; a model that lay there goes."
     c = encoder.config
     photos = f"{c.size}x{c.size}, aligned to the five-point template, uint8 RGB; the encoder prepares them itself: {c.channels}, mean {c.mean}, std {c.std}"
     known = {"photos": photos, "preprocessing": c.source, "embedding": f"{c.embedding} numbers, not normalised; compared by cosine", "region map": c.regions}

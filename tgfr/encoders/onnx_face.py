@@ -190,7 +190,7 @@ def _preparation(
     told = {"source": "given by the caller"} if {"channels", "mean", "std"} & set(given) else {}
     return {"name": path.stem} | found | told | given
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #aa631723
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #60ece315
 class OnnxFace:
     "A face model of an ONNX file as frozen encoder, run by onnxruntime."
 
@@ -299,8 +299,9 @@ class OnnxFace:
         self,
         folder: str | Path,  # made where it does not exist
     ) -> None:
-        "Write config.json and model.onnx (external data inside it)."
+        "Write config.json and model.onnx (external data inside it); other weights that lay there go."
         with atomic_write(Path(folder) / "model.onnx") as tmp: tmp.write_bytes(_read_model(self.path).SerializeToString(deterministic=True))
+        (Path(folder) / "model.safetensors").unlink(missing_ok=True)
         write_json(Path(folder) / "config.json", {"kind": "onnx", "region": self.region, **{k: getattr(self.config, k) for k in _KEYS}})
 
     @classmethod

@@ -61,7 +61,7 @@ class _StandIn:
 
     def __setstate__(self, state): pass
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #43a1e5ac
+# %% ../../nbs/2_encoders/04_weights.ipynb #c4cf0bec
 def _unpickle(
     path: Path,  # a file of torch.save
 ):
@@ -77,7 +77,7 @@ def _unpickle(
     except Exception as e:  # whatever a damaged or hostile pickle makes of itself
         text = " ".join(str(e).split())
         if isinstance(e, pickle.UnpicklingError) and (found := re.search(r"GLOBAL `?([\w.]+)", text)): refuse(found[1])
-        raise TgfrError(f"{path}: not a readable checkpoint of torch ({type(e).__name__}: {text[:200]})") from None
+        raise TgfrError(f"{path}: not a readable checkpoint of torch; {path.stat().st_size:,} bytes, damaged or another kind of file") from None
 
 # %% ../../nbs/2_encoders/04_weights.ipynb #80eb1fa0
 def read_checkpoint(

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['REFERENCE', 'TASKS', 'CARD_KEYS', 'evaluate']
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #2d4576fa
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #37025e4f
 import time
 from pathlib import Path
 
 import numpy as np
+from accelerate import PartialState
 
 from ..core import TgfrError, console
 from ..data.catalog import load_faces, screen
@@ -17,9 +18,9 @@ from ..data.faces import Degradation
 from ..data.features import encode_faces
 from ..data.pairs import read_pairs_list
 from ..encoders.weights import load_encoder
-from .bootstrap import PersonBootstrap, result_rows
+from .bootstrap import PersonBootstrap, result_rows, unresolved
 from .groups import group_tables
-from .model_cards import result_sections, write_results
+from .model_cards import result_sections, seen_people, write_results
 from .protocols import FPRS, PairProtocol, make_pairs, match_pairs, published_figures, score_pairs, write_pairs
 from .report import run_facts, write_report
 from .retrieval import retrieve
@@ -41,7 +42,7 @@ def _systems(model, other, store, captions) -> list[tuple[str, str, np.ndarray]]
     judged = {reference: other, name: model} if other else {name: model}
     return [(REFERENCE, "-", store.embedding), *((n, mode, x["fused"]) for n, m in judged.items() for mode, x in embed_photos(m, store, captions).items())]
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #ec9a0194
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #be96d527
 def _all_pairs(model, other, store, dataset, replicates, seed) -> dict:
     "The parts of a report that verification on every ordered pair of different photos fills."
     bootstrap, found, kept = PersonBootstrap(np.array(dataset["identity"]), replicates, seed), {}, {}
@@ -49,8 +50,8 @@ def _all_pairs(model, other, store, dataset, replicates, seed) -> dict:
         for v, probe in enumerate(store.variants):
             found[system, probe, mode] = bootstrap.evaluate(scores := score_matrix(embedding[0], embedding[v]))
         if system in _names(model, other) and mode != "one": kept[system] = scores  # of the smallest probes, for groups
-    one = next(iter(found.values()))
-    return {"results": result_rows(found, _names(model, other)[1]), "tables": group_tables(dataset, kept, bootstrap, store.variants[-1]), "data": {"pairs": f"every ordered pair of different photos, {one.genuine:,} genuine, {one.impostor:,} impostor; gallery as it is, probe at each size"}}
+    return {"results": result_rows(found, _names(model, other)[1]), "warnings": unresolved(found.values()), "tables": group_tables(dataset, kept, bootstrap, store.variants[-1]),
+            "data": {"pairs": f"every ordered pair of different photos, {next(iter(found.values())).pairs}; gallery as it is, probe at each size"}}
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #ba0926d5
 def _pair_list(
@@ -69,7 +70,7 @@ def _pair_list(
     else: found = match_pairs(read_pairs_list(pairs, check=False), ids, identity)
     return PairProtocol(found, identity, dataset["captions"][:], copies, replicates, seed)
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #7b798a04
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #074de715
 def _listed_pairs(model, other, store, dataset, protocol: PairProtocol) -> dict:
     "The parts of a report that verification on a list fills."
     found, published = {}, {}
@@ -79,10 +80,10 @@ def _listed_pairs(model, other, store, dataset, protocol: PairProtocol) -> dict:
             found |= {(system, f"{name} list, {probe}", mode): f for name, f in protocol.evaluate(scores).items()}
             if v == 0: published[f"{system}, {MODES[mode]}"] = {k: round(x, 4) for k, x in published_figures(scores, protocol.pairs.same).items()}
     counts = {name: f"{p.same.sum():,} genuine, {(~p.same).sum():,} impostor pairs" for name, p in protocol.lists.items()}
-    return {"results": result_rows(found, _names(model, other)[1]), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": text for name, text in counts.items()},
+    return {"results": result_rows(found, _names(model, other)[1]), "warnings": unresolved(found.values()), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": text for name, text in counts.items()},
             "setup": {f"{protocol.pairs.name} list, {store.variants[0]}, as the TGFR scripts define figures": published}}
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #2ead8ef9
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #d71b45ac
 TASKS = ("verification", "retrieval")
 CARD_KEYS = (("TPR@FPR=1e-2", "rank-1"), ("TPR@FPR=1e-3", "rank-1"), ("recall@1", "recall@10", "median rank"))  # shown on a card: of all pairs, a list, retrieval
 
@@ -107,7 +108,8 @@ def evaluate(
     if pairs is not None and task == "retrieval": raise TgfrError("pairs: retrieval looks for each photo among all, it takes no list of pairs")
     if against is not None and task == "retrieval": raise TgfrError("against: retrieval has no second model, evaluate each by itself")
     small = [Degradation(size=s) for s in sorted(set(probe_sizes), reverse=True)]
-    trained, face, other = TGFR.load(model), load_encoder(encoder), None if against is None else TGFR.load(against)
+    trained, other = (m and TGFR.load(m).to(PartialState().device) for m in (model, against))
+    face = load_encoder(encoder)
     _fits(trained, face, model, encoder)
     if other: _fits(other, face, against, encoder), _comparable(trained, other, model, against)
     dataset, skips = screen(load_faces(data, split))
@@ -125,7 +127,7 @@ def evaluate(
     if card: console.print(_onto_card(model, report), markup=False, highlight=False, soft_wrap=True)
     return report
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #1b9d6196
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #aa29a853
 def _fits(model: TGFR, encoder, folder, name) -> None:
     "`TgfrError` unless a model reads what an encoder gives."
     config = encoder.config
@@ -140,7 +142,9 @@ def _comparable(model, other, folder, against) -> None:
 def _report(parts, task, data, dataset, face, models, skips, reference) -> dict:
     "The content of report.json but for the run."
     people = len(set(dataset["identity"][:]))
+    warnings = [f"{len(seen):,} of the {people:,} people judged here were in the training of the model in {Path(folder).name}: these figures say nothing about people it has never seen." for folder in models.values() if (seen := seen_people(folder, dataset))]
     return parts | {
+        "warnings": warnings + parts.get("warnings", []),
         "title": "Find by description" if task == "retrieval" else "Verification",
         "data": {"source": str(data), "judged on": f"{len(dataset):,} photos of {people:,} people"} | parts.get("data", {}),
         "setup": {name: str(folder) for name, folder in models.items()} | {"face encoder": f"{face.config.name}, {face.config.embedding}-d"} | parts.get("setup", {}),

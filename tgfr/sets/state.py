@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['merge', 'fuse_stream', 'save_state', 'load_state', 'shard_states', 'fuse_sharded']
 
-# %% ../../nbs/5_sets/04_state.ipynb #7091d455
+# %% ../../nbs/5_sets/04_state.ipynb #64bfb638
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from ..core import TgfrError, atomic_write
+from ..core import TgfrError, write_weights
 from .caface import CAFace, SetState
 from .pooling import FaceSet, buckets, divide
 
@@ -44,15 +43,14 @@ def fuse_stream(
     for faces in chunks: state = model.update(model.init(len(faces)) if state is None else state, faces)
     return model.init() if state is None else state
 
-# %% ../../nbs/5_sets/04_state.ipynb #26344934
+# %% ../../nbs/5_sets/04_state.ipynb #727a5edf
 def save_state(
     path: str | Path,  # .safetensors
     state: SetState,
     model: CAFace,  # that made it
 ) -> None:
     "Write a state."
-    tensors = {f.name: getattr(state, f.name).detach().cpu().contiguous() for f in fields(SetState)}
-    with atomic_write(path) as tmp: save_file(tensors, tmp, {"model": model.fingerprint})
+    write_weights(path, {f.name: getattr(state, f.name) for f in fields(SetState)}, {"model": model.fingerprint})
 
 
 def load_state(

@@ -26,7 +26,7 @@ from .stream import Running, beside
 
 os.environ["OPENCV_FFMPEG_LOGLEVEL"] = os.environ.get("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET: FFmpeg would write a line to stderr for every damaged block
 
-# %% ../../nbs/5_sets/07_video.ipynb #6c42e987
+# %% ../../nbs/5_sets/07_video.ipynb #f7fd2ab2
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm")  # of a folder; other files in it are not looked at
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Frame:
     number: int  # from 0, in the order of the source
     name: str  # "frame 17", or the file's name
     seconds: float | None  # from the start; None: a picture of a folder
-    image: np.ndarray  # (H, W, 3) uint8 RGB
+    image: np.ndarray | None  # (H, W, 3) uint8 RGB; None once it was looked at
+    oblong: bool = False  # not square, to a hundredth
 
 # %% ../../nbs/5_sets/07_video.ipynb #0de98329
 class Frames:
@@ -191,7 +192,7 @@ class Track:
         "The running template of all faces taken, those too that wait for a full chunk."
         return self.running.add(self.waiting)
 
-# %% ../../nbs/5_sets/07_video.ipynb #ff99facc
+# %% ../../nbs/5_sets/07_video.ipynb #37699f80
 def crop_face(
     image: np.ndarray,  # uint8 (H, W, 3) RGB
     points: np.ndarray | None,  # (5, 2) in its pixels; None: the image is a face already, its middle square is taken
@@ -209,15 +210,17 @@ def _sights(frames, detector, size, most, skips) -> Iterator[tuple[Frame, list]]
         for face in faces:
             try: found.append((face, crop_face(frame.image, face and face.points, size)))
             except TgfrError: continue  # points that are no face
-        yield replace(frame, image=None), found
+        sides = sorted(frame.image.shape[:2])
+        yield replace(frame, image=None, oblong=sides[1] > 1.01 * sides[0] + 1), found
 
-# %% ../../nbs/5_sets/07_video.ipynb #0e153005
+# %% ../../nbs/5_sets/07_video.ipynb #b93d15f1
 @dataclass(frozen=True)
 class Followed:
     "Who was in a video."
     tracks: list[Track]  # in the order of appearance
     frames: int  # that could be read
     empty: int  # of them without a face
+    oblong: int  # of them not square, to a hundredth
     forgotten: int  # faces of tracks that were given up, because there were too many
 
 @torch.no_grad()
@@ -234,10 +237,10 @@ def follow(
     skips: Skips | None = None,  # gets what could not be read
 ) -> Followed:
     "Find and link the faces of a video, and fuse those of each person while frames arrive."
-    tracks, started, read, empty, forgotten, skips = [], 0, 0, 0, 0, Skips() if skips is None else skips
+    tracks, started, read, empty, oblong, forgotten, skips = [], 0, 0, 0, 0, 0, Skips() if skips is None else skips
     sights = _sights(track(frames.read(skips), "reading frames", total=frames.count), detector, encoder.config.size, how.faces, skips)
     for part in _batches(sights, batch):
-        read, empty = read + len(part), empty + sum(not found for _, found in part)
+        read, empty, oblong = read + len(part), empty + sum(not found for _, found in part), oblong + sum(frame.oblong for frame, _ in part)
         if not (crops := [crop for _, found in part for _, crop in found]): continue
         features, row = encoder.encode(np.stack(crops), **({"styles": tuple(styles)} if styles else {})), 0
         alike = cosine(features.embedding, gallery[None])[:, 0].tolist() if gallery is not None else [None] * len(crops)
@@ -251,7 +254,7 @@ def follow(
             row += len(found)
         for person in tracks: person.settle(chunk, gallery)
         while len(tracks) > how.tracks: forgotten += len(tracks.pop(min(range(len(tracks)), key=lambda k: len(tracks[k].sightings))).sightings)
-    return Followed(tracks, read, empty, forgotten)
+    return Followed(tracks, read, empty, oblong, forgotten)
 
 # %% ../../nbs/5_sets/07_video.ipynb #34fcb965
 def _batches(sights, batch) -> Iterator[list]:

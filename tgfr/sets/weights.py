@@ -20,7 +20,7 @@ from ..encoders.weights import convert, read_checkpoint
 from .caface import CAFace
 from .pooling import SET_FUSIONS, SetFusion, build_set_fusion
 
-# %% ../../nbs/5_sets/05_weights.ipynb #492f6d46
+# %% ../../nbs/5_sets/05_weights.ipynb #0a1eb175
 def save_set_fusion(
     fusion: SetFusion,  # of a class in SET_FUSIONS
     folder: str | Path,  # made where it does not exist
@@ -32,6 +32,7 @@ def save_set_fusion(
     name = next((name for name, kind in SET_FUSIONS.items() if kind is type(fusion)), None)
     if name is None: raise TgfrError(f"{type(fusion).__name__} has no name in SET_FUSIONS, by which it could be loaded again")
     write_weights(Path(folder) / "model.safetensors", fusion.state_dict())
+    (Path(folder) / "model.onnx").unlink(missing_ok=True)  # an encoder's that lay there
     face = encoder and {"name": encoder.config.name, "fingerprint": encoder.fingerprint}
     write_json(Path(folder) / "config.json", {"set_fusion": name, "face_encoder": face, **fusion.config})
     code = 'from tgfr.sets.weights import load_set_fusion\nfusion = load_set_fusion("THIS_FOLDER")  # `tgfr fuse VIDEO --fusion THIS_FOLDER --encoder ...` uses it'

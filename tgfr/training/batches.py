@@ -62,7 +62,7 @@ class CaptionTable:
         chosen = (self.start[rows][:, None] + order)[np.arange(order.shape[1]) < take[:, None]]
         return self.flat[chosen].tolist(), torch.from_numpy(take)
 
-# %% ../../nbs/7_training/02_batches.ipynb #f79e28d3
+# %% ../../nbs/7_training/02_batches.ipynb #96f6c45a
 class FaceBatches:
     "Training batches of captioned faces, a function of (stage, epoch, step)."
 
@@ -92,7 +92,7 @@ class FaceBatches:
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch with `batch` photos each; the rest of the epoch's order is left out."
-        if len(self.rows) < batch: raise TgfrError(f"batch of {batch} photos, but only {len(self.rows)} photos to train on")
+        if len(self.rows) < batch: raise TgfrError(f"batch of {batch} photos, but only {len(self.rows)} photos to train on (of people set aside for choices none is); give more photos, or make batch_align and batch_fuse of the recipe smaller")
         return len(self.rows) // batch
 
     def epoch(

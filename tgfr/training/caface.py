@@ -87,7 +87,7 @@ def draw_groups(
     shown = (cuts[..., None, :] <= np.arange(images)[:, None]).sum(-1)
     return np.take_along_axis(source, shown, 2), draw.choice(len(shares), (B, 2, images), p=shares)
 
-# %% ../../nbs/7_training/06_caface.ipynb #993c32f9
+# %% ../../nbs/7_training/06_caface.ipynb #5d38a13e
 class GroupBatches:
     "Training batches of two groups a person, a function of (epoch, step)."
 
@@ -121,7 +121,7 @@ class GroupBatches:
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch: each photo brings its person once."
-        if len(self.label) < batch: raise TgfrError(f"batch of {batch} people, but only {len(self.label)} photos to train on")
+        if len(self.label) < batch: raise TgfrError(f"batch of {batch} people, but only {len(self.label)} photos to train on; give more photos, or make batch_sets of the recipe smaller")
         return len(self.label) // batch
 
     def epoch(self, stage: str, epoch: int, batch: int, rank: int = 0, world: int = 1) -> Iterator[GroupBatch]:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['learning_rate', 'make_optimizers', 'fit']
 
-# %% ../../nbs/7_training/04_loop.ipynb #74ce610d
+# %% ../../nbs/7_training/04_loop.ipynb #b5292487
 import json
 import math
 import shutil
@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from ..core import TgfrError, atomic_write, console, fingerprint, read_json, track, write_json, write_text
+from ..core import TgfrError, console, fingerprint, read_json, track, write_json, write_text, write_weights
 from .objectives import synchronise
 from .recipes import Recipe
 
@@ -58,7 +58,7 @@ def make_optimizers(
     if not margins: return [torch.optim.AdamW(heads)]
     return [torch.optim.AdamW(heads), torch.optim.SGD(margins, lr=recipe.lr_margin, momentum=.9) if recipe.margin_optimizer == "sgd" else torch.optim.AdamW(margins)]
 
-# %% ../../nbs/7_training/04_loop.ipynb #c561dddf
+# %% ../../nbs/7_training/04_loop.ipynb #b0edae2c
 def fit(
     objective: nn.Module,  # takes a batch, gives named losses; `objective.model` is what is saved
     batches,  # FaceBatches, or anything with `fingerprint`, `steps` and `epoch` like it
@@ -98,7 +98,7 @@ def fit(
         if validate is not None: row |= _validate(validate, model, accelerator)
         seen.append(row)
         _save(folder, seen, mark, model, accelerator)
-        if main: console.print(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, " + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k == "score"), highlight=False)
+        if main: console.print(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, " + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k == "score"), highlight=False, soft_wrap=True)
     model.load_state_dict(_read_best(folder))
     accelerator.free_memory()
     return seen
@@ -111,15 +111,14 @@ def _validate(validate, model, accelerator) -> dict:
     accelerator.wait_for_everyone()
     return row
 
-# %% ../../nbs/7_training/04_loop.ipynb #662dc3c3
+# %% ../../nbs/7_training/04_loop.ipynb #a974484d
 def _save(folder, seen, mark, model, accelerator):
     "Save the run after an epoch: the state first, then the file that names it, then the rest goes."
     epoch = len(seen)
     accelerator.save_state(str(folder / f"state-{epoch}"))
     if accelerator.is_main_process:
         if epoch == max(seen, key=_score)["epoch"]:
-            weights = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-            with atomic_write(folder / f"best-{epoch}.safetensors") as tmp: save_file(weights, tmp)
+            write_weights(folder / f"best-{epoch}.safetensors", {k: v.clone() for k, v in model.state_dict().items()})
         write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in seen))
         write_json(folder / "run.json", {"mark": mark, "epoch": epoch, "metrics": seen})
         keep = {f"state-{epoch}", f"best-{max(seen, key=_score)['epoch']}.safetensors"}
