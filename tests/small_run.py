@@ -1,4 +1,4 @@
-"""A small training run as a script: `small_run.py FOLDER STAGE [EPOCHS [CHANGES]]`, changes of the recipe as JSON; used for two processes and for kill and resume.
+"""Small training runs as a script: `small_run.py FOLDER EPOCHS CASES`, cases as JSON {name: [stage, changes of the recipe]}; used for two processes and for kill and resume.
 
 Features and people are made up; dropout is off, so that one process and two can be compared."""
 import json
@@ -8,14 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from tgfr.core import ImageFeatures, rng, seed_everything
 from tgfr.encoders.text import build_text_encoder
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.batches import FaceBatches
-from tgfr.training.loop import fit
+from tgfr.training.loop import fit, make_accelerator
 from tgfr.training.objectives import AlignObjective, FuseObjective
 from tgfr.training.recipes import make_recipe
 
@@ -37,17 +36,26 @@ def objective_and_batches(stage, recipe):
     store, identity, captions = made_up()
     seed_everything(0)
     text = build_text_encoder("lstm", [c for row in captions for c in row], dim=recipe.dim, embedding=12)
-    model = TGFR(ModelConfig(16, (8, 7, 7), recipe.dim, "residual" if stage == "fuse" else None), text)
+    model = TGFR(ModelConfig(16, (8, 7, 7), recipe.dim, recipe.fusion if stage == "fuse" else None), text)
     objective = (FuseObjective if stage == "fuse" else AlignObjective)(model, 6, recipe)
     for module in objective.modules():
         if isinstance(module, torch.nn.Dropout): module.p = 0
     return objective, FaceBatches(store, identity, captions, np.arange(24), text, recipe.captions if stage == "fuse" else 1)
 
 
-if __name__ == "__main__":
-    folder, stage, epochs = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 1
-    recipe = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions=3, **json.loads(sys.argv[4] if len(sys.argv) > 4 else "{}"))
-    accelerator = Accelerator()
-    objective, batches = objective_and_batches(stage, recipe)
+def small_run(folder, stage, epochs=1, changes=None):
+    "A run whose weights end in a file named after the number of processes, which hold the same buffers at every step."
+    torch.set_num_threads(1)  # as in processes of its own, to the bit
+    recipe = make_recipe("ours", **dict(dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions=3) | (changes or {}))
+    accelerator, (objective, batches), buffers = make_accelerator(), objective_and_batches(stage, recipe), {}
+    if not accelerator.is_main_process:
+        for buffer in objective.buffers(): buffer += 1  # those of the main process count
+    objective.register_forward_hook(lambda module, *_: buffers.update({k: v.clone() for k, v in module.named_buffers()}))
     fit(objective, batches, recipe, stage, folder / "run", accelerator=accelerator)
+    for name, value in buffers.items():
+        for row in accelerator.gather(value[None]): assert torch.equal(row, value), name
     if accelerator.is_main_process: save_file({k: v.contiguous() for k, v in objective.state_dict().items()}, folder / f"{accelerator.num_processes}.safetensors")
+
+
+if __name__ == "__main__":
+    for name, (stage, changes) in json.loads(sys.argv[3]).items(): small_run(Path(sys.argv[1]) / name, stage, int(sys.argv[2]), changes)

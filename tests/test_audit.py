@@ -112,6 +112,8 @@ def test_command_on_a_folder_of_splits(splits, tmp_path):
 def test_saved_splits_and_one_file(splits, tmp_path, capsys):
     DatasetDict(splits).save_to_disk(tmp_path / "saved")
     assert set(audit_data(str(tmp_path / "saved"))["splits"]) == {"train", "test"}
+    (tmp_path / "saved/dataset_dict.json").write_text("{}")
+    with pytest.raises(TgfrError, match="dataset_dict.json"): audit_data(str(tmp_path / "saved"))
     assert set(audit_data(str(parquet(splits["train"], tmp_path)))["splits"]) == {"all"}
     assert "all: 30 photos of 10 people" in capsys.readouterr().out
 

@@ -1,5 +1,6 @@
 """The command line: help is enough, bad input is one clear line and code 2, bad photos among good ones are named and counted."""
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tgfr.cli import COMMANDS
+from tgfr.cli import COMMANDS, recipe_changes
+from tgfr.core import TgfrError
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
 
@@ -164,9 +166,43 @@ def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encod
     assert "# words: no" in (tmp_path / "config.yaml").read_text()
 
 
+@pytest.mark.parametrize("setting, said", [
+    ("epochs_fuse=None", "'None' is no int; the default is 6"), ("lr_heads=None", "'None' is no float"), ("text=None", "'None' is no str; the default is 'lstm'"), ("residual=None", "'None' is no bool"), ("sizes=None", "'None' is no tuple"),
+    ("lr_heads=nan", "recipe ours: lr_heads=nan: expected a finite number above 0"), ("lr_text=inf", "lr_text=inf"), ("lr_margin=0", "lr_margin=0.0"), ("batch_encode=0", "batch_encode=0: expected an integer of at least 1"),
+    ("epochs_encode=0", "epochs_encode=0"), ("text_dropout=1", "from 0 to below 1"), ("text_layers=-1", "text_layers=-1: expected None or an integer of at least 0"), ("weight_decay=-1", "weight_decay"), ("focal=-inf", "focal"),
+    ("lambda_keep=nan", "lambda_keep"), ("clip_text=0", "above 0"), ("scale=0", "scale=0.0"), ("margin=-1", "margin=-1.0"), ("seed=-1", "seed=-1"), ("sizes=112,1", "sizes=(112, 1): expected integers of at least 2"), ("sizes=", "'' is no tuple")])
+def test_settings_out_of_range_are_refused_by_name(setting, said):
+    from tgfr.training.recipes import make_recipe
+    with pytest.raises(TgfrError) as error: make_recipe("ours", **recipe_changes((setting,)))
+    assert said in str(error.value)
+
+
+def test_every_field_of_a_recipe_is_looked_at():
+    "Whatever stands in a file: another kind of value, or a number that is none, is refused by the field's name."
+    from dataclasses import fields
+
+    from tgfr.training.recipes import Recipe, make_recipe
+    wrong = {int: (None, True, "x", math.nan, -1, 1.5, (1,)), float: (None, True, "x", math.nan, math.inf, -1., (1.,)), str: (None, 5, True, ("lstm",)), bool: (None, 0, "True"),
+             tuple: (None, 112, [112], (112, "32"), (112., 32), (1,), ()), type(None): ("x", True, -1, 1.5, ())}
+    for f in fields(Recipe):
+        for value in wrong[type(f.default)]:
+            with pytest.raises(TgfrError, match=rf"recipe ours: {f.name}="): make_recipe("ours", **{f.name: value})
+    assert recipe_changes(("text_layers=None", "residual=False", "sizes=64,16", "lr_text=1e-4")) == {"text_layers": None, "residual": False, "sizes": (64, 16), "lr_text": 1e-4}
+
+
+@pytest.mark.parametrize("text, said", [("lr_heads: .nan", "lr_heads=nan: expected a finite number above 0"), ("epochs_fuse: null", "epochs_fuse=None"), ("text: null", "text=None: expected a text"), ("batch_fuse: 0", "batch_fuse=0"),
+                                        ("sizes: [112, small]", "sizes=(112, 'small'): expected integers"), ("sizes: 112", "sizes=112: expected integers"), ("1: 2\na: 3", "no field 1, a"), ("residual: 1", "residual=1: expected True or False")])
+def test_files_of_recipes_are_looked_at_alike(tmp_path, text, said):
+    from tgfr.training.recipes import read_recipe
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(TgfrError) as error: read_recipe(tmp_path / "r.yaml")
+    assert said in str(error.value) and str(tmp_path / "r.yaml") in str(error.value)
+
+
 def test_bad_recipes(tmp_path, encoder):
     data = ["--data", "synthetic:people=10,photos=3", "--encoder", encoder, "--out", tmp_path]
     (tmp_path / "wrong.yaml").write_text("epochs_fuse: many\n")
+    refused(tgfr("train", "ours", *data, "--set", "epochs_fuse=None"), "--set epochs_fuse=None")
     refused(tgfr("train", "theirs", *data), "theirs", "ours")
     refused(tgfr("train", tmp_path / "wrong.yaml", *data), "wrong.yaml", "epochs_fuse", "'many'")
     refused(tgfr("train", tmp_path / "missing.yaml", *data), "missing.yaml")

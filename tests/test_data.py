@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from tgfr.compare import load_splits
 from tgfr.core import TgfrError, rng
 from tgfr.data import faces
-from tgfr.data.catalog import load_faces, screen, split_people
+from tgfr.data.catalog import load_faces, screen, split_names, split_people
 from tgfr.data.faces import Degradation, augment, encode_jpeg, read_image
 
 
@@ -262,6 +263,46 @@ def test_saved_datasets(drawn, tmp_path):
     assert load_faces(tmp_path / "two", "validation")["photo_id"][:] == ["1/0"]
     with pytest.raises(TgfrError, match="'train', 'validation'"): load_faces(tmp_path / "two")
     with pytest.raises(TgfrError, match="no split 'test'"): load_faces(tmp_path / "one", "test")
+
+
+def test_split_names(drawn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawn.save_to_disk("synthetic"), drawn.to_parquet("file.parquet")
+    DatasetDict(train=drawn, validation=drawn, extra=drawn).save_to_disk("dict")
+    for name in "validation-00000-of-00001", "train": drawn.to_parquet(f"folder/{name}.parquet")
+    assert split_names("dict") == ["train", "validation", "extra"] and split_names(tmp_path / "folder") == ["train", "validation"]
+    assert [split_names(source) for source in ("synthetic", "synthetic:people=2", tmp_path / "synthetic", "file.parquet", "nowhere", tmp_path / "dict/train")] == [[]] * 6
+    for wrong in (5, {}, {"splits": None}, {"splits": [1]}):
+        (tmp_path / "dict/dataset_dict.json").write_text(json.dumps(wrong))
+        with pytest.raises(TgfrError, match='dataset_dict.json: expected {"splits"'): split_names("dict")
+
+
+@pytest.mark.parametrize("save", [lambda splits, to: DatasetDict(splits).save_to_disk(to), lambda splits, to: [d.to_parquet(to / f"{name}-00000-of-00001.parquet") for name, d in splits.items()]], ids=["saved", "parquet"])
+def test_training_and_test_people_by_split(drawn, tmp_path, save):
+    identity = np.array(drawn["identity"])
+    people = np.unique(identity)
+    train, validation = (drawn.select(np.flatnonzero(np.isin(identity, some))) for some in (people[1:], people[:1]))
+    save({"validation": validation, "extra": validation, "train": train}, tmp_path / "three")
+    def ids(*parts): return [part["photo_id"][:] for part in parts]
+    assert ids(*load_splits(str(tmp_path / "three"))[:2]) == ids(train, validation)
+    assert ids(*load_splits(str(tmp_path / "three"), "extra", "train")[:2]) == ids(validation, train)
+    save({"train": train, "test": validation}, tmp_path / "other")
+    assert ids(*load_splits(str(tmp_path / "other"), test="test")[:2]) == ids(train, validation)
+    with pytest.raises(TgfrError, match=r"no split 'validation' \(--test-split\); there is '(train', 'test|test', 'train)'"): load_splits(str(tmp_path / "other"))
+    with pytest.raises(TgfrError, match=r"no split 'nosuch' \(--train-split\); there is "): load_splits(str(tmp_path / "other"), "nosuch", "test")
+    with pytest.raises(TgfrError, match=r"which split \(--split\)\? there is 'test', 'train'"): load_faces(tmp_path / "other")
+    with pytest.raises(TgfrError, match=r"no split 'nosuch' \(--split\); there is 'test', 'train'"): load_faces(tmp_path / "other", "nosuch")
+    save({"train": drawn}, tmp_path / "one")
+    a, b, _ = load_splits(str(tmp_path / "one"))  # the only one is cut
+    assert len(a) + len(b) == len(drawn) and not set(a["identity"]) & set(b["identity"])
+    with pytest.raises(TgfrError, match=r"no split 'validation' \(--test-split\); there is 'train'"): load_splits(str(tmp_path / "one"), "train")
+
+
+def test_splits_of_what_has_none(drawn, tmp_path):
+    drawn.to_parquet(tmp_path / "faces.parquet")
+    with pytest.raises(TgfrError, match=r"no split 'train' \(--train-split\); there is none"): load_splits(str(tmp_path / "faces.parquet"), "train")
+    with pytest.raises(TgfrError, match="no such file"): load_splits(str(tmp_path / "nowhere"), "train")
+    with pytest.raises(TgfrError, match="has no splits"): load_splits("synthetic", "train")
 
 
 @pytest.mark.parametrize("change", [

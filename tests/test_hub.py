@@ -1,4 +1,5 @@
 """Models to and from the Hub, with the Hub played: what is sent, what is fetched, what is refused. Nothing here uses a network."""
+import resource
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,12 +10,14 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 import tgfr.hub
 from tgfr.cli import main
-from tgfr.core import TgfrError, read_json, seed_everything
+from tgfr.core import TgfrError, read_json, seed_everything, write_json
 from tgfr.data.cards import parse_card
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.text import build_text_encoder
+from tgfr.encoders.weights import check_encoder
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.hub import from_pretrained, local_model, push_to_hub
+from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import build_set_fusion
 from tgfr.sets.weights import save_set_fusion
 
@@ -118,6 +121,89 @@ def test_a_card_is_a_card(tmp_path):
     card = parse_card((tmp_path / "fusion/README.md").read_text())
     assert card.meta["library_name"] == "tgfr" and card.meta["tags"] == ["face-recognition", "set-fusion"]
     assert list(card.sections) == ["Results", "Use with care"] and "a \\| b c |" in (tmp_path / "fusion/README.md").read_text()
+
+
+ODD = (None, 0, -1, True, 1.5, "8", [], [1], [65_536] * 3, {"a": 1}, 60_000, 10**9, 10**30, float("nan"))  # what a damaged or hostile file may say
+
+def refusals(file, load):
+    "Put one of ODD in the place of each key's value in `file`, and of all of it: one line that names the folder, or the key is among those returned."
+    good, said, passed = read_json(file), [], set()
+    for key, value in [(None, value) for value in (*ODD, {"a": 1} | good)] + [(key, value) for key in good for value in ODD if value is not good[key]]:
+        write_json(file, value if key is None else good | {key: value})
+        try: load()
+        except TgfrError as e: said.append(str(e))
+        else: passed.add(key)
+    write_json(file, good)
+    load()
+    assert said and all(str(file.parent) in line and "\n" not in line and len(line) < 2000 for line in said)
+    return passed
+
+
+def transformer_model():
+    "A TGFR model that reads captions with a small BERT."
+    from test_text import TEXT, tiny_tokenizer
+    from transformers import BertConfig, BertModel
+
+    from tgfr.encoders.text import TransformerText
+    return TGFR(ModelConfig(8, (16, 4, 4), dim=8), TransformerText((BertModel(BertConfig(**TEXT), add_pooling_layer=False), tiny_tokenizer()), dim=8, length=12)).eval()
+
+
+@pytest.fixture
+def little_memory():
+    "A gigabyte more than is taken by now, so that a network of a claimed size cannot be built."
+    before, pages = resource.getrlimit(resource.RLIMIT_AS), int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 30), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("make, part, free", [  # and what any encoder, or the same weights, may have otherwise
+    (small_model, "", {"face_encoder"}), (small_model, "text/", {"dropout", "length", "spread"}), (transformer_model, "text/", {"train_layers", "mask_padding"}),
+    (lambda: TGFR(ModelConfig(8, (16, 4, 4), dim=8, fusion="fcfm", residual=False, words=False)), "", {"face_encoder"}),
+    (lambda: CAFace(32, 16), "", {"face_encoder", "confidence", "heads", "drop"}), (lambda: build_set_fusion("quality", 32), "", {"face_encoder"})])
+def test_damaged_and_hostile_configs_are_one_line(tmp_path, make, part, free, little_memory):
+    model = make()
+    model.save(tmp_path) if isinstance(model, TGFR) else save_set_fusion(model, tmp_path)
+    assert refusals(tmp_path / f"{part}config.json", lambda: from_pretrained(tmp_path)) <= free
+
+
+@pytest.mark.parametrize("claim, said", [({"num_hidden_layers": 10**6}, "num_hidden_layers: an integer from 0 to 256"), ({"hidden_size": 1 << 20}, "does not fit"), ({"vocab_size": 10**9}, "does not fit"), ({"num_hidden_layers": "all"}, "num_hidden_layers"),
+                                         ({"max_position_embeddings": 10**11}, "max_position_embeddings: an integer from 0 to 1,048,576"), ({"model_type": "vit"}, "text/"), ({"model_type": "nosuch"}, "nosuch")])
+def test_claims_of_a_transformer_take_neither_time_nor_memory(tmp_path, claim, said, little_memory):
+    transformer_model().save(tmp_path)
+    config = read_json(tmp_path / "text/config.json")
+    write_json(tmp_path / "text/config.json", config | {"transformer": config["transformer"] | claim})
+    with pytest.raises(TgfrError, match=said): TGFR.load(tmp_path)
+
+
+def test_what_is_wrong_with_a_config_is_said(tmp_path):
+    small_model().save(tmp_path)
+    good = read_json(tmp_path / "config.json")
+    for wrong, said in ((5, "keys int, expected dim, embedding"), (good | {"regions": None}, "regions=None: expected three integers"), (good | {"fusion": "nosuch", "residual": False}, "fusion='nosuch': expected None or one of concat"),
+                        (good | {"embedding": "8"}, "embedding='8': expected an integer from 1 to 65,536"), (good | {"dim": 10**9}, "dim=1000000000: expected an integer"), (good | {"dim": 64}, "dim=64: the text encoder's is 8"),
+                        (good | {"words": "yes"}, "words='yes': expected True or False"), ({k: v for k, v in good.items() if k != "residual"}, "keys dim, embedding, fusion, regions, words, expected")):
+        write_json(tmp_path / "config.json", wrong)
+        with pytest.raises(TgfrError) as error: TGFR.load(tmp_path)
+        assert str(error.value).startswith(f"{tmp_path}/config.json: ") and said in str(error.value)
+
+
+def test_a_model_names_its_encoder(tmp_path):
+    own, other = (IResNet((1, 1, 1, 1), width=4, embedding=8) for _ in range(2))
+    small_model().save(tmp_path / "mine", {"data": "drawn"}, encoder=own)
+    assert read_json(tmp_path / "mine/config.json")["face_encoder"] == {"name": own.config.name, "fingerprint": own.fingerprint}
+    assert f"| face encoder | {own.config.name}, fingerprint {own.fingerprint} |" in (tmp_path / "mine/README.md").read_text()
+    small_model().save(tmp_path / "nobodys")
+    assert read_json(tmp_path / "nobodys/config.json")["face_encoder"] is None and "face encoder |" not in (tmp_path / "nobodys/README.md").read_text()
+    old = read_json(tmp_path / "mine/config.json")
+    del old["face_encoder"]
+    write_json(tmp_path / "old/config.json", old)
+    for name in "model.safetensors", "text": (shutil.copytree if name == "text" else shutil.copy)(tmp_path / "mine" / name, tmp_path / "old" / name)
+    for name in "mine", "nobodys", "old":
+        assert torch.equal(TGFR.load(tmp_path / name).image_head.carrier, small_model().image_head.carrier)
+        check_encoder(tmp_path / name, own.config.name, own.fingerprint)
+        if name != "mine": check_encoder(tmp_path / name, other.config.name, other.fingerprint)
+    with pytest.raises(TgfrError, match=f"mine: belongs to the encoder .*fingerprint {own.fingerprint}, but these are features of .*, fingerprint {other.fingerprint}"): check_encoder(tmp_path / "mine", other.config.name, other.fingerprint)
 
 
 def test_nothing_sends_on_its_own():

@@ -11,8 +11,8 @@ from tgfr.cli import main
 from tgfr.core import TgfrError, rng
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.evaluation.identification import cmc_of, det, fold_figures, open_set_scores, published_tpir, tpir_at_fpir, tpir_of
-from tgfr.evaluation.metrics import cmc, operating_points, search
+from tgfr.evaluation.identification import det, fold_figures, open_set_scores, published_tpir, tpir_at_fpir, tpir_of
+from tgfr.evaluation.metrics import cmc, cmc_of, operating_points, search
 
 
 @st.composite
@@ -51,7 +51,7 @@ def test_tpir_is_the_loop_also_for_draws(case, fpir, seed):
     assume(mated.any() and not mated.all())
     assert tpir_of(found, fpir)[0] == tpir_at_fpir(scores, probe_ids, gallery_ids, fpir)[0] == pytest.approx(loop_tpir(scores, probe_ids, gallery_ids, fpir))
     weights = rng("weights", seed).integers(3, size=(4, len(scores)))
-    for w, tpir, ranked in zip(weights, tpir_of(found, fpir, weights), cmc_of(found, (1, 3), weights)):
+    for w, tpir, ranked in zip(weights, tpir_of(found, fpir, weights), cmc_of(found.rank, (1, 3), weights)):
         probes = np.repeat(np.arange(len(scores)), w)
         if w[mated].any(): np.testing.assert_allclose(ranked, cmc(scores[probes], probe_ids[probes], gallery_ids, (1, 3)))
         if w[mated].any() and w[~mated].any(): assert tpir[0] == pytest.approx(loop_tpir(scores[probes], probe_ids[probes], gallery_ids, fpir))
@@ -119,7 +119,7 @@ def test_folds_are_the_loop(seed, far):
 @pytest.mark.parametrize("call, said", [
     (lambda: tpir_at_fpir(np.eye(3), [0, 1, 2], [0, 1, 2]), "3 mated and 0 non-mated"), (lambda: tpir_at_fpir(np.eye(3), [5, 6, 7], [0, 1, 2]), "0 mated"), (lambda: tpir_at_fpir(np.eye(3), [0, 1], [0, 1, 2]), "2 probe_ids"),
     (lambda: tpir_at_fpir(np.eye(3) * np.nan, [0, 1, 9], [0, 1, 2]), "NaN"), (lambda: tpir_at_fpir(np.eye(3), [0, 1, 9], [0, 1, 2], definition="iso"), "'standard' or 'published'"), (lambda: tpir_at_fpir(np.eye(3), [0, 1, 9], [0, 1, 2], 2), "between 0 and 1"),
-    (lambda: cmc_of(search(np.eye(3), [5, 6, 7], [0, 1, 2])), "none of them"), (lambda: fold_figures(np.zeros(20), np.repeat([1, 0], 10)), "only pairs of one kind"), (lambda: fold_figures(np.zeros(20), np.arange(20) % 2, np.zeros(19)), "folds: shape")])
+    (lambda: cmc_of(search(np.eye(3), [5, 6, 7], [0, 1, 2]).rank), "none of them"), (lambda: fold_figures(np.zeros(20), np.repeat([1, 0], 10)), "only pairs of one kind"), (lambda: fold_figures(np.zeros(20), np.arange(20) % 2, np.zeros(19)), "folds: shape")])
 def test_what_cannot_be_judged_is_refused(call, said):
     with pytest.raises(TgfrError, match=said): call()
 

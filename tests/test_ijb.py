@@ -16,7 +16,7 @@ from tgfr.evaluation.ijb import IjbProtocol, MediaPooling, draws_of, evaluate_ij
 from tgfr.evaluation.metrics import auc, roc, search, tpr_at_fpr
 from tgfr.evaluation.simulate import SIZES, simulate
 from tgfr.evaluation.tables import definitions
-from tgfr.ijb import ijb, make_systems, trained_fusion
+from tgfr.ijb import ijb, make_systems, stored_fusion
 from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import build_set_fusion
 from tgfr.sets.weights import from_published, save_set_fusion
@@ -357,14 +357,14 @@ def test_a_fusion_of_another_encoder_is_refused(made, tmp_path):
     encoder = IResNet((1, 1, 1, 1), width=4, embedding=32)
     ours, other = store("ours", encoder.fingerprint, 12), store("other", "0123456789abcdef", 12)
     save_set_fusion(CAFace(32, 12), known := tmp_path / "known", encoder=encoder)
-    assert isinstance(trained_fusion(known, ours), CAFace)
+    assert isinstance(stored_fusion(known, ours), CAFace)
     with pytest.raises(TgfrError, match=f"{encoder.config.name}, fingerprint {encoder.fingerprint}, but .*features of other, fingerprint 0123456789abcdef"): make_systems([other.folder], [str(known)])
     save_set_fusion(CAFace(32, 12), silent := tmp_path / "silent")
-    assert isinstance(trained_fusion(silent, other), CAFace)
-    with pytest.raises(TgfrError, match="no styles.*--styles auto"): trained_fusion(silent, store("plain", None))
-    with pytest.raises(TgfrError, match="for 12 channels of styles, .* has 10"): trained_fusion(silent, store("narrow", None, 10))
+    assert isinstance(stored_fusion(silent, other), CAFace)
+    with pytest.raises(TgfrError, match="no styles.*--styles auto"): stored_fusion(silent, store("plain", None))
+    with pytest.raises(TgfrError, match="for 12 channels of styles, .* has 10"): stored_fusion(silent, store("narrow", None, 10))
     save_set_fusion(CAFace(48, 12), wide := tmp_path / "wide")
-    with pytest.raises(TgfrError, match="for embeddings of 48 numbers, .* has 32"): trained_fusion(wide, other)
+    with pytest.raises(TgfrError, match="for embeddings of 48 numbers, .* has 32"): stored_fusion(wide, other)
 
 
 def test_features_of_other_images_are_refused(made, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Value, concatenate_datasets
+from datasets import DatasetDict, Value, concatenate_datasets
 
 from tgfr.cli import main
 from tgfr.data.synthetic import synthetic_faces
@@ -42,6 +42,8 @@ def test_captioned_faces(faces, tmp_path):
     assert "4 photos" in look(tmp_path / "validation.parquet")
     faces.save_to_disk(tmp_path / "saved")
     assert look(tmp_path / "saved") == "ok: saved dataset: 8 photos"
+    DatasetDict(train=faces.select(range(6)), validation=faces.select(range(6, 8))).save_to_disk(tmp_path / "both")
+    assert look(tmp_path / "both") == "ok: saved dataset: train 6 photos; validation 2 photos"
 
 
 @pytest.mark.parametrize("spoil, said", [

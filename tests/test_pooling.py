@@ -1,4 +1,5 @@
 """Fusions of sets: weights are weights, padding is absence, order does not matter, many sets at once are the sets one by one."""
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from tgfr.core import ImageFeatures, TgfrError, cosine, rng, seed_everything, un
 from tgfr.data.augmentations import CHANGES, Augmentation, Mirrored, augmentations
 from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import SET_FUSIONS, FaceSet, NormPower, SetFusion, buckets, build_set_fusion, cut, divide, face_set, fuse_ragged
+from tgfr.sets.state import fuse_sharded, shard_states
 from tgfr.sets.weights import load_set_fusion, save_set_fusion
 
 E, S = 12, 6
@@ -72,6 +74,28 @@ def test_ragged_is_one_by_one(name, most):
         k = template == t
         alone = FaceSet(*(torch.from_numpy(x).float()[None] for x in (embedding[k],)), torch.ones(1, k.sum(), dtype=torch.bool), *(torch.from_numpy(x[k]).float()[None] for x in (styles, score)))
         torch.testing.assert_close(row, fusion.fuse(alone)[0], rtol=1e-4, atol=1e-6)
+
+
+def test_no_sets_at_all_and_wrong_lengths():
+    caface, nothing = build("caface"), (np.ones((0, E), "f"), np.ones(0, int), np.ones((0, S, 2), "f"))
+    for fuse in (fuse_ragged, fuse_sharded):
+        ids, found = fuse(caface, *nothing)
+        assert ids.shape == (0,) and found.shape == (0, E)
+    ids, states = shard_states(caface, *nothing)
+    assert len(ids) == len(states.count) == 0
+    for template, styles in ((3, 4), (4, 3)):
+        with pytest.raises(TgfrError, match=f"{template} numbers and styles of {styles} images for 4 images"): fuse_sharded(caface, np.ones((4, E)), np.ones(template), np.ones((styles, S, 2)))
+
+
+@torch.no_grad()
+def test_quality_in_half_precision():
+    fusion, faces = build("quality"), sets([5, 1, 9])
+    faces.mask[1] = False
+    with torch.autocast("cpu", torch.float16): weights, template = fusion.weights(faces), fusion.fuse(faces)
+    assert weights.dtype == torch.float32 and not weights[1].any()
+    torch.testing.assert_close(weights, fusion.weights(faces), rtol=.01, atol=1e-3)
+    torch.testing.assert_close(template.float(), fusion.fuse(faces), rtol=.01, atol=2e-3)
+    torch.testing.assert_close(fusion.double().fuse(replace(faces, embedding=faces.embedding.double())).float(), fusion.float().fuse(faces))
 
 
 def test_plain_fusions_are_what_their_names_say():

@@ -199,7 +199,7 @@ def test_sure_is_an_interval_without_zero(difference, sure):
     row["difference"]["TPR@FPR=1e-2"] = difference
     assert results_table(report)[1]["112px"][-1].cells[0].sure == sure
     assert ("no sure difference" in summaries(report)[-1]) == (not sure)
-    assert summaries(report)[-1].startswith("Words add +.050" if difference[0] == .05 else "Words change -.050" if difference[0] == -.05 else "Words make no")
+    assert summaries(report)[-1].startswith("Words add +.050" if difference[0] == .05 else "Words take .050" if difference[0] == -.05 else "Words make no")
     assert len(summaries(report)) == 4
 
 

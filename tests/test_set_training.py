@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from test_caface import published
 
@@ -31,7 +30,7 @@ from tgfr.training.caface import (
     quick_sets,
     train_set_fusion,
 )
-from tgfr.training.loop import fit, learning_rate
+from tgfr.training.loop import fit, learning_rate, make_accelerator
 
 HERE = Path(__file__).parent
 
@@ -211,7 +210,7 @@ def small_run(folder, epochs=1, accelerator=None):
     torch.set_num_threads(1)
     seed_everything(0)
     store, identity, people, centres = made_up()
-    accelerator = accelerator or Accelerator(cpu=True)
+    accelerator = accelerator or make_accelerator(cpu=True)
     run = folder / f"run{accelerator.num_processes}"
     model = train_set_fusion(small_model(), store, identity, people, centres, replace(RECIPE, epochs_sets=epochs), run, accelerator=accelerator)
     if accelerator.is_main_process: save_file(model.state_dict(), folder / f"{accelerator.num_processes}.safetensors")
@@ -247,4 +246,4 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path):
         fit(SetObjective(small_model(), centres, RECIPE), GroupBatches(store, identity, people, images=8), RECIPE, "sets", tmp_path / "whole/run1")
 
 
-if __name__ == "__main__": small_run(Path(sys.argv[1]), int(sys.argv[2]), Accelerator())
+if __name__ == "__main__": small_run(Path(sys.argv[1]), int(sys.argv[2]), make_accelerator())

@@ -7,17 +7,21 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import AutocastKwargs
 from safetensors.torch import load_file
-from small_run import made_up, objective_and_batches
+from small_run import made_up, objective_and_batches, small_run
 
 from tgfr.core import TgfrError, rng
 from tgfr.encoders.text import build_text_encoder
+from tgfr.training import objectives
 from tgfr.training.batches import CaptionTable, FaceBatches
-from tgfr.training.loop import fit, learning_rate
+from tgfr.training.encoders import PhotoBatches
+from tgfr.training.loop import fit, learning_rate, make_accelerator
 from tgfr.training.objectives import AlignObjective, SyncBatchNorm, keep_loss
 from tgfr.training.recipes import RECIPES, make_recipe
 
@@ -25,20 +29,25 @@ HERE = Path(__file__).parent
 SMALL = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=1, epochs_fuse=1, captions=3)
 
 
-def run(folder, stage, processes=1, epochs=1, **changes):
-    "The small run in processes of its own."
-    launcher = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=29611"]
-    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launcher, str(HERE / "small_run.py"), str(folder), stage, str(epochs), json.dumps(changes)], check=True, env=env, timeout=300)
-
-
 EVERY = {f"lambda_{name}": .5 for name in ("clip", "soft_clip", "cmpm", "cmpc")} | {"focal": 2., "identity": "adaface"}
+CASES = {"align": ("align", {}), "align with every loss": ("align", EVERY), "align without word loss": ("align", {"lambda_word": 0.}),
+         "residual": ("fuse", {}), "linear": ("fuse", {"fusion": "linear"}), "concat": ("fuse", {"fusion": "concat"})}
 
 
-@pytest.mark.parametrize("stage, changes", [("align", {}), ("fuse", {}), ("align", EVERY)], ids=["align", "fuse", "align with every loss"])
-def test_two_processes_equal_one(tmp_path, stage, changes):
-    for processes in (1, 2): run(tmp_path / str(processes), stage, processes, **changes)
-    one, two = (load_file(tmp_path / str(n) / f"{n}.safetensors") for n in (1, 2))  # the second file exists only if two processes ran
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    "Where two processes have run all cases."
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29611", str(HERE / "small_run.py"), str(folder), "1", json.dumps(CASES)]
+    subprocess.run(command, check=True, env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}, timeout=300)
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_equal_one(tmp_path, two_processes, case):
+    stage, changes = CASES[case]
+    small_run(tmp_path, stage, changes=changes)
+    one, two = load_file(tmp_path / "1.safetensors"), load_file(two_processes / case / "2.safetensors")  # the second file exists only if two processes ran
     start = objective_and_batches(stage, replace(SMALL, **changes))[0].state_dict()
     assert any((one[k] - start[k]).abs().max() > 1e-4 for k in one if one[k].is_floating_point())
     for key in one:
@@ -48,14 +57,14 @@ def test_two_processes_equal_one(tmp_path, stage, changes):
 
 
 def test_killed_run_resumes_to_the_same_end(tmp_path):
-    run(tmp_path / "whole", "fuse", epochs=6)
-    command = [sys.executable, str(HERE / "small_run.py"), str(tmp_path / "killed"), "fuse", "6"]
+    small_run(tmp_path / "whole", "fuse", 6)
+    command = [sys.executable, str(HERE / "small_run.py"), str(tmp_path), "6", '{"killed": ["fuse", {}]}']
     for wanted in (1, 3):
         process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
         mark, end = tmp_path / "killed/run/run.json", time.time() + 120
         while process.poll() is None and time.time() < end and not (mark.is_file() and json.loads(mark.read_text())["epoch"] >= wanted): time.sleep(.005)
         process.send_signal(signal.SIGKILL), process.wait()
-    run(tmp_path / "killed", "fuse", epochs=6)
+    small_run(tmp_path / "killed", "fuse", 6)
     whole, killed = (load_file(tmp_path / name / "1.safetensors") for name in ("whole", "killed"))
     for key, value in whole.items(): assert torch.equal(killed[key], value), key
     rows = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (tmp_path / name / "run/metrics.jsonl").read_text().splitlines()] for name in ("whole", "killed")]
@@ -98,6 +107,20 @@ def test_accumulated_parts_are_one_batch(tmp_path):
     for w, loss in zip(weights[1:], losses[1:]):
         torch.testing.assert_close(w, weights[0], rtol=1e-4, atol=1e-6)
         assert loss == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("margins", ["adamw", "sgd"])
+def test_scaled_gradients_take_the_same_steps(tmp_path, monkeypatch, margins):
+    "What float16 does to the gradients, in float32: a power of two on the loss, off again before each optimiser's step."
+    recipe, weights = replace(SMALL, margin_optimizer=margins, epochs_fuse=2), []
+    for scaled in (False, True):
+        accelerator, (objective, batches) = make_accelerator(), objective_and_batches("fuse", recipe)
+        if scaled:
+            accelerator.scaler, accelerator.native_amp, accelerator.autocast_handler = torch.amp.GradScaler("cpu"), True, AutocastKwargs(enabled=False)
+            monkeypatch.setattr(accelerator.state, "_mixed_precision", "fp16")
+        fit(objective, batches, recipe, "fuse", tmp_path / str(scaled), accelerator=accelerator)
+        weights.append(objective.state_dict())
+    for name, value in weights[0].items(): assert torch.equal(weights[1][name], value), name
 
 
 @pytest.mark.parametrize("stage", ["align", "fuse"])
@@ -171,3 +194,37 @@ def test_schedules_end_low():
 def test_sync_batch_norm_alone_is_batch_norm():
     ours, theirs, x = SyncBatchNorm(4), torch.nn.BatchNorm1d(4), torch.randn(6, 4)
     assert torch.equal(ours(x), theirs(x)) and torch.equal(ours.running_var, theirs.running_var)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64])
+def test_sync_batch_norm_in_other_precision(monkeypatch, kind):
+    "Squares of such numbers are no float16; the other process is one without rows."
+    monkeypatch.setattr(objectives, "_world", lambda: 2), monkeypatch.setattr(objectives._Sum, "apply", lambda x: x)
+    x = (1000 + 100 * torch.randn(64, 4)).to(kind)
+    ours, theirs = (norm(4).to(torch.promote_types(kind, torch.float32)) for norm in (SyncBatchNorm, torch.nn.BatchNorm1d))
+    y = ours(x)
+    assert y.dtype == kind
+    torch.testing.assert_close(y, theirs(x.to(ours.weight.dtype)).to(kind), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=1e-3, atol=0)
+
+
+def test_caption_keys_are_whole_numbers_of_the_words_alone():
+    draw = rng(0, "captions")
+    captions = {tuple(draw.integers(1, 4, draw.integers(1, 7)).tolist()) for _ in range(2000)}
+    def key(width, padding): return objectives._caption_key({"ids": torch.tensor([[*c, *[padding] * (width - len(c))] for c in captions]), "lengths": torch.tensor([len(c) for c in captions])})
+    class Whole(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            assert not (torch.is_tensor(out) and out.is_floating_point()), function
+            return out
+    with Whole(): keys = key(8, 0)
+    assert keys.dtype == torch.int64 and len(keys.unique()) == len(captions) > 500
+    assert torch.equal(key(20, 1), keys)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    _, faces = objective_and_batches("fuse", SMALL)
+    photos = PhotoBatches({"image": [None] * 24, "identity": [0, 1] * 12, "photo_id": [str(i) for i in range(24)]}, SimpleNamespace(config=SimpleNamespace(size=64)), (64,))
+    for batches, field in ((faces, "batch_align and batch_fuse"), (photos, "batch_encode")):
+        with pytest.raises(TgfrError, match="does not divide into 5 shares"): next(batches.epoch("fuse", 0, 12, 0, 5))
+        with pytest.raises(TgfrError, match=f"only 24 photos to train on.*make {field} of the recipe smaller"): batches.steps(25)

@@ -267,6 +267,19 @@ def test_a_fusion_of_another_encoder_is_refused(tmp_path):
     save_set_fusion(build_set_fusion("quality", 32), tmp_path / "quality", encoder=own)
     assert make_fusion(tmp_path / "quality", own, ())[0] == "quality"
     with pytest.raises(TgfrError, match=f"fingerprint {own.fingerprint}, but these are features of .* fingerprint {other.fingerprint}"): make_fusion(tmp_path / "quality", other, ())
+    for damage, said in (("[]", "not the config.json of a set fusion"), ('{"set_fusion": "quality", "embedding": 32, "face_encoder": {"name": "x"}, "hidden": "y"}', "config.json: set fusion quality")):  # what it is comes before whose it is
+        (tmp_path / "quality/config.json").write_text(damage)
+        with pytest.raises(TgfrError, match=said): make_fusion(tmp_path / "quality", other, ())
+
+
+def test_a_fusion_of_other_widths_is_refused():
+    encoder = IResNet((1, 1, 1, 1), width=4, embedding=32)
+    with pytest.raises(TgfrError, match="ScalarQuality: for embeddings of 48 numbers, .* has 32"): make_fusion(build_set_fusion("quality", 48), encoder, ())
+    caface = build_set_fusion("caface", 32, styles=encoder.style_width(("stage2", "stage3")))
+    assert make_fusion(caface, encoder, ("stage2", "stage3")) == ("CAFace", caface) and not caface.training
+    for styles, said in ((("stage1",), "for 24 channels of styles, .* has 4;"), ((), "has no styles; --styles")):
+        with pytest.raises(TgfrError, match=said): make_fusion(caface, encoder, styles)
+    with pytest.raises(TgfrError, match="fusion nosuch: neither the folder"): make_fusion("nosuch", encoder, ())
 
 
 def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
@@ -306,7 +319,7 @@ def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
     refused("only CAFace keeps one; the fusion is average", fusion="average", state=first)
     save_state(tmp_path / "many.safetensors", model.init(3), model)
     refused("a state of 3 sets, expected that of one person", fusion=tmp_path / "caface", state=tmp_path / "many.safetensors")
-    with pytest.raises(TgfrError, match="channels, the fusion caface was trained with"): fuse_video(clip, network, fusion=tmp_path / "caface", out=tmp_path / "x", styles=("stage2",))
+    with pytest.raises(TgfrError, match="caface: for 24 channels of styles, .* has 8; --styles names"): fuse_video(clip, network, fusion=tmp_path / "caface", out=tmp_path / "x", styles=("stage2",))
     with pytest.raises(TgfrError, match="for embeddings of 32"): fuse_video(clip, Pixels(), fusion=tmp_path / "caface", out=tmp_path / "x")
 
 

@@ -16,10 +16,19 @@ import torch
 from safetensors.torch import save_file
 
 from tgfr import cli
-from tgfr.core import ImageFeatures, Skips, TgfrError, read_weights, seed_everything, write_weights
+from tgfr.core import ImageFeatures, Skips, TgfrError, read_weights, seed_everything, write_json, write_weights
 from tgfr.encoders.backbones import EncoderConfig, IResNet, preprocess
 from tgfr.encoders.ir import IR
-from tgfr.encoders.weights import PICKLE_LIMIT, channel_check, convert, load_encoder, load_weights, read_checkpoint
+from tgfr.encoders.weights import (
+    PICKLE_LIMIT,
+    channel_check,
+    check_encoder,
+    convert,
+    encoder_mark,
+    load_encoder,
+    load_weights,
+    read_checkpoint,
+)
 
 SMALL = dict(width=4, embedding=32)
 PHOTOS = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
@@ -313,6 +322,20 @@ def test_convert(tmp_path):
     with pytest.raises(TgfrError, match="name of a folder"): convert(tmp_path / "ada.ckpt", tmp_path / "ada.ckpt")
     with pytest.raises(TgfrError, match="no such file"): convert(tmp_path / "none.onnx", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_an_entry_that_names_no_encoder_is_nothing_to_notice(tmp_path):
+    network, _ = weights_of()
+    entry, line = encoder_mark(network)
+    assert entry == {"name": network.config.name, "fingerprint": network.fingerprint} and line == {"face encoder": f"{network.config.name}, fingerprint {network.fingerprint}"}
+    assert encoder_mark(None) == encoder_mark(object()) == (None, {})
+    for content in (5, None, [], ["face_encoder"], {}, *({"face_encoder": entry} for entry in (None, 5, "r18", [], {}, {"name": "x"}, {"fingerprint": None}))):
+        write_json(tmp_path / "config.json", content)
+        check_encoder(tmp_path, "another", "0123")
+    for wrong in ({"fingerprint": 5}, {"fingerprint": [1]}, entry):
+        write_json(tmp_path / "config.json", {"face_encoder": wrong})
+        with pytest.raises(TgfrError, match="belongs to the encoder .* features of another, fingerprint 0123; "): check_encoder(tmp_path, "another", "0123")
+    with pytest.raises(TgfrError, match="no such file"): check_encoder(tmp_path / "none", "another", "0123")
 
 
 def test_convert_command(tmp_path, capsys):

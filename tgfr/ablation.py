@@ -5,23 +5,23 @@
 # %% auto #0
 __all__ = ['ABLATIONS', 'SHARED', 'STAGE_TWO', 'other_recipe', 'ablate']
 
-# %% ../nbs/11_ablation.ipynb #d27d19fb
+# %% ../nbs/11_ablation.ipynb #0b66256f
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from accelerate import Accelerator
 
-from .compare import Judge, Trainer, load_splits, split_features
-from .core import console
+from .compare import Trainer, load_splits, split_features
 from .data.faces import Degradation
-from .demo import comparison_report
+from .demo import comparison_report, intervals_figure
+from .encoders.text import RECURRENT
 from .encoders.weights import load_encoder
-from .evaluation.report import write_report
+from .evaluation.bootstrap import check_draws
+from .evaluation.judge import Judge
+from .evaluation.report import conclude
 from .evaluation.scoring import embed_photos
-from .evaluation.tables import print_table
-from .plots import plot_intervals
+from .training.loop import make_accelerator
 from .training.recipes import Recipe, make_recipe, write_recipe
 
 # %% ../nbs/11_ablation.ipynb #11bb2ac9
@@ -50,7 +50,7 @@ def other_recipe(
     "Another recipe on the data and for the time of ours."
     return make_recipe(name, text=text, **{field: getattr(recipe, field) for field in SHARED})
 
-# %% ../nbs/11_ablation.ipynb #96050399
+# %% ../nbs/11_ablation.ipynb #17693a64
 def ablate(
     data: str,  # as for `load_faces`
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
@@ -67,19 +67,18 @@ def ablate(
     "Train and judge the recipe and its variants; write report.html and report.json."
     start, out, recipe = time.perf_counter(), Path(out), recipe or make_recipe("ours")
     recipes = {"ours": recipe} | {name: replace(recipe, **changes) for name, changes in (ABLATIONS if variants is None else variants).items()}
-    if variants is None: recipes["paper"] = other_recipe(recipe, "paper-lstm" if recipe.text in ("lstm", "gru") else "paper-bert", recipe.text)
+    if variants is None: recipes["paper"] = other_recipe(recipe, "paper-lstm" if recipe.text in RECURRENT else "paper-bert", recipe.text)
     if transformer: recipes["transformer"] = other_recipe(recipe, "ours-transformer", transformer)
     for size in (*recipe.sizes, *probe_sizes): Degradation(size=size)
-    face, accelerator = load_encoder(encoder), Accelerator()
+    check_draws(replicates)
+    face, accelerator = load_encoder(encoder), make_accelerator()
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
     splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
     judge, trainer = _judge_all(*splits, recipes, out, replicates, accelerator)
     if not accelerator.is_main_process: return {}
     report = comparison_report(judge, trainer, face, data, skips, start, "What each part of the recipe is worth")
     report["setup"]["variants"] = {name: ", ".join(f"{k}={v}" for k, v in vars(r).items() if v != getattr(recipe, k)) for name, r in recipes.items() if r != recipe}
-    page = write_report(out, report, {"intervals": (plot_intervals(report, "TPR@FPR=1e-2").figure, "TPR at FPR 1e-2 of each variant with 95 % intervals", "TPR at FPR 1e-2 with 95 % intervals over people; the line is the image-only head.")})
-    print_table(report)
-    console.print(f"{len(skips):,} photos left out · {report['run']['minutes']:.1f} minutes · {page}")
+    conclude(out, report, intervals_figure(report))
     return report
 
 # %% ../nbs/11_ablation.ipynb #0f12a1b7

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'recipe_changes', 'Demo', 'Train', 'Ablate', 'Sets', 'Evaluate', 'fetch_models', 'main']
 
-# %% ../nbs/14_cli.ipynb #f77cdeb3
+# %% ../nbs/14_cli.ipynb #f518a61c
 import os
 import sys
 from dataclasses import dataclass, fields
@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 import tyro
 
 from .commands import Audit, Convert, Embed, Fuse, Ijb, Info, Prepare, Push, Verify
-from .core import TgfrError, console
+from .core import TgfrError, console, say
 
-# %% ../nbs/14_cli.ipynb #d0b78ed1
+# %% ../nbs/14_cli.ipynb #6766b317
 def recipe_changes(
     settings: tuple[str, ...],  # "key=value" each
     kind: type | None = None,  # the dataclass that is changed; None: `Recipe`
@@ -30,11 +30,14 @@ def recipe_changes(
         if not equals: raise TgfrError(f"--set {setting}: expected key=value")
         if key not in defaults: raise TgfrError(f"--set {setting}: no field {key}; there are {', '.join(defaults)}")
         of = type(defaults[key]) if defaults[key] is not None else int
-        try: found[key] = tuple(int(v) for v in text.split(",")) if of is tuple else None if text == "None" else of(text) if of is not bool else {"True": True, "False": False}[text]
-        except (ValueError, KeyError): raise TgfrError(f"--set {setting}: {text!r} is no {of.__name__}") from None
+        read = {tuple: lambda t: tuple(map(int, t.split(","))), bool: {"True": True, "False": False}.__getitem__}.get(of, of)
+        try:
+            if text == "None" and defaults[key] is not None: raise ValueError
+            found[key] = None if text == "None" else read(text)
+        except (ValueError, KeyError): raise TgfrError(f"--set {setting}: {text!r} is no {of.__name__}; the default is {defaults[key]!r}") from None
     return found
 
-# %% ../nbs/14_cli.ipynb #dcab3cdf
+# %% ../nbs/14_cli.ipynb #7a0615e9
 @dataclass
 class Demo:
     """Compare face recognition with and without words, from photos and captions to a report.
@@ -59,7 +62,7 @@ class Demo:
     test_split: str | None = None
     """split of --data to judge on; default: validation, where there is one"""
     systems: tuple[str, ...] | None = None
-    """which systems are compared with the recipe's fusion; default: all"""
+    """which systems are compared with the recipe's fusion, of: image-only head (always), frozen face, words only, frozen + tf-idf, concat, linear; default: all"""
     replicates: int = 200
     """bootstrap draws of people behind the intervals"""
     features: Path | None = None
@@ -68,12 +71,10 @@ class Demo:
     def run(self) -> None:
         "Call `tgfr.demo.demo`."
         from tgfr.compare import SYSTEMS
-        from tgfr.demo import demo
+        from tgfr.demo import default_recipe, demo
         from tgfr.training.recipes import make_recipe
-        transformer = self.text not in (None, "lstm", "gru")
-        name = self.recipe or ("ours-transformer" if transformer else "demo" if self.data.startswith("synthetic") else "ours")
-        recipe = make_recipe(name, **recipe_changes(self.set) | ({"text": self.text} if self.text else {}))
-        if self.replicates < 2: raise TgfrError(f"--replicates {self.replicates}: expected at least 2")
+        changes = recipe_changes(self.set) | ({"text": self.text} if self.text else {})
+        recipe = make_recipe(self.recipe or default_recipe(self.data, changes.get("text")), **changes)
         demo(self.data, self.out, self.encoder, recipe, self.train_split, self.test_split, self.probe_size,
              SYSTEMS if self.systems is None else self.systems, self.replicates, self.features)
 
@@ -106,7 +107,7 @@ class Train:
         from tgfr.training.recipes import make_recipe
         train(self.data, self.encoder, make_recipe(self.recipe, **recipe_changes(self.set)), self.out, self.split, self.words, self.features)
 
-# %% ../nbs/14_cli.ipynb #b454c183
+# %% ../nbs/14_cli.ipynb #40f85970
 @dataclass
 class Ablate:
     """Train the recipe and variants of it, each with one thing different, and judge all on people none has seen."""
@@ -119,13 +120,17 @@ class Ablate:
     recipe: str = "ours"
     """what is varied: a recipe, or the config.yaml of a run"""
     variants: tuple[str, ...] | None = None
-    """names of tgfr.ablation.ABLATIONS; default: all, and the paper's recipe"""
+    """of: no word loss, no sentence loss, no global loss, no identity in stage 1, no stage 1, no text identity in stage 2, no pull to the clean photo, one caption at once, fcfm, concat, linear; default: all, and the paper's recipe"""
     transformer: str | None = None
     """name or local path of a Hugging Face text model: one more variant, in place of the recurrent text encoder"""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE ...")] = ()
     """changes of the recipe, e.g. --set epochs_fuse=2"""
     probe_size: tuple[int, ...] = (112, 32, 16)
     """sizes of the probe photos in px"""
+    train_split: str | None = None
+    """split of --data to train on; default: train, where there is one"""
+    test_split: str | None = None
+    """split of --data to judge on; default: validation, where there is one"""
     features: Path | None = None
     """folder of cached features, to share between runs; default: inside --out"""
     replicates: int = 200
@@ -138,9 +143,9 @@ class Ablate:
         if unknown := sorted(set(self.variants or ()) - set(ABLATIONS)): raise TgfrError(f"--variants: {', '.join(unknown)} unknown; there are {', '.join(ABLATIONS)}")
         variants = None if self.variants is None else {name: ABLATIONS[name] for name in self.variants}
         recipe = make_recipe(self.recipe, **recipe_changes(self.set))
-        ablate(self.data, self.encoder, self.out, recipe, variants, self.transformer, probe_sizes=self.probe_size, features=self.features, replicates=self.replicates)
+        ablate(self.data, self.encoder, self.out, recipe, variants, self.transformer, self.train_split, self.test_split, self.probe_size, features=self.features, replicates=self.replicates)
 
-# %% ../nbs/14_cli.ipynb #18091d57
+# %% ../nbs/14_cli.ipynb #9798862e
 @dataclass
 class Sets:
     """Train fusions of many images on the photos of one split, and judge them on sets of poor photos of people none has seen."""
@@ -151,7 +156,7 @@ class Sets:
     out: Path = Path("runs/sets")
     """folder for the report, runs and trained fusions; an unfinished run there is resumed"""
     fusions: tuple[str, ...] | None = None
-    """names of tgfr.compare_sets.FUSIONS_COMPARED; default: all"""
+    """of: quality, average, norm, norm-squared, best-norm, caface, caface-1, caface-16; default: all"""
     poor: Literal["sizes", "augmentations"] = "sizes"
     """sizes: 10 % of the images at 112 px, 30 % at 32, 60 % at 16; augmentations: those of CAFace"""
     count: int = 4
@@ -227,7 +232,7 @@ def fetch_models(
     from tgfr.hub import local_model
     for key, value in named.items(): setattr(command, key, tuple(map(local_model, value)) if isinstance(value, tuple) else type(value)(local_model(value)))
 
-# %% ../nbs/14_cli.ipynb #16e984eb
+# %% ../nbs/14_cli.ipynb #53a18a0d
 COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "sets": Sets, "convert": Convert, "push": Push, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "verify": Verify, "ijb": Ijb, "fuse": Fuse, "info": Info}
 
 def main(
@@ -240,11 +245,11 @@ def main(
         fetch_models(command)
         command.run()
     except TgfrError as e:
-        console.print(f"tgfr: {e}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"tgfr: {e}", style="bold red", markup=False, highlight=False, soft_wrap=True)  # of every process: it may be the only one that fails
         raise SystemExit(2) from None
     except BrokenPipeError:  # `tgfr ... | head`: whoever read has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        console.print("tgfr: interrupted; the same command resumes")
+        say("tgfr: interrupted; the same command resumes")
         raise SystemExit(130) from None

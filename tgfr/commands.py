@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Prepare', 'Convert', 'Push', 'Audit', 'Embed', 'Verify', 'Ijb', 'Fuse', 'Info']
 
-# %% ../nbs/13_commands.ipynb #a1558035
+# %% ../nbs/13_commands.ipynb #b95c6269
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from .core import TgfrError, console
+from .core import TgfrError, say
 
 # %% ../nbs/13_commands.ipynb #50d86155
 @dataclass
@@ -58,7 +58,7 @@ class Prepare:
         print(summary(prepare(self.name, self.source, self.out, self.photos, self.detector, self.part, options)))
         print(f"all names: {self.out / 'prepare.json'}")
 
-# %% ../nbs/13_commands.ipynb #3696b0d1
+# %% ../nbs/13_commands.ipynb #276690b5
 @dataclass
 class Convert:
     """Write a published face model as a folder with config.json, model.safetensors and a model card.
@@ -78,7 +78,7 @@ class Convert:
         from tgfr.core import Skips
         from tgfr.sets.weights import convert_published
         config = convert_published(self.file, self.to, self.family, self.photos, skips := Skips()).config
-        console.print(f"{skips.summary()}\n{self.to}: {config.name}, photos {config.channels} with mean {config.mean} and std {config.std} ({config.source})", markup=False, highlight=False, soft_wrap=True)
+        say(f"{skips.summary()}\n{self.to}: {config.name}, photos {config.channels} with mean {config.mean} and std {config.std} ({config.source})")
 
 # %% ../nbs/13_commands.ipynb #7d401b02
 @dataclass
@@ -114,7 +114,7 @@ class Audit:
         from tgfr.evaluation.audit import audit_data
         audit_data(self.data, self.pairs, self.out)
 
-# %% ../nbs/13_commands.ipynb #25694179
+# %% ../nbs/13_commands.ipynb #64c9d43c
 @dataclass
 class Embed:
     """Features of the images of an IJB set, or of any folder of crops, in a memory-mapped store.
@@ -147,7 +147,7 @@ class Embed:
         encoder = load_encoder(self.encoder)
         store = embed_ijb(self.folder, encoder, self.out, **options) if self.points is None else embed_file(self.points, self.folder, encoder, self.out, **options)
         lost = store.meta["unreadable"]
-        for _, name, reason in lost[:10]: console.print(f"left out {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        for _, name, reason in lost[:10]: say(f"left out {name}: {reason}")
         print(f"{self.out}: features of {len(store) - len(lost):,} images, {len(lost):,} unreadable ones (all in meta.json)")
 
 # %% ../nbs/13_commands.ipynb #111fae99

@@ -6,10 +6,10 @@
 __all__ = ['FUSIONS_COMPARED', 'SHARES', 'ProbeSets', 'draw_probe_sets', 'SetJudge', 'SetTrainer', 'judge_fusions',
            'compare_sets', 'set_figures']
 
-# %% ../nbs/12_compare_sets.ipynb #98eb41e8
+# %% ../nbs/12_compare_sets.ipynb #2552b2ce
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +19,21 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 
 from .compare import load_splits, set_aside
-from .core import TgfrError, console, rng, unit
+from .core import TgfrError, rng, unit
 from .data.augmentations import augmentations
 from .data.faces import Degradation
 from .data.features import FeatureStore
 from .encoders.weights import load_encoder
-from .evaluation.bootstrap import PairBootstrap, Verification, result_rows, unresolved
+from .evaluation.bootstrap import PairBootstrap, Verification, check_draws, result_rows, unresolved
 from .evaluation.metrics import mate_ranks
 from .evaluation.model_cards import result_sections
-from .evaluation.report import run_facts, write_report
-from .evaluation.tables import print_table
+from .evaluation.report import conclude, run_facts
 from .plots import plot_set_gain
 from .sets.caface import CAFace
 from .sets.pooling import FaceSet, SetFusion, build_set_fusion
 from .sets.weights import save_set_fusion
 from .training.caface import SetRecipe, identity_centres, prepare_sets, quick_sets, train_set_fusion
+from .training.loop import make_accelerator
 
 # %% ../nbs/12_compare_sets.ipynb #542c8838
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def judge_fusions(
         for name, fusion in fusions.items(): found[name, f"{quality} alone, N={alone}", "-"] = one.evaluate(one.templates(fusion, alone))
     return found
 
-# %% ../nbs/12_compare_sets.ipynb #956ed789
+# %% ../nbs/12_compare_sets.ipynb #3643d0c5
 SHARES = {"112px": .1, "32px": .3, "16px": .6}
 
 def compare_sets(
@@ -190,7 +190,8 @@ def compare_sets(
     replicates: int = 200,  # bootstrap draws of people
 ) -> dict:  # the content of report.json
     "Train set fusions on the people of one split, judge them on another's; write report.html, report.json, figures and the fusions."
-    start, out, recipe, accelerator = time.perf_counter(), Path(out), recipe or quick_sets(), Accelerator()
+    start, out, recipe, accelerator = time.perf_counter(), Path(out), recipe or quick_sets(), make_accelerator()
+    check_draws(replicates)
     if poor not in ("sizes", "augmentations"): raise TgfrError(f"poor={poor!r}: expected sizes or augmentations")
     if unknown := [name for name in fusions if name not in FUSIONS_COMPARED]: raise TgfrError(f"fusions: {unknown[0]} is none of {', '.join(FUSIONS_COMPARED)}")
     if not fusions or min(images, default=0) < 1: raise TgfrError(f"fusions, images: {list(fusions)}, {list(images)}; expected at least one name, and numbers of at least 1")
@@ -208,12 +209,10 @@ def compare_sets(
     report = _report(found, trainer, names, data, test, face, poor, skips) | {"run": run_facts(start)}
     for name, fusion in trained.items():
         if any(True for _ in fusion.parameters()): save_set_fusion(fusion, out / "fusions" / name, None, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1"), "Fusions of sets are not measured by group."), face)
-    page = write_report(out, report, set_figures(report["results"], names[0]))
-    print_table(report)
-    console.print(f"{len(skips):,} photos left out · {report['run']['minutes']:.1f} minutes, {report['run']['peak_gb']:.1f} GB · {page}")
+    conclude(out, report, set_figures(report["results"], names[0]))
     return report
 
-# %% ../nbs/12_compare_sets.ipynb #381d56f9
+# %% ../nbs/12_compare_sets.ipynb #4758ff8f
 def set_figures(
     results: list[dict],
     reference: str,
@@ -232,7 +231,7 @@ def _report(found, trainer, names, data, test, face, poor, skips) -> dict:
             "groups": {probe: f"sets of {probe.replace('N=', '')} images, mixed quality" if probe.startswith("N=") else probe for probe in dict.fromkeys(r["probe"] for r in results)},
             "data": {"source": data, "trained on": f"{len(trainer.rows):,} photos of {len(set(trainer.identity[trainer.rows])):,} people", "judged on": f"{judged:,} people with three photos, 10 sets each; gallery: the first photo as it is",
                      "poor images": ", ".join(f"{name} {share:.0%}" for name, share in trainer.variants.items()) if poor == "sizes" else f"{len(trainer.variants)} augmentations of each photo"},
-            "setup": {"face encoder": f"{face.config.name}, {face.config.embedding}-d, styles of {', '.join(face.default_styles)}", "recipe": ", ".join(f"{k}={v}" for k, v in vars(trainer.recipe).items())},
+            "setup": {"face encoder": f"{face.config.name}, {face.config.embedding}-d, styles of {', '.join(face.default_styles)}", "recipe": asdict(trainer.recipe)},
             "terms": {"images of a set": "How many poor images of one person are fused into one template, which is compared with each person's gallery photo.",
                       "mixed, alone": "In sets of mixed quality each image is drawn at one of the qualities named above; alone: all are of one quality.", "chunks": "CAFace reads the set so many images at a time instead of at once."},
-            "skipped": {"count": len(skips), "items": [list(i) for i in skips.items[:100]]}}
+            "skipped": skips.facts()}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['console', 'LOG_SECONDS', 'TgfrError', 'ImageFeatures', 'TextFeatures', 'unit', 'cosine', 'rng', 'seed_everything',
            'atomic_write', 'write_text', 'write_json', 'read_json', 'check_weights', 'read_weights', 'write_weights',
-           'fingerprint', 'Skips', 'track']
+           'fingerprint', 'Skips', 'say', 'track']
 
 # %% ../nbs/00_core.ipynb #25df5254
 import contextlib
@@ -206,7 +206,7 @@ def fingerprint(
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #2ae83d8c
+# %% ../nbs/00_core.ipynb #152fecec
 @dataclass
 class Skips:
     "Items left out of a run, each with its reason."
@@ -218,15 +218,28 @@ class Skips:
 
     def __len__(self) -> int: return len(self.items)
 
+    def facts(self, most: int = 100) -> dict:
+        "For a report: how many there were, and the first `most` of them."
+        return {"count": len(self), "items": [list(item) for item in self.items[:most]]}
+
     def summary(self, most: int = 10) -> str:
         "A line for each of the first `most` items, and how many there were."
         lines = [f"left out {name}: {reason}" for name, reason in self.items[:most]]
         if len(self) > most: lines.append(f"... and {len(self) - most:,} more")
         return "\n".join([*lines, f"{len(self):,} left out in all"]) if self.items else "nothing was left out"
 
-# %% ../nbs/00_core.ipynb #c7b34ed4
+# %% ../nbs/00_core.ipynb #69ec9973
 console = Console(stderr=True)
 LOG_SECONDS = 60  # between two lines of `track` in a log
+
+def _is_main() -> bool: return int(os.environ.get("RANK", 0)) == 0
+
+def say(
+    text: str,
+    style: str | None = None,  # of rich, such as "yellow"
+) -> None:
+    "Say a line on stderr, unbroken and without markup, on the main process alone."
+    if _is_main(): console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 def track(
     items: Iterable,  # what is looped over
@@ -237,12 +250,12 @@ def track(
     "Iterate over `items` with a progress bar that names the work, its rate and the time left; in a log, a line a minute."
     total = len(items) + done if total is None else total
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    main, drawn, said = int(os.environ.get("RANK", 0)) == 0, console.is_terminal or console.is_jupyter, time.monotonic()
-    with Progress(*columns, console=console, disable=not (main and drawn)) as bar:
+    drawn, said = console.is_terminal or console.is_jupyter, time.monotonic()
+    with Progress(*columns, console=console, disable=not (_is_main() and drawn)) as bar:
         task = bar.add_task(what, total=total, completed=done)
         for k, item in enumerate(items, done + 1):
             yield item
             bar.advance(task)
-            if main and not drawn and time.monotonic() - said > LOG_SECONDS:
-                console.print(f"{what}: {k:,}{f' of {total:,}' if total else ''}", highlight=False, markup=False)
+            if not drawn and time.monotonic() - said > LOG_SECONDS:
+                say(f"{what}: {k:,}{f' of {total:,}' if total else ''}")
                 said = time.monotonic()

@@ -6,7 +6,7 @@
 __all__ = ['PERSONS', 'TERMS', 'make_fusion', 'gallery_face', 'choose', 'effective', 'frame_rows', 'thumbnails', 'write_clip',
            'video_page', 'fuse_video']
 
-# %% ../nbs/12_video.ipynb #3e65b3a9
+# %% ../nbs/12_video.ipynb #083ddedb
 import os
 import time
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from .core import Skips, TgfrError, console, cosine, unit, write_json, write_weights
+from .core import Skips, TgfrError, cosine, say, unit, write_json, write_weights
 from .data.faces import read_image
 from .data.landmarks import YuNet
 from .encoders.weights import load_encoder
@@ -24,27 +24,21 @@ from .evaluation.report import run_facts, write_page
 from .evaluation.tables import number
 from .pictures import plot_set_strip
 from .sets.caface import CAFace
-from .sets.pooling import SET_FUSIONS, SetFusion, weightless_fusion
+from .sets.pooling import SetFusion
 from .sets.state import load_state, save_state
 from .sets.video import Followed, Frames, Sighting, Track, Tracking, crop_face, follow
-from .sets.weights import check_encoder, load_set_fusion
+from .sets.weights import fitting_fusion
 
-# %% ../nbs/12_video.ipynb #41fe16f1
+# %% ../nbs/12_video.ipynb #88e077c1
 def make_fusion(
     spec: str | Path | SetFusion,  # a key of SET_FUSIONS, or a folder
     encoder,
     styles: Sequence[str],  # stages whose styles CAFace reads
 ) -> tuple[str, SetFusion]:  # its name, and the fusion in eval mode
     "The fusion, if it fits the encoder."
-    if isinstance(spec, SetFusion): name, fusion = type(spec).__name__, spec
-    elif Path(spec).is_dir() and str(spec) not in SET_FUSIONS:
-        if mark := getattr(encoder, "fingerprint", None): check_encoder(spec, encoder.config.name, mark)
-        name, fusion = Path(spec).resolve().name, load_set_fusion(spec)
-    else: name, fusion = str(spec), weightless_fusion(str(spec), encoder.config.embedding)
-    if (width := fusion.config["embedding"]) != encoder.config.embedding: raise TgfrError(f"fusion {name}: for embeddings of {width} numbers, {encoder.config.name} gives {encoder.config.embedding}")
-    if isinstance(fusion, CAFace) and (found := encoder.style_width(styles)) != fusion.config["styles"]:
-        raise TgfrError(f"styles {', '.join(styles)}: {found} channels, the fusion {name} was trained with {fusion.config['styles']}; name the stages it was trained with")
-    return name, fusion.eval()
+    width = encoder.style_width(styles) if styles else 0
+    fusion = fitting_fusion(spec, encoder.config.embedding, width, encoder.config.name, getattr(encoder, "fingerprint", None))
+    return type(spec).__name__ if isinstance(spec, SetFusion) else Path(spec).resolve().name, fusion
 
 # %% ../nbs/12_video.ipynb #7f79f07b
 def gallery_face(
@@ -251,7 +245,7 @@ def fuse_video(
     report = _report(found, track, templates, weights, skips, frames, earlier, detector is not None, {"gallery photo": str(gallery), "detector": str(getattr(detector, "path", detector)), "encoder": encoder.config.name, "fusion": name, "chunk": chunk, "person": person, "state added to": str(state)})
     return _write(out, report, frames, track, weights, photo, clip, start, "fused so far" if earlier is None else "fused so far, without the earlier state")
 
-# %% ../nbs/12_video.ipynb #ca45e5b5
+# %% ../nbs/12_video.ipynb #b915cef4
 def _report(found, track, templates, weights, skips, frames, earlier, detected, setup) -> dict:
     "The content of fuse.json, but for the run."
     warnings = [f"{found.oblong:,} of the {found.frames:,} frames are not square, and of each the middle square was taken as an aligned face: give a detector (--detector), unless these are cut-out faces."] if found.oblong and not detected else []
@@ -260,7 +254,7 @@ def _report(found, track, templates, weights, skips, frames, earlier, detected, 
     return {"title": f"One template from {frames.source.name}", "warnings": warnings, "summary": _summary(found, track, templates, weights, setup["person"], earlier, detected),
             "setup": {k: v for k, v in setup.items() if v not in (None, "None")}, "templates": {k: {f: row[f] for f in ("similarity", "effective frames")} for k, row in templates.items()},
             "track": track.number, "tracks": [{"track": t.number, "frames": len(t.sightings), "first": t.sightings[0].frame, "last": t.sightings[-1].frame} for t in found.tracks],
-            "skipped": {"count": len(skips), "items": [list(i) for i in skips.items[:100]]}, "frames": frame_rows(track.sightings, weights, track.so_far)}
+            "skipped": skips.facts(), "frames": frame_rows(track.sightings, weights, track.so_far)}
 
 def _write(out, report, frames, track, weights, photo, clip, start, grown) -> dict:
     "Figure, clip, page and fuse.json."
@@ -274,7 +268,7 @@ def _write(out, report, frames, track, weights, photo, clip, start, grown) -> di
     caption = "Each dot is a frame, darker where it has more weight in the template; bars are the weights. The stars are the templates. Below, faces from the video with their frame numbers."
     write_page(out, video_page(report), {"strip": (ax.figure, alt, caption)})
     write_json(out / "fuse.json", report)
-    for said in report["warnings"]: console.print(f"warning: {said}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    for line in report["summary"]: console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{report['skipped']['count']:,} left out; {report['run']['minutes']:.1f} minutes; {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    for warning in report["warnings"]: say(f"warning: {warning}", "yellow")
+    for line in report["summary"]: say(line)
+    say(f"{report['skipped']['count']:,} left out; {report['run']['minutes']:.1f} minutes; {out / 'report.html'}")
     return report

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['write_store', 'alike_lengths', 'warn_of_lengths', 'embed_crops', 'embed_ijb', 'embed_file']
 
-# %% ../../nbs/1_data/15_embed.ipynb #4e7dfcaf
+# %% ../../nbs/1_data/15_embed.ipynb #dde446ca
 import ctypes
 import json
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from ..core import TgfrError, console, fingerprint, track, write_json
+from ..core import TgfrError, fingerprint, say, track, write_json
 from .faces import read_image
 from .features import FORMAT, FeatureStore, _finished, _line, _lock, _reserve, _rows_done, _stored
 from .ijb_files import IjbFiles, read_points
@@ -56,7 +56,7 @@ def _unreadable(folder) -> list:
     rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("]")] if path.is_file() else []
     return [list(row) for row in sorted({tuple(row) for row in rows})]
 
-# %% ../../nbs/1_data/15_embed.ipynb #c1050aa7
+# %% ../../nbs/1_data/15_embed.ipynb #09afb251
 def alike_lengths(
     store: FeatureStore,
     sample: int = 1000,  # images looked at, evenly spread
@@ -73,7 +73,7 @@ def warn_of_lengths(
     store: FeatureStore,  # just made
 ) -> FeatureStore:  # the same
     "Say on the terminal that all lengths are alike, where they are."
-    if said := alike_lengths(store): console.print(f"warning: {said}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if said := alike_lengths(store): say(f"warning: {said}", "yellow")
     return store
 
 # %% ../../nbs/1_data/15_embed.ipynb #ae018a30

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIMIT', 'PICKLE_LIMIT', 'BOOKKEEPING', 'FAMILIES', 'read_checkpoint', 'load_weights', 'ChannelCheck', 'channel_check',
-           'convert', 'load_encoder']
+           'convert', 'load_encoder', 'encoder_mark', 'check_encoder']
 
 # %% ../../nbs/2_encoders/04_weights.ipynb #66aafe25
 import hashlib
@@ -265,3 +265,23 @@ def load_encoder(
     if not isinstance(config, dict) or (kind := kinds.get(str(config.get("kind")))) is None: raise TgfrError(f"{spec}/config.json: not a face encoder; {accepted}")
     encoder = kind.load(path)
     return encoder if kind is OnnxFace else encoder.to(PartialState().device)
+
+# %% ../../nbs/2_encoders/04_weights.ipynb #62f839cd
+def encoder_mark(
+    encoder: FaceEncoder | OnnxFace | None,  # whose features a model was trained on
+) -> tuple[dict[str, str] | None, dict[str, str]]:  # "face_encoder" of its config.json, and the line of its card
+    "How a model names its encoder; nothing where there is none, or one without a fingerprint."
+    if (mark := getattr(encoder, "fingerprint", None)) is None: return None, {}
+    return {"name": encoder.config.name, "fingerprint": mark}, {"face encoder": f"{encoder.config.name}, fingerprint {mark}"}
+
+
+def check_encoder(
+    folder: str | Path,  # of a model, with a config.json
+    name: str,  # of the encoder that features come from
+    fingerprint: str,  # its own
+) -> None:
+    "`TgfrError` where the model in `folder` was trained on the features of another encoder."
+    config = read_json(Path(folder) / "config.json")
+    own = config.get("face_encoder") if isinstance(config, dict) else None
+    if isinstance(own, dict) and own.get("fingerprint") not in (None, fingerprint):
+        raise TgfrError(f"{folder}: belongs to the encoder {own.get('name')}, fingerprint {own['fingerprint']}, but these are features of {name}, fingerprint {fingerprint}; use that encoder, or train a model on this one")

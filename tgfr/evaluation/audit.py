@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['signature', 'near_duplicates', 'audit', 'print_audit', 'audit_data']
 
-# %% ../../nbs/6_evaluation/09_audit.ipynb #30395835
+# %% ../../nbs/6_evaluation/09_audit.ipynb #fa3b6f82
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,8 +21,8 @@ from rich.text import Text
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ..core import Skips, TgfrError, read_json, track, write_json
-from ..data.catalog import _parquet_splits, load_faces
+from ..core import Skips, TgfrError, track, write_json
+from ..data.catalog import load_faces, split_names
 from ..data.faces import read_image
 from ..data.pairs import NamePairs, read_pairs_list
 from .protocols import PairList, match_pairs
@@ -192,7 +192,7 @@ def print_audit(
     console.print(table)
     if n := report["skipped"]["count"]: console.print(Text(f"{n:,} photo{'s' * (n > 1)} could not be read, such as {report['skipped']['items'][0][0]}"))
 
-# %% ../../nbs/6_evaluation/09_audit.ipynb #621962b5
+# %% ../../nbs/6_evaluation/09_audit.ipynb #77982f16
 def audit_data(
     data: str,  # as for `load_faces`; all its splits are looked at
     pairs: str | Path | None = None,  # a TGFR pair list
@@ -200,10 +200,8 @@ def audit_data(
 ) -> dict:  # see `audit`
     "Audit a data set, print the table and write the report."
     listed = None if pairs is None else read_pairs_list(pairs, check=False)
-    path = Path(data)
-    if (path / "dataset_dict.json").is_file(): names = read_json(path / "dataset_dict.json")["splits"]
-    else: names = sorted(_parquet_splits(path)) if path.is_dir() and any(path.glob("*.parquet")) else [None]
-    report = {"data": str(data), "list": None if pairs is None else str(pairs)} | audit({name or "all": load_faces(data, name) for name in names}, listed)
+    splits = {name or "all": load_faces(data, name) for name in split_names(data) or [None]}
+    report = {"data": str(data), "list": None if pairs is None else str(pairs)} | audit(splits, listed)
     print_audit(report)
     if out: write_json(out, report)
     return report

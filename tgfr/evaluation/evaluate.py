@@ -5,30 +5,28 @@
 # %% auto #0
 __all__ = ['REFERENCE', 'TASKS', 'CARD_KEYS', 'evaluate']
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #37025e4f
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #7b22ee63
 import time
 from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
 
-from ..core import TgfrError, console
+from ..core import TgfrError, say
 from ..data.catalog import load_faces, screen
-from ..data.faces import Degradation
-from ..data.features import encode_faces
 from ..data.pairs import read_pairs_list
-from ..encoders.weights import load_encoder
-from .bootstrap import PersonBootstrap, result_rows, unresolved
-from .groups import group_tables
+from ..encoders.weights import check_encoder, load_encoder
+from .bootstrap import check_draws, result_rows, unresolved
+from .judge import FaceSplit, Judge, with_features
 from .model_cards import result_sections, seen_people, write_results
 from .protocols import FPRS, PairProtocol, make_pairs, match_pairs, published_figures, score_pairs, write_pairs
-from .report import run_facts, write_report
+from .report import conclude, run_facts
 from .retrieval import retrieve
-from .scoring import embed_photos, score_matrix
-from .tables import MODES, print_table
+from .scoring import embed_photos
+from .tables import MODES
 from ..fusion.model import TGFR
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #4bb0c012
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #5814f968
 REFERENCE = "frozen face"
 
 def _names(model: TGFR, other: TGFR | None) -> tuple[str, str]:
@@ -36,22 +34,19 @@ def _names(model: TGFR, other: TGFR | None) -> tuple[str, str]:
     name, against = (None if m is None else (m.config.fusion or "aligned face") if m.config.words else "image-only head" for m in (model, other))
     return name, f"other {name}" if against == name else against or REFERENCE
 
-def _systems(model, other, store, captions) -> list[tuple[str, str, np.ndarray]]:
+def _systems(model, other, split: FaceSplit) -> list[tuple[str, str, np.ndarray]]:
     "Name, mode and embeddings (V, N, width) of what is compared."
     name, reference = _names(model, other)
     judged = {reference: other, name: model} if other else {name: model}
-    return [(REFERENCE, "-", store.embedding), *((n, mode, x["fused"]) for n, m in judged.items() for mode, x in embed_photos(m, store, captions).items())]
+    return [(REFERENCE, "-", split.store.embedding), *((n, mode, x["fused"]) for n, m in judged.items() for mode, x in embed_photos(m, split.store, split.captions).items())]
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #be96d527
-def _all_pairs(model, other, store, dataset, replicates, seed) -> dict:
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #b2776b92
+def _all_pairs(model, other, split: FaceSplit, replicates, seed) -> dict:
     "The parts of a report that verification on every ordered pair of different photos fills."
-    bootstrap, found, kept = PersonBootstrap(np.array(dataset["identity"]), replicates, seed), {}, {}
-    for system, mode, embedding in _systems(model, other, store, dataset["captions"][:]):
-        for v, probe in enumerate(store.variants):
-            found[system, probe, mode] = bootstrap.evaluate(scores := score_matrix(embedding[0], embedding[v]))
-        if system in _names(model, other) and mode != "one": kept[system] = scores  # of the smallest probes, for groups
-    return {"results": result_rows(found, _names(model, other)[1]), "warnings": unresolved(found.values()), "tables": group_tables(dataset, kept, bootstrap, store.variants[-1]),
-            "data": {"pairs": f"every ordered pair of different photos, {next(iter(found.values())).pairs}; gallery as it is, probe at each size"}}
+    name, reference = _names(model, other)
+    judge = Judge(split, reference, replicates, seed)
+    for system in _systems(model, other, split): judge.add_embeddings(*system)
+    return judge.parts(name) | {"data": {"pairs": judge.pairs}}
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #ba0926d5
 def _pair_list(
@@ -70,20 +65,21 @@ def _pair_list(
     else: found = match_pairs(read_pairs_list(pairs, check=False), ids, identity)
     return PairProtocol(found, identity, dataset["captions"][:], copies, replicates, seed)
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #074de715
-def _listed_pairs(model, other, store, dataset, protocol: PairProtocol) -> dict:
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #1947d90d
+def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dict:
     "The parts of a report that verification on a list fills."
-    found, published = {}, {}
-    for system, mode, embedding in _systems(model, other, store, dataset["captions"][:]):
-        for v, probe in enumerate(store.variants):
+    found, published, variants = {}, {}, split.store.variants
+    for system, mode, embedding in _systems(model, other, split):
+        for v, probe in enumerate(variants):
             scores = score_pairs(embedding[v], embedding[0], protocol.pairs)
             found |= {(system, f"{name} list, {probe}", mode): f for name, f in protocol.evaluate(scores).items()}
             if v == 0: published[f"{system}, {MODES[mode]}"] = {k: round(x, 4) for k, x in published_figures(scores, protocol.pairs.same).items()}
     counts = {name: f"{p.same.sum():,} genuine, {(~p.same).sum():,} impostor pairs" for name, p in protocol.lists.items()}
-    return {"results": result_rows(found, _names(model, other)[1]), "warnings": unresolved(found.values()), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": text for name, text in counts.items()},
-            "setup": {f"{protocol.pairs.name} list, {store.variants[0]}, as the TGFR scripts define figures": published}}
+    reference = _names(model, other)[1]
+    return {"results": result_rows(found, reference), "reference": reference, "warnings": unresolved(found.values()), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": text for name, text in counts.items()},
+            "setup": {f"{protocol.pairs.name} list, {variants[0]}, as the TGFR scripts define figures": published}}
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #d71b45ac
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #cba70d9a
 TASKS = ("verification", "retrieval")
 CARD_KEYS = (("TPR@FPR=1e-2", "rank-1"), ("TPR@FPR=1e-3", "rank-1"), ("recall@1", "recall@10", "median rank"))  # shown on a card: of all pairs, a list, retrieval
 
@@ -107,30 +103,27 @@ def evaluate(
     if task not in TASKS: raise TgfrError(f"task {task!r}: expected one of {', '.join(TASKS)}")
     if pairs is not None and task == "retrieval": raise TgfrError("pairs: retrieval looks for each photo among all, it takes no list of pairs")
     if against is not None and task == "retrieval": raise TgfrError("against: retrieval has no second model, evaluate each by itself")
-    small = [Degradation(size=s) for s in sorted(set(probe_sizes), reverse=True)]
+    check_draws(replicates)
     trained, other = (m and TGFR.load(m).to(PartialState().device) for m in (model, against))
     face = load_encoder(encoder)
     _fits(trained, face, model, encoder)
     if other: _fits(other, face, against, encoder), _comparable(trained, other, model, against)
     dataset, skips = screen(load_faces(data, split))
     protocol = None if pairs is None else _pair_list(dataset, pairs, seed, out, replicates)
-    variants = [Degradation(), *(d for d in small if d.size < face.config.size)]
-    store = encode_faces(dataset, face, variants, features or out / "features", regions=any(m.config.needs_regions for m in (trained, other) if m))
-    if task == "retrieval": parts = {"results": retrieve(trained, store, dataset["captions"][:], np.array(dataset["identity"]), replicates=replicates, seed=seed)}
-    elif protocol: parts = _listed_pairs(trained, other, store, dataset, protocol)
-    else: parts = _all_pairs(trained, other, store, dataset, replicates, seed)
-    reference = "chance" if task == "retrieval" else _names(trained, other)[1]
-    report = _report(parts, task, data, dataset, face, {"model": model} | ({reference: against} if other else {}), skips, reference) | {"run": run_facts(start)}
-    page = write_report(out, report)
-    print_table(report)
-    console.print(f"{len(skips):,} photos or captions left out · {report['run']['minutes']:.1f} minutes · {page}")
-    if card: console.print(_onto_card(model, report), markup=False, highlight=False, soft_wrap=True)
+    faces = with_features(dataset, face, probe_sizes, features or out / "features", regions=any(m.config.needs_regions for m in (trained, other) if m))
+    if task == "retrieval": parts = {"reference": "chance", "results": retrieve(trained, faces.store, faces.captions, faces.identity, replicates=replicates, seed=seed)}
+    elif protocol: parts = _listed_pairs(trained, other, faces, protocol)
+    else: parts = _all_pairs(trained, other, faces, replicates, seed)
+    report = _report(parts, task, data, dataset, face, {"model": model} | ({parts["reference"]: against} if other else {}), skips) | {"run": run_facts(start)}
+    conclude(out, report, what="photos or captions")
+    if card: say(_onto_card(model, report))
     return report
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #aa29a853
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #40e8f52f
 def _fits(model: TGFR, encoder, folder, name) -> None:
     "`TgfrError` unless a model reads what an encoder gives."
     config = encoder.config
+    check_encoder(folder, config.name, encoder.fingerprint)
     if model.config.embedding != config.embedding: raise TgfrError(f"{name}: its embedding has {config.embedding} numbers, the model in {folder} was trained on {model.config.embedding}")
     if model.config.needs_regions and (config.regions is None or tuple(config.regions) != model.config.regions):
         raise TgfrError(f"{name}: its local map is {config.regions}, the model in {folder} was trained on {model.config.regions}")
@@ -139,7 +132,7 @@ def _comparable(model, other, folder, against) -> None:
     "`TgfrError` unless a model has its counterpart in the reference."
     if other.config.words and not model.config.words: raise TgfrError(f"against: the model in {against} reads captions and the one in {folder} does not; exchange the two")
 
-def _report(parts, task, data, dataset, face, models, skips, reference) -> dict:
+def _report(parts, task, data, dataset, face, models, skips) -> dict:
     "The content of report.json but for the run."
     people = len(set(dataset["identity"][:]))
     warnings = [f"{len(seen):,} of the {people:,} people judged here were in the training of the model in {Path(folder).name}: these figures say nothing about people it has never seen." for folder in models.values() if (seen := seen_people(folder, dataset))]
@@ -148,8 +141,8 @@ def _report(parts, task, data, dataset, face, models, skips, reference) -> dict:
         "title": "Find by description" if task == "retrieval" else "Verification",
         "data": {"source": str(data), "judged on": f"{len(dataset):,} photos of {people:,} people"} | parts.get("data", {}),
         "setup": {name: str(folder) for name, folder in models.items()} | {"face encoder": f"{face.config.name}, {face.config.embedding}-d"} | parts.get("setup", {}),
-        "definition": "standard", "reference": reference,
-        "skipped": {"count": len(skips), "items": [list(i) for i in skips.items[:100]]}}
+        "definition": "standard",
+        "skipped": skips.facts()}
 
 def _onto_card(model, report) -> str:
     "Put the results onto the card of the model; one line on what was done."

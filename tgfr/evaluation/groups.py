@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEAST', 'attribute_groups', 'group_rates', 'group_table', 'group_tables']
 
-# %% ../../nbs/6_evaluation/12_groups.ipynb #e1f8c71b
+# %% ../../nbs/6_evaluation/12_groups.ipynb #b8b70fd5
 from collections.abc import Sequence
 
 import datasets
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from .bootstrap import Figures, PersonBootstrap
-from .metrics import false_accepts
+from .metrics import _share, false_accepts
 from .tables import number
 
 # %% ../../nbs/6_evaluation/12_groups.ipynb #2c57dde3
@@ -26,7 +26,7 @@ def attribute_groups(
     groups = has | {f"not {word}": known & ~members for word, members in has.items() if "=" not in word}
     return {name: groups[name] for name in sorted(groups, key=lambda n: n.removeprefix("not ")) if groups[name].any()}
 
-# %% ../../nbs/6_evaluation/12_groups.ipynb #365a01e8
+# %% ../../nbs/6_evaluation/12_groups.ipynb #aaacd7e0
 def group_rates(
     scores: np.ndarray,  # (N, N) gallery side x probe side
     bootstrap: PersonBootstrap,  # of the N photos
@@ -53,10 +53,6 @@ def group_rates(
 def _between(counts, weights):
     "The weight of pairs of different people in each draw, (R,)."
     return ((weights @ (counts - np.diag(counts.diagonal()))) * weights).sum(1)
-
-def _share(part, whole):
-    "part / whole, NaN where there is nothing."
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 # %% ../../nbs/6_evaluation/12_groups.ipynb #a2a529f2
 LEAST = 10  # people of a group whose rates are shown

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MediaPooling', 'pool_media', 'pool_sets', 'pair_scores', 'IjbProtocol', 'IjbResult', 'draws_of', 'evaluate_ijb']
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #59c1e11d
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #35aa6180
 import mmap
 import re
 import time
@@ -21,8 +21,8 @@ from torch import nn
 from ..core import TgfrError
 from ..data.ijb_files import IjbFiles, IjbImages
 from .bootstrap import PairBootstrap, Verification, _key
-from .identification import cmc_of, open_set_scores, published_tpir, tpir_of
-from .metrics import OperatingPoints, auc_of, eer_of, operating_points, search, split_scores, tpr_of
+from .identification import open_set_scores, published_tpir, tpir_of
+from .metrics import OperatingPoints, auc_of, cmc_of, eer_of, operating_points, search, split_scores, tpr_of
 from ..sets.pooling import fuse_ragged
 
 # %% ../../nbs/6_evaluation/06_ijb.ipynb #f0975cee
@@ -249,7 +249,7 @@ def _histogram(genuine, impostor, bins=80):
     def share(x): return np.diff([0, *np.searchsorted(x, edges[1:-1]), len(x)]) / len(x)
     return edges, share(genuine), share(impostor)
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #867e17db
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #e3b78bc7
 def evaluate_ijb(
     protocol: IjbProtocol,
     templates: np.ndarray,  # (T, E) unit length, from `IjbProtocol.pool`
@@ -270,7 +270,7 @@ def evaluate_ijb(
         value = dict(zip(keys, at.tpr.tolist())) | {"EER": eer_of(genuine, impostor, definition), "AUC": auc_of(genuine, impostor)}
         points, rates = _points("1:1", keys, at, len(genuine), len(impostor)), np.geomspace(min(1e-6, *fprs), 1, 200)
         curves, histogram = {"ROC": (rates, tpr_of(genuine, impostor, rates))}, _histogram(genuine, impostor)
-        verification = Verification(value, {}, len(genuine), len(impostor), "")
+        verification = Verification(value, {}, "", genuine=len(genuine), impostor=len(impostor))
         del genuine, impostor
     if bootstrap is not None:
         with _clock(seconds, "intervals"): verification = bootstrap.evaluate(scores, fprs)
@@ -280,7 +280,7 @@ def evaluate_ijb(
     return IjbResult(system, definition, verification, _average(searches, bootstrap), points + [row for s in searches for row in s["points"]], curves, histogram, _notes(p, templates),
                      [{"protocol": s["name"], "figure": k, "value": float(v), "genuine": int(s["mated"])} for s in searches for k, v in s["values"].items() if k.startswith("rank-")])
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #1fef1cf7
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #75a13aee
 def _searches(p, templates, definition, ranks, fpirs, bootstrap) -> list[dict]:
     "The figures, operating points and curves of each gallery."
     galleries = p.galleries if definition == "standard" or not p.galleries else {"+".join(p.galleries): np.concatenate([*p.galleries.values()])}
@@ -292,8 +292,8 @@ def _search(p, templates, name, gallery, definition, ranks, fpirs, bootstrap) ->
     found = search(scores, who, p.subject[gallery])
     mated, keys = found.rank >= 0, [_key(f).replace("TPR@FPR", "TPIR@FPIR") for f in fpirs]
     weights = None if bootstrap is None else _probe_weights(bootstrap, who)
-    made = {"name": name, "mated": mated.sum(), "others": (~mated).sum(), "values": {f"rank-{r}": v for r, v in zip(ranks, cmc_of(found, ranks))}, "CMC": (every, cmc_of(found, every)), "points": [], "samples": {}}
-    if weights is not None: made["samples"] = {f"rank-{r}": v for r, v in zip(ranks, cmc_of(found, ranks, weights).T)}
+    made = {"name": name, "mated": mated.sum(), "others": (~mated).sum(), "values": {f"rank-{r}": v for r, v in zip(ranks, cmc_of(found.rank, ranks))}, "CMC": (every, cmc_of(found.rank, every)), "points": [], "samples": {}}
+    if weights is not None: made["samples"] = {f"rank-{r}": v for r, v in zip(ranks, cmc_of(found.rank, ranks, weights).T)}
     if definition == "published":
         shares, thresholds = published_tpir(scores[mated], who[mated], p.subject[gallery], fpirs)
         at = OperatingPoints(thresholds, np.ceil(np.array(fpirs) * mated.sum()).astype(int) - 1, shares)
@@ -306,7 +306,7 @@ def _search(p, templates, name, gallery, definition, ranks, fpirs, bootstrap) ->
     made["points"] = _points(name, keys, at, mated.sum(), len(mated) * len(gallery) - mated.sum() if definition == "published" else (~mated).sum())
     return made
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #002e77e7
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #1e93fb28
 def _probe_weights(bootstrap, who):
     "How often each probe is in each draw, (R, P); a subject without pairs is in all of them once."
     place = np.searchsorted(bootstrap.subjects, who).clip(max=len(bootstrap.subjects) - 1)
@@ -316,7 +316,8 @@ def _average(searches, bootstrap) -> Verification | None:
     "Figures that every gallery has, averaged over galleries."
     if not searches: return None
     def mean(what): return {k: np.mean([s[what][k] for s in searches], axis=0) for k in searches[0][what] if all(k in s[what] for s in searches)}
-    return Verification({k: float(v) for k, v in mean("values").items()}, mean("samples"), *(int(sum(s[what] for s in searches)) for what in ("mated", "others")), bootstrap.draws if bootstrap else "")
+    mated, others = (int(sum(s[what] for s in searches)) for what in ("mated", "others"))
+    return Verification({k: float(v) for k, v in mean("values").items()}, mean("samples"), bootstrap.draws if bootstrap else "", genuine=mated, impostor=others)
 
 def _notes(p, templates) -> list[str]:
     "Contradictions of the files that do not stop an evaluation."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['split_scores', 'Roc', 'roc_of', 'roc', 'false_accepts', 'OperatingPoints', 'operating_points', 'tpr_of', 'tpr_at_fpr',
-           'eer_of', 'eer', 'auc_of', 'auc', 'accuracy', 'Search', 'search', 'mate_ranks', 'cmc', 'rank1']
+           'eer_of', 'eer', 'auc_of', 'auc', 'accuracy', 'Search', 'search', 'mate_ranks', 'pair_masks', 'cmc_of',
+           'cmc', 'rank1']
 
 # %% ../../nbs/6_evaluation/01_metrics.ipynb #b7930d91
 from collections.abc import Sequence
@@ -256,7 +257,31 @@ def mate_ranks(
     "How many wrong candidates score at least as high as each probe's best mate."
     return search(scores, probe_ids, gallery_ids).rank
 
-# %% ../../nbs/6_evaluation/01_metrics.ipynb #97e415c2
+# %% ../../nbs/6_evaluation/01_metrics.ipynb #6b51ffe3
+def pair_masks(
+    identity: np.ndarray,  # (N,)
+) -> tuple[np.ndarray, np.ndarray]:  # genuine, impostor: (N, N) bool of all ordered pairs; no photo with itself
+    "Which pairs of photos are of one person, and which of two."
+    same = identity[:, None] == identity
+    return same & ~np.eye(len(same), dtype=bool), ~same
+
+def _share(part, whole):
+    "`part / whole`, NaN where there is nothing (a draw with nobody, say)."
+    return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)
+
+def cmc_of(
+    rank: np.ndarray,  # (P,) of each probe's mate, from 0; -1 without a mate, as `mate_ranks` and `search` give them
+    ranks: Sequence[int] = (1, 5, 10),  # counted from 1
+    weights: np.ndarray | None = None,  # (R, P) of probes in each draw of a bootstrap; None: all 1
+) -> np.ndarray:  # (len(ranks),), or (R, len(ranks)) with weights
+    "The share of mated probes whose mate is among the first so many."
+    mated = rank >= 0
+    if not mated.any(): raise TgfrError("probe_ids: none of them is among gallery_ids")
+    hits = (rank[mated, None] < np.asarray(ranks)).astype(float)
+    if weights is None: return hits.mean(axis=0)
+    weights = weights[:, mated]
+    return _share(weights @ hits, weights.sum(axis=1)[:, None])
+
 def cmc(
     scores,  # (P, G) probes against gallery
     probe_ids,  # (P,)
@@ -264,10 +289,7 @@ def cmc(
     ranks: Sequence[int] = (1, 5, 10),  # counted from 1
 ) -> np.ndarray:  # (len(ranks),) share of mated probes whose mate is among the first so many
     "The cumulative match characteristic over probes with a mate in the gallery."
-    found = mate_ranks(scores, probe_ids, gallery_ids)
-    found = found[found >= 0]
-    if not len(found): raise TgfrError("probe_ids: none of them is among gallery_ids")
-    return np.array([(found < r).mean() for r in ranks])
+    return cmc_of(mate_ranks(scores, probe_ids, gallery_ids), ranks)
 
 # %% ../../nbs/6_evaluation/01_metrics.ipynb #4d727120
 def rank1(

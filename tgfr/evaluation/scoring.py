@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['MODES', 'embed_photos', 'score_matrix', 'CaptionIndex', 'tune_weight']
 
-# %% ../../nbs/6_evaluation/03_scoring.ipynb #7085c621
+# %% ../../nbs/6_evaluation/03_scoring.ipynb #b2b3944c
 import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..core import ImageFeatures, TextFeatures, TgfrError, cosine, track
 from ..data.features import FeatureStore
-from .metrics import tpr_of
+from .metrics import pair_masks, tpr_of
 from ..fusion.model import TGFR, merge_captions
 
 # %% ../../nbs/6_evaluation/03_scoring.ipynb #249eaf9f
@@ -90,7 +90,7 @@ class CaptionIndex:
         x = self.vectorizer.transform(row[0] if mode == "one" else " ".join(row) for row in captions).astype(np.float32)
         return (x @ x.T).toarray()
 
-# %% ../../nbs/6_evaluation/03_scoring.ipynb #8f1339df
+# %% ../../nbs/6_evaluation/03_scoring.ipynb #c5b8b687
 def tune_weight(
     face: np.ndarray,  # (N, N) scores of the faces
     text: np.ndarray,  # (N, N) scores of the captions
@@ -99,8 +99,7 @@ def tune_weight(
     fpr: float = 1e-2,  # where the TPR is compared
 ) -> float:  # the weight with the largest TPR, the smallest of equals
     "The best weight of the caption score on these people."
-    same = identity[:, None] == identity
-    genuine, impostor = same & ~np.eye(len(same), dtype=bool), ~same
+    genuine, impostor = pair_masks(identity)
     if not genuine.any(): raise TgfrError("identity: no person has two photos, a weight cannot be tuned")
     pairs = [(s[genuine], s[impostor]) for s in (face, text)]
     def tpr(w): return tpr_of(pairs[0][0] + w * pairs[1][0], pairs[0][1] + w * pairs[1][1], [fpr])[0]

@@ -112,18 +112,19 @@ def _cell(row, key) -> Cell:
     sure = difference is not None and (difference[1] > 0 or difference[2] < 0)
     return Cell(number(row["values"].get(key)), interval and tuple(map(number, interval)), difference and tuple(number(x, sign=True) for x in difference), sure)
 
-# %% ../../nbs/6_evaluation/03_tables.ipynb #15b14fc5
+# %% ../../nbs/6_evaluation/03_tables.ipynb #40e5f6a2
 def summaries(
     report: dict,  # the content of report.json
     system: str | None = None,  # that is spoken of; None: "residual", else the last in the results
     key: str = "TPR@FPR=1e-2",
 ) -> list[str]:
     "What is to be warned of, and a sentence for each probe size and mode on what words add to the reference."
-    if "summary" in report: return [*report.get("warnings", []), *report["summary"]]
+    warnings = [f"Warning: {said}" for said in report.get("warnings", [])]
+    if "summary" in report: return warnings + report["summary"]
     names = [row["system"] for row in report["results"]]
     system = system or ("residual" if "residual" in names else names[-1] if names else "")
     rows = [row for row in report["results"] if row["system"] == system and key in row.get("difference", {})]
-    return [*report.get("warnings", []), *(_sentence(row, key, report["reference"]) for row in rows)]
+    return warnings + [_sentence(row, key, report["reference"]) for row in rows]
 
 # %% ../../nbs/6_evaluation/03_tables.ipynb #ffe67f8e
 def _sentence(row, key, reference) -> str:

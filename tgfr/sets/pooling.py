@@ -151,7 +151,7 @@ def over_images(
     y = layer(x[mask])
     return y.new_zeros(*mask.shape, y.shape[-1]).index_put((mask,), y)
 
-# %% ../../nbs/5_sets/01_pooling.ipynb #db0ad77c
+# %% ../../nbs/5_sets/01_pooling.ipynb #e096486a
 class ScalarQuality(SetFusion):
     "A learned quality: a small network on direction and norm, softmax over the set."
 
@@ -166,11 +166,11 @@ class ScalarQuality(SetFusion):
         self.network = nn.Sequential(nn.Linear(embedding + 1, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
     def importance(self, faces: FaceSet) -> torch.Tensor:
-        "exp of the quality, relative to the best of the set."
+        "exp of the quality, relative to the best of the set; in float32 also under autocast."
         norm = over_images(self.norm, faces.norm[..., None], faces.mask)
         direction = unit(faces.embedding) * faces.embedding.shape[-1] ** .5
-        quality = self.network(torch.cat([direction, norm], -1))[..., 0].masked_fill(~faces.mask, -torch.inf)
-        return (quality - quality.amax(1, keepdim=True).clamp_min(-1e30)).exp()
+        quality = self.network(torch.cat([direction, norm], -1))[..., 0].float().masked_fill(~faces.mask, -torch.inf)
+        return (quality - quality.amax(1, keepdim=True).clamp_min(-1e30)).exp().to(faces.embedding.dtype)
 
 # %% ../../nbs/5_sets/01_pooling.ipynb #d7e4337a
 SET_FUSIONS = {"average": partial(NormPower, power=0), "norm": NormPower, "norm-squared": partial(NormPower, power=2), "best-norm": BestNorm,

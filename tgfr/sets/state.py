@@ -71,7 +71,7 @@ def load_state(
     if not all(v.isfinite().all() for v in tensors.values()) or state.mass.min() < 0: raise TgfrError(f"{path}: numbers that no state has")
     return state
 
-# %% ../../nbs/5_sets/04_state.ipynb #b3805cb0
+# %% ../../nbs/5_sets/04_state.ipynb #1704bb96
 @torch.no_grad()
 def shard_states(
     model: CAFace,  # on the accelerator's device
@@ -83,9 +83,10 @@ def shard_states(
     accelerator: Accelerator | None = None,  # None: one process
 ) -> tuple[np.ndarray, SetState]:  # the T set numbers, rising, and their states, the same on all processes
     "The state of each set: chunks spread over processes, then added."
+    if not len(template) == len(styles) == len(embedding): raise TgfrError(f"template, styles: {len(template):,} numbers and styles of {len(styles):,} images for {len(embedding):,} images")
     rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     ids, owner = np.unique(template, return_inverse=True)
-    good = np.concatenate([_finite(embedding[a:a + most]) & _finite(styles[a:a + most]) for a in range(0, len(embedding), most)])
+    good = np.concatenate([_finite(embedding[a:a + most]) & _finite(styles[a:a + most]) for a in range(0, max(len(embedding), 1), most)])
     order = np.flatnonzero(good)[np.argsort(owner[good], kind="stable")]
     counts = np.bincount(owner[good], minlength=len(ids))
     sets, start, size = divide(torch.from_numpy(counts), chunk)
@@ -101,9 +102,9 @@ def shard_states(
     if world > 1: total = SetState(*(accelerator.reduce(getattr(total, f.name), "sum") for f in fields(SetState)))
     return ids, total
 
-def _finite(rows): return np.isfinite(rows.reshape(len(rows), -1).sum(1, dtype=np.float32))
+def _finite(rows): return np.isfinite(rows.reshape(len(rows), int(np.prod(rows.shape[1:]))).sum(1, dtype=np.float32))
 
-# %% ../../nbs/5_sets/04_state.ipynb #16f9104e
+# %% ../../nbs/5_sets/04_state.ipynb #8b3df2c7
 def fuse_sharded(
     model: CAFace,
     embedding: np.ndarray,  # (n, E)
@@ -114,4 +115,4 @@ def fuse_sharded(
     "Fuse many sets of any size on many processes; the result is that of one process."
     ids, states = shard_states(model, embedding, template, styles, **how)
     with torch.no_grad(): parts = [model.readout(states[a:a + 4096]).embedding.cpu() for a in range(0, len(ids), 4096)]
-    return ids, torch.cat(parts)
+    return ids, torch.cat(parts) if parts else torch.zeros(0, embedding.shape[1])

@@ -6,9 +6,9 @@
 __all__ = ['PARTS', 'prepare_sets', 'identity_centres', 'GroupBatch', 'draw_groups', 'GroupBatches', 'cosine_loss',
            'GroupTemplates', 'group_templates', 'SetObjective', 'SetRecipe', 'quick_sets', 'train_set_fusion']
 
-# %% ../../nbs/7_training/06_caface.ipynb #27001b90
+# %% ../../nbs/7_training/06_caface.ipynb #570ee4df
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from ..data.features import FeatureStore, encode_faces
 from ..data.records import RecordFeatures
 from ..sets.caface import CAFace
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
+from ..sets.stream import beside
+from .batches import share_of, whole_steps
 from .loop import fit
 
 # %% ../../nbs/7_training/06_caface.ipynb #2bd10f33
@@ -87,7 +89,7 @@ def draw_groups(
     shown = (cuts[..., None, :] <= np.arange(images)[:, None]).sum(-1)
     return np.take_along_axis(source, shown, 2), draw.choice(len(shares), (B, 2, images), p=shares)
 
-# %% ../../nbs/7_training/06_caface.ipynb #5d38a13e
+# %% ../../nbs/7_training/06_caface.ipynb #29ea8e1a
 class GroupBatches:
     "Training batches of two groups a person, a function of (epoch, step)."
 
@@ -121,13 +123,11 @@ class GroupBatches:
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch: each photo brings its person once."
-        if len(self.label) < batch: raise TgfrError(f"batch of {batch} people, but only {len(self.label)} photos to train on; give more photos, or make batch_sets of the recipe smaller")
-        return len(self.label) // batch
+        return whole_steps(len(self.label), batch, "batch_sets", "people")
 
     def epoch(self, stage: str, epoch: int, batch: int, rank: int = 0, world: int = 1) -> Iterator[GroupBatch]:
         "This process's share of the batches of one epoch."
-        if batch % world: raise TgfrError(f"batch of {batch} people does not divide into {world} shares (processes x accumulate)")
-        order, share = rng(self.seed, stage, epoch).permutation(self.label), slice(rank * batch // world, (rank + 1) * batch // world)
+        order, share = rng(self.seed, stage, epoch).permutation(self.label), share_of(batch, rank, world, "people")
         for step in range(self.steps(batch)):
             label = order[step * batch:(step + 1) * batch]
             photo, variant = draw_groups(self.counts[label], self.images // 2, self.shares, rng(self.seed, stage, epoch, step))
@@ -151,7 +151,7 @@ def cosine_loss(
     "1 - cosine of each row of `x` with that row of `y`."
     return 1 - (x * y).sum(-1) / ((x.norm(dim=-1) + eps) * (y.norm(dim=-1) + eps))
 
-# %% ../../nbs/7_training/06_caface.ipynb #b1f2a548
+# %% ../../nbs/7_training/06_caface.ipynb #b70093ae
 @dataclass(frozen=True)
 class GroupTemplates:
     "What a fusion makes of the two groups."
@@ -178,8 +178,7 @@ def group_templates(
     def start(faces, n): return _map_tensors(faces, lambda x: x[:, :n])
     growing = [[fuse(start(group, n)) for group in (first, second)] for n in PARTS[parts](first.mask.shape[1])]
     memory = model.readout(model.cluster(first)[1] + model.cluster(second)[1]).embedding if stateful else None
-    both = FaceSet(*(None if a is None else torch.cat([a, b], 1) for a, b in ((getattr(first, f.name), getattr(second, f.name)) for f in fields(FaceSet))))
-    return GroupTemplates(tuple(list(group) for group in zip(*growing)), fuse(both), memory)
+    return GroupTemplates(tuple(list(group) for group in zip(*growing)), fuse(beside(first, second)), memory)
 
 # %% ../../nbs/7_training/06_caface.ipynb #6dad28fd
 class SetObjective(nn.Module):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PhotoBatches', 'PhotoBatch', 'EncodeObjective', 'train_encoder']
 
-# %% ../../nbs/7_training/05_encoders.ipynb #aca6a85f
+# %% ../../nbs/7_training/05_encoders.ipynb #9c32e32d
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +17,14 @@ from accelerate import Accelerator
 
 from ..alignment.losses import focal_loss
 from ..alignment.margins import ArcFace
-from ..core import TgfrError, fingerprint, rng, seed_everything
+from ..core import fingerprint, rng, seed_everything
 from ..data.faces import Degradation, augment, read_image
 from ..encoders.backbones import IResNet, preprocess
+from .batches import share_of, whole_steps
 from .loop import fit
 from .recipes import Recipe
 
-# %% ../../nbs/7_training/05_encoders.ipynb #da1c2202
+# %% ../../nbs/7_training/05_encoders.ipynb #f0cb1754
 class PhotoBatches:
     "Training batches of photos with labels, a function of (epoch, step)."
 
@@ -41,15 +42,14 @@ class PhotoBatches:
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch."
-        if len(self.label) < batch: raise TgfrError(f"batch of {batch} photos, but only {len(self.label)} photos to train on")
-        return len(self.label) // batch
+        return whole_steps(len(self.label), batch, "batch_encode")
 
     def epoch(self, stage: str, epoch: int, batch: int, rank: int = 0, world: int = 1) -> Iterator["PhotoBatch"]:
         "This process's share of the batches of one epoch."
-        order = rng(self.seed, stage, epoch).permutation(len(self.label))
+        order, share = rng(self.seed, stage, epoch).permutation(len(self.label)), share_of(batch, rank, world)
         for step in range(self.steps(batch)):
-            share = order[step * batch:(step + 1) * batch][rank * batch // world:(rank + 1) * batch // world]
-            yield PhotoBatch(preprocess(np.stack([self._photo(i, stage, epoch) for i in share]), self.config), torch.from_numpy(self.label[share]))
+            rows = order[step * batch:(step + 1) * batch][share]
+            yield PhotoBatch(preprocess(np.stack([self._photo(i, stage, epoch) for i in rows]), self.config), torch.from_numpy(self.label[rows]))
 
     def _photo(self, i, stage, epoch):
         "Photo `i` as this epoch sees it."

@@ -6,7 +6,7 @@
 __all__ = ['gather', 'gather_words', 'SyncBatchNorm', 'synchronise', 'identity_head', 'identity_logits', 'AlignObjective',
            'keep_loss', 'FuseObjective']
 
-# %% ../../nbs/7_training/03_objectives.ipynb #7784bc35
+# %% ../../nbs/7_training/03_objectives.ipynb #0ff85759
 import torch
 import torch.distributed as dist
 import torch.nn as nn
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from ..alignment.losses import CMPC, clip_loss, cmpm_loss, contrastive, focal_loss, same, soft_clip_loss, word_region_similarity
 from ..alignment.margins import AdaFace, ArcFace, MagFace, Margin, create_margin
-from ..core import TextFeatures, cosine, unit
+from ..core import TextFeatures, cosine, rng, unit
 from ..fusion.model import TGFR
 from .batches import Batch
 from .recipes import Recipe
@@ -56,7 +56,7 @@ def gather_words(
     pad = (0, int(longest) - text.mask.shape[1])
     return gather(F.pad(text.words, pad)), gather(F.pad(text.mask, pad).to(text.words.dtype)).bool()
 
-# %% ../../nbs/7_training/03_objectives.ipynb #8aa5a0e8
+# %% ../../nbs/7_training/03_objectives.ipynb #68be1d93
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     "Batch normalisation over the batch of all processes, on any device."
 
@@ -66,8 +66,9 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         self,
         x: torch.Tensor,  # (B, C, ...)
     ) -> torch.Tensor:  # like `x`
-        "Normalise with the statistics of all processes; in evaluation, or with one process, as usual."
+        "Normalise with the statistics of all processes, never in half precision; in evaluation, or with one process, as usual."
         if not self.training or _world() == 1: return super().forward(x)
+        kind, x = x.dtype, x.to(self.running_mean.dtype)
         other = [d for d in range(x.ndim) if d != 1]
         sums = _Sum.apply(torch.cat([x.sum(other), (x * x).sum(other), x.new_full((1,), x.numel() / x.shape[1])]))
         mean, square = (sums[:-1] / sums[-1]).chunk(2)
@@ -77,7 +78,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.num_batches_tracked += 1
         shape = [-1 if d == 1 else 1 for d in range(x.ndim)]
         x = (x - mean.view(shape)) * (var.view(shape) + self.eps).rsqrt()
-        return x if self.weight is None else x * self.weight.view(shape) + self.bias.view(shape)
+        return (x if self.weight is None else x * self.weight.view(shape) + self.bias.view(shape)).to(kind)
 
 # %% ../../nbs/7_training/03_objectives.ipynb #5169dbf2
 def synchronise(
@@ -161,11 +162,13 @@ def keep_loss(
     "How far faces are from the clean photos' embeddings: mean of 1 - cosine."
     return (1 - (face * unit(model.image_head.carry(clean))).sum(-1)).mean()
 
-# %% ../../nbs/7_training/03_objectives.ipynb #c158bd6b
+# %% ../../nbs/7_training/03_objectives.ipynb #08ebf875
 def _caption_key(tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-    "One number a caption, equal where the token ids are equal (padding is 0 and does not count)."
-    place = torch.arange(tokens["ids"].shape[1], device=tokens["ids"].device) + 1
-    return (tokens["ids"].double() * (place * 0.7548776662).sin()).sum(1).mul(1e6).round().long()
+    "One number a caption, equal where the token ids are equal; padding does not count."
+    ids = tokens["ids"]
+    factor = torch.from_numpy(rng("caption key").integers(-2**63, 2**63, ids.shape[1])).to(ids.device)  # of each place; products and sums wrap around
+    padding = torch.arange(ids.shape[1], device=ids.device) >= tokens["lengths"][:, None]
+    return (ids * factor).masked_fill(padding, 0).sum(1)
 
 # %% ../../nbs/7_training/03_objectives.ipynb #d916f010
 class FuseObjective(nn.Module):
