@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'prepare_sets', 'identity_centres', 'GroupBatch', 'draw_groups', 'GroupBatches', 'cosine_loss',
            'GroupTemplates', 'group_templates', 'SetObjective', 'SetRecipe', 'quick_sets', 'train_set_fusion']
 
-# %% ../../nbs/7_training/06_caface.ipynb #570ee4df
+# %% ../../nbs/7_training/06_caface.ipynb #902b4884
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
 from ..sets.stream import beside
 from .batches import share_of, whole_steps
 from .loop import fit
+from .recipes import ABOVE_0, check_fields
 
 # %% ../../nbs/7_training/06_caface.ipynb #2bd10f33
 def prepare_sets(
@@ -206,7 +207,7 @@ class SetObjective(nn.Module):
         if found.memory is not None: losses["memory"] = r.lambda_memory * cosine_loss(found.memory, found.single).mean() / (len(centre) if r.memory_by_batch else 1)
         return losses
 
-# %% ../../nbs/7_training/06_caface.ipynb #71d89efe
+# %% ../../nbs/7_training/06_caface.ipynb #5f26fd2c
 @dataclass(frozen=True)
 class SetRecipe:
     "Everything that decides how a set fusion is trained; defaults are the published ones."
@@ -225,8 +226,7 @@ class SetRecipe:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("epochs_sets", "batch_sets", "accumulate", "lr_heads"):
-            if getattr(self, name) <= 0: raise TgfrError(f"{name}={getattr(self, name)}: expected more than 0")
+        check_fields(self, dict.fromkeys(("epochs_sets", "batch_sets", "accumulate", "milestones"), 1) | {"images": 2, "lr_heads": ABOVE_0}, {"seed": 2**63})
         if self.parts not in PARTS: raise TgfrError(f"parts={self.parts!r}: not one of {', '.join(PARTS)}")
         if self.schedule not in ("steps", "one-cycle"): raise TgfrError(f"schedule={self.schedule!r}: not one of steps, one-cycle")
 
