@@ -156,7 +156,7 @@ def test_cuts_fall_anywhere_and_draws_are_even(images):
 def test_wrong_use():
     store, identity, people, centres = made_up()
     for call, reason in ((lambda: GroupBatches(store, identity, people, images=7), "even number"), (lambda: GroupBatches(store, identity, people[:-1]), "no centre"),
-                         (lambda: GroupBatches(SimpleNamespace(variants=["112px"]), identity, people), "no stored augmentation"), (lambda: SetRecipe(schedule="up"), "not one of steps"),
+                         (lambda: GroupBatches(SimpleNamespace(variants=["112px"]), identity, people), "no stored augmentation"), (lambda: SetRecipe(schedule="up"), "not one of steps"), (lambda: SetRecipe(lr_heads=float("nan")), "lr_heads=nan: expected a finite number above 0"), (lambda: SetRecipe(epochs_sets=0), "epochs_sets=0: expected an integer of at least 1"),
                          (lambda: next(GroupBatches(store, identity, people).epoch("sets", 0, 9, 0, 2)), "does not divide"),
                          (lambda: train_set_fusion("norm", store, identity, people, centres, RECIPE, "nowhere"), "nothing to learn")):
         with pytest.raises(TgfrError, match=reason): call()

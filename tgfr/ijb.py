@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IjbSystem', 'stored_fusion', 'make_systems', 'ijb_report', 'cross_check', 'ijb_figures', 'ijb']
 
-# %% ../nbs/12_ijb.ipynb #a90f1179
+# %% ../nbs/12_ijb.ipynb #5a54d594
 import csv
 import re
 import time
@@ -20,6 +20,7 @@ from .core import TgfrError, atomic_write, say
 from .data.embed import alike_lengths
 from .data.features import FeatureStore
 from .data.ijb_files import IjbFiles
+from .evaluation.bootstrap import unresolved
 from .evaluation.ijb import IjbProtocol, IjbResult, MediaPooling, draws_of, evaluate_ijb
 from .evaluation.report import run_facts, write_report
 from .evaluation.simulate import simulate
@@ -138,7 +139,7 @@ def ijb_figures(
     made["scores"] = plot_score_histograms(genuine, impostor, edges=edges).figure, "Histograms of genuine and impostor scores", f"1:1 scores of {results[0].system}, each kind as shares."
     return made
 
-# %% ../nbs/12_ijb.ipynb #5021859e
+# %% ../nbs/12_ijb.ipynb #ae1d6e2f
 def ijb(
     folder: str | Path | None = None,  # an IJB set, see `IjbFiles.open`; None with `simulated`
     features: Sequence[str | Path] = (),  # folders of feature stores, see `data.embed`
@@ -170,6 +171,7 @@ def ijb(
     report = ijb_report(results, protocol, None, lost)
     report["summary"] += [said for store in {s.store.folder: s.store for s in systems}.values() if (said := alike_lengths(store))]
     report["warnings"] = ["a simulated set of made-up people: its figures tell speed and memory, and say nothing about a real encoder."] if simulated else []
+    report["warnings"] += unresolved([results[0].verification])
     if simulated: report["title"] = f"Simulated {report['title']}"
     report["run"] = run_facts(start, ("tgfr", "numpy", "torch"))
     write_report(out, report, ijb_figures(results))
