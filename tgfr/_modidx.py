@@ -314,6 +314,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'tgfr.data.embed._die_with_parent': ('1_data/embed.html#_die_with_parent', 'tgfr/data/embed.py'),
                                  'tgfr.data.embed._encode': ('1_data/embed.html#_encode', 'tgfr/data/embed.py'),
                                  'tgfr.data.embed._unreadable': ('1_data/embed.html#_unreadable', 'tgfr/data/embed.py'),
+                                 'tgfr.data.embed.alike': ('1_data/embed.html#alike', 'tgfr/data/embed.py'),
                                  'tgfr.data.embed.alike_lengths': ('1_data/embed.html#alike_lengths', 'tgfr/data/embed.py'),
                                  'tgfr.data.embed.embed_crops': ('1_data/embed.html#embed_crops', 'tgfr/data/embed.py'),
                                  'tgfr.data.embed.embed_file': ('1_data/embed.html#embed_file', 'tgfr/data/embed.py'),

@@ -64,7 +64,7 @@ def set_aside(
     aside = np.isin(identity, people[:max(2, min(most, max(len(people) // 10, min(30, len(people) // 5))))])
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 
-# %% ../nbs/09_compare.ipynb #904d4c73
+# %% ../nbs/09_compare.ipynb #f0ebd5bb
 @dataclass
 class Trainer:
     "Trains systems on one set of features; a second call for the same system reads the first one's result."
@@ -76,8 +76,8 @@ class Trainer:
     def __post_init__(self):
         self.identity, self.captions = self.split.identity, self.split.captions
         self.rows, self.aside = set_aside(self.identity, self.recipe.seed)
-        people, photos = np.unique(self.identity[self.aside], return_counts=True)
-        if len(people) < 2 or photos.max() < 2: raise TgfrError(f"training people: of those set aside for choices ({len(people)} people, {photos.sum()} photos) at least two are needed, and one with two photos; give more people, or more photos of each")
+        self.pairs = genuine, impostor = pair_masks(people := self.identity[self.aside])
+        if not genuine.any() or not impostor.any(): raise TgfrError(f"training people: of those set aside for choices ({len(set(people))} people, {len(people)} photos) at least two are needed, and one with two photos; give more people, or more photos of each")
         self.variants = [self.split.store.variants.index(name) if (name := Degradation(size=s).name) in self.split.store.variants else 0 for s in self.recipe.sizes]
         self.history: dict[str, list[dict]] = {}  # run to its metrics, for the training curves
 
@@ -125,7 +125,7 @@ class Trainer:
 
     def _score(self, scores) -> float:
         "TPR@FPR=1e-2 of score matrices (N, N) of the people set aside, averaged over resolutions."
-        genuine, impostor = pair_masks(self.identity[self.aside])
+        genuine, impostor = self.pairs
         return float(np.mean([tpr_of(s[genuine], s[impostor], [1e-2])[0] for s in scores]))
 
     def _weigh_sentence(self, model: TGFR, weights=(.1, .2, .3, .4, .5, .6, .7, .8, 1, 1.25, 1.5), powers=(0, .5, 1, 1.5, 2)) -> None:

@@ -123,7 +123,7 @@ def _figures(judge: Judge, trainer: Trainer, model: TGFR, report: dict) -> dict:
         made["regions"] = (plot_word_regions(image, words, above_even(attention)).figure, "A photo with an overlay for each word of its caption", "Where each word of a caption looks more than evenly: 1 is twice as much as at an even look.")
     return made
 
-# %% ../nbs/10_demo.ipynb #7abc4a74
+# %% ../nbs/10_demo.ipynb #fcdd09ee
 def default_recipe(
     data: str,  # as for `load_faces`
     text: str | None = None,  # text encoder that is wished for
@@ -147,7 +147,7 @@ def demo(
     start, out, accelerator = time.perf_counter(), Path(out), make_accelerator()
     recipe = recipe or make_recipe(default_recipe(data))
     for s in (*recipe.sizes, *probe_sizes): Degradation(size=s)  # a wrong size is said before anything long begins
-    check_systems(systems), check_draws(replicates)
+    check_systems(systems), check_draws(replicates, 2)
     face = load_encoder(encoder) if encoder else None
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
     if skips: say(skips.summary())

@@ -76,7 +76,7 @@ def make_systems(
     if len(set(names)) < len(names): raise TgfrError(f"features, fusion: two systems have the name {next(n for n in names if names.count(n) > 1)}; name each once")
     return systems
 
-# %% ../nbs/12_ijb.ipynb #b415566a
+# %% ../nbs/12_ijb.ipynb #2f9d689d
 def _rows(result: IjbResult, first: IjbResult) -> list[dict]:
     "The rows of a system in the report's results."
     rows = []
@@ -90,7 +90,6 @@ def _rows(result: IjbResult, first: IjbResult) -> list[dict]:
 def ijb_report(
     results: list[IjbResult],  # the first is what differences are taken to
     protocol: IjbProtocol,
-    data: dict | None = None,  # further facts
     skipped: list | None = None,  # [name, reason] of images that were left out
 ) -> dict:  # the content of report.json
     "The results of all systems as one report."
@@ -106,7 +105,7 @@ def ijb_report(
     points = [[result.system, *(row[c] for c in columns[1:])] for result in results for row in result.points]
     ranks = [[result.system, *row.values()] for result in results for row in result.ranks]
     return {"title": f"{protocol.name}, {'published definitions' if published else 'standard definitions'}", "definition": first.definition, "reference": first.system, "groups": groups, "terms": terms,
-            "data": counts | (data or {}), "setup": {"definition": first.definition, "systems": [r.system for r in results]}, "results": [row for r in results for row in _rows(r, first)],
+            "data": counts, "setup": {"definition": first.definition, "systems": [r.system for r in results]}, "results": [row for r in results for row in _rows(r, first)],
             "summary": cross_check(first) + first.notes, "tables": {"Operating points": {"columns": columns, "rows": points}} | ({"Ranks in each gallery": {"columns": [*columns[:4], "mated probes"], "rows": ranks}} if ranks else {}) | {"Seconds": {"columns": ["stage", "seconds"], "rows": [[k, round(v, 3)] for k, v in protocol.seconds.items()]}},
             "skipped": {"count": len(skipped or ()), "items": skipped or []}}
 
@@ -139,7 +138,7 @@ def ijb_figures(
     made["scores"] = plot_score_histograms(genuine, impostor, edges=edges).figure, "Histograms of genuine and impostor scores", f"1:1 scores of {results[0].system}, each kind as shares."
     return made
 
-# %% ../nbs/12_ijb.ipynb #ae1d6e2f
+# %% ../nbs/12_ijb.ipynb #d16c6e23
 def ijb(
     folder: str | Path | None = None,  # an IJB set, see `IjbFiles.open`; None with `simulated`
     features: Sequence[str | Path] = (),  # folders of feature stores, see `data.embed`
@@ -168,7 +167,7 @@ def ijb(
     bootstrap = draws_of(protocol, replicates, seed) if replicates and definition == "standard" else None
     results = [evaluate_ijb(protocol, system.templates(protocol, chunk), system.name, definition, bootstrap=bootstrap) for system in systems]
     lost = [[f"{s.name}: {name}", reason] for s in systems for _, name, reason in s.store.meta.get("unreadable", ())]
-    report = ijb_report(results, protocol, None, lost)
+    report = ijb_report(results, protocol, lost)
     report["summary"] += [said for store in {s.store.folder: s.store for s in systems}.values() if (said := alike_lengths(store))]
     report["warnings"] = ["a simulated set of made-up people: its figures tell speed and memory, and say nothing about a real encoder."] if simulated else []
     report["warnings"] += unresolved([results[0].verification])

@@ -80,7 +80,7 @@ def _ijb(
     missing += ["1N_gallery_*.csv"] * (not any(there(f"1N_gallery_{name}.csv") for name in galleries)) + ["loose_crop/"] * (not (files.folder / "loose_crop").is_dir())
     return f"{files.name}: " + (f"missing {', '.join(missing)}" if missing else "all files of 1:1 and 1:N, and loose_crop/")
 
-# %% ../nbs/12_info.ipynb #e616a332
+# %% ../nbs/12_info.ipynb #5aba965a
 def _look(
     path: Path,
 ) -> str:  # begins with "ok: " or "wrong: "
@@ -90,7 +90,7 @@ def _look(
         if path.suffix == ".parquet" or any(path.glob("*.parquet")): said = _faces(path)
         elif any(path.glob("**/meta/ijb?_face_tid_mid.*")): said = _ijb(IjbFiles.open(path))
         elif any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
-            said = "saved dataset: " + "; ".join(f"{name} {len(load_faces(path, name)):,} photos".removeprefix("None ") for name in split_names(path) or [None])
+            said = "saved dataset: " + "; ".join(f"{name or ''} {len(load_faces(path, name)):,} photos".strip() for name in split_names(path) or [None])
         else:
             kinds = Counter(p.suffix or "no suffix" for p in path.glob("*") if p.is_file()).most_common(4)
             raise TgfrError(f"neither SPLIT-*.parquet nor meta/ijb*; found {', '.join([f'{n:,} {kind}' for kind, n in kinds] + [p.name + '/' for p in sorted(path.glob('*/'))[:4]]) or 'nothing'}")

@@ -6,7 +6,7 @@
 __all__ = ['PERSONS', 'TERMS', 'make_fusion', 'gallery_face', 'choose', 'effective', 'frame_rows', 'thumbnails', 'write_clip',
            'video_page', 'fuse_video']
 
-# %% ../nbs/12_video.ipynb #083ddedb
+# %% ../nbs/12_video.ipynb #4f02e4f9
 import os
 import time
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from .core import Skips, TgfrError, cosine, say, unit, write_json, write_weights
+from .data.embed import alike
 from .data.faces import read_image
 from .data.landmarks import YuNet
 from .encoders.weights import load_encoder
@@ -245,11 +246,11 @@ def fuse_video(
     report = _report(found, track, templates, weights, skips, frames, earlier, detector is not None, {"gallery photo": str(gallery), "detector": str(getattr(detector, "path", detector)), "encoder": encoder.config.name, "fusion": name, "chunk": chunk, "person": person, "state added to": str(state)})
     return _write(out, report, frames, track, weights, photo, clip, start, "fused so far" if earlier is None else "fused so far, without the earlier state")
 
-# %% ../nbs/12_video.ipynb #b915cef4
+# %% ../nbs/12_video.ipynb #6c995389
 def _report(found, track, templates, weights, skips, frames, earlier, detected, setup) -> dict:
     "The content of fuse.json, but for the run."
     warnings = [f"{found.oblong:,} of the {found.frames:,} frames are not square, and of each the middle square was taken as an aligned face: give a detector (--detector), unless these are cut-out faces."] if found.oblong and not detected else []
-    if len(norms := np.array([s.norm for s in track.sightings])) > 1 and np.ptp(norms) <= 1e-3 * norms.max(): warnings.append(f"All embeddings have the length {norms.mean():.3g}, as of an encoder that normalises them: no frame has a larger norm than another, and a fusion that weighs by norms is the average.")
+    if alike(norms := np.array([s.norm for s in track.sightings])): warnings.append(f"All embeddings have the length {norms.mean():.3g}, as of an encoder that normalises them: no frame has a larger norm than another, and a fusion that weighs by norms is the average.")
     setup = {"source": str(frames.source), "frames": found.frames, "frames without a face": found.empty, "frames a second": frames.rate, "faces of people given up": found.forgotten, **setup}
     return {"title": f"One template from {frames.source.name}", "warnings": warnings, "summary": _summary(found, track, templates, weights, setup["person"], earlier, detected),
             "setup": {k: v for k, v in setup.items() if v not in (None, "None")}, "templates": {k: {f: row[f] for f in ("similarity", "effective frames")} for k, row in templates.items()},

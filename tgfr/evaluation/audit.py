@@ -151,7 +151,7 @@ def _finding(name: str, key: np.ndarray, photos: _Photos, pairs: PairList | None
         found["pairs"] = {"genuine": int((alike & pairs.same).sum()), "impostor": int((alike & ~pairs.same).sum()), "seen elsewhere": int((elsewhere[pairs.first] | elsewhere[pairs.second]).sum())}
     return found
 
-# %% ../../nbs/6_evaluation/09_audit.ipynb #1d16edea
+# %% ../../nbs/6_evaluation/09_audit.ipynb #cda07cba
 def audit(
     splits: dict[str, Dataset],  # name to canonical dataset, as loaded (not screened)
     pairs: NamePairs | None = None,  # a list of photos of one of the splits
@@ -163,7 +163,7 @@ def audit(
     report = {"splits": {name: {"photos": len(d), "people": len(set(d["identity"][:])), "captions": sum(map(len, d["captions"][:]))} for name, d in splits.items()},
               "findings": [_finding(name, key, photos, listed) for name, key in _keys(photos).items()]}
     if listed is not None: report["pairs"] = {"split": where, "genuine": int(listed.same.sum()), "impostor": int((~listed.same).sum())}
-    return report | {"skipped": {"count": len(photos.skips), "items": [list(i) for i in photos.skips.items[:100]]}}
+    return report | {"skipped": photos.skips.facts()}
 
 def _listed(splits, pairs) -> tuple[PairList, str]:
     "A pair list as rows of all photos, and the split it is of: the one that has them all."

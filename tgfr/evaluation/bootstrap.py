@@ -176,12 +176,13 @@ def _replicates(
         parts.append(_figures(_Impostors(top, ranks, passed[rows]), near, accepted / accepted[:, -1:], fprs))
     return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 
-# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #b2292a7b
+# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #2564d160
 def check_draws(
     replicates: int,
+    least: int = 1,
 ) -> None:
     "`TgfrError` where there is nothing to draw, to be said before the work."
-    if replicates < 1: raise TgfrError(f"replicates: {replicates}, expected 1 or more")
+    if replicates < least: raise TgfrError(f"replicates: {replicates}, expected {least} or more")
 
 def _draw(
     people,  # P

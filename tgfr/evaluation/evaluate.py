@@ -65,18 +65,18 @@ def _pair_list(
     else: found = match_pairs(read_pairs_list(pairs, check=False), ids, identity)
     return PairProtocol(found, identity, dataset["captions"][:], copies, replicates, seed)
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #1947d90d
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #14f2461c
 def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dict:
     "The parts of a report that verification on a list fills."
     found, published, variants = {}, {}, split.store.variants
     for system, mode, embedding in _systems(model, other, split):
         for v, probe in enumerate(variants):
             scores = score_pairs(embedding[v], embedding[0], protocol.pairs)
-            found |= {(system, f"{name} list, {probe}", mode): f for name, f in protocol.evaluate(scores).items()}
+            judged = protocol.evaluate(scores)
+            found |= {(system, f"{name} list, {probe}", mode): f for name, f in judged.items()}
             if v == 0: published[f"{system}, {MODES[mode]}"] = {k: round(x, 4) for k, x in published_figures(scores, protocol.pairs.same).items()}
-    counts = {name: f"{p.same.sum():,} genuine, {(~p.same).sum():,} impostor pairs" for name, p in protocol.lists.items()}
     reference = _names(model, other)[1]
-    return {"results": result_rows(found, reference), "reference": reference, "warnings": unresolved(found.values()), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": text for name, text in counts.items()},
+    return {"results": result_rows(found, reference), "reference": reference, "warnings": unresolved(found.values()), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": f.pairs for name, f in judged.items()},
             "setup": {f"{protocol.pairs.name} list, {variants[0]}, as the TGFR scripts define figures": published}}
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #cba70d9a

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['learning_rate', 'make_optimizers', 'make_accelerator', 'fit']
 
-# %% ../../nbs/7_training/04_loop.ipynb #969ca860
+# %% ../../nbs/7_training/04_loop.ipynb #a83eb896
 import json
 import math
 import shutil
@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from safetensors.torch import load_file
 
-from ..core import TgfrError, console, fingerprint, read_json, track, write_json, write_text, write_weights
+from ..core import TgfrError, fingerprint, read_json, say, track, write_json, write_text, write_weights
 from .objectives import synchronise
 from .recipes import Recipe
 
@@ -85,7 +85,7 @@ def _step(optimizers, scaler):
         o.zero_grad()
     if scaler is not None: scaler.update()
 
-# %% ../../nbs/7_training/04_loop.ipynb #cb147f6f
+# %% ../../nbs/7_training/04_loop.ipynb #5aab0a0f
 def fit(
     objective: nn.Module,  # takes a batch, gives named losses; `objective.model` is what is saved
     batches,  # FaceBatches, or anything with `fingerprint`, `steps` and `epoch` like it
@@ -100,7 +100,7 @@ def fit(
     folder, accelerator = Path(folder), accelerator or make_accelerator()
     epochs, size = (getattr(recipe, f"{what}_{stage}") for what in ("epochs", "batch"))
     mark = fingerprint(repr(recipe), stage, batches.fingerprint, sum(p.numel() for p in objective.parameters()))
-    model, steps, main = objective.model, batches.steps(size), accelerator.is_main_process
+    model, steps = objective.model, batches.steps(size)
     objective, optimizers = _prepare(objective, recipe, accelerator)
     seen = _resume(folder, mark, accelerator)
     for epoch in range(len(seen), min(epochs, stop_after or epochs)):
@@ -124,7 +124,7 @@ def fit(
         if validate is not None: row |= _validate(validate, model, accelerator)
         seen.append(row)
         _save(folder, seen, mark, model, accelerator)
-        if main: console.print(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, " + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k == "score"), highlight=False, soft_wrap=True)
+        say(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, " + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k == "score"))
     model.load_state_dict(_read_best(folder))
     accelerator.free_memory()
     return seen
