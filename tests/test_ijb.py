@@ -8,8 +8,7 @@ from sklearn import metrics as sklearn_metrics
 
 from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng
-from tgfr.data.embed import write_store
-from tgfr.data.features import FeatureStore
+from tgfr.data.features import FeatureStore, write_store
 from tgfr.data.ijb_files import IjbFiles, IjbImages
 from tgfr.encoders.backbones import IResNet
 from tgfr.evaluation.ijb import IjbProtocol, MediaPooling, draws_of, evaluate_ijb, pair_scores, pool_media

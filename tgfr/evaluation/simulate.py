@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIZES', 'IjbSizes', 'simulate']
 
-# %% ../../nbs/6_evaluation/07_simulate.ipynb #ed763097
+# %% ../../nbs/6_evaluation/07_simulate.ipynb #34682206
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ..core import TgfrError, atomic_write, rng
-from ..data.embed import write_store
+from ..data.features import write_store
 from ..data.ijb_files import IjbFiles
 from ..data.landmarks import FIVE_POINTS
 
