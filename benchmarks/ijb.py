@@ -4,47 +4,43 @@
 import argparse
 import json
 import os
-import platform
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+from measure import machine, one
+from sklearn.metrics import roc_curve
+
+from tgfr.core import peak_memory
+from tgfr.data.features import FeatureStore
+from tgfr.data.ijb_files import IjbFiles
+from tgfr.evaluation.ijb import IjbProtocol, draws_of, evaluate_ijb, pair_scores
+from tgfr.evaluation.metrics import tpr_at_fpr
+
 STAGES = ("reading", "pooling", "1:1 scores", "1:1 figures", "1:N")
 FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
-def peak():
-    "Most memory this process ever held, GB."
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-
-
 def ours(folder, share):
-    from tgfr.data.features import FeatureStore
-    from tgfr.data.ijb_files import IjbFiles
-    from tgfr.evaluation.ijb import IjbProtocol, draws_of, evaluate_ijb
-    start, cpu = peak(), time.process_time()
+    start, cpu = peak_memory(), time.process_time()
     protocol = IjbProtocol.read(IjbFiles.open(folder))
     store = FeatureStore.open(folder / "features")
     templates = protocol.pool(store.embedding, "N1D1F0")
     result = evaluate_ijb(protocol, templates, "N1D1F0")
-    seconds, used, memory = dict(protocol.seconds), time.process_time() - cpu, peak()
+    seconds, used, memory = dict(protocol.seconds), time.process_time() - cpu, peak_memory()
     before = time.perf_counter()
     evaluate_ijb(protocol, templates, "N1D1F0", bootstrap=draws_of(protocol))
     extra = time.perf_counter() - before - sum(seconds[s] for s in STAGES[2:])
     value = result.verification.value | result.identification.value
-    return dict(seconds=seconds, cpu=used, start=start, memory=memory, intervals=extra, with_intervals=peak(), value=value, features=store.embedding.nbytes / 2**30)
+    return dict(seconds=seconds, cpu=used, start=start, memory=memory, intervals=extra, with_intervals=peak_memory(), value=value, features=store.embedding.nbytes / 2**30)
 
 
 def loops(folder, share):
     "Text by numpy, a full scan for each template, pairs in batches, a whole ROC, a sort for each probe."
-    import numpy as np
-    from sklearn.metrics import roc_curve
-
-    from tgfr.data.ijb_files import IjbFiles
-    start, cpu, seconds, clock, value = peak(), time.process_time(), {}, time.perf_counter(), {}
+    start, cpu, seconds, clock, value = peak_memory(), time.process_time(), {}, time.perf_counter(), {}
 
     def done(stage, scale=1):
         nonlocal clock
@@ -96,16 +92,11 @@ def loops(folder, share):
         ranks.append(np.mean(np.array(found) == 0))
     value["rank-1"] = float(np.mean(ranks))
     done("1:N")
-    return dict(seconds=seconds, cpu=time.process_time() - cpu, start=start, memory=peak(), value=value)
+    return dict(seconds=seconds, cpu=time.process_time() - cpu, start=start, memory=peak_memory(), value=value)
 
 
 def growth(folder, share):
     "Seconds for pair scores and figures of 10^5, 10^6 and 10^7 pairs of 20,000 templates."
-    import numpy as np
-    from sklearn.metrics import roc_curve
-
-    from tgfr.evaluation.ijb import pair_scores
-    from tgfr.evaluation.metrics import tpr_at_fpr
     draw, rows = np.random.default_rng(0), []
     templates = draw.standard_normal((20_000, 512), np.float32) / 512**.5
     for pairs in (10**5, 10**6, 10**7):
@@ -123,12 +114,6 @@ def growth(folder, share):
     return rows
 
 
-def run(name, folder, share, threads):
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, __file__, "--one", name, str(folder), "--share", str(share)]
-    return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=["IJBB", "IJBC"], nargs="+", default=["IJBB", "IJBC"], help="sets (default: both)")
@@ -140,12 +125,12 @@ def main():
     if args.one:
         print(json.dumps({"ours": ours, "loops": loops, "growth": growth}[args.one[0]](Path(args.one[1]), args.share)))
         return
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {args.threads} threads, load {os.getloadavg()[0]:.1f} at the start; wall seconds, one run each.\n")
+    print(f"{machine()}, {args.threads} threads, load {os.getloadavg()[0]:.1f} at the start; wall seconds, one run each.\n")
     for size in args.size:
         with tempfile.TemporaryDirectory() as folder:
             made = f"from tgfr.evaluation.simulate import simulate; simulate({size!r}, {folder!r}, scale={args.scale})"
             subprocess.run([sys.executable, "-c", made], check=True)
-            a, b = (run(name, folder, args.share, args.threads) for name in ("ours", "loops"))
+            a, b = (one(__file__, name, folder, "--share", args.share, threads=args.threads) for name in ("ours", "loops"))
         for f, key in [(f"{f:g}", f"TPR@FPR=1e-{k}") for f, k in zip(FPRS, range(6, 0, -1))] + [("rank-1", "rank-1")]:
             if abs(a["value"][key] - b["value"][f]) > 2e-3: sys.exit(f"{size} {key}: ours {a['value'][key]}, the loops {b['value'][f]}")
         print(f"## {size}, simulated{f' at scale {args.scale:g}' if args.scale != 1 else ''}\n\n| stage | ours | loops |\n|---|---:|---:|")
@@ -154,7 +139,7 @@ def main():
         print(f"| 200 draws for intervals, more | {a['intervals']:.2f} (peak {a['with_intervals']:.2f} GB) | |\n")
         print(f"Features {a['features']:.2f} GB on disk; Python with libraries alone holds {a['start']:.2f} GB. All figures agree.\n")
     print("## Pairs of 20,000 templates\n\n| pairs | scores | figures | scores, loop | figures, whole ROC |\n|---:|---:|---:|---:|---:|")
-    for pairs, *seconds in run("growth", ".", args.share, args.threads): print(f"| {pairs:,} | " + " | ".join(f"{s:.2f}" for s in seconds) + " |")
+    for pairs, *seconds in one(__file__, "growth", ".", threads=args.threads): print(f"| {pairs:,} | " + " | ".join(f"{s:.2f}" for s in seconds) + " |")
 
 
 if __name__ == "__main__":

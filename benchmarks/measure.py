@@ -3,28 +3,30 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
-
-def peak() -> float:
-    "Most memory this process ever held, MB."
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+from tgfr.core import peak_memory
 
 
 def timed(f: Callable[[], float | None], repeats: int) -> dict:
     "Medians of wall and CPU seconds over `repeats` calls (after one that warms up, if there are several), memory above the start in MB, and what `f` gave last."
-    start, wall, cpu = peak(), [], []
+    start, wall, cpu = peak_memory(), [], []
     for _ in range(repeats + (repeats > 1)):
         w, c = time.perf_counter(), time.process_time()
         value = f()
         wall.append(time.perf_counter() - w), cpu.append(time.process_time() - c)
     wall, cpu = (x[1:] or x for x in (wall, cpu))
-    return dict(wall=statistics.median(wall), cpu=statistics.median(cpu), memory=peak() - start, runs=len(wall), value=value)
+    return dict(wall=statistics.median(wall), cpu=statistics.median(cpu), memory=1024 * (peak_memory() - start), runs=len(wall), value=value)
+
+
+def one(script: str, *args, threads: int):
+    "What `script --one ARGS` prints last, as JSON, in a process of its own."
+    run = subprocess.run([sys.executable, script, "--one", *map(str, args)], env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def compare(script: str, title: str, cases: dict[str, dict[str, Callable[[int], dict]]], slow: tuple[str, ...] = (), tolerance: float = 1e-4) -> None:
@@ -43,12 +45,10 @@ def compare(script: str, title: str, cases: dict[str, dict[str, Callable[[int], 
         return
     print(f"### {title}\n\n{args.threads} threads. Ratio: CPU time of the first line of a case to this one.\n")
     print("| case | | wall s | CPU s | ratio | memory above start, MB | runs |\n|---|---|---:|---:|---:|---:|---:|")
-    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
     for case in args.cases:
         found = {}
         for k, name in enumerate(cases[case]):
-            command = [sys.executable, script, "--one", case, name, "--repeats", str(1 if k == 0 and case in slow else args.repeats)]
-            found[name] = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+            found[name] = one(script, case, name, "--repeats", 1 if k == 0 and case in slow else args.repeats, threads=args.threads)
         first, *_ = found.values()
         for name, r in found.items():
             if None not in (first["value"], r["value"]) and abs(first["value"] - r["value"]) > tolerance * abs(first["value"]): sys.exit(f"{case}: {next(iter(found))} gives {first['value']}, {name} {r['value']}")

@@ -212,6 +212,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'tgfr.core.check_weights': ('core.html#check_weights', 'tgfr/core.py'),
                            'tgfr.core.cosine': ('core.html#cosine', 'tgfr/core.py'),
                            'tgfr.core.fingerprint': ('core.html#fingerprint', 'tgfr/core.py'),
+                           'tgfr.core.peak_memory': ('core.html#peak_memory', 'tgfr/core.py'),
                            'tgfr.core.read_json': ('core.html#read_json', 'tgfr/core.py'),
                            'tgfr.core.read_weights': ('core.html#read_weights', 'tgfr/core.py'),
                            'tgfr.core.rng': ('core.html#rng', 'tgfr/core.py'),

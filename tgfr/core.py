@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['console', 'LOG_SECONDS', 'TgfrError', 'ImageFeatures', 'TextFeatures', 'unit', 'cosine', 'rng', 'seed_everything',
            'atomic_write', 'write_text', 'write_json', 'read_json', 'check_weights', 'read_weights', 'write_weights',
-           'fingerprint', 'Skips', 'say', 'track']
+           'fingerprint', 'Skips', 'say', 'track', 'peak_memory']
 
-# %% ../nbs/00_core.ipynb #25df5254
+# %% ../nbs/00_core.ipynb #c37fb2bf
 import contextlib
 import hashlib
 import json
 import os
 import random
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+
+try:
+    import resource
+except ImportError:
+    import psutil  # Windows has no resource; Accelerate brings psutil
+    resource = None
 
 # %% ../nbs/00_core.ipynb #ee75d9d0
 class TgfrError(ValueError):
@@ -259,3 +266,9 @@ def track(
             if not drawn and time.monotonic() - said > LOG_SECONDS:
                 say(f"{what}: {k:,}{f' of {total:,}' if total else ''}")
                 said = time.monotonic()
+
+# %% ../nbs/00_core.ipynb #1f9d1013
+def peak_memory() -> float:  # GB
+    "Most memory this process ever held."
+    if resource is None: return psutil.Process().memory_info().peak_wset / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

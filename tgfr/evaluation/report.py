@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['PAGE', 'render_html', 'write_page', 'write_report', 'run_facts', 'conclude']
 
-# %% ../../nbs/6_evaluation/04_report.ipynb #f644b4fa
+# %% ../../nbs/6_evaluation/04_report.ipynb #10ddd25d
 import base64
 import html
 import io
 import os
 import platform
 import re
-import resource
 import shlex
 import struct
 import sys
@@ -25,7 +24,7 @@ from string import Template
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ..core import TgfrError, atomic_write, say, write_json, write_text
+from ..core import TgfrError, atomic_write, peak_memory, say, write_json, write_text
 from ..data.cards import NOTICE
 from tgfr.evaluation.tables import (
     MODES,
@@ -197,14 +196,13 @@ def write_report(
     write_json(Path(folder) / "report.json", report)
     return page
 
-# %% ../../nbs/6_evaluation/04_report.ipynb #5c75a556
+# %% ../../nbs/6_evaluation/04_report.ipynb #2a256ae7
 def run_facts(
     start: float,  # `time.perf_counter()` when it began
     packages: Sequence[str] = ("tgfr", "torch", "transformers", "onnxruntime"),  # whose versions matter
 ) -> dict:
     "Minutes, peak memory, machine, versions and command of this process."
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-    return {"minutes": (time.perf_counter() - start) / 60, "peak_gb": peak, "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    return {"minutes": (time.perf_counter() - start) / 60, "peak_gb": peak_memory(), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "versions": {**{p: version(p) for p in packages}, "Python": platform.python_version()}, "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}
 
 # %% ../../nbs/6_evaluation/04_report.ipynb #37d9e35a
