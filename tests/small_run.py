@@ -43,6 +43,11 @@ def objective_and_batches(stage, recipe):
     return objective, FaceBatches(store, identity, captions, np.arange(24), text, recipe.captions if stage == "fuse" else 1)
 
 
+def epochs_done(run) -> int:
+    "Epochs that a run directory has finished."
+    return json.loads((run / "run.json").read_text())["epoch"] if (run / "run.json").is_file() else 0
+
+
 def small_run(folder, stage, epochs=1, changes=None):
     "A run whose weights end in a file named after the number of processes, which hold the same buffers at every step."
     torch.set_num_threads(1)  # as in processes of its own, to the bit

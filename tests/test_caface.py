@@ -1,6 +1,5 @@
 """CAFace against the recorded original, and what must hold for any set: padding is absence, states are a monoid, two processes are one."""
 import os
-import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -8,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from conftest import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import run_two
 from safetensors.torch import load_file, save_file
 
 from tgfr import cli
@@ -21,6 +20,7 @@ from tgfr.sets.caface import CAFace, SetState, fuse_sets
 from tgfr.sets.pooling import FaceSet, fuse_ragged
 from tgfr.sets.state import fuse_sharded, fuse_stream, load_state, merge, save_state, shard_states
 from tgfr.sets.weights import check_encoder, convert_published, from_published, load_set_fusion, read_caface, read_centres
+from tgfr.training.loop import make_accelerator
 
 HERE = Path(__file__).parent
 
@@ -195,9 +195,8 @@ def test_ragged_and_sharded_equal_one_at_a_time():
 
 
 def test_two_processes_equal_one(tmp_path):
-    shard(tmp_path, Accelerator(cpu=True))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29641", __file__, str(tmp_path)]
-    subprocess.run(command, check=True, env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}, timeout=300)
+    shard(tmp_path, make_accelerator(cpu=True))
+    run_two(__file__, tmp_path)
     one, two = (load_file(tmp_path / f"{n}.safetensors") for n in (1, 2))  # the second file exists only if two processes ran
     for key in one: torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-4)
     assert one["count"].sum() == 2000
@@ -270,4 +269,4 @@ def test_other_checkpoints_are_refused_with_a_reason(tmp_path):
     with pytest.raises(TgfrError, match="matrix"): read_centres(path)
 
 
-if __name__ == "__main__": shard(sys.argv[1], Accelerator())
+if __name__ == "__main__": shard(sys.argv[1], make_accelerator())

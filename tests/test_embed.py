@@ -1,14 +1,10 @@
 """Embedding crops: equal to aligning and encoding by hand, with processes, after a kill, with images that cannot be read."""
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+from processes import kill_when, needs_kill, python
 
 from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng, unit
@@ -102,17 +98,12 @@ def test_wrong_use(ijb_set, encoder, tmp_path, change, said):
     with pytest.raises(TgfrError, match=said): embed_crops(**options)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+@needs_kill
 def test_kill_and_resume_on_the_command_line(ijb_set, encoder, tmp_path, capsys):
     save_encoder(encoder, tmp_path / "encoder")
     args = ["embed", str(ijb_set.folder), "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path / "store"), "--batch", "4"]
-    process = subprocess.Popen([sys.executable, "-c", "import sys, tgfr.cli; tgfr.cli.main(sys.argv[1:])", *args], env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     progress = tmp_path / "store" / "progress.json"
-    limit = time.time() + 100
-    while process.poll() is None and time.time() < limit and not (progress.is_file() and read_json(progress)["rows"] >= 12): time.sleep(.01)
-    assert process.poll() is None, "it ended before it could be killed"
-    process.kill(), process.wait()
-    assert time.time() < limit
+    kill_when(lambda: progress.is_file() and read_json(progress)["rows"] >= 12, python("-c", "import sys, tgfr.cli; tgfr.cli.main(sys.argv[1:])", *args))
     done = read_json(progress)["rows"]
     main(args)
     assert "2 unreadable ones" in (said := capsys.readouterr()).out and "garbage" not in said.out and "left out" in said.err

@@ -1,10 +1,6 @@
 "The feature store: computed once, resumable after a kill, never mixed, read in bounded memory."
 import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
 import time
 from collections import namedtuple
 from dataclasses import dataclass, replace
@@ -14,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Features, Image, Value
+from processes import finish, kill_when, needs_kill, python, wait_for
 
 from tgfr.core import ImageFeatures, TgfrError, rng
 from tgfr.data import features
@@ -220,59 +217,31 @@ def test_a_changed_byte_is_found(name, store):
         with pytest.raises(TgfrError, match="checksums.txt"): store.verify()
 
 
-def python(code: str, *args) -> subprocess.Popen:
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
-    code = f"import sys; from pathlib import Path; from test_features import *\n{code}"
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def progress(folder: Path) -> int:
     try: return json.loads((folder / "progress.json").read_text())["rows"]
     except FileNotFoundError: return -1
 
 
-def wait_for(condition, seconds: float = 60, process: subprocess.Popen | None = None) -> None:
-    end = time.time() + seconds
-    while not condition():
-        if process is not None and process.poll() is not None: pytest.fail(process.communicate()[1])
-        assert time.time() < end, "waited in vain"
-        time.sleep(.01)
+ENCODE = "import sys; from pathlib import Path; from test_features import *; encoder = Tiny(nap=float(sys.argv[2])); encode_faces(photos(), encoder, DEGRADATIONS, Path(sys.argv[1]), batch=4); print(encoder.seen)"
 
 
-ENCODE = "encoder = Tiny(nap=float(sys.argv[2])); encode_faces(photos(), encoder, DEGRADATIONS, Path(sys.argv[1]), batch=4); print(encoder.seen)"
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL") or features.fcntl is None, reason="needs POSIX signals and file locks")
+@needs_kill
+@pytest.mark.skipif(features.fcntl is None, reason="needs file locks")
 def test_killed_and_continued_by_the_process_that_waited(store, dataset, tmp_path):
     folder = tmp_path / "killed"
     reference = encode_faces(dataset, Tiny(), DEGRADATIONS, tmp_path / "reference", batch=4)
-    first = python(ENCODE, folder, .3)
-    second = None
-    try:
-        wait_for(lambda: progress(folder) >= 4, process=first)
-        second = python(ENCODE, folder, 0)
-        wait_for(lambda: progress(folder) >= 8, process=first)
-        first.send_signal(signal.SIGKILL)
-        assert first.wait(10) == -signal.SIGKILL
-        out, err = second.communicate(timeout=60)
-    finally:
-        for process in filter(None, (first, second)): process.kill()
-    assert second.returncode == 0, err
-    assert 0 < int(out) < 63  # continued, not begun anew
+    first = python("-c", ENCODE, folder, .3)
+    wait_for(lambda: progress(folder) >= 4, first)
+    second = python("-c", ENCODE, folder, 0)
+    kill_when(lambda: progress(folder) >= 8, first)
+    assert 0 < int(*finish(second)) < 63  # continued, not begun anew
     assert files(folder) == files(reference.folder)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+@needs_kill
 def test_killed_and_resumed_to_the_bit(dataset, tmp_path):
     folder = tmp_path / "killed"
-    process = python(ENCODE, folder, .1)
-    try:
-        wait_for(lambda: progress(folder) >= 8, process=process)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(10) == -signal.SIGKILL
-    finally: process.kill()
+    kill_when(lambda: progress(folder) >= 8, python("-c", ENCODE, folder, .1))
     with pytest.raises(TgfrError, match="unfinished"): FeatureStore.open(folder)
     done, again = progress(folder), Tiny()
     encode_faces(dataset, again, DEGRADATIONS, folder, batch=4)
@@ -282,11 +251,8 @@ def test_killed_and_resumed_to_the_bit(dataset, tmp_path):
 
 @pytest.mark.skipif(features.fcntl is None, reason="needs file locks")
 def test_two_processes_share_one_run(tmp_path):
-    runs = [python(ENCODE, tmp_path / "shared", .05) for _ in range(2)]
-    try: results = [run.communicate(timeout=60) for run in runs]
-    finally:
-        for run in runs: run.kill()
-    assert sorted(int(out) for out, _ in results) == [0, 63], results
+    printed = finish(*(python("-c", ENCODE, tmp_path / "shared", .05) for _ in range(2)))
+    assert sorted(map(int, printed)) == [0, 63]
 
 
 @pytest.mark.parametrize("what, value", [("embedding", float("nan")), ("embedding", float("inf")), ("regions", float("nan")), ("regions", 1e6)])

@@ -1,10 +1,5 @@
 """Training of set fusions: losses and gradients as recorded, honest sampling, two processes equal one, a killed run resumes to the same end."""
-import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from processes import kill_when, needs_kill, python, run_two
 from safetensors.torch import load_file, save_file
+from small_run import epochs_done
 from test_caface import published
 
 from tgfr.core import ImageFeatures, TgfrError, rng, seed_everything, unit
@@ -216,12 +213,9 @@ def small_run(folder, epochs=1, accelerator=None):
     if accelerator.is_main_process: save_file(model.state_dict(), folder / f"{accelerator.num_processes}.safetensors")
 
 
-def start(*command): return subprocess.Popen([sys.executable, *map(str, command)], env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"})
-
-
 def test_two_processes_equal_one(tmp_path):
     small_run(tmp_path)
-    assert start("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29651", __file__, tmp_path, 1).wait(300) == 0
+    run_two(__file__, tmp_path, 1)
     one, two = (load_file(tmp_path / f"{n}.safetensors") for n in (1, 2))  # the second file exists only if two processes ran
     seed_everything(0)
     before = small_model().state_dict()
@@ -231,13 +225,10 @@ def test_two_processes_equal_one(tmp_path):
         assert moved > 0 and differs < .02 * moved, f"{key}: moved {moved:.1e}, differs {differs:.1e}"
 
 
+@needs_kill
 def test_a_killed_run_resumes_to_the_same_end(tmp_path):
     small_run(tmp_path / "whole", 3)
-    process = start(__file__, tmp_path / "killed", 3)
-    mark, end = tmp_path / "killed/run1/run.json", time.time() + 120
-    while process.poll() is None and time.time() < end and not (mark.is_file() and json.loads(mark.read_text())["epoch"] >= 1): time.sleep(.005)
-    process.send_signal(signal.SIGKILL), process.wait()
-    assert json.loads(mark.read_text())["epoch"] < 3
+    kill_when(lambda: epochs_done(tmp_path / "killed/run1") >= 1, python(__file__, tmp_path / "killed", 3))
     small_run(tmp_path / "killed", 3)
     whole, killed = (load_file(tmp_path / name / "1.safetensors") for name in ("whole", "killed"))
     for key, value in whole.items(): assert torch.equal(killed[key], value), key

@@ -1,10 +1,5 @@
 """Training: every tensor learns, captions belong to their photos, two processes equal one, a killed run resumes to the same end."""
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate.utils import AutocastKwargs
+from processes import kill_when, needs_kill, python, run_two
 from safetensors.torch import load_file
-from small_run import made_up, objective_and_batches, small_run
+from small_run import epochs_done, made_up, objective_and_batches, small_run
 
 from tgfr.core import TgfrError, rng
 from tgfr.encoders.text import build_text_encoder
@@ -38,8 +34,7 @@ CASES = {"align": ("align", {}), "align with every loss": ("align", EVERY), "ali
 def two_processes(tmp_path_factory):
     "Where two processes have run all cases."
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29611", str(HERE / "small_run.py"), str(folder), "1", json.dumps(CASES)]
-    subprocess.run(command, check=True, env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}, timeout=300)
+    run_two(HERE / "small_run.py", folder, 1, json.dumps(CASES))
     return folder
 
 
@@ -56,14 +51,10 @@ def test_two_processes_equal_one(tmp_path, two_processes, case):
         torch.testing.assert_close(two[key], one[key], **close, msg=lambda m, key=key: f"{key}: {m}")
 
 
+@needs_kill
 def test_killed_run_resumes_to_the_same_end(tmp_path):
     small_run(tmp_path / "whole", "fuse", 6)
-    command = [sys.executable, str(HERE / "small_run.py"), str(tmp_path), "6", '{"killed": ["fuse", {}]}']
-    for wanted in (1, 3):
-        process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        mark, end = tmp_path / "killed/run/run.json", time.time() + 120
-        while process.poll() is None and time.time() < end and not (mark.is_file() and json.loads(mark.read_text())["epoch"] >= wanted): time.sleep(.005)
-        process.send_signal(signal.SIGKILL), process.wait()
+    for wanted in (1, 3): kill_when(lambda: epochs_done(tmp_path / "killed/run") >= wanted, python(HERE / "small_run.py", tmp_path, 6, '{"killed": ["fuse", {}]}'))  # noqa: B023
     small_run(tmp_path / "killed", "fuse", 6)
     whole, killed = (load_file(tmp_path / name / "1.safetensors") for name in ("whole", "killed"))
     for key, value in whole.items(): assert torch.equal(killed[key], value), key
