@@ -8,6 +8,7 @@ import tokenize
 from pathlib import Path
 
 from fastcore.nbio import mk_cell, write_nb
+from nbdev.doclinks import nbglob
 from nbdev.process import NBProcessor, Processor
 from nbdev.processors import hide_, hide_line, strip_ansi
 from sphinx.cmd.build import main as sphinx
@@ -121,7 +122,7 @@ def stage(folder: Path) -> None:
         if (ROOT / source).is_file(): shutil.copy(ROOT / source, folder / page)
     (folder / "modules.md").write_text(modules(), encoding="utf-8")
     rooms = {"Tutorials": [], "Core": []}
-    for path in sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts):
+    for path in sorted(nbglob(ROOT / "nbs", as_path=True)):
         page = path.relative_to(ROOT / "nbs")
         (pages := NBProcessor(path, [hide_, hide_line, strip_ansi, Pages])).process()
         if page.stem == "index": index = pages.nb; continue

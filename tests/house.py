@@ -6,13 +6,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from nbdev.doclinks import nbglob
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
 
 def notebooks() -> list[Path]:
     "All notebooks, in reading order."
-    return sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+    return sorted(nbglob(ROOT / "nbs", as_path=True))
 
 
 def readme() -> str:

@@ -4,13 +4,13 @@ Features and people are made up; dropout is off, so that one process and two can
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from tgfr.core import ImageFeatures, rng, seed_everything
+from tgfr.core import rng, seed_everything
+from tgfr.data.features import FeatureStore
 from tgfr.encoders.text import build_text_encoder
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.batches import FaceBatches
@@ -25,8 +25,7 @@ def made_up(photos=24, people=6, seed=0):
     "A stand-in for a feature store, identities and captions."
     draw = rng(seed, "small run")
     embedding, regions = draw.normal(size=(2, photos, 16)).astype("f"), draw.normal(size=(2, photos, 8, 7, 7)).astype("f")
-    store = SimpleNamespace(embedding=embedding, regions=regions, variants=["112px", "16px"], meta={"fingerprint": "made up"})
-    store.batch = lambda v, r: ImageFeatures(torch.from_numpy(embedding[v, r]), torch.from_numpy(regions[v, r]))
+    store = FeatureStore(Path("made up"), embedding, regions, ["112px", "16px"], {"fingerprint": "made up"})
     captions = [[" ".join(draw.choice(WORDS, draw.integers(1, 9))) for _ in range(draw.integers(1, 5))] for _ in range(photos)]
     return store, np.arange(photos) % people, captions
 

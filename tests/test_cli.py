@@ -141,8 +141,8 @@ def test_a_trained_model_is_kept_with_its_recipe_and_evaluated(tmp_path, encoder
     data = ["--data", "synthetic:people=10,photos=3", "--encoder", encoder]
     assert (run := tgfr("train", "demo", *data, *TINY[:-5], "--out", tmp_path)).returncode == 0, run.stderr
     assert read_recipe(tmp_path / "config.yaml").dim == 16
-    about = (tmp_path / "config.yaml").read_text().splitlines()[:3]
-    assert about[0] == "# data: synthetic:people=10,photos=3" and about[1].startswith(f"# encoder: {encoder} (") and about[2] == "# words: yes"
+    about = (tmp_path / "config.yaml").read_text().splitlines()[:4]
+    assert about[:2] == ["# data: synthetic:people=10,photos=3", f"# encoder: {encoder}"] and about[2].startswith("# face encoder: ") and ", fingerprint " in about[2] and about[3] == "# words: yes"
     again = tgfr("train", tmp_path / "config.yaml", *data, "--out", tmp_path)
     assert again.returncode == 0, "a run that is finished is read, not refused: " + again.stderr
     judged = tgfr("evaluate", tmp_path / "model", *data, "--out", tmp_path / "judged", *TINY[-5:])

@@ -14,7 +14,7 @@ from tgfr.data.faces import Degradation
 from tgfr.data.features import encode_faces
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.evaluation.bootstrap import result_rows
+from tgfr.evaluation.tables import result_rows
 from tgfr.sets.pooling import build_set_fusion
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SYSTEMS', 'load_splits', 'set_aside', 'Trainer', 'check_systems', 'compare', 'split_features', 'train']
 
-# %% ../nbs/09_compare.ipynb #1bc828cd
+# %% ../nbs/09_compare.ipynb #7d5d5cf7
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from .core import Skips, TgfrError, rng, say, seed_everything
 from .data.catalog import load_faces, screen, split_names, split_people
 from .data.faces import Degradation
 from .encoders.text import RECURRENT, build_text_encoder
-from .encoders.weights import load_encoder
+from .encoders.weights import encoder_mark, load_encoder
 from .evaluation.judge import FaceSplit, Judge, with_features
 from .evaluation.metrics import pair_masks, tpr_of
 from .evaluation.model_cards import note_training, without_paths
@@ -204,7 +204,7 @@ def split_features(
     if encoder.config.regions is None: raise TgfrError(f"{encoder.config.name}: no local map was found in it; name one of its tensors (tgfr.encoders.onnx_face.OnnxFace.candidates lists them)")
     return [with_features(dataset, encoder, sizes, Path(folder) / name) for name, dataset, sizes in (("train", train, (*recipe.sizes, *probe_sizes)), ("test", test, probe_sizes))]
 
-# %% ../nbs/09_compare.ipynb #9b808e97
+# %% ../nbs/09_compare.ipynb #2e3a48ee
 def train(
     data: str,  # as for `load_faces`
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
@@ -221,7 +221,7 @@ def train(
     face = load_encoder(encoder)
     dataset, skips = screen(load_faces(data, split))
     faces = with_features(dataset, face, recipe.sizes, features or out / "features")
-    about = {"data": f"{data}{f', split {split}' if split else ''}", "encoder": f"{encoder} ({face.config.name}, fingerprint {face.fingerprint})", "words": "yes" if words else "no: the image-only head"}
+    about = {"data": f"{data}{f', split {split}' if split else ''}", "encoder": encoder} | encoder_mark(face)[1] | {"words": "yes" if words else "no: the image-only head"}
     if accelerator.is_main_process and not any((out / "runs").glob("*/run.json")): write_recipe(out / "config.yaml", recipe, about)  # a run that is kept there has its own
     model = Trainer(faces, recipe, out / "runs", accelerator).train(recipe.fusion, words)
     if accelerator.is_main_process:

@@ -6,10 +6,10 @@
 __all__ = ['FUSIONS_COMPARED', 'SHARES', 'ProbeSets', 'draw_probe_sets', 'SetJudge', 'SetTrainer', 'judge_fusions',
            'compare_sets', 'set_figures']
 
-# %% ../nbs/12_compare_sets.ipynb #2552b2ce
+# %% ../nbs/12_compare_sets.ipynb #5be699fc
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,12 @@ from .data.augmentations import augmentations
 from .data.faces import Degradation
 from .data.features import FeatureStore
 from .encoders.weights import load_encoder
-from .evaluation.bootstrap import PairBootstrap, Verification, check_draws, result_rows, unresolved
+from .evaluation.bootstrap import PairBootstrap, Verification, check_draws
 from .evaluation.metrics import mate_ranks
 from .evaluation.model_cards import result_sections
+from .evaluation.protocols import by_person
 from .evaluation.report import conclude, run_facts
+from .evaluation.tables import result_rows, unresolved
 from .plots import plot_set_gain
 from .sets.caface import CAFace
 from .sets.pooling import FaceSet, SetFusion, build_set_fusion
@@ -35,7 +37,7 @@ from .sets.weights import save_set_fusion
 from .training.caface import SetRecipe, identity_centres, prepare_sets, quick_sets, train_set_fusion
 from .training.loop import make_accelerator
 
-# %% ../nbs/12_compare_sets.ipynb #542c8838
+# %% ../nbs/12_compare_sets.ipynb #96960017
 @dataclass(frozen=True)
 class ProbeSets:
     "A gallery of P people, and S sets of poor images of them."
@@ -55,15 +57,13 @@ def draw_probe_sets(
 ) -> ProbeSets:
     "A gallery of first photos and sets drawn from the others, with replacement."
     rows = np.arange(len(identity)) if rows is None else np.asarray(rows)
-    rows = rows[np.argsort(identity[rows], kind="stable")]
-    _, start, counts = np.unique(identity[rows], return_index=True, return_counts=True)
-    start, counts = start[counts >= 3], counts[counts >= 3]
+    rows, start, counts = by_person(identity, rows, 3)
     if len(start) < 2: raise TgfrError(f"identity: {len(start)} people with three photos, expected at least two such people")
     owner, draw, shares = np.repeat(np.arange(len(start)), sets), rng(seed, "probe sets"), np.array(list(variants.values()), float)
     photo = rows[start[owner][:, None] + 1 + (draw.random((len(owner), images)) * (counts[owner] - 1)[:, None]).astype(int)]
     return ProbeSets(rows[start], owner, photo, draw.choice(list(variants), photo.shape, p=shares / shares.sum()))
 
-# %% ../nbs/12_compare_sets.ipynb #642583a2
+# %% ../nbs/12_compare_sets.ipynb #08006b14
 class SetJudge:
     "Judges fusions on probe sets."
 
@@ -104,10 +104,8 @@ class SetJudge:
     ) -> Verification:
         "TPR at each FPR, EER, AUC and rank-1."
         scores, people = (self.gallery @ unit(templates).T).numpy(), np.arange(len(self.gallery))
-        found = self.bootstrap.evaluate(scores.ravel(), fprs)
-        first, weights = mate_ranks(scores.T, self.probes.owner, people) == 0, self.bootstrap.weights[:, self.probes.owner].astype(float)
-        ranks = weights @ first / weights.sum(1)
-        return replace(found, value=found.value | {"rank-1": float(ranks[0])}, samples=found.samples | {"rank-1": ranks[1:]})
+        rank = mate_ranks(scores.T, self.probes.owner, people)
+        return self.bootstrap.evaluate(scores.ravel(), fprs).with_rank1(rank, self.bootstrap.weights[:, self.probes.owner])
 
 # %% ../nbs/12_compare_sets.ipynb #888f8efd
 FUSIONS_COMPARED: dict[str, tuple[str, dict]] = {  # name to a key of SET_FUSIONS and the arguments of its class

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REPO', 'MODEL_FILES', 'model_folder', 'local_model', 'from_pretrained', 'push_to_hub']
 
-# %% ../nbs/12_hub.ipynb #07cb3f11
+# %% ../nbs/12_hub.ipynb #a930621d
 import re
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import nn
 
-from .core import TgfrError, read_json
+from .core import TgfrError, in_a_line, read_json
 from .encoders.weights import load_encoder
 from .fusion.model import TGFR
 from .sets.weights import load_set_fusion
 
-# %% ../nbs/12_hub.ipynb #3720a721
+# %% ../nbs/12_hub.ipynb #b65c4443
 REPO = r"([\w.-]+/[\w.-]+)"  # OWNER/NAME
 MODEL_FILES = ("config.json", "model.safetensors", "model.onnx", "README.md", "text/*.json", "text/*.txt", "text/*.safetensors", "encoder/config.json", "encoder/model.safetensors", "encoder/model.onnx", "encoder/README.md")
 
@@ -30,7 +30,7 @@ def model_folder(
     if (Path(name) / "config.json").is_file(): return Path(name)
     if Path(name).exists() or not (repo := re.fullmatch(REPO + "(/encoder)?", str(name))): raise TgfrError(f"{name}: neither a folder with config.json nor the OWNER/NAME of a model on the Hub")
     try: return Path(snapshot_download(repo[1], revision=revision, allow_patterns=list(MODEL_FILES)) + (repo[2] or ""))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as e: raise TgfrError(f"{name}: no such folder, and the Hub gives no such model ({' '.join(str(e).split())[:200]})") from None
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as e: raise TgfrError(f"{name}: no such folder, and the Hub gives no such model ({in_a_line(e)})") from None
 
 # %% ../nbs/12_hub.ipynb #576e3dee
 def local_model(
@@ -52,7 +52,7 @@ def from_pretrained(
     if "set_fusion" in keys: return load_set_fusion(folder)
     return load_encoder(folder) if "kind" in keys else TGFR.load(folder)
 
-# %% ../nbs/12_hub.ipynb #7519dfd8
+# %% ../nbs/12_hub.ipynb #0fc7ecd4
 def push_to_hub(
     folder: str | Path,  # a saved model
     repo: str,  # OWNER/NAME
@@ -68,4 +68,4 @@ def push_to_hub(
     try:
         HfApi().create_repo(repo, private=private, exist_ok=True)
         return str(HfApi().upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(MODEL_FILES), commit_message=message))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as e: raise TgfrError(f"{repo}: the Hub did not take it ({' '.join(str(e).split())[:200]})") from None
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as e: raise TgfrError(f"{repo}: the Hub did not take it ({in_a_line(e)})") from None

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IjbSystem', 'stored_fusion', 'make_systems', 'ijb_report', 'cross_check', 'ijb_figures', 'ijb']
 
-# %% ../nbs/12_ijb.ipynb #5a54d594
+# %% ../nbs/12_ijb.ipynb #c8edbffe
 import csv
 import re
 import time
@@ -20,11 +20,11 @@ from .core import TgfrError, atomic_write, say
 from .data.embed import alike_lengths
 from .data.features import FeatureStore
 from .data.ijb_files import IjbFiles
-from .evaluation.bootstrap import unresolved
 from .evaluation.ijb import IjbProtocol, IjbResult, MediaPooling, draws_of, evaluate_ijb
+from .evaluation.metrics import _definition
 from .evaluation.report import run_facts, write_report
 from .evaluation.simulate import simulate
-from .evaluation.tables import print_table
+from .evaluation.tables import print_table, result_row, results_table, unresolved
 from .plots import plot_cmc, plot_det, plot_roc, plot_score_histograms
 from .sets.caface import CAFace
 from .sets.pooling import SetFusion
@@ -76,16 +76,11 @@ def make_systems(
     if len(set(names)) < len(names): raise TgfrError(f"features, fusion: two systems have the name {next(n for n in names if names.count(n) > 1)}; name each once")
     return systems
 
-# %% ../nbs/12_ijb.ipynb #2f9d689d
+# %% ../nbs/12_ijb.ipynb #acf2c62e
 def _rows(result: IjbResult, first: IjbResult) -> list[dict]:
     "The rows of a system in the report's results."
-    rows = []
-    for probe, found, other in ("1:1", result.verification, first.verification), ("1:N", result.identification, first.identification):
-        if found is None: continue
-        row = {"system": result.system, "probe": probe, "mode": "-", "values": found.value, "interval": {k: found.interval(k) for k in found.samples}}
-        if result is not first: row["difference"] = {k: found.difference(other, k) for k in found.samples}
-        rows.append(row)
-    return rows
+    found = {"1:1": (result.verification, first.verification), "1:N": (result.identification, first.identification)}
+    return [result_row(result.system, probe, "-", own, None if result is first else ref) for probe, (own, ref) in found.items() if own is not None]
 
 def ijb_report(
     results: list[IjbResult],  # the first is what differences are taken to
@@ -138,7 +133,7 @@ def ijb_figures(
     made["scores"] = plot_score_histograms(genuine, impostor, edges=edges).figure, "Histograms of genuine and impostor scores", f"1:1 scores of {results[0].system}, each kind as shares."
     return made
 
-# %% ../nbs/12_ijb.ipynb #d16c6e23
+# %% ../nbs/12_ijb.ipynb #a6e24a87
 def ijb(
     folder: str | Path | None = None,  # an IJB set, see `IjbFiles.open`; None with `simulated`
     features: Sequence[str | Path] = (),  # folders of feature stores, see `data.embed`
@@ -155,7 +150,7 @@ def ijb(
     "Evaluate features on IJB-B or IJB-C."
     start, out = time.perf_counter(), Path(out)
     if (folder is None) == (simulated is None): raise TgfrError("ijb: give the folder of a set, or simulate one")
-    if definition not in ("standard", "published"): raise TgfrError(f"definition: {definition!r}, expected 'standard' or 'published'")
+    _definition(definition)
     if replicates < 0 or replicates == 1: raise TgfrError(f"replicates: {replicates}, expected 0 or at least 2")
     if simulated:
         if features: raise TgfrError("features: a simulated set has its own")
@@ -175,7 +170,7 @@ def ijb(
     report["run"] = run_facts(start, ("tgfr", "numpy", "torch"))
     write_report(out, report, ijb_figures(results))
     _write_points(out / "points.csv", report["tables"])
-    print_table(report, [k for k in dict.fromkeys(k for row in report["results"] for k in row["values"]) if k not in ("EER", "AUC")])  # as the papers' tables
+    print_table(report, [k for k in results_table(report)[0] if k not in ("EER", "AUC")])  # as the papers' tables
     for line in report["summary"]: say(line)
     say(f"{sum(protocol.seconds.values()):.1f} s: {', '.join(f'{k} {v:.2f}' for k, v in protocol.seconds.items())}; peak memory {report['run']['peak_gb']:.2f} GB; {out / 'report.html'}")
     return report

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'info']
 
-# %% ../nbs/12_info.ipynb #3ddf1cfe
+# %% ../nbs/12_info.ipynb #04d4c49d
 import os
 import platform
 import re
@@ -25,7 +25,7 @@ import torch
 from accelerate import PartialState
 from huggingface_hub import constants
 
-from .core import TgfrError
+from .core import TgfrError, in_a_line
 from .data.catalog import _check_columns, _parquet_splits, load_faces, split_names
 from .data.ijb_files import IjbFiles
 
@@ -80,7 +80,7 @@ def _ijb(
     missing += ["1N_gallery_*.csv"] * (not any(there(f"1N_gallery_{name}.csv") for name in galleries)) + ["loose_crop/"] * (not (files.folder / "loose_crop").is_dir())
     return f"{files.name}: " + (f"missing {', '.join(missing)}" if missing else "all files of 1:1 and 1:N, and loose_crop/")
 
-# %% ../nbs/12_info.ipynb #5aba965a
+# %% ../nbs/12_info.ipynb #b093a324
 def _look(
     path: Path,
 ) -> str:  # begins with "ok: " or "wrong: "
@@ -94,7 +94,7 @@ def _look(
         else:
             kinds = Counter(p.suffix or "no suffix" for p in path.glob("*") if p.is_file()).most_common(4)
             raise TgfrError(f"neither SPLIT-*.parquet nor meta/ijb*; found {', '.join([f'{n:,} {kind}' for kind, n in kinds] + [p.name + '/' for p in sorted(path.glob('*/'))[:4]]) or 'nothing'}")
-    except (TgfrError, pa.ArrowException, OSError) as e: return f"wrong: {' '.join(str(e).split())}"
+    except (TgfrError, pa.ArrowException, OSError) as e: return f"wrong: {in_a_line(e)}"
     return ("wrong: " if ": missing" in said else "ok: ") + said
 
 # %% ../nbs/12_info.ipynb #52415a0f

@@ -53,7 +53,7 @@ def gallery_face(
     if not faces: raise TgfrError(f"{photo}: no face found in the gallery photo")
     return crop_face(image, faces[0] and faces[0].points, size)
 
-# %% ../nbs/12_video.ipynb #1ec456b3
+# %% ../nbs/12_video.ipynb #7e54faa5
 PERSONS = ("longest", "gallery")
 
 def choose(
@@ -63,7 +63,7 @@ def choose(
 ) -> Track:
     "The track that is fused."
     if person == "longest": return max(tracks, key=lambda t: len(t.sightings))
-    return max(tracks, key=lambda t: float(cosine(t.finished().readout()[0][None], gallery[None])))
+    return max(tracks, key=lambda t: t.likeness(gallery))
 
 # %% ../nbs/12_video.ipynb #34f41f15
 def effective(

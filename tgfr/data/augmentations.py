@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['CHANGES', 'geometric', 'photometric', 'blurred', 'Augmentation', 'Mirrored', 'augmentations']
 
-# %% ../../nbs/1_data/16_augmentations.ipynb #99db8374
+# %% ../../nbs/1_data/16_augmentations.ipynb #793e0251
 import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from ..core import TgfrError, rng
+from ..core import rng
+from .faces import check_photo
 
 # %% ../../nbs/1_data/16_augmentations.ipynb #02b92834
 def geometric(
@@ -72,7 +73,7 @@ def _motion(size, angle, direction) -> np.ndarray:
     kernel = cv2.warpAffine(kernel, cv2.getRotationMatrix2D(((size - 1) / 2,) * 2, angle, 1), (size, size))
     return kernel / kernel.sum()
 
-# %% ../../nbs/1_data/16_augmentations.ipynb #e6607c58
+# %% ../../nbs/1_data/16_augmentations.ipynb #86053d11
 CHANGES = (geometric, photometric, blurred)
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Augmentation:
 
     def __call__(self, image: np.ndarray, *keys: int | str) -> np.ndarray:
         "The augmented photo, uint8 (H, W, 3) RGB; it depends on seed, `keys` and number alone."
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3: raise TgfrError(f"Augmentation of {image.dtype} {image.shape}: expected uint8 (H, W, 3)")
+        check_photo(image, "Augmentation")
         strong, own = rng("augment", self.seed, *keys), rng("augment", self.seed, self.number, *keys)
         for change in CHANGES: image = change(image, strong)
         if self.number: image = CHANGES[own.integers(3)](image, own)

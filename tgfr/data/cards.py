@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIELDS', 'SECTIONS', 'NOTICE', 'Card', 'parse_card', 'read_cards', 'problems', 'markdown_rows', 'model_card']
 
-# %% ../../nbs/1_data/11_cards.ipynb #95b6b8db
+# %% ../../nbs/1_data/11_cards.ipynb #df4d1e69
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import yaml
 
-from ..core import TgfrError
-from .foreign import check_file, decode_text
+from ..core import TgfrError, check_file, in_a_line
+from .foreign import decode_text
 
-# %% ../../nbs/1_data/11_cards.ipynb #ea8fa395
+# %% ../../nbs/1_data/11_cards.ipynb #5a317343
 @dataclass(frozen=True)
 class Card:
     "A data card."
@@ -32,7 +32,7 @@ def parse_card(
     match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     if not match: raise TgfrError(f"{name}: no YAML block; expected --- at the top and after it")
     try: meta = yaml.safe_load(match[1])
-    except (yaml.YAMLError, RecursionError) as e: raise TgfrError(f"{name}: the YAML block is broken ({' '.join(str(e).split())})") from None
+    except (yaml.YAMLError, RecursionError) as e: raise TgfrError(f"{name}: the YAML block is broken ({in_a_line(e)})") from None
     if not isinstance(meta, dict): raise TgfrError(f"{name}: the YAML block is no mapping")
     _, *parts = re.split(r"^## +(.+?) *$", text[match.end():], flags=re.MULTILINE)
     return Card(name, meta, {title: part.strip() for title, part in zip(parts[::2], parts[1::2])})

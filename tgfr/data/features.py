@@ -97,7 +97,7 @@ def _checksums(
     try: return [(int(end), {name: int(crc, 16) for name, crc in (part.split("=") for part in parts)}) for end, *parts in lines]
     except ValueError: raise TgfrError(f"{folder / 'checksums.txt'}: expected lines such as `64 embedding=0a1b2c3d`") from None
 
-# %% ../../nbs/1_data/06_features.ipynb #c9a3dd47
+# %% ../../nbs/1_data/06_features.ipynb #d495792c
 @dataclass(frozen=True)
 class FeatureStore:
     "Features of N photos in V variants, read from disk as they are asked for."
@@ -126,15 +126,15 @@ class FeatureStore:
         except (KeyError, TypeError, AttributeError) as e:
             raise TgfrError(f"{folder / 'meta.json'}: not the meta.json of a feature store ({e!r})") from None
 
-    def batch(self, variant_indices, row_indices) -> ImageFeatures:
-        "Features of photo `row_indices[i]` in variant `variant_indices[i]`, float32, for all B of them; a single number stands for all."
+    def batch(self, variant_indices, row_indices, regions: bool = True) -> ImageFeatures:
+        "Features of photo `row_indices[i]` in variant `variant_indices[i]`, float32, for all B of them; a single number stands for all. `regions=False` leaves the region maps unread."
         variants, rows = np.broadcast_arrays(np.atleast_1d(np.asarray(variant_indices, np.int64)), np.asarray(row_indices, np.int64))
         for what, index, size in (("variant", variants, len(self.variants)), ("row", rows, len(self))):
             if len(index) and not 0 <= index.min() <= index.max() < size: raise IndexError(f"{what} {index.min()}..{index.max()} of {size}")
         places, back = np.unique(rows * len(self.variants) + variants, return_inverse=True)  # sorted as on disk, each once
         def gather(array):
             if array is not None: return torch.from_numpy(array.swapaxes(0, 1).reshape(-1, *array.shape[2:])[places])[torch.from_numpy(back)].float()
-        return ImageFeatures(gather(self.embedding), gather(self.regions), gather(self.styles))
+        return ImageFeatures(gather(self.embedding), gather(self.regions if regions else None), gather(self.styles))
 
     def verify(self) -> None:
         "`TgfrError` names the first rows whose bytes are not those that were written."

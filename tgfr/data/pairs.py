@@ -34,19 +34,19 @@ class NamePairs:
         columns = {"first": self.first, "second": self.second, "same": self.same}
         return Dataset(pa.table(columns if self.fold is None else columns | {"fold": self.fold}))
 
-# %% ../../nbs/1_data/13_pairs.ipynb #ac1cab1a
+# %% ../../nbs/1_data/13_pairs.ipynb #f1ed8fe2
 def read_pairs_list(
     path: str | Path,  # `name name 0|1` a line
     check: bool = True,  # that labels agree with the names' identities
 ) -> NamePairs:
     "A pair list in the form of TGFR."
     rows = _read(Path(path), {"first": pa.string(), "second": pa.string(), "same": pa.int8()})
-    rows.refuse((rows["same"] | 1) != 1, lambda i: f"label {rows['same'][i]}, expected 0 or 1")
+    same = rows.labels("same")
     if check:
         one, two = (pc.replace_substring_regex(rows[side], r"(_[^_/]*)?$", "") for side in ("first", "second"))
         equal = pc.equal(one, two).to_numpy(zero_copy_only=False)
         rows.refuse(equal != rows["same"], lambda i: f"{rows['first'][i]} {rows['second'][i]} are of {'one identity' if equal[i] else 'two identities'}, but the label is {rows['same'][i]}")
-    return NamePairs(rows["first"], rows["second"], rows["same"].view(bool))
+    return NamePairs(rows["first"], rows["second"], same)
 
 # %% ../../nbs/1_data/13_pairs.ipynb #1899355b
 def read_lfw_pairs(

@@ -6,7 +6,7 @@
 __all__ = ['TRIO', 'SCHEMA', 'assign_people', 'Options', 'plan', 'photo_bytes', 'make_row', 'write_file', 'read_note',
            'make_report', 'summary', 'prepare']
 
-# %% ../../nbs/1_data/10_prepare.ipynb #470b0e74
+# %% ../../nbs/1_data/10_prepare.ipynb #51b863d2
 import json
 import re
 from collections import Counter, defaultdict
@@ -20,10 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Value
 
-from ..core import TgfrError, atomic_write, fingerprint, rng, track, write_json
+from ..core import TgfrError, atomic_write, check_file, fingerprint, rng, track, write_json
 from .catalog import CANONICAL
 from .faces import FILE_LIMIT, encode_jpeg, read_image
-from .foreign import check_file
 from .landmarks import YuNet, align
 from .sources import PUBLISHED, Entry, Source, read_source
 

@@ -8,7 +8,7 @@ __all__ = ['IDENTITY', 'MAPPING', 'ASPECTS', 'SPLITS', 'READERS', 'PUBLISHED', '
            'read_attributes', 'read_mm_celeba_hq', 'dialog_captions', 'read_celeba_dialog', 'read_levels',
            'read_face2text', 'padding', 'tgfr_names', 'read_tgfr', 'add_person', 'read_source']
 
-# %% ../../nbs/1_data/09_sources.ipynb #1707f8a6
+# %% ../../nbs/1_data/09_sources.ipynb #07df9d1c
 import hashlib
 import os
 import re
@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..core import Skips, TgfrError
-from .foreign import check_file, decode_text, json_items, json_lines, read_lines, read_pickle, split_lines, squeeze
+from ..core import Skips, TgfrError, check_file
+from .foreign import decode_text, json_items, json_lines, read_lines, read_pickle, split_lines, squeeze
 
 # %% ../../nbs/1_data/09_sources.ipynb #355bb4e8
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['IR_DEPTHS', 'SqueezeExcitation', 'IRBlock', 'IR']
 
-# %% ../../nbs/2_encoders/03_ir.ipynb #fc1ddc67
+# %% ../../nbs/2_encoders/03_ir.ipynb #75db0563
 from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
 from torch import nn
 
-from .backbones import STAGES, EncoderConfig, FaceEncoder, check_shape
+from .backbones import STAGES, EncoderConfig, FaceEncoder, check_shape, projection
 
 # %% ../../nbs/2_encoders/03_ir.ipynb #e9085355
 class SqueezeExcitation(nn.Module):
@@ -34,7 +34,7 @@ class SqueezeExcitation(nn.Module):
         "The map with its channels scaled."
         return x * self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
 
-# %% ../../nbs/2_encoders/03_ir.ipynb #aab2fd89
+# %% ../../nbs/2_encoders/03_ir.ipynb #6e0008d8
 class IRBlock(nn.Module):
     "The residual block of IR and IR-SE (TFace; Kim et al., AdaFace, CVPR 2022)."
 
@@ -47,8 +47,7 @@ class IRBlock(nn.Module):
         bottleneck: bool = False,  # 1x1, 3x3, 1x1 instead of 3x3, 3x3
     ):
         super().__init__()
-        widened = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
-        self.shortcut_layer = nn.MaxPool2d(1, stride) if inside == outside else widened
+        self.shortcut_layer = nn.MaxPool2d(1, stride) if inside == outside else projection(inside, outside, stride)
         kernels = (1, 3, 1) if bottleneck else (3, 3)
         channels = [inside, *[outside // 4 if bottleneck else outside] * (len(kernels) - 1), outside]
         parts = [nn.BatchNorm2d(inside)]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LIMIT', 'KNOWN', 'OnnxFace']
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #8d5307ad
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #25aca87d
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -18,8 +18,8 @@ import torch
 from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
-from ..core import ImageFeatures, TgfrError, atomic_write, fingerprint, read_json, write_json
-from .backbones import EncoderConfig, join, preprocess, style
+from ..core import ImageFeatures, TgfrError, atomic_write, check_file, fingerprint, in_a_line, read_json, write_json
+from .backbones import EncoderConfig, join, preprocess, styles_of
 
 # %% ../../nbs/2_encoders/02_onnx_face.ipynb #d1222d85
 LIMIT = 2 << 30  # bytes of a model with its external data; protobuf itself ends there
@@ -36,15 +36,14 @@ def _tensors(
         for inner in [attribute.g, *attribute.graphs]:
             if inner.ByteSize(): yield from _tensors(inner)
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #95fc7ad9
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #c4b116b7
 def _read_model(
     path: Path,  # an .onnx file
 ) -> onnx.ModelProto:  # checked, with its external data inside it
     "A model file; `TgfrError` where it is no ONNX, too large, or refers to files outside its folder."
-    if not path.is_file(): raise TgfrError(f"{path}: no such file")
-    if (size := path.stat().st_size) > LIMIT: raise TgfrError(f"{path}: {size:,} bytes, more than the {LIMIT:,} a model may have")
+    size = check_file(path, LIMIT).stat().st_size
     try: model = onnx.load(path, load_external_data=False)
-    except Exception as e: raise TgfrError(f"{path}: not a readable ONNX file ({' '.join(str(e).split())[:200]})") from None
+    except Exception as e: raise TgfrError(f"{path}: not a readable ONNX file ({in_a_line(e)})") from None
     folder, files = path.resolve().parent, set()
     tensors = [t for part in (model.graph, *model.functions) for t in _tensors(part)]
     for tensor in tensors:
@@ -59,7 +58,7 @@ def _read_model(
         if files: load_external_data_for_model(model, str(folder))
         if any(t.data_location == onnx.TensorProto.EXTERNAL for t in tensors): raise TgfrError("external data in an unusual place")
         onnx.checker.check_model(model)
-    except Exception as e: raise TgfrError(f"{path}: not a valid ONNX model ({' '.join(str(e).split())[:200]})") from None
+    except Exception as e: raise TgfrError(f"{path}: not a valid ONNX model ({in_a_line(e)})") from None
     return model
 
 # %% ../../nbs/2_encoders/02_onnx_face.ipynb #e07aa8f2
@@ -190,7 +189,7 @@ def _preparation(
     told = {"source": "given by the caller"} if {"channels", "mean", "std"} & set(given) else {}
     return {"name": path.stem} | found | told | given
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #60ece315
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #22e66e6b
 class OnnxFace:
     "A face model of an ONNX file as frozen encoder, run by onnxruntime."
 
@@ -245,7 +244,7 @@ class OnnxFace:
         names = list(dict.fromkeys([embedding, *[self.norm] * bool(self.norm), *[self.region] * bool(regions and self.region), *styles]))
         photos = np.ascontiguousarray(photos, dtype=np.float32)
         out = {name: torch.from_numpy(array) for name, array in zip(names, session.run(names, {session.get_inputs()[0].name: photos}))}
-        seen = torch.cat([style(out[name]) for name in styles], dim=1) if styles else None
+        seen = styles_of(out, styles)
         return ImageFeatures(out[embedding] * out[self.norm] if self.norm else out[embedding], out[self.region] if regions and self.region else None, seen)
 
     def _try(self):
@@ -253,7 +252,7 @@ class OnnxFace:
         photos = np.random.default_rng(0).normal(size=(2, 3, self.config.size, self.config.size))
         def outputs(features): return [x.numpy() for x in (features.embedding, features.regions) if x is not None]
         try: singly = outputs(join([self._run(photos[:1]), self._run(photos[1:])]))
-        except Exception as e: raise TgfrError(f"{self.path}: onnxruntime cannot run it ({' '.join(str(e).split())[:200]})") from None
+        except Exception as e: raise TgfrError(f"{self.path}: onnxruntime cannot run it ({in_a_line(e)})") from None
         if self.norm and not self._is_unit(photos):
             self.norm = None
             return self._try()
@@ -315,7 +314,7 @@ class OnnxFace:
         del config["kind"]
         return cls(Path(folder) / "model.onnx", **config)
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #7a20087d
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #52abf0d7
 def _session(
     model: onnx.ModelProto,  # ready to run
     threads: int,  # of one operator
@@ -327,4 +326,4 @@ def _session(
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     try: return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=onnxruntime.get_available_providers())
     except Exception as e:  # onnxruntime has many error types of its own
-        raise TgfrError(f"{path}: onnxruntime cannot load it ({' '.join(str(e).split())[:200]})") from None
+        raise TgfrError(f"{path}: onnxruntime cannot load it ({in_a_line(e)})") from None

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOWERS', 'new_text_model', 'read_text_model', 'places', 'train_top']
 
-# %% ../../nbs/2_encoders/05_pretrained.ipynb #f1274cb1
+# %% ../../nbs/2_encoders/05_pretrained.ipynb #97386e42
 import contextlib
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 from transformers.utils import logging
 
-from ..core import TgfrError
+from ..core import TgfrError, in_a_line
 
 # %% ../../nbs/2_encoders/05_pretrained.ipynb #2879bd71
 TOWERS = ("text_model", "text_encoder", "text_decoder.bert")  # CLIP, ALIGN, FLAVA, GroupViT and BLIP; BLIP for retrieval and for questions; BLIP for captions
@@ -80,13 +80,13 @@ def _read(
         if not (missing := sorted(own & {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})): return tower, tokenizer
     raise TgfrError(f"{source}: its text model is not whole; missing: {', '.join(missing[:8])}{' ...' * (len(missing) > 8)}")
 
-# %% ../../nbs/2_encoders/05_pretrained.ipynb #8fee6a53
+# %% ../../nbs/2_encoders/05_pretrained.ipynb #b04937a2
 def read_text_model(
     source: str | Path,  # a folder, or a name such as "bert-base-uncased" or "openai/clip-vit-base-patch32"
 ) -> tuple[nn.Module, object]:  # the text model without its pooler, and its tokenizer
     "A text model and its tokenizer, or one line that says why not."
     source, is_folder = str(source), Path(source).is_dir()
-    def fail(e): raise TgfrError(f"{source}: no readable Hugging Face text model ({' '.join(str(e).split())[:300]})") from None
+    def fail(e): raise TgfrError(f"{source}: no readable Hugging Face text model ({in_a_line(e)})") from None
     try: return _read(source, local=True)
     except TgfrError: raise
     except Exception as e:  # missing or broken files, a kind of model or tokenizer nobody knows: many types, all about `source`

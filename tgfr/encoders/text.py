@@ -6,7 +6,7 @@
 __all__ = ['RECURRENT', 'WordHead', 'TextEncoder', 'RnnText', 'TransformerText', 'save_text_encoder', 'load_text_encoder',
            'build_text_encoder']
 
-# %% ../../nbs/2_encoders/06_text.ipynb #dcd7221e
+# %% ../../nbs/2_encoders/06_text.ipynb #fcee245d
 import inspect
 import json
 import math
@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import AutoConfig, AutoTokenizer
 
-from ..core import TextFeatures, TgfrError, read_json, read_weights, unit, write_json, write_weights
+from ..core import TextFeatures, TgfrError, check_integers, in_a_line, load_built, read_json, unit, write_json, write_weights
 from ..data.captions import Vocabulary, check_captions, pad_rows
 from ..data.captions import tokenize as split_words
 from .pretrained import new_text_model, places, read_text_model, train_top
@@ -99,14 +99,7 @@ class TextEncoder(nn.Module):
         "What the encoder takes as its first argument, from what `save` wrote."
         raise NotImplementedError
 
-# %% ../../nbs/2_encoders/06_text.ipynb #62e414d7
-def _check_integers(least, most, **values):
-    "`TgfrError` unless each value is an integer from `least` to `most`."
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise TgfrError(f"{name}: an integer from {least} to {most:,} is expected, found {short(value)}")
-
-# %% ../../nbs/2_encoders/06_text.ipynb #186da709
+# %% ../../nbs/2_encoders/06_text.ipynb #bcea603d
 RECURRENT = ("lstm", "gru")  # kinds of text encoder that learn from the captions alone
 
 class RnnText(TextEncoder):
@@ -125,7 +118,7 @@ class RnnText(TextEncoder):
         spread: float = .1,  # embeddings start uniform in +-spread (the paper's; 1 learns several times faster)
     ):
         super().__init__()
-        _check_integers(1, 1 << 16, embedding=embedding, length=length, dim=dim), _check_integers(1, 64, layers=layers)
+        check_integers(1, 1 << 16, embedding=embedding, length=length, dim=dim), check_integers(1, 64, layers=layers)
         if kind not in RECURRENT: raise TgfrError(f'kind: "lstm" or "gru" is expected, found {short(kind)}')
         for name, value, most in (("dropout", dropout, 1), ("spread", spread, math.inf)):
             if not isinstance(value, (int, float)) or not 0 <= value < most: raise TgfrError(f"{name}: a number from 0 to below {most} is expected, found {short(value)}")
@@ -180,7 +173,7 @@ class RnnText(TextEncoder):
         if config["vocabulary"] != len(vocabulary): raise TgfrError(f"{folder}: vocabulary.json holds {len(vocabulary)} ids, config.json says {short(config['vocabulary'])}")
         return vocabulary
 
-# %% ../../nbs/2_encoders/06_text.ipynb #4e701d17
+# %% ../../nbs/2_encoders/06_text.ipynb #a68fbf37
 class TransformerText(TextEncoder):
     "A transformer's last hidden state with a word head (Hasan et al., WACV 2024, section 3)."
 
@@ -193,7 +186,7 @@ class TransformerText(TextEncoder):
         mask_padding: bool = True,  # False: padding counts as words, as published
     ):
         super().__init__()
-        _check_integers(1, 1 << 16, dim=dim), _check_integers(3, 1 << 16, length=length), _check_integers(0, 1 << 16, train_layers=train_layers or 0)
+        check_integers(1, 1 << 16, dim=dim), check_integers(3, 1 << 16, length=length), check_integers(0, 1 << 16, train_layers=train_layers or 0)
         if not isinstance(mask_padding, bool): raise TgfrError(f"mask_padding: True or False is expected, found {short(mask_padding)}")
         self.transformer, self.tokenizer = name_or_path if isinstance(name_or_path, tuple) else read_text_model(name_or_path)
         if length > (most := places(self.transformer, self.tokenizer)): raise TgfrError(f"length: {length} tokens are asked for, the model reads at most {most}")
@@ -255,10 +248,10 @@ class TransformerText(TextEncoder):
     def _load_words(cls, folder, config):
         try:
             shape = AutoConfig.for_model(**config["transformer"])
-            for name, most in (("num_hidden_layers", 256), ("max_position_embeddings", 1 << 20)): _check_integers(0, most, **{name: getattr(shape, name, None) or 0})
+            for name, most in (("num_hidden_layers", 256), ("max_position_embeddings", 1 << 20)): check_integers(0, most, **{name: getattr(shape, name, None) or 0})
             return new_text_model(config["transformer"]), AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
         except Exception as e:  # whatever a damaged tokenizer or config makes of itself
-            raise TgfrError(f"{folder}: its tokenizer or config.json cannot be read ({' '.join(str(e).split())[:300]})") from None
+            raise TgfrError(f"{folder}: its tokenizer or config.json cannot be read ({in_a_line(e)})") from None
 
 # %% ../../nbs/2_encoders/06_text.ipynb #f5763185
 def save_text_encoder(
@@ -268,7 +261,7 @@ def save_text_encoder(
     "Write an encoder: config.json, model.safetensors, and vocabulary.json or tokenizer/."
     encoder.save(folder)
 
-# %% ../../nbs/2_encoders/06_text.ipynb #49c38ee4
+# %% ../../nbs/2_encoders/06_text.ipynb #7bd5ecf0
 def load_text_encoder(
     folder: str | Path,  # written by `save_text_encoder`
 ) -> TextEncoder:  # on the CPU, in eval mode
@@ -284,12 +277,8 @@ def load_text_encoder(
     def build():
         words = encoder._load_words(folder, config)
         try: return encoder(words, **{name: config[name] for name in _options(encoder)})
-        except Exception as e: raise TgfrError(f"{folder}/config.json: {' '.join(str(e).split())[:300]}") from None  # it may claim anything
-    with torch.device("meta"): expected = build().state_dict()  # takes no memory
-    weights = read_weights(folder / "model.safetensors", expected)
-    built = build()
-    built.load_state_dict(weights)
-    return built.eval()
+        except Exception as e: raise TgfrError(f"{folder}/config.json: {in_a_line(e)}") from None  # it may claim anything
+    return load_built(build, folder / "model.safetensors")
 
 # %% ../../nbs/2_encoders/06_text.ipynb #8c5874ab
 def _options(encoder):

@@ -6,7 +6,7 @@
 __all__ = ['LIMIT', 'PICKLE_LIMIT', 'BOOKKEEPING', 'FAMILIES', 'read_checkpoint', 'load_weights', 'ChannelCheck', 'channel_check',
            'convert', 'load_encoder', 'encoder_mark', 'check_encoder']
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #66aafe25
+# %% ../../nbs/2_encoders/04_weights.ipynb #02c3ec49
 import hashlib
 import math
 import pickle
@@ -24,8 +24,8 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..core import Skips, TgfrError, check_weights, read_json
-from ..data.faces import read_image
+from ..core import Skips, TgfrError, check_file, check_finite, check_weights, in_a_line, read_json
+from ..data.faces import IMAGES, read_image
 from .backbones import DEPTHS, FaceEncoder, IResNet, save_encoder
 from .ir import IR, IR_DEPTHS
 from .onnx_face import OnnxFace
@@ -61,7 +61,7 @@ class _StandIn:
 
     def __setstate__(self, state): pass
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #c4cf0bec
+# %% ../../nbs/2_encoders/04_weights.ipynb #1db9eaa3
 def _unpickle(
     path: Path,  # a file of torch.save
 ):
@@ -75,19 +75,17 @@ def _unpickle(
         with torch.serialization.safe_globals(stand_ins): return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)  # mapped: what is left out is never read
     except TgfrError: raise
     except Exception as e:  # whatever a damaged or hostile pickle makes of itself
-        text = " ".join(str(e).split())
+        text = in_a_line(e, 10_000)
         if isinstance(e, pickle.UnpicklingError) and (found := re.search(r"GLOBAL `?([\w.]+)", text)): refuse(found[1])
         raise TgfrError(f"{path}: not a readable checkpoint of torch; {path.stat().st_size:,} bytes, damaged or another kind of file") from None
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #80eb1fa0
+# %% ../../nbs/2_encoders/04_weights.ipynb #2db13f91
 def read_checkpoint(
     path: str | Path,  # a file of torch.save (.pth, .pt, .ckpt ...) or safetensors, told apart by its first bytes
     limit: int = LIMIT,  # bytes; a larger file is refused before it is read
 ) -> dict[str, torch.Tensor]:  # on the CPU
     "The tensors of a state dict, without running anything."
-    path = Path(path)
-    if not path.is_file(): raise TgfrError(f"{path}: no such file")
-    if (size := path.stat().st_size) > limit: raise TgfrError(f"{path}: {size:,} bytes, more than the {limit:,} that are read")
+    path = check_file(path, limit)
     with path.open("rb") as file: head = file.read(16)
     if head[8:9] == b"{":
         try: content = load_file(path)
@@ -153,7 +151,7 @@ FAMILIES = {  # channel order and scaling of each family's photos (insightface, 
     "tface": dict(channels="RGB"),
 }
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #50cc52be
+# %% ../../nbs/2_encoders/04_weights.ipynb #51143e6f
 def _mapped(
     weights: dict[str, torch.Tensor],  # of a checkpoint
     prefix: str,  # before the names of the network
@@ -171,7 +169,7 @@ def _mapped(
     own |= {name: torch.zeros((), dtype=t.dtype) for name, t in expected.items() if name.endswith("num_batches_tracked") and name not in own}
     check_weights(path, {name: t.shape for name, t in own.items()}, {name: t.shape for name, t in expected.items()})
     own = {name: own[name].detach().to(t.dtype, copy=True) for name, t in expected.items()}
-    if broken := [name for name, t in own.items() if not t.isfinite().all()]: raise TgfrError(f"{path}: numbers that are not finite in {', '.join(broken[:8])}")
+    check_finite(path, own)
     return own
 
 # %% ../../nbs/2_encoders/04_weights.ipynb #0b37b820
@@ -229,7 +227,7 @@ def channel_check(
         warnings.warn(f"{encoder.config.name} is fed {encoder.config.channels}, but {check}: it may have been trained on {other}", stacklevel=2)
     return check
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #11e3f326
+# %% ../../nbs/2_encoders/04_weights.ipynb #582c0ef9
 def convert(
     file: str | Path,  # .pth, .pt, .ckpt, .safetensors, .onnx
     to: str | Path,  # the folder; made where it does not exist
@@ -243,8 +241,8 @@ def convert(
     if (is_onnx := file.suffix.lower() == ".onnx") and family: raise TgfrError(f"{file}: family is for checkpoints; {file.name}.json beside an ONNX file says how photos are prepared")
     encoder = OnnxFace(file) if is_onnx else load_weights(file, family, skips=skips)
     if photos is not None:
-        found = sorted(p for p in Path(photos).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp"))
-        if not found: raise TgfrError(f"{photos}: no photos in it (.jpg, .png, .bmp, .webp)")
+        found = sorted(p for p in Path(photos).rglob("*") if p.suffix.lower() in IMAGES)
+        if not found: raise TgfrError(f"{photos}: no photos in it ({', '.join(IMAGES)})")
         check = channel_check(encoder, np.stack([read_image(p, size=encoder.config.size) for p in found[::-(-len(found) // 64)]]))
     with file.open("rb") as f: digest = hashlib.file_digest(f, "sha256").hexdigest()
     tested = "not checked: no photos were given" if check is None else f"{'DOUBTFUL: ' * check.wrong}{check}"

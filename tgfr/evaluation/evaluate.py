@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REFERENCE', 'TASKS', 'CARD_KEYS', 'evaluate']
 
-# %% ../../nbs/6_evaluation/14_evaluate.ipynb #7b22ee63
+# %% ../../nbs/6_evaluation/14_evaluate.ipynb #658d0733
 import time
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from ..core import TgfrError, say
 from ..data.catalog import load_faces, screen
 from ..data.pairs import read_pairs_list
 from ..encoders.weights import check_encoder, load_encoder
-from .bootstrap import check_draws, result_rows, unresolved
+from .bootstrap import check_draws
 from .judge import FaceSplit, Judge, with_features
 from .model_cards import result_sections, seen_people, write_results
 from .protocols import FPRS, PairProtocol, make_pairs, match_pairs, published_figures, score_pairs, write_pairs
 from .report import conclude, run_facts
 from .retrieval import retrieve
 from .scoring import embed_photos
-from .tables import MODES
+from .tables import MODES, result_rows, unresolved
 from ..fusion.model import TGFR
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #5814f968

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MediaPooling', 'pool_media', 'pool_sets', 'pair_scores', 'IjbProtocol', 'IjbResult', 'draws_of', 'evaluate_ijb']
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #35aa6180
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #c7118789
 import mmap
 import re
 import time
@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from ..core import TgfrError
-from ..data.ijb_files import IjbFiles, IjbImages
+from ..data.ijb_files import IjbFiles, IjbImages, both_numbers
 from .bootstrap import PairBootstrap, Verification, _key
 from .identification import open_set_scores, published_tpir, tpir_of
 from .metrics import OperatingPoints, auc_of, cmc_of, eer_of, operating_points, search, split_scores, tpr_of
@@ -46,7 +46,7 @@ class MediaPooling:
 
 _flips = ("none", "sum", "concat")
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #f599fa12
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #e86589c8
 def pool_media(
     features: np.ndarray,  # (V, N, E): the images, and their mirror images where V is 2; may be memory-mapped
     template: np.ndarray,  # (N,) int, 0 to T - 1
@@ -60,7 +60,7 @@ def pool_media(
     if pooling.flip != "none" and len(features) < 2: raise TgfrError(f"fusion: {pooling.name} needs the features of mirror images, the store has none; embed with --mirror (mirror=True)")
     if pooling.detector and score is None: raise TgfrError(f"fusion: {pooling.name} needs the detector's scores")
     use = np.ones(len(template), bool) if use is None else use
-    medium = np.unique(template.astype(np.int64) << 32 | media.astype(np.int64) & 0xFFFFFFFF, return_inverse=True)[1]
+    medium = np.unique(both_numbers(template, media), return_inverse=True)[1]
     weight = use / np.maximum(np.bincount(medium, use), 1)[medium] * (score if pooling.detector else 1)
     total = np.zeros((template.max() + 1, features.shape[2] * (1 + (pooling.flip == "concat"))), np.float32)
     for start in range(0, len(template), block):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FaceSplit', 'with_features', 'Judge']
 
-# %% ../../nbs/6_evaluation/11_judge.ipynb #52126178
+# %% ../../nbs/6_evaluation/11_judge.ipynb #5bf80f8c
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,10 @@ import numpy as np
 
 from ..data.faces import probe_variants
 from ..data.features import FeatureStore, encode_faces
-from .bootstrap import PersonBootstrap, Verification, result_rows, unresolved
+from .bootstrap import PersonBootstrap, Verification
 from .groups import group_tables
 from .scoring import score_matrix
+from .tables import result_rows, unresolved
 
 # %% ../../nbs/6_evaluation/11_judge.ipynb #ccd4113b
 @dataclass(frozen=True)

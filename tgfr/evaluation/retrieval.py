@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['own_ranks', 'retrieval_figures', 'retrieve', 'find_photos']
 
-# %% ../../nbs/6_evaluation/10_retrieval.ipynb #968d8840
+# %% ../../nbs/6_evaluation/10_retrieval.ipynb #7c5b6f10
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +15,9 @@ from ..core import TgfrError, fingerprint
 from ..data.captions import check_captions
 from ..data.features import FeatureStore
 from .bootstrap import Figures, _draw
-from .metrics import search
-from .scoring import MODES, _photos, embed_photos, score_matrix
+from .metrics import cmc_of, search
+from .scoring import MODES, embed_photos, score_matrix
+from .tables import result_row
 from ..fusion.model import TGFR
 
 # %% ../../nbs/6_evaluation/10_retrieval.ipynb #f999ca62
@@ -30,7 +31,7 @@ def own_ranks(
     rows = np.arange(len(query))
     return 1 + np.concatenate([search(score_matrix(query[part], gallery), part, rows).rank for part in np.split(rows, rows[block::block])])
 
-# %% ../../nbs/6_evaluation/10_retrieval.ipynb #be138e07
+# %% ../../nbs/6_evaluation/10_retrieval.ipynb #04aa3e70
 def retrieval_figures(
     rank: np.ndarray,  # (N,) from 1
     identity: np.ndarray,  # (N,) the person of each query
@@ -43,12 +44,11 @@ def retrieval_figures(
     if np.shape(rank) != np.shape(identity): raise TgfrError(f"rank: shape {np.shape(rank)}, but identity has {np.shape(identity)}")
     if len(names) < 2: raise TgfrError(f"identity: all {len(person):,} queries are of one person, expected at least two for an interval")
     weights = _draw(len(names), np.ones(len(names), bool), replicates, seed)[:, person].astype(float)
-    total, order = weights.sum(axis=1), np.argsort(rank, kind="stable")
-    found = {f"recall@{k}": weights @ (rank <= k) / total for k in ks}
-    found["median rank"] = rank[order][(weights[:, order].cumsum(axis=1) >= total[:, None] / 2).argmax(axis=1)].astype(float)
+    found, order = {f"recall@{k}": share for k, share in zip(ks, cmc_of(rank - 1, ks, weights).T)}, np.argsort(rank, kind="stable")
+    found["median rank"] = rank[order][(weights[:, order].cumsum(axis=1) >= weights.sum(axis=1)[:, None] / 2).argmax(axis=1)].astype(float)
     return Figures({k: float(v[0]) for k, v in found.items()}, {k: v[1:] for k, v in found.items()}, fingerprint(person, replicates, seed))
 
-# %% ../../nbs/6_evaluation/10_retrieval.ipynb #f5318cae
+# %% ../../nbs/6_evaluation/10_retrieval.ipynb #895abd65
 def retrieve(
     model: TGFR,  # trained, with words; in eval mode
     store: FeatureStore,  # of N photos
@@ -68,11 +68,10 @@ def retrieve(
         for mode in modes:
             sides = {"text to image": (found[mode]["sentence"], found[mode]["face"][v])}
             for system, (query, gallery) in (sides | {"image to text": sides["text to image"][::-1]}).items():
-                f = retrieval_figures(own_ranks(query, gallery), identity, ks, replicates, seed)
-                rows.append({"system": system, "probe": probe, "mode": mode, "values": f.value, "interval": {k: f.interval(k) for k in f.value}})
+                rows.append(result_row(system, probe, mode, retrieval_figures(own_ranks(query, gallery), identity, ks, replicates, seed)))
     return rows
 
-# %% ../../nbs/6_evaluation/10_retrieval.ipynb #60d5c1ee
+# %% ../../nbs/6_evaluation/10_retrieval.ipynb #54cc12cf
 @torch.inference_mode()
 def find_photos(
     model: TGFR,  # trained, with words; in eval mode
@@ -87,7 +86,7 @@ def find_photos(
     device, n = next(model.parameters()).device, len(store)
     sentence = model.encode_text({k: v.to(device) for k, v in model.text_encoder.tokenize(check_captions(descriptions)).items()}).sentence.cpu().numpy()
     parts = np.split(np.arange(n), np.arange(128, n, 128))
-    faces = np.concatenate([model.image_head(_photos(model, store, variant, part).to(device)).embedding.cpu().numpy() for part in parts])
+    faces = np.concatenate([model.image_head(store.batch(variant, part, regions=model.config.needs_regions).to(device)).embedding.cpu().numpy() for part in parts])
     scores = score_matrix(sentence, faces)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :most]
     return best, np.take_along_axis(scores, best, axis=1)

@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['MODES', 'embed_photos', 'score_matrix', 'CaptionIndex', 'tune_weight']
 
-# %% ../../nbs/6_evaluation/03_scoring.ipynb #b2b3944c
+# %% ../../nbs/6_evaluation/03_scoring.ipynb #30f9a39a
 import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ..core import ImageFeatures, TextFeatures, TgfrError, cosine, track
+from ..core import TextFeatures, TgfrError, cosine, track
 from ..data.features import FeatureStore
 from .metrics import pair_masks, tpr_of
 from ..fusion.model import TGFR, merge_captions
 
-# %% ../../nbs/6_evaluation/03_scoring.ipynb #249eaf9f
+# %% ../../nbs/6_evaluation/03_scoring.ipynb #44abd7fd
 MODES = ("one", "all")
 
 @torch.inference_mode()
@@ -37,7 +37,7 @@ def embed_photos(
     for start in track(starts, "embedding photos") if progress else starts:
         some = rows[start:start + batch]
         texts = _encode(model, [captions[i] for i in some], modes, device) if words else {"-": None}
-        images = [model.image_head(_photos(model, store, v, some).to(device)) for v in variants]
+        images = [model.image_head(store.batch(v, some, regions=model.config.needs_regions).to(device)) for v in variants]
         faces = torch.stack([image.embedding for image in images])
         for mode, text in texts.items():
             out[mode]["face"].append(faces.cpu())
@@ -45,12 +45,7 @@ def embed_photos(
             if words: out[mode]["sentence"].append(text.sentence.cpu())
     return {mode: {k: torch.cat(v, -2).numpy() for k, v in found.items() if v} for mode, found in out.items()}
 
-# %% ../../nbs/6_evaluation/03_scoring.ipynb #4171e369
-def _photos(model, store, variant, rows) -> ImageFeatures:
-    "Features of some photos at one resolution, with regions where the model reads them."
-    if model.config.needs_regions: return store.batch(np.full(len(rows), variant), rows)
-    return ImageFeatures(torch.from_numpy(store.embedding[variant, rows]))
-
+# %% ../../nbs/6_evaluation/03_scoring.ipynb #c9e096a5
 def _encode(model, captions, modes, device, most=256) -> dict[str, TextFeatures]:
     "Text features of some photos in each mode; every caption is encoded once, `most` at a time."
     counts = torch.tensor([len(c) for c in captions])

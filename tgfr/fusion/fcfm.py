@@ -6,14 +6,14 @@
 __all__ = ['FUSIONS', 'ConcatFusion', 'LinearFusion', 'RegionWordFeature', 'FCFM', 'RnnFCFM', 'weigh_sentence', 'ResidualFCFM',
            'build_fusion']
 
-# %% ../../nbs/4_fusion/01_fcfm.ipynb #694387a8
+# %% ../../nbs/4_fusion/01_fcfm.ipynb #9df3b8f9
 import math
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..alignment.fcam import SpatialAttention
+from ..alignment.fcam import SpatialAttention, correction_network
 from ..core import ImageFeatures, TextFeatures, TgfrError, unit
 
 # %% ../../nbs/4_fusion/01_fcfm.ipynb #18057d4f
@@ -155,7 +155,7 @@ def weigh_sentence(
     "`weight * s / |s|^power`, the sentence part of the residual form."
     return weight * sentence / sentence.norm(dim=-1, keepdim=True).clamp_min(1e-6) ** power
 
-# %% ../../nbs/4_fusion/01_fcfm.ipynb #faa5ec81
+# %% ../../nbs/4_fusion/01_fcfm.ipynb #407e007f
 class ResidualFCFM(nn.Module):
     "FCFM with the face as a residual path, a free face and a weighed sentence: `[unit(g + correction(g, f, s)) | unit(free(g)) | weight * s / |s|^power]`."
     needs_regions = True
@@ -174,8 +174,7 @@ class ResidualFCFM(nn.Module):
         if words: self.register_buffer("weight", torch.tensor(weight)), self.register_buffer("power", torch.zeros(()))
         self.feature = RegionWordFeature(dim, words, mean_words=True)
         self.norm_feature, self.free = nn.LayerNorm(self.feature.width), nn.Linear(dim, dim)
-        self.correction = nn.Sequential(nn.Linear(dim * (1 + words) + self.feature.width, hidden), nn.BatchNorm1d(hidden), nn.PReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
-        nn.init.zeros_(self.correction[-1].weight), nn.init.zeros_(self.correction[-1].bias)
+        self.correction = correction_network(dim * (1 + words) + self.feature.width, hidden, dim, dropout)
 
     def forward(self, image: ImageFeatures, text: TextFeatures | None = None) -> torch.Tensor:
         "The fused embedding, (B, width): the corrected and the free face, D numbers of unit length each, then the weighed sentence."

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['NAN_ORDERS', 'SetState', 'Readout', 'CAFace', 'Template', 'fuse_sets', 'sum_states']
 
-# %% ../../nbs/5_sets/03_caface.ipynb #0650d579
+# %% ../../nbs/5_sets/03_caface.ipynb #bcd55cb4
 from dataclasses import dataclass, fields, replace
 
 import torch
 
-from ..core import TgfrError, _map_tensors, fingerprint
+from ..core import TgfrError, _map_tensors, weights_hash
 from .networks import AggregationNetwork, ClusterNetwork, NormEmbedding, StyleInput
 from .pooling import SET_FUSIONS, FaceSet, SetFusion, cut, over_images
 
@@ -46,7 +46,7 @@ class Readout:
     style: torch.Tensor  # (B, M, d) G
     trust: torch.Tensor  # (B, M) of a unit of assignment: `trust[:, None] @ assignment` are the weights of images, which sum to 1 over a set
 
-# %% ../../nbs/5_sets/03_caface.ipynb #81e87069
+# %% ../../nbs/5_sets/03_caface.ipynb #9aa3fab3
 class CAFace(SetFusion):
     "CAFace: cluster and aggregate (Kim, Liu, Jain and Liu, NeurIPS 2022)."
 
@@ -124,7 +124,7 @@ class CAFace(SetFusion):
     @property
     def fingerprint(self) -> str:
         "A hash of the configuration and the weights; states of models with the same one can be merged."
-        return fingerprint(self.config, *(part for name, x in sorted(self.state_dict().items()) for part in (name, x.detach().cpu().numpy())))
+        return weights_hash(self, self.config)
 
     def fuse(self, faces: FaceSet, **how) -> torch.Tensor:
         "The template of each set, (B, E); further arguments as in `fuse_sets`."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SET_FUSIONS', 'LEARNED', 'FaceSet', 'face_set', 'SetFusion', 'NormPower', 'BestNorm', 'DetectorScore', 'over_images',
-           'ScalarQuality', 'build_set_fusion', 'weightless_fusion', 'buckets', 'fuse_ragged', 'divide', 'Parts', 'cut']
+           'ScalarQuality', 'build_set_fusion', 'weightless_fusion', 'buckets', 'padded_rows', 'fuse_ragged', 'divide',
+           'Parts', 'cut']
 
 # %% ../../nbs/5_sets/01_pooling.ipynb #f2fc6899
 from collections.abc import Iterator, Sequence
@@ -106,7 +107,7 @@ class SetFusion(nn.Module):
         "The template of each set, (B, E)."
         return self.fuse(faces)
 
-# %% ../../nbs/5_sets/01_pooling.ipynb #edb9da74
+# %% ../../nbs/5_sets/01_pooling.ipynb #82e2a794
 class NormPower(SetFusion):
     "Weights are powers of the norm: 0 averages unit features, 1 averages raw features, 2 is norm squared."
 
@@ -116,6 +117,7 @@ class NormPower(SetFusion):
         power: float = 1,  # of the norm
     ):
         super().__init__(embedding)
+        if not isinstance(power, int | float): raise TgfrError(f"power: {power!r}, expected a number")
         self.config["power"] = self.power = power
 
     def importance(self, faces: FaceSet) -> torch.Tensor:
@@ -213,7 +215,16 @@ def buckets(
         yield order[first:last]
         first = last
 
-# %% ../../nbs/5_sets/01_pooling.ipynb #8f60b4a0
+# %% ../../nbs/5_sets/01_pooling.ipynb #eb67147c
+def padded_rows(
+    start: np.ndarray,  # (R,) the first place of each row
+    size: np.ndarray,  # (R,) places in it, at least 1
+) -> tuple[np.ndarray, np.ndarray]:  # places (R, longest), and where they are the row's own; behind the last its first again
+    "Rows of consecutive places, side by side."
+    column = np.arange(size.max())
+    mask = column < size[:, None]
+    return start[:, None] + np.where(mask, column, 0), mask
+
 @torch.no_grad()
 def fuse_ragged(
     fusion: nn.Module,  # with `fuse`
@@ -229,18 +240,17 @@ def fuse_ragged(
     ids, owner, counts = np.unique(template, return_inverse=True, return_counts=True)
     order, start = np.argsort(owner, kind="stable"), np.cumsum(counts) - counts
     device = next((p.device for p in fusion.parameters()), torch.device("cpu"))
-    mode, parts, places = fusion.training, [], []
+    mode, parts, which = fusion.training, [], []
     fusion.eval()
     try:
         for sets in buckets(counts, most):
-            size = np.arange(counts[sets].max())
-            mask = size < counts[sets][:, None]
-            rows = order[start[sets][:, None] + np.where(mask, size, 0)]
+            places, mask = padded_rows(start[sets], counts[sets])
+            rows = order[places]
             def take(array): return None if array is None else torch.from_numpy(np.asarray(array)[rows]).float()  # noqa: B023
             faces = FaceSet(take(embedding), torch.from_numpy(mask), take(styles), take(score)).to(device)
-            parts.append(fusion.fuse(faces, **how).cpu()), places.append(sets)
+            parts.append(fusion.fuse(faces, **how).cpu()), which.append(sets)
     finally: fusion.train(mode)
-    back = np.argsort(np.concatenate(places)) if places else []
+    back = np.argsort(np.concatenate(which)) if which else []
     return ids, torch.cat(parts)[back] if parts else torch.zeros(0, embedding.shape[1])
 
 # %% ../../nbs/5_sets/01_pooling.ipynb #f686f931

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['merge', 'fuse_stream', 'save_state', 'load_state', 'shard_states', 'fuse_sharded']
 
-# %% ../../nbs/5_sets/04_state.ipynb #64bfb638
+# %% ../../nbs/5_sets/04_state.ipynb #dbf57474
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..core import TgfrError, write_weights
 from .caface import CAFace, SetState
-from .pooling import FaceSet, buckets, divide
+from .pooling import FaceSet, buckets, divide, padded_rows
 
 # %% ../../nbs/5_sets/04_state.ipynb #b1e77859
 def merge(
@@ -71,7 +71,7 @@ def load_state(
     if not all(v.isfinite().all() for v in tensors.values()) or state.mass.min() < 0: raise TgfrError(f"{path}: numbers that no state has")
     return state
 
-# %% ../../nbs/5_sets/04_state.ipynb #1704bb96
+# %% ../../nbs/5_sets/04_state.ipynb #bf202e75
 @torch.no_grad()
 def shard_states(
     model: CAFace,  # on the accelerator's device
@@ -93,9 +93,8 @@ def shard_states(
     start = (np.cumsum(counts) - counts)[sets] + start.numpy()
     total, size = model.init(len(ids)), size.numpy()
     for rows in list(buckets(size, most))[rank::world]:
-        column = np.arange(size[rows].max())
-        mask = column < size[rows][:, None]
-        images = order[start[rows][:, None] + np.where(mask, column, 0)]
+        places, mask = padded_rows(start[rows], size[rows])
+        images = order[places]
         faces = FaceSet(*(torch.from_numpy(x) for x in (embedding[images].astype("f"), mask, styles[images].astype("f")))).to(total.mass.device)
         _, states = model.cluster(faces)
         for f in fields(SetState): getattr(total, f.name).index_add_(0, sets[rows].to(total.mass.device), getattr(states, f.name))

@@ -6,14 +6,14 @@
 __all__ = ['PARTS', 'DERIVED', 'save_set_fusion', 'load_set_fusion', 'fitting_fusion', 'from_published', 'read_caface',
            'read_centres', 'convert_published']
 
-# %% ../../nbs/5_sets/05_weights.ipynb #66086909
+# %% ../../nbs/5_sets/05_weights.ipynb #3bd014ac
 import re
 from pathlib import Path
 from reprlib import repr as short
 
 import torch
 
-from ..core import Skips, TgfrError, check_weights, read_json, read_weights, write_json, write_text, write_weights
+from ..core import Skips, TgfrError, check_finite, check_weights, in_a_line, load_built, read_json, write_json, write_text, write_weights
 from ..data.cards import model_card
 from ..encoders.backbones import FaceEncoder
 from ..encoders.onnx_face import OnnxFace
@@ -21,7 +21,7 @@ from ..encoders.weights import check_encoder, convert, encoder_mark, read_checkp
 from .caface import CAFace
 from .pooling import SET_FUSIONS, SetFusion, build_set_fusion, weightless_fusion
 
-# %% ../../nbs/5_sets/05_weights.ipynb #b9163b2f
+# %% ../../nbs/5_sets/05_weights.ipynb #4a9cc104
 def save_set_fusion(
     fusion: SetFusion,  # of a class in SET_FUSIONS
     folder: str | Path,  # made where it does not exist
@@ -51,12 +51,8 @@ def load_set_fusion(
     if type(width := config.get("embedding")) is not int or width < 1: raise TgfrError(f"{folder}/config.json: embedding={short(width)}: expected an integer of at least 1")
     def build():
         try: return build_set_fusion(name, **config)
-        except Exception as e: raise TgfrError(f"{folder}/config.json: {' '.join(str(e).split())[:300]}") from None  # it may claim anything
-    with torch.device("meta"): expected = build().state_dict()  # takes no memory
-    weights = read_weights(Path(folder) / "model.safetensors", expected)
-    fusion = build()
-    fusion.load_state_dict(weights)
-    return fusion.eval()
+        except Exception as e: raise TgfrError(f"{folder}/config.json: {in_a_line(e)}") from None  # it may claim anything
+    return load_built(build, Path(folder) / "model.safetensors")
 
 # %% ../../nbs/5_sets/05_weights.ipynb #0e2c2810
 def fitting_fusion(
@@ -78,7 +74,7 @@ def fitting_fusion(
         raise TgfrError(f"{spec}: for {width} channels of styles, {name} has {styles or 'no styles'}; --styles names the stages it was trained with (`tgfr embed`: --styles auto)")
     return fusion.eval()
 
-# %% ../../nbs/5_sets/05_weights.ipynb #e4279989
+# %% ../../nbs/5_sets/05_weights.ipynb #732c9a57
 PARTS = {"style_maker.": "sim.", "norm_emb.": "norm.", "fusion_net.clustering_layer.cluster_block.assign.": "cn.", "fusion_net.clustering_layer.cluster_block.": "cn.",
          "fusion_net.clustering_layer.": "cn.", "fusion_net.conf_mlp.": "agn."}  # published beginning of a name to ours; the first that fits counts
 DERIVED = ("norm_emb.pe", "style_maker.cfcs.0")
@@ -102,21 +98,22 @@ def from_published(
     if (len(short), len(centres), len(confidence)) != (2, 3, 1): raise TgfrError(f"{file}: shapes that no CAFace has: {tuple(short)}, {tuple(centres)}, {tuple(confidence)}")
     model = CAFace(embedding or confidence[0], pairs[0], centres[1], blocks, confidence[0], short[0], centres[2] - short[0], heads)
     check_weights(file, {k: v.shape for k, v in ours.items()}, {k: v.shape for k, v in model.state_dict().items()})
-    if broken := [name for name, v in ours.items() if not v.isfinite().all()]: raise TgfrError(f"{file}: numbers that are not finite in {', '.join(broken[:8])}")
+    check_finite(file, ours)
     model.load_state_dict(ours)
     return model.eval()
 
-# %% ../../nbs/5_sets/05_weights.ipynb #9a0b7b97
+# %% ../../nbs/5_sets/05_weights.ipynb #707817d8
 def read_caface(
     path: str | Path,  # such as CAFace_AdaFaceWebFace4M.ckpt
     embedding: int = 512,  # E of its face encoder
 ) -> tuple[CAFace, torch.Tensor | None]:  # in eval mode, and the centres (P, E) of its training where they are there
     "CAFace from its published Lightning checkpoint."
-    found = read_checkpoint(path)
-    parts = {k.removeprefix("aggregator."): v for k, v in found.items() if k.startswith("aggregator.")}
+    parts = _aggregator(found := read_checkpoint(path))
     if not parts: raise TgfrError(f"{path}: no aggregator.* in it: a face encoder's checkpoint, or another model's")
     return from_published(parts, embedding, file=path), found.get("center.weight")
 
+
+def _aggregator(weights): return {k.removeprefix("aggregator."): v for k, v in weights.items() if k.startswith("aggregator.")}
 
 def read_centres(
     path: str | Path,  # such as center_AdaFaceWebFace4M_webface4m_subset.pth
@@ -126,7 +123,7 @@ def read_centres(
     if centres is None or centres.ndim != 2 or not centres.isfinite().all(): raise TgfrError(f"{path}: `center` has to be a matrix of finite numbers, one row a person")
     return centres.float()
 
-# %% ../../nbs/5_sets/05_weights.ipynb #2229afa9
+# %% ../../nbs/5_sets/05_weights.ipynb #098ebc0e
 def convert_published(
     file: str | Path,  # what `tgfr.encoders.weights.convert` takes, or a checkpoint of CAFace
     to: str | Path,  # the folder; made where it does not exist
@@ -138,8 +135,7 @@ def convert_published(
     file, to = Path(file), Path(to)
     found = {} if file.suffix.lower() == ".onnx" else read_checkpoint(file)
     if set(found) == {"center"}: raise TgfrError(f"{file}: identity centres {tuple(found['center'].shape)} of CAFace's training, no model; to train a fusion anew, read them with tgfr.sets.weights.read_centres")
-    parts = {k.removeprefix("aggregator."): v for k, v in found.items() if k.startswith("aggregator.")}
-    if not parts: return convert(file, to, family, photos, skips)
+    if not (parts := _aggregator(found)): return convert(file, to, family, photos, skips)
     encoder = convert(file, to / "encoder", family, photos, left := Skips())
     save_set_fusion(from_published(parts, encoder.config.embedding, file=file), to, {"converted from": f"{file.name}; its face encoder lies in encoder/"}, encoder=encoder)
     if skips is not None: skips.items += [item for item in left.items if not item[0].startswith(f"{file.name}: aggregator.")]

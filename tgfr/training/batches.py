@@ -85,7 +85,7 @@ def share_of(
     if batch % world: raise TgfrError(f"batch of {batch} {unit} does not divide into {world} shares (processes x accumulate)")
     return slice(rank * batch // world, (rank + 1) * batch // world)
 
-# %% ../../nbs/7_training/02_batches.ipynb #2aa33a53
+# %% ../../nbs/7_training/02_batches.ipynb #88dbb6a6
 class FaceBatches:
     "Training batches of captioned faces, a function of (stage, epoch, step)."
 
@@ -142,6 +142,5 @@ class FaceBatches:
 
     def _make(self, variant, rows, sentences, counts, draw):
         "Read features and tokenize."
-        photos = self.store.batch(variant, rows) if self.regions else ImageFeatures(torch.from_numpy(self.store.embedding[variant, rows]))
-        clean = torch.from_numpy(self.store.embedding[0, rows])
+        photos, clean = self.store.batch(variant, rows, self.regions), self.store.batch(0, rows, regions=False).embedding
         return Batch(photos, clean, torch.from_numpy(self.label[rows]), self.text.tokenize(sentences, draw) if counts is not None else None, counts)

@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'ABOVE_0', 'RECIPES', 'check_fields', 'Recipe', 'ours', 'ours_transformer', 'ours_celeba_dialog',
            'ours_face2text', 'demo', 'paper_lstm', 'paper_bert', 'make_recipe', 'write_recipe', 'read_recipe']
 
-# %% ../../nbs/7_training/01_recipes.ipynb #1e5679e6
+# %% ../../nbs/7_training/01_recipes.ipynb #97fb36c6
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,7 +16,7 @@ from reprlib import repr as short
 import yaml
 
 from ..alignment.margins import MARGINS
-from ..core import TgfrError, write_text
+from ..core import TgfrError, in_a_line, write_text
 from ..fusion.fcfm import FUSIONS
 
 # %% ../../nbs/7_training/01_recipes.ipynb #3f897308
@@ -162,12 +162,12 @@ def write_recipe(
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items()}
     write_text(path, head + yaml.safe_dump(plain, sort_keys=False))
 
-# %% ../../nbs/7_training/01_recipes.ipynb #8646bea3
+# %% ../../nbs/7_training/01_recipes.ipynb #c669d09d
 def read_recipe(
     path: str | Path,  # written by `write_recipe`; fields left out have their defaults
 ) -> Recipe:
     "Read a recipe; `TgfrError` names a field that is unknown, of the wrong kind or out of range."
     try: found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e: raise TgfrError(f"{path}: not a readable recipe ({' '.join(str(e).split())[:200]})") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e: raise TgfrError(f"{path}: not a readable recipe ({in_a_line(e)})") from None
     if not isinstance(found, dict): raise TgfrError(f"{path}: a recipe is a list of `field: value`, found {type(found).__name__}")
     return _known(path, Recipe(), {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
