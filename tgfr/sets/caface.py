@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['NAN_ORDERS', 'SetState', 'Readout', 'CAFace', 'Template', 'fuse_sets', 'sum_states']
 
-# %% ../../nbs/5_sets/03_caface.ipynb #bcd55cb4
+# %% ../../nbs/5_sets/03_caface.ipynb #15d0e452
 from dataclasses import dataclass, fields, replace
 
 import torch
 
-from ..core import TgfrError, _map_tensors, weights_hash
+from ..core import Tensors, TgfrError, weights_hash
 from .networks import AggregationNetwork, ClusterNetwork, NormEmbedding, StyleInput
 from .pooling import SET_FUSIONS, FaceSet, SetFusion, cut, over_images
 
-# %% ../../nbs/5_sets/03_caface.ipynb #f4c40461
+# %% ../../nbs/5_sets/03_caface.ipynb #59274899
 @dataclass(frozen=True)
-class SetState:
+class SetState(Tensors):
     "What is kept of B sets: sums over their images, of a size that does not depend on how many there were."
     mass: torch.Tensor  # (B, M) m, images of each cluster
     feature: torch.Tensor  # (B, M, E) m F, sum of features
@@ -25,16 +25,6 @@ class SetState:
 
     def __add__(self, other: "SetState") -> "SetState":
         return SetState(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    def to(self, *args, **kwargs) -> "SetState":
-        "The same state on another device."
-        return _map_tensors(self, lambda t: t.to(*args, **kwargs))
-
-    def __getitem__(self, index) -> "SetState":
-        "The state of some of the sets."
-        return _map_tensors(self, lambda t: t[index])
-
-    def __len__(self) -> int: return len(self.mass)
 
 
 @dataclass(frozen=True)
@@ -167,7 +157,7 @@ def fuse_sets(
     place = parts.owner[:, None].expand_as(parts.place)[rows.mask], parts.place[rows.mask]
     return Template(readout.embedding, weights.new_zeros(sets, longest).index_put(place, weights), state)
 
-# %% ../../nbs/5_sets/03_caface.ipynb #fb594169
+# %% ../../nbs/5_sets/03_caface.ipynb #883b33d9
 def sum_states(
     states: SetState,  # of R chunks
     owner: torch.Tensor,  # (R,) the set each is of
@@ -175,4 +165,4 @@ def sum_states(
 ) -> SetState:  # of B sets
     "Add the states of chunks that belong to one set."
     if torch.equal(owner, torch.arange(sets, device=owner.device)): return states
-    return _map_tensors(states, lambda t: t.new_zeros(sets, *t.shape[1:]).index_add(0, owner, t))
+    return states.map(lambda t: t.new_zeros(sets, *t.shape[1:]).index_add(0, owner, t))

@@ -7,7 +7,7 @@ __all__ = ['SET_FUSIONS', 'LEARNED', 'FaceSet', 'face_set', 'SetFusion', 'NormPo
            'ScalarQuality', 'build_set_fusion', 'weightless_fusion', 'buckets', 'padded_rows', 'fuse_ragged', 'divide',
            'Parts', 'cut']
 
-# %% ../../nbs/5_sets/01_pooling.ipynb #f2fc6899
+# %% ../../nbs/5_sets/01_pooling.ipynb #b89ffbfc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from ..core import ImageFeatures, TgfrError, _map_tensors, unit
+from ..core import ImageFeatures, Tensors, TgfrError, unit
 
-# %% ../../nbs/5_sets/01_pooling.ipynb #90cc8dc5
+# %% ../../nbs/5_sets/01_pooling.ipynb #0caec888
 @dataclass(frozen=True)
-class FaceSet:
+class FaceSet(Tensors):
     "B sets of up to N images each."
     embedding: torch.Tensor  # (B, N, E) as the encoder leaves it: a unit vector times its norm
     mask: torch.Tensor  # (B, N) bool, True where there is an image
@@ -44,16 +44,6 @@ class FaceSet:
         for value in parts.values(): there &= value.flatten(2).sum(-1).isfinite() if value.ndim > 2 else value.isfinite()
         if there.all(): return self
         return FaceSet(mask=there, **{k: v.masked_fill(~there[(..., *[None] * (v.ndim - 2))], 0) for k, v in parts.items()})
-
-    def to(self, *args, **kwargs) -> "FaceSet":
-        "The same sets on another device."
-        return _map_tensors(self, lambda t: t.to(*args, **kwargs))
-
-    def __getitem__(self, index) -> "FaceSet":
-        "Some of the sets."
-        return _map_tensors(self, lambda t: t[index])
-
-    def __len__(self) -> int: return len(self.mask)
 
 # %% ../../nbs/5_sets/01_pooling.ipynb #986aa2f2
 def face_set(
@@ -266,7 +256,7 @@ def divide(
     least, longer = (counts // parts.clamp_min(1))[owner], (counts % parts.clamp_min(1))[owner]
     return owner, least * number + number.minimum(longer), least + (number < longer)
 
-# %% ../../nbs/5_sets/01_pooling.ipynb #72911ca2
+# %% ../../nbs/5_sets/01_pooling.ipynb #4866b230
 @dataclass(frozen=True)
 class Parts:
     "R parts of the B sets of a `FaceSet`."
@@ -287,4 +277,4 @@ def cut(
     column = every[:int(size.max())] if len(size) else every[:0]
     images_first = (~faces.mask).int().argsort(dim=1, stable=True)
     place = images_first[owner[:, None], (start[:, None] + column).clamp_max(longest - 1)]
-    return Parts(replace(_map_tensors(faces, lambda t: t[owner[:, None], place]), mask=column < size[:, None]), owner, place)
+    return Parts(replace(faces[owner[:, None], place], mask=column < size[:, None]), owner, place)

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['beside', 'Running']
 
-# %% ../../nbs/5_sets/06_stream.ipynb #34ffe744
+# %% ../../nbs/5_sets/06_stream.ipynb #1846fcaf
 from dataclasses import dataclass, replace
 
 import torch
 
-from ..core import TgfrError, _map_tensors, unit
+from ..core import TgfrError, unit
 from .caface import CAFace, SetState
 from .pooling import FaceSet, SetFusion
 from .state import merge
@@ -22,7 +22,7 @@ def beside(
     "The images of several sets as one."
     return FaceSet(*(None if parts[0] is None else torch.cat(parts, 1) for parts in zip(*((s.embedding, s.mask, s.styles, s.score) for s in sets))))
 
-# %% ../../nbs/5_sets/06_stream.ipynb #591bba18
+# %% ../../nbs/5_sets/06_stream.ipynb #5decfb6b
 @dataclass(frozen=True)
 class Running:
     "One set, fused while its images arrive; any fusion of `tgfr.sets`."
@@ -45,7 +45,7 @@ class Running:
         best, new = int(share.argmax()), share[-faces.mask.shape[1]:, None]
         scale = 1. if self.anchor is None else float(share[0] / self.share.max().clamp_min(1e-30))
         state = SetState(new.sum()[None, None], (new.T @ unit(faces.embedding[0]))[None], new.new_zeros(1, 1, 0), faces.counts)
-        return self._grown(state, new, scale, _map_tensors(seen, lambda x: x[:, best:best + 1]))
+        return self._grown(state, new, scale, seen[:, best:best + 1])
 
     def _grown(self, state, share, scale, anchor):
         if self.state is None: return replace(self, state=state, share=share, anchor=anchor)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Frame', 'Frames', 'Tracking', 'iou', 'link', 'Sighting', 'Track', 'crop_face', 'Followed', 'follow']
 
-# %% ../../nbs/5_sets/07_video.ipynb #85ae6928
+# %% ../../nbs/5_sets/07_video.ipynb #e1c764c8
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from ..core import ImageFeatures, Skips, TgfrError, _map_tensors, cosine, in_a_line, track, unit
+from ..core import ImageFeatures, Skips, TgfrError, cosine, in_a_line, track, unit
 from ..data.faces import IMAGES, PIXEL_LIMIT, read_image
 from ..data.landmarks import align
 from .caface import CAFace
@@ -154,7 +154,7 @@ class Sighting:
     norm: float  # of the embedding
     similarity: float | None  # cosine to the gallery photo
 
-# %% ../../nbs/5_sets/07_video.ipynb #8fe96183
+# %% ../../nbs/5_sets/07_video.ipynb #4637c186
 @dataclass
 class Track:
     "One person in a video."
@@ -182,7 +182,7 @@ class Track:
         faces, fusion = beside(*self.new), self.running.fusion
         if isinstance(fusion, CAFace): faces = fusion.compress(faces.finite())
         faces, self.new = faces if self.waiting is None else beside(self.waiting, faces), []
-        while faces.mask.shape[1] > chunk: self.running, faces = self.running.add(_map_tensors(faces, lambda x: x[:, :chunk])), _map_tensors(faces, lambda x: x[:, chunk:])
+        while faces.mask.shape[1] > chunk: self.running, faces = self.running.add(faces[:, :chunk]), faces[:, chunk:]
         self.waiting = faces
         if gallery is not None: self.so_far += [self.likeness(gallery)] * (len(self.sightings) - len(self.so_far))
 

@@ -5,31 +5,26 @@
 # %% auto #0
 __all__ = ['Batch', 'CaptionTable', 'whole_steps', 'share_of', 'FaceBatches']
 
-# %% ../../nbs/7_training/02_batches.ipynb #09431c07
+# %% ../../nbs/7_training/02_batches.ipynb #96c56846
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..core import ImageFeatures, TgfrError, fingerprint, rng
+from ..core import ImageFeatures, Tensors, TgfrError, fingerprint, rng
 from ..data.features import FeatureStore
 from ..encoders.text import TextEncoder
 
-# %% ../../nbs/7_training/02_batches.ipynb #c76c39ab
+# %% ../../nbs/7_training/02_batches.ipynb #4b99c699
 @dataclass(frozen=True)
-class Batch:
+class Batch(Tensors):
     "One training step."
     photos: ImageFeatures  # (B, E) and (B, C, H, W), at the resolutions drawn
     clean: torch.Tensor  # (B, E), the same photos' embeddings at full resolution
     label: torch.Tensor  # (B,) class of each person, 0 .. classes-1
     tokens: dict[str, torch.Tensor] | None  # of M captions; None without words
     counts: torch.Tensor | None  # (B,) captions a photo
-
-    def to(self, device) -> "Batch":
-        "The batch on a device."
-        def move(x): return {k: v.to(device) for k, v in x.items()} if isinstance(x, dict) else x if x is None else x.to(device)
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
 
 # %% ../../nbs/7_training/02_batches.ipynb #d00a5957
 class CaptionTable:

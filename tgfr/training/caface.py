@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'prepare_sets', 'identity_centres', 'GroupBatch', 'draw_groups', 'GroupBatches', 'cosine_loss',
            'GroupTemplates', 'group_templates', 'SetObjective', 'SetRecipe', 'quick_sets', 'train_set_fusion']
 
-# %% ../../nbs/7_training/06_caface.ipynb #902b4884
+# %% ../../nbs/7_training/06_caface.ipynb #b84ed117
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 import torch.nn as nn
 from accelerate import Accelerator
 
-from ..core import TgfrError, _map_tensors, fingerprint, rng, seed_everything, unit
+from ..core import Tensors, TgfrError, fingerprint, rng, seed_everything, unit
 from ..data.augmentations import Mirrored, augmentations
 from ..data.embed import warn_of_lengths
 from ..data.faces import Degradation
@@ -62,17 +62,13 @@ def identity_centres(
         for a in range(0, len(rows), block): centres.index_add_(0, torch.from_numpy(label[a:a + block]), unit(torch.from_numpy(rows[a:a + block].astype("f"))))
     return people, unit(centres)
 
-# %% ../../nbs/7_training/06_caface.ipynb #334d795a
+# %% ../../nbs/7_training/06_caface.ipynb #36c8b0f5
 @dataclass(frozen=True)
-class GroupBatch:
+class GroupBatch(Tensors):
     "One training step."
     first: FaceSet  # (B, K/2)
     second: FaceSet  # (B, K/2)
     label: torch.Tensor  # (B,) number of each identity, 0 .. P-1
-
-    def to(self, device) -> "GroupBatch":
-        "The batch on a device."
-        return _map_tensors(self, lambda x: x.to(device))
 
 # %% ../../nbs/7_training/06_caface.ipynb #6f31aa96
 def draw_groups(
@@ -152,7 +148,7 @@ def cosine_loss(
     "1 - cosine of each row of `x` with that row of `y`."
     return 1 - (x * y).sum(-1) / ((x.norm(dim=-1) + eps) * (y.norm(dim=-1) + eps))
 
-# %% ../../nbs/7_training/06_caface.ipynb #b70093ae
+# %% ../../nbs/7_training/06_caface.ipynb #13cadd5f
 @dataclass(frozen=True)
 class GroupTemplates:
     "What a fusion makes of the two groups."
@@ -176,8 +172,7 @@ def group_templates(
     stateful = isinstance(model, CAFace)
     if stateful: first, second = model.compress(first), model.compress(second)
     def fuse(faces): return model.readout(model.cluster(faces)[1]).embedding if stateful else model.fuse(faces)
-    def start(faces, n): return _map_tensors(faces, lambda x: x[:, :n])
-    growing = [[fuse(start(group, n)) for group in (first, second)] for n in PARTS[parts](first.mask.shape[1])]
+    growing = [[fuse(group[:, :n]) for group in (first, second)] for n in PARTS[parts](first.mask.shape[1])]
     memory = model.readout(model.cluster(first)[1] + model.cluster(second)[1]).embedding if stateful else None
     return GroupTemplates(tuple(list(group) for group in zip(*growing)), fuse(beside(first, second)), memory)
 
