@@ -3,8 +3,11 @@ import ast
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
+from collections import defaultdict
+from copy import deepcopy
 
 import pytest
 from house import BIN, ROOT, notebooks, out_of_step
@@ -53,6 +56,31 @@ def test_nothing_flows_back():
             inside = node.level == 1 and len(path.relative_to(ROOT / "tgfr").parts) > 1
             target = own if inside else module.removeprefix("tgfr.").split(".")[0]
             assert target in rooms[:rooms.index(own) + 1], f"{path}: imports {module} from a later room"
+
+
+class Nameless(ast.NodeTransformer):
+    "Names and constants do not count."
+    def visit_Name(self, node): return ast.Name("x")
+    def visit_arg(self, node): return ast.arg("x")
+    def visit_Constant(self, node): return ast.Constant(type(node.value).__name__)
+
+
+def twins(sources: dict[str, str], least: int = 45) -> list[list[str]]:
+    "Where one to three statements in a row, of `least` syntax nodes or more, stand twice but for names and constants. Imports, fields and docstrings may."
+    def may(s): return isinstance(s, (ast.Import, ast.ImportFrom, ast.AnnAssign)) or isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant)
+    found = defaultdict(set)
+    for name, source in sources.items():
+        bodies = [node.body for node in ast.walk(ast.parse(source)) if isinstance(getattr(node, "body", None), list)]
+        for body in ([s for s in body if not may(s)] for body in bodies):
+            for run in (body[k:k + width] for width in (1, 2, 3) for k in range(len(body) + 1 - width)):
+                if sum(1 for s in run for _ in ast.walk(s)) >= least: found["".join(ast.dump(Nameless().visit(deepcopy(s))) for s in run)].add(f"{name}:{run[0].lineno}")
+    return [sorted(places) for places in found.values() if len(places) > 1]
+
+
+def test_no_logic_stands_twice():
+    once = "def f(a, b):\n    c = [g(i, 2 * a) for i in range(b) if i % 2]\n    while c: a += c.pop() * h(b, c[-1] if c else 0)\n    return a\n"
+    assert twins({"one": once}) == [] and ["one:1", "two:1"] in twins({"one": once, "two": re.sub(r"\b[abci]\b", r"other_\g<0>", once).replace("2", "7")})
+    assert twins({str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for part in ("tgfr", "benchmarks", "docs") for p in (ROOT / part).rglob("*.py") if p.name != "_modidx.py"}) == []
 
 
 def test_installed_without_extras_imports():
