@@ -13,10 +13,10 @@ help:            ## this list
 demo: $(READY)   ## the main job on synthetic faces: a report in runs/demo/report.html
 	$(BIN)/tgfr demo
 
-test: $(READY)   ## everything that is tested
+test: $(READY)   ## every test but the slow ones
 	$(BIN)/python -m pytest
 
-test-all: $(READY) ## also the slow cells and tests
+test-all: $(READY) ## every test, the slow ones and slow cells too
 	$(BIN)/python -m pytest --slow
 
 lab: $(READY)    ## JupyterLab on the notebooks

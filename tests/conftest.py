@@ -50,6 +50,22 @@ class Golden:
         if "g_" in name or ".grad" in name: atol = max(1e-5 * np.abs(expected).max(), 1e-12)
         np.testing.assert_allclose(torch.as_tensor(value).detach().double().numpy().reshape(expected.shape), expected, rtol=rtol, atol=atol, err_msg=f"{self.path.name}: {name}")
 
+    def check_gradients(self, out, **leaves) -> None:
+        "`out` is the recorded `y`, and its product with the recorded `cot_y` gives the leaves the gradients recorded under their names."
+        self.check("y", out)
+        (out * self.i["cot_y"]).sum().backward()
+        for name, leaf in leaves.items(): self.check(name, leaf.grad)
+
+    def beside(self, name: str) -> "Golden":
+        "Another golden of the same folder."
+        return Golden(self.path.with_name(f"{name}.safetensors"))
+
+    def caface(self):
+        "The published CAFace, whose weights lie beside this golden."
+        from tgfr.sets.weights import from_published  # here, so that a broken library fails its tests one by one
+        params = self.beside("caface_params")
+        return from_published(params.p, heads=params.meta["hparams"]["num_heads"][0])
+
     def weights(self) -> dict[str, torch.Tensor]:
         "The weights of a network too large to store: each drawn from its key's name by the rule the .json tells; checksums are compared."
         shapes, weights = dict(self.meta["state_dict"]), {}
@@ -96,6 +112,22 @@ def pytest_terminal_summary(terminalreporter, config):
     idle = sorted(there - files)
     terminalreporter.write_line(f"goldens of {folder}: {len(ran)} cases on {len(files)} files, {sum(n for _, n, _ in ran):,} recorded tensors compared; "
                                 + (f"no test of this run read {len(idle)}: {', '.join(idle)}" if idle else "every file was read"))
+
+
+def noise(count: int, size: int = 112) -> np.ndarray:
+    "Photos of random pixels."
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def refusal(capsys):
+    "What the command line says on stderr of a call that it refuses with code 2."
+    from tgfr.cli import main
+    def refuse(*args: str) -> str:
+        with pytest.raises(SystemExit) as left: main(list(args))
+        assert left.value.code == 2
+        return capsys.readouterr().err
+    return refuse
 
 
 @pytest.fixture(scope="session")

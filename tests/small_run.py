@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tgfr.core import rng, seed_everything
 from tgfr.data.features import FeatureStore
@@ -45,6 +45,12 @@ def objective_and_batches(stage, recipe):
 def epochs_done(run) -> int:
     "Epochs that a run directory has finished."
     return json.loads((run / "run.json").read_text())["epoch"] if (run / "run.json").is_file() else 0
+
+
+def same_end(folder):
+    "The weights of the run that was killed and resumed are those of the whole one, to the bit."
+    whole, killed = (load_file(folder / name / "1.safetensors") for name in ("whole", "killed"))
+    for key, value in whole.items(): assert torch.equal(killed[key], value), key
 
 
 def small_run(folder, stage, epochs=1, changes=None):

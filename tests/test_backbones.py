@@ -4,11 +4,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import noise
 
 from tgfr.core import TgfrError, seed_everything, unit
 from tgfr.encoders.backbones import DEPTHS, STAGES, EncoderConfig, IResNet, preprocess, save_encoder, style
 from tgfr.encoders.ir import IR, IR_DEPTHS
 from tgfr.encoders.weights import load_weights
+
+KINDS = pytest.mark.parametrize("kind,options", [(IResNet, {}), (IR, {}), (IR, {"se": True, "bottleneck": True})], ids=["iresnet", "ir", "irse-bottleneck"])
 
 
 def drawn_photos(meta):
@@ -75,7 +78,7 @@ def test_shapes_of_every_ir(depth, blocks, wide, se):
 @pytest.mark.parametrize("network", [IResNet, IR])
 def test_styles(network):
     seed_everything(0)
-    network, photos = network((1, 1, 1, 1), 4, 32, 64), np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    network, photos = network((1, 1, 1, 1), 4, 32, 64), noise(5, 64)
     out = network.encode(photos, styles=("stage3", "stage1"), batch=2)
     maps = network.eval().stages(preprocess(photos, network.config))
     torch.testing.assert_close(out.styles, torch.cat([style(maps["stage3"]), style(maps["stage1"])], dim=1).detach())
@@ -91,7 +94,7 @@ def test_styles(network):
 
 
 @pytest.mark.parametrize("depth,width,embedding,size", [(18, 16, 512, 112), (34, 8, 64, 112), ((1, 2, 1, 1), 4, 32, 64), ((1, 1, 1, 1), 8, 48, 160)])
-@pytest.mark.parametrize("kind,options", [(IResNet, {}), (IR, {}), (IR, {"se": True, "bottleneck": True})], ids=["iresnet", "ir", "irse-bottleneck"])
+@KINDS
 def test_shapes_and_gradient(depth, width, embedding, size, kind, options):
     seed_everything(0)
     network = kind(depth, width, embedding, size, dropout=.2, **options)
@@ -106,7 +109,7 @@ def test_shapes_and_gradient(depth, width, embedding, size, kind, options):
 
 def test_encode_is_frozen_deterministic_and_chunked():
     seed_everything(0)
-    network, photos = IResNet((1, 1, 1, 1), 8, 32, dropout=.5), np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
+    network, photos = IResNet((1, 1, 1, 1), 8, 32, dropout=.5), noise(5)
     before = network.fingerprint
     network.layer1.eval(), network.train()
     a, b = network.encode(photos), network.encode(torch.from_numpy(photos), batch=2)
@@ -126,7 +129,7 @@ def test_preprocess_refuses(wrong):
 
 
 def test_preprocess_orders_and_scales():
-    photos = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    photos = noise(2, 16)
     config = EncoderConfig("x", 512, None, 16, "BGR", (.1, .2, .3), (.4, .5, .6))
     expected = (photos[..., ::-1] / 255 - [.1, .2, .3]) / [.4, .5, .6]
     np.testing.assert_allclose(preprocess(photos, config).numpy(), expected.transpose(0, 3, 1, 2), rtol=1e-5, atol=1e-6)
@@ -134,12 +137,12 @@ def test_preprocess_orders_and_scales():
         with pytest.raises(TgfrError, match=next(iter(wrong))): EncoderConfig("x", 512, None, **wrong)
 
 
-@pytest.mark.parametrize("kind,options", [(IResNet, {}), (IR, {}), (IR, {"se": True, "bottleneck": True})], ids=["iresnet", "ir", "irse-bottleneck"])
+@KINDS
 def test_round_trip(tmp_path, kind, options):
     network = kind((1, 2, 1, 1), 4, 32, 64, dropout=.1, name="mine", channels="BGR", mean=(0, 0, 0), std=(1, 1, 1), source="a test", **options)
     save_encoder(network, tmp_path / "a" / "b")
     again = kind.load(tmp_path / "a" / "b")
-    photos = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    photos = noise(2, 64)
     assert again.config == network.config and again.shape == network.shape and again.fingerprint == network.fingerprint and not again.training
     assert torch.equal(again.encode(photos).embedding, network.encode(photos).embedding)
     assert kind((1, 2, 1, 1), 4, 32, 64, **options).fingerprint != network.fingerprint and all(p.requires_grad for p in again.parameters())

@@ -22,6 +22,12 @@ def made_up(people, photos, *keys, noise=1., digits=7):
     return person, (gallery @ probe.T / 16).round(digits).astype(np.float32)
 
 
+def pairs_of(person): return person[:, None] == person, ~np.eye(len(person), dtype=bool)
+
+
+def cosines(x): return (x @ x.T / np.outer(*2 * [np.linalg.norm(x, axis=1)])).astype(np.float32)
+
+
 def by_hand(person, scores, weights, fprs):
     "The figures of one draw, from pair lists in which each pair is written down as often as it counts."
     genuine, impostor = [], []
@@ -65,7 +71,7 @@ def test_many_pairs_stay_close_to_exact(people, step, monkeypatch):
     monkeypatch.setattr(module, "_histogram", lambda *a: histogram(*a, step=step))
     bootstrap = PersonBootstrap(person, replicates=12 if people > 3 else 30)
     result = bootstrap.evaluate(scores)
-    same, off = person[:, None] == person, ~np.eye(len(person), dtype=bool)
+    same, off = pairs_of(person)
     assert result.impostor == (~same).sum() > 40 * 2000 and result.genuine == (same & off).sum()
     genuine, impostor = scores[same & off], scores[~same]
     np.testing.assert_allclose(list(result.value.values())[:-1], judged(genuine, impostor, FPRS), atol=1e-12)
@@ -87,7 +93,7 @@ def test_heavy_ties_over_many_bins():
     person, scores = made_up(50, 200, "ties", digits=1)
     bootstrap = PersonBootstrap(person, replicates=3)
     result = bootstrap.evaluate(scores)
-    same, off = person[:, None] == person, ~np.eye(len(person), dtype=bool)
+    same, off = pairs_of(person)
     for r, w in enumerate(bootstrap.weights.astype(int)):
         genuine, impostor = np.repeat(scores[same & off], np.broadcast_to(w[person], same.shape)[same & off]), np.repeat(scores[~same], np.outer(w[person], w[person])[~same])
         found = [result.samples[k][r - 1] if r else result.value[k] for k in KEYS[:-1]]
@@ -142,7 +148,7 @@ def test_interval_covers_and_paired_difference_is_narrower():
     base, noise = draw.normal(size=(60, 24))[person], draw.uniform(.6, 2.2, size=60)[person, None] * draw.normal(size=(240, 24))
     def system(level):
         x = base + level * noise
-        return (x @ x.T / np.outer(*2 * [np.linalg.norm(x, axis=1)])).astype(np.float32)
+        return cosines(x)
     bootstrap = PersonBootstrap(person)
     worse, better = (bootstrap.evaluate(system(level)) for level in (.75, .70))
     for key in ("TPR@FPR=1e-2", "EER", "AUC"):
@@ -164,7 +170,7 @@ def test_replicates_spread_as_fresh_people_do():
         draw = rng("population", k)
         person = np.repeat(np.arange(60), 3)
         x = draw.normal(size=(60, 12))[person] + draw.uniform(.4, 1.4, size=60)[person, None] * draw.normal(size=(180, 12))
-        return person, (x @ x.T / np.outer(*2 * [np.linalg.norm(x, axis=1)])).astype(np.float32)
+        return person, cosines(x)
     results = [PersonBootstrap(person, 60 if k < 5 else 1).evaluate(scores) for k, (person, scores) in enumerate(map(sample, range(60)))]
     for key in ("TPR@FPR=1e-2", "EER", "AUC", "rank-1"):
         fresh = np.std([r.value[key] for r in results])
@@ -200,7 +206,7 @@ def test_what_cannot_be_judged_is_refused(call, message):
 @pytest.mark.parametrize("kind", ["genuine", "impostor"])
 def test_nan_is_refused_with_its_place(kind):
     person, scores = made_up(10, 30, "nan")
-    same = (person[:, None] == person) & ~np.eye(30, dtype=bool)
+    same = np.logical_and(*pairs_of(person))
     row, column = np.argwhere(same if kind == "genuine" else person[:, None] != person)[5]
     scores[row, column] = np.nan
     with pytest.raises(TgfrError, match=f"row {row}, column {column}"): PersonBootstrap(person, 3).evaluate(scores)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Golden
+from hostile import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import run_two
@@ -23,12 +23,6 @@ from tgfr.sets.weights import check_encoder, convert_published, from_published, 
 from tgfr.training.loop import make_accelerator
 
 HERE = Path(__file__).parent
-
-
-def published(golden) -> CAFace:
-    "The model whose weights lie beside the golden."
-    params = Golden(golden.path.with_name("caface_params.safetensors"))
-    return from_published(params.p, heads=params.meta["hparams"]["num_heads"][0])
 
 
 def everything(*shape): return torch.ones(*shape, dtype=torch.bool)
@@ -47,7 +41,7 @@ def test_golden_names_and_table(golden):
 @pytest.mark.golden("caface_single")
 @torch.no_grad()
 def test_golden_one_pass(golden):
-    model, (sets, images) = published(golden), golden.i["features"].shape[:2]
+    model, (sets, images) = golden.caface(), golden.i["features"].shape[:2]
     styles = torch.cat([golden.i["style3"], golden.i["style5"]], 1)
     golden.check("compressed", model.sim(styles))
     golden.check("norm_emb", model.norm(golden.i["norm"].flatten(0, 1)))
@@ -68,7 +62,7 @@ def test_golden_one_pass(golden):
 @pytest.mark.golden("caface_sequential")
 @torch.no_grad()
 def test_golden_stream(golden):
-    model, features, chunk = published(golden), golden.i["features"], golden.meta["max_element"]
+    model, features, chunk = golden.caface(), golden.i["features"], golden.meta["max_element"]
     faces = FaceSet(features, everything(*features.shape[:2]), golden.i["intermediate"])
     state, start = model.init(), 0
     for k, n in enumerate(golden.meta["chunks"]):
@@ -218,8 +212,7 @@ def test_a_damaged_state_file_is_refused(tmp_path):
     assert path.stat().st_size < 16_000
     whole, draw = path.read_bytes(), rng(0, "damage")
     for _ in range(200):
-        data = bytearray(whole)
-        for place in draw.integers(0, len(data), draw.integers(1, 4)): data[place] = draw.integers(256)
+        data = damaged(whole, draw.integers(1, 4), draw.integers)
         path.write_bytes(data[:draw.integers(len(data))] if draw.random() < .3 else data)
         try: load_state(path, MODEL)
         except TgfrError: pass
@@ -243,7 +236,7 @@ def test_golden_lightning_checkpoint(golden, tmp_path):
 
 @pytest.mark.golden("backbone_caface_tface_ir18")
 def test_golden_convert_command(golden, tmp_path, capsys):
-    aggregator = Golden(golden.path.with_name("caface_params.safetensors")).p
+    aggregator = golden.beside("caface_params").p
     weights = {f"model.{k}": v for k, v in golden.weights().items()} | {f"aggregator.{k}": v for k, v in aggregator.items()} | {"center.weight": torch.randn(5, 512)}
     torch.save({"hyper_parameters": {"arch": "ir_18"}, "state_dict": weights}, tmp_path / "CAFace_made.ckpt")
     cli.main(["convert", str(tmp_path / "CAFace_made.ckpt"), "--to", str(tmp_path / "ours")])

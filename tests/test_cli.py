@@ -191,7 +191,7 @@ def test_every_field_of_a_recipe_is_looked_at():
 
 
 @pytest.mark.parametrize("text, said", [("lr_heads: .nan", "lr_heads=nan: expected a finite number above 0"), ("epochs_fuse: null", "epochs_fuse=None"), ("text: null", "text=None: expected a text"), ("batch_fuse: 0", "batch_fuse=0"),
-                                        ("sizes: [112, small]", "sizes=(112, 'small'): expected integers"), ("sizes: 112", "sizes=112: expected integers"), ("1: 2\na: 3", "no field 1, a"), ("residual: 1", "residual=1: expected True or False")])
+                                        ("sizes: [112, small]", "sizes=(112, 'small'): expected integers"), ("sizes: 112", "sizes=112: expected integers"), ("1: 2\na: 3", "fields: 1, a unknown"), ("residual: 1", "residual=1: expected True or False")])
 def test_files_of_recipes_are_looked_at_alike(tmp_path, text, said):
     from tgfr.training.recipes import read_recipe
     (tmp_path / "r.yaml").write_text(text)

@@ -24,12 +24,16 @@ from tgfr.fusion.model import TGFR, ModelConfig
 def photos(): return synthetic_faces(people=10, photos=3)
 
 
+def reader(photos, seed):
+    "A model that knows the words of these captions, with random weights."
+    seed_everything(seed)
+    text = build_text_encoder("lstm", [c for row in photos["captions"] for c in row], dim=16, embedding=12)
+    return TGFR(ModelConfig(32, (16, 14, 14), 16, "linear"), text).eval()
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, photos):
-    seed_everything(0)
-    text = build_text_encoder("lstm", [c for row in photos["captions"] for c in row], dim=16, embedding=12)
-    folder = tmp_path_factory.mktemp("model")
-    TGFR(ModelConfig(32, (16, 14, 14), 16, "linear"), text).eval().save(folder)
+    reader(photos, 0).save(folder := tmp_path_factory.mktemp("model"))
     return folder
 
 
@@ -75,9 +79,8 @@ def test_a_model_without_words_cannot_read():
 @pytest.fixture(scope="module")
 def others(tmp_path_factory, photos):
     "A model like `model` with other weights, and an image-only head."
-    seed_everything(1)
-    home, text = tmp_path_factory.mktemp("others"), build_text_encoder("lstm", [c for row in photos["captions"] for c in row], dim=16, embedding=12)
-    TGFR(ModelConfig(32, (16, 14, 14), 16, "linear"), text).eval().save(home / "second")
+    home = tmp_path_factory.mktemp("others")
+    reader(photos, 1).save(home / "second")
     TGFR(ModelConfig(32, (16, 14, 14), 16, "residual", words=False)).eval().save(home / "without")
     return home
 
@@ -87,6 +90,9 @@ def listed(photos, tmp_path):
     ids = photos["photo_id"][:]
     (tmp_path / "list.txt").write_text("".join(f"{ids[3 * p]} {ids[3 * q + 1]} {int(p == q)}\n" for p in range(10) for q in range(10)))
     return {"all pairs": None, "list": tmp_path / "list.txt"}
+
+
+def by_row(report): return {(r["system"], r["probe"], r["mode"]): r for r in report["results"]}
 
 
 def differences(report, system): return {(r["probe"], r["mode"], key): d for r in report["results"] if r["system"] == system for key, d in r["difference"].items()}
@@ -111,7 +117,7 @@ def test_two_models_exchanged_change_signs(call, model, others, listed, task):
 def test_the_image_only_head_is_the_reference_of_both_modes(call, model, others):
     report = evaluate(**call, against=others / "without")
     alone = evaluate(**call | {"model": others / "without"})
-    rows, own = ({(r["system"], r["probe"], r["mode"]): r for r in x["results"]} for x in (report, alone))
+    rows, own = by_row(report), by_row(alone)
     assert {name for name, _, _ in rows} == {"frozen face", "image-only head", "linear"} and report["reference"] == "image-only head"
     for mode in "one", "all":
         assert rows["linear", "16px", mode]["difference"]["AUC"][0] == pytest.approx(rows["linear", "16px", mode]["values"]["AUC"] - own["image-only head", "16px", "-"]["values"]["AUC"])
@@ -179,7 +185,7 @@ def test_groups_where_attributes_are_known(call, model, encoder, others):  # noq
 def test_all_pairs(call, photos):
     report = evaluate(**call)
     assert report == evaluate(**call) | {"run": report["run"]}  # the second call reads the features of the first
-    rows = {(r["system"], r["probe"], r["mode"]): r for r in report["results"]}
+    rows = by_row(report)
     assert set(rows) == {(s, p, m) for p in ("112px", "16px") for s, m in (("frozen face", "-"), ("linear", "one"), ("linear", "all"))}
     assert "difference" in rows["linear", "16px", "one"] and "difference" not in rows["frozen face", "16px", "-"]
     store = FeatureStore.open(call["out"] / "features").embedding
@@ -205,7 +211,7 @@ def test_a_list_and_its_leak_free_half(call, photos, tmp_path):
 
 def test_retrieval(call):
     report = evaluate(**call, task="retrieval")
-    rows = {(r["system"], r["probe"], r["mode"]): r for r in report["results"]}
+    rows = by_row(report)
     assert len(rows) == 2 * (1 + 2 * 2)
     assert rows["chance", "112px", "-"]["values"] == {"recall@1": 1 / 30, "recall@5": 5 / 30, "recall@10": 10 / 30, "median rank": 15.5}
     for row in rows.values(): assert 1 <= row["values"]["median rank"] <= 30

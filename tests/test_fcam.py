@@ -3,7 +3,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from tgfr.alignment.fcam import ImageHead, ResidualImageHead, SpatialAttention
 from tgfr.core import ImageFeatures, TgfrError, cosine
@@ -20,11 +19,7 @@ def test_golden_attention(golden):
     attention = SpatialAttention(len(value), scale=len(value) // len(q))
     attention.load_state_dict(attention_state(golden.p))
     x, y = golden.i["x"].requires_grad_(), golden.i["q"].requires_grad_()
-    out = attention(x, y)
-    golden.check("y", out)
-    (out * golden.i["cot_y"]).sum().backward()
-    golden.check("g_x", x.grad)
-    golden.check("g_q", y.grad)
+    golden.check_gradients(attention(x, y), g_x=x, g_q=y)
 
 
 def image_head_state(p):
@@ -39,7 +34,7 @@ def image_head_state(p):
 
 @pytest.mark.golden("tgfr_image_heading")
 def test_golden_image_head(golden):
-    params = {k.removeprefix("param."): v for k, v in load_file(golden.path.with_name(golden.meta["params"] + ".safetensors")).items()}
+    params = golden.beside(golden.meta["params"]).p
     embedding, regions = golden.i["global"].requires_grad_(), golden.i["local"].requires_grad_()
     head = ImageHead(embedding.shape[1], tuple(regions.shape[1:]), golden.meta["F"]).eval()
     head.load_state_dict(image_head_state(params))

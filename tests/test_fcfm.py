@@ -14,18 +14,14 @@ def all_words(words):
 
 @pytest.mark.golden("tgfr_working_fcfm")
 def test_golden_fcfm(golden):
-    leaves = [golden.i[k].requires_grad_() for k in ("img", "gl_img", "word", "sent")]
-    regions, face, words, sentence = leaves
+    regions, face, words, sentence = (golden.i[k].requires_grad_() for k in ("img", "gl_img", "word", "sent"))
     fusion = FCFM(face.shape[1], tuple(regions.shape[2:])).eval()
     names = {"feature.conv": "conv", "feature.norm_image": "bn_img", "feature.norm_words": "bn_word", "feature.project": "projection",
              "feature.norm": "ln", "feature.linear": "linear", "norm_face": "ln_gl_image", "norm_sentence": "ln_sent"}
     state = {f"{ours}.{k.removeprefix(theirs + '.')}": v for ours, theirs in names.items() for k, v in golden.p.items() if k.startswith(theirs + ".")}
     fusion.load_state_dict(state | attention_state(golden.p, "sa.", "feature.attention."))
     mask = torch.ones(len(words), words.shape[2], dtype=torch.bool)
-    out = fusion(ImageFeatures(face, regions), TextFeatures(sentence, words, mask))
-    golden.check("y", out)
-    (out * golden.i["cot_y"]).sum().backward()
-    for name, leaf in zip(("g_img", "g_gl_img", "g_word", "g_sent"), leaves): golden.check(name, leaf.grad)
+    golden.check_gradients(fusion(ImageFeatures(face, regions), TextFeatures(sentence, words, mask)), g_img=regions, g_gl_img=face, g_word=words, g_sent=sentence)
 
 
 @pytest.mark.golden("tgfr_wordlevel_cfa_lstm")
@@ -34,11 +30,7 @@ def test_golden_rnn_fcfm(golden):
     p, dim = golden.weights(), regions.shape[1]
     fusion = RnnFCFM(dim, tuple(regions.shape[2:]), width=len(p["linear.bias"])).eval()
     fusion.load_state_dict(attention_state(p, "sa.", "attention.") | {f"{a}.{k}": p[f"{b}.{k}"] for a, b in (("norm", "ln2"), ("linear", "linear")) for k in ("weight", "bias")})
-    out = fusion(ImageFeatures(torch.zeros(len(regions), dim), regions), all_words(words))
-    golden.check("y", out)
-    (out * golden.i["cot_y"]).sum().backward()
-    golden.check("g_img", regions.grad)
-    golden.check("g_word", words.grad)
+    golden.check_gradients(fusion(ImageFeatures(torch.zeros(len(regions), dim), regions), all_words(words)), g_img=regions, g_word=words)
 
 
 @pytest.mark.golden("tgfr_linear_fusion")
@@ -48,10 +40,7 @@ def test_golden_linear_fusion(golden):
     fusion.linear = torch.nn.utils.skip_init(torch.nn.Linear, *reversed(golden.p["fc1.weight"].shape))
     fusion.linear.load_state_dict({k: golden.p[f"fc1.{k}"] for k in ("weight", "bias")})
     out = fusion(ImageFeatures(face), TextFeatures(sentence, sentence[..., None], torch.ones(len(sentence), 1, dtype=torch.bool)))
-    golden.check("y", out)
-    (out * golden.i["cot_y"]).sum().backward()
-    golden.check("g_img", face.grad)
-    golden.check("g_sent", sentence.grad)
+    golden.check_gradients(out, g_img=face, g_sent=sentence)
 
 
 def batch(size=4, dim=64, side=7, words=6):

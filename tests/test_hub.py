@@ -47,9 +47,9 @@ def hub(tmp_path, monkeypatch):
     return home, calls
 
 
-def small_model():
+def small_model(side=4):
     seed_everything(0)
-    return TGFR(ModelConfig(8, (16, 4, 4), dim=8), build_text_encoder("lstm", ["She smiles."], dim=8, embedding=6)).eval()
+    return TGFR(ModelConfig(8, (16, side, side), dim=8), build_text_encoder("lstm", ["She smiles."], dim=8, embedding=6)).eval()
 
 
 def test_a_model_goes_out_with_its_card_alone_and_comes_back(tmp_path, hub, capsys):
@@ -91,7 +91,7 @@ def test_somebody_else_uses_what_was_pushed(tmp_path, hub, capsys):
     "Model and face encoder by their names on the Hub: the figures are those of the folders, and the card in the cache stays."
     seed_everything(0)
     save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=8), tmp_path / "face")
-    TGFR(ModelConfig(8, (16, 14, 14), dim=8), build_text_encoder("lstm", ["She smiles."], dim=8, embedding=6)).eval().save(tmp_path / "words")
+    small_model(14).save(tmp_path / "words")
     TGFR(ModelConfig(8, (16, 14, 14), dim=8, words=False)).eval().save(tmp_path / "without")
     for name in "face", "words", "without": main(["push", str(tmp_path / name), f"me/{name}"])
     rest = ["--data", "synthetic:people=6,photos=2", "--probe-size", "112", "--replicates", "5", "--out"]
@@ -180,9 +180,9 @@ def test_claims_of_a_transformer_take_neither_time_nor_memory(tmp_path, claim, s
 def test_what_is_wrong_with_a_config_is_said(tmp_path):
     small_model().save(tmp_path)
     good = read_json(tmp_path / "config.json")
-    for wrong, said in ((5, "keys int, expected dim, embedding"), (good | {"regions": None}, "regions=None: expected three integers"), (good | {"fusion": "nosuch", "residual": False}, "fusion='nosuch': expected None or one of concat"),
+    for wrong, said in ((5, "5, expected an object with the keys dim, embedding"), (good | {"regions": None}, "regions=None: expected three integers"), (good | {"fusion": "nosuch", "residual": False}, "fusion='nosuch': expected None or one of concat"),
                         (good | {"embedding": "8"}, "embedding='8': expected an integer from 1 to 65,536"), (good | {"dim": 10**9}, "dim=1000000000: expected an integer"), (good | {"dim": 64}, "dim=64: the text encoder's is 8"),
-                        (good | {"words": "yes"}, "words='yes': expected True or False"), ({k: v for k, v in good.items() if k != "residual"}, "keys dim, embedding, fusion, regions, words, expected")):
+                        (good | {"words": "yes"}, "words='yes': expected True or False"), ({k: v for k, v in good.items() if k != "residual"}, "missing keys: residual")):
         write_json(tmp_path / "config.json", wrong)
         with pytest.raises(TgfrError) as error: TGFR.load(tmp_path)
         assert str(error.value).startswith(f"{tmp_path}/config.json: ") and said in str(error.value)

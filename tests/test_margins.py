@@ -72,8 +72,11 @@ def head(request):
     return create_margin(request.param, 12, 6)
 
 
+def batch(): return 15 * torch.randn(8, 12), torch.randint(6, (8,))
+
+
 def test_only_the_true_class_changes(head):
-    x, y = 15 * torch.randn(8, 12), torch.randint(6, (8,))
+    x, y = batch()
     expected = head.scaled(F.cosine_similarity(x[:, None], head.weight[None], dim=2), x.norm(dim=1, keepdim=True))
     others = ~F.one_hot(y, 6).bool()
     limit = 1e-3 * head.scale if isinstance(head, AdaFace) else 1e-4
@@ -101,7 +104,7 @@ def test_exactly_parallel_in_floating_point():
 
 
 def test_cosines_stay_float32_under_autocast(head):
-    x, y = 15 * torch.randn(8, 12), torch.randint(6, (8,))
+    x, y = batch()
     head.eval()
     expected = head(x, y)
     with torch.autocast("cpu", dtype=torch.bfloat16): logits = head(x, y)
@@ -126,7 +129,7 @@ def test_a_margin_never_helps_a_good_sample(name, seed, length):
 
 
 def test_a_batch_of_one_and_of_any_order(head):
-    x, y = 15 * torch.randn(8, 12), torch.randint(6, (8,))
+    x, y = batch()
     head.eval()
     order = torch.randperm(8)
     torch.testing.assert_close(head(x[order], y[order]), head(x, y)[order])
@@ -135,7 +138,7 @@ def test_a_batch_of_one_and_of_any_order(head):
 
 
 def test_evaluation_leaves_the_state_alone_and_training_moves_it(head):
-    x, y = 15 * torch.randn(8, 12), torch.randint(6, (8,))
+    x, y = batch()
     before = {k: v.clone() for k, v in head.state_dict().items()}
     head.eval()(x, y)
     assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
@@ -145,7 +148,7 @@ def test_evaluation_leaves_the_state_alone_and_training_moves_it(head):
 
 
 def test_the_state_survives_a_save(head, tmp_path):
-    x, y = 15 * torch.randn(8, 12), torch.randint(6, (8,))
+    x, y = batch()
     head.train()(x, y)
     torch.save(head.state_dict(), tmp_path / "head.pt")
     other = create_margin(next(n for n, c in MARGINS.items() if type(head) is c), 12, 6)

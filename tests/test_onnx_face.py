@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import noise
 from onnx import TensorProto, helper, numpy_helper
 
 from tgfr.core import TgfrError
@@ -13,6 +14,13 @@ from tgfr.encoders.onnx_face import OnnxFace
 from tgfr.encoders.weights import load_encoder
 
 CHANNELS, EMBEDDING = 6, 40
+
+
+def save_graph(path, nodes, inputs, outputs, weights=(), kind=TensorProto.FLOAT):
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info(n, kind, s) for n, s in inputs],
+                              [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs], list(weights))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
 
 
 def make(path, batch=1, size=112, head="reshape", residual=True, embedding=EMBEDDING, shape=None, extra=False, kind=TensorProto.FLOAT):
@@ -35,16 +43,8 @@ def make(path, batch=1, size=112, head="reshape", residual=True, embedding=EMBED
         else:
             target = {"reshape": [batch, -1], "full": [batch, embedding]}[head] if isinstance(batch, int) else [-1, embedding]
             store("shape", np.array(target)), node("Reshape", [x, "shape"], "embedding")
-    out = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, embedding] if head != "map" else [batch, embedding, 1, 1])]
-    if extra: out.insert(0, helper.make_tensor_value_info("mean", TensorProto.FLOAT, [batch, 8, 1, 1]))
-    photo = helper.make_tensor_value_info("photo", kind, shape or [batch, 3, size, size])
-    graph = helper.make_graph(nodes, "g", [photo], out, weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
-
-
-def photos(count, size=112):
-    return np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    out = [("mean", [batch, 8, 1, 1])] * extra + [("embedding", [batch, embedding] if head != "map" else [batch, embedding, 1, 1])]
+    return save_graph(path, nodes, [("photo", shape or [batch, 3, size, size])], out, weights, kind)
 
 
 def by_hand(path, images):
@@ -57,7 +57,7 @@ def by_hand(path, images):
 @pytest.mark.parametrize("batch", [1, "N"])
 @pytest.mark.parametrize("head", ["reshape", "full", "flatten"])
 def test_batch_becomes_free(tmp_path, head, batch):
-    path, images = make(tmp_path / "m.onnx", batch, head=head), photos(21)
+    path, images = make(tmp_path / "m.onnx", batch, head=head), noise(21)
     encoder = OnnxFace(path, batch=8)
     out = encoder.encode(images)
     assert encoder.batch == 8 and out.embedding.dtype == out.regions.dtype == torch.float32
@@ -74,9 +74,9 @@ def test_regions(tmp_path):
     assert OnnxFace(path).region == "sum"
     assert OnnxFace(make(tmp_path / "plain.onnx", residual=False)).region == "after.relu"
     stem = OnnxFace(path, region="stem")
-    assert stem.config.regions == (4, 28, 28) and stem.encode(photos(2)).regions.shape == (2, 4, 28, 28)
+    assert stem.config.regions == (4, 28, 28) and stem.encode(noise(2)).regions.shape == (2, 4, 28, 28)
     none = OnnxFace(path, region=None)
-    assert none.config.regions is None and none.encode(photos(2)).regions is None
+    assert none.config.regions is None and none.encode(noise(2)).regions is None
     assert OnnxFace.candidates(path) == [("stem", (4, 28, 28)), ("down", (6, 14, 14)), ("inner.relu", (6, 14, 14)), ("inner.conv", (6, 14, 14)),
                                          ("sum", (6, 14, 14)), ("after.relu", (6, 14, 14)), ("down2", (8, 7, 7))]
     with pytest.raises(TgfrError, match="'mean' is no map.*sum"): OnnxFace(path, region="mean")
@@ -84,7 +84,7 @@ def test_regions(tmp_path):
 
 
 def test_styles(tmp_path):
-    path, images = make(tmp_path / "m.onnx"), photos(11)
+    path, images = make(tmp_path / "m.onnx"), noise(11)
     encoder, names = OnnxFace(path, batch=4), ("stem", "sum", "stem")
     out, plain = encoder.encode(images, styles=names), encoder.encode(images)
     assert out.styles.shape == (11, encoder.style_width(names), 2) == (11, 14, 2) and plain.styles is None
@@ -106,7 +106,7 @@ def test_other_sizes_and_outputs(tmp_path):
     free = make(tmp_path / "free.onnx", "N", shape=["N", 3, "H", "W"])
     assert OnnxFace(free).config.size == 112 and OnnxFace(free, size=80).config.regions == (CHANNELS, 10, 10)
     with pytest.raises(TgfrError, match="size says 96"): OnnxFace(make(tmp_path / "n.onnx"), size=96)
-    with pytest.raises(TgfrError, match=r"\(B, 64, 64, 3\)"): encoder.encode(photos(2))
+    with pytest.raises(TgfrError, match=r"\(B, 64, 64, 3\)"): encoder.encode(noise(2))
 
 
 def apart(path, to, divide=True, maker="ReduceL2"):
@@ -126,7 +126,7 @@ def apart(path, to, divide=True, maker="ReduceL2"):
 
 @pytest.mark.parametrize("batch", [1, "N"])
 def test_direction_and_norm_are_put_together(tmp_path, batch):
-    path, images = make(tmp_path / "m.onnx", batch), photos(5)
+    path, images = make(tmp_path / "m.onnx", batch), noise(5)
     whole, found = OnnxFace(path), OnnxFace(apart(path, tmp_path / "apart.onnx"))
     assert (whole.norm, found.norm, found.config.embedding) == (None, "length", EMBEDDING)
     torch.testing.assert_close(found.encode(images).embedding, whole.encode(images).embedding, rtol=1e-3, atol=1e-4)
@@ -138,7 +138,7 @@ def test_direction_and_norm_are_put_together(tmp_path, batch):
 
 def test_other_second_outputs_are_not_read(tmp_path):
     "A norm beside an embedding that has its length already, and a quality that is no norm."
-    path, images = make(tmp_path / "m.onnx"), photos(3)
+    path, images = make(tmp_path / "m.onnx"), noise(3)
     raw = OnnxFace(apart(path, tmp_path / "raw.onnx", divide=False))
     assert raw.norm is None
     torch.testing.assert_close(raw.encode(images).embedding, OnnxFace(path).encode(images).embedding)
@@ -155,13 +155,13 @@ def test_a_batch_that_stays_fixed_is_run_singly(tmp_path):
     model.graph.node.insert(0, helper.make_node("Identity", ["start"], ["computed"]))
     reshape.input[1] = "computed"
     onnx.save(model, path)
-    encoder, images = OnnxFace(path), photos(3)
+    encoder, images = OnnxFace(path), noise(3)
     assert encoder.batch == 1
     np.testing.assert_allclose(encoder.encode(images).embedding.numpy(), by_hand(path, images), rtol=1e-3, atol=1e-4)
 
 
 def test_preprocessing_and_its_source(tmp_path):
-    path, images = make(tmp_path / "m.onnx"), photos(2)
+    path, images = make(tmp_path / "m.onnx"), noise(2)
     default = OnnxFace(path)
     assert default.config.mean == (.5,) * 3 and "insightface" in default.config.source and default.config.name == "m"
     flipped = OnnxFace(path, channels="BGR")
@@ -174,11 +174,11 @@ def test_preprocessing_and_its_source(tmp_path):
     for wrong, match in (({"chanels": "RGB"}, "chanels"), ({"channels": "GRB"}, "channels"), ({"std": [1, 1]}, "std"), ([], "m.onnx.json"), ({"size": 96}, "size says 96")):
         (tmp_path / "m.onnx.json").write_text(json.dumps(wrong))
         with pytest.raises(TgfrError, match=match): OnnxFace(path)
-    with pytest.raises(TgfrError, match="unknown option colour"): OnnxFace(make(tmp_path / "n.onnx"), colour="RGB")
+    with pytest.raises(TgfrError, match="options: colour unknown"): OnnxFace(make(tmp_path / "n.onnx"), colour="RGB")
 
 
 def test_round_trip_and_load_encoder(tmp_path):
-    path, images = make(tmp_path / "m.onnx"), photos(3)
+    path, images = make(tmp_path / "m.onnx"), noise(3)
     for options in ({}, {"region": None}, {"region": "down", "channels": "BGR", "mean": (0, 0, 0), "std": (1, 1, 1), "name": "x", "source": "a paper"}):
         encoder = OnnxFace(path, **options)
         save_encoder(encoder, tmp_path / "saved")
@@ -225,13 +225,6 @@ def test_no_face_model(tmp_path, options, match):
     with pytest.raises(TgfrError, match=match): OnnxFace(make(tmp_path / "m.onnx", **options))
 
 
-def save_graph(path, nodes, inputs, outputs, weights=()):
-    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs],
-                              [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs], list(weights))
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
-
-
 def test_other_graphs(tmp_path):
     mean = [helper.make_node("ReduceMean", ["x"], ["m"], axes=[1], keepdims=0), helper.make_node("Flatten", ["m"], ["y"])]
     with pytest.raises(TgfrError, match="channels last"): OnnxFace(save_graph(tmp_path / "nhwc.onnx", mean, [("x", [1, 112, 112, 3])], [("y", [1, 336])]))
@@ -257,7 +250,7 @@ def test_external_data(tmp_path):
     inside = tmp_path / "model"
     inside.mkdir()
     path = external(inside / "m.onnx", "weights.bin", inside / "weights.bin")
-    good, images = OnnxFace(path), photos(2)
+    good, images = OnnxFace(path), noise(2)
     whole = OnnxFace(make(tmp_path / "m.onnx"))
     assert torch.equal(good.encode(images).embedding, whole.encode(images).embedding)
     good.save(tmp_path / "saved")
@@ -279,7 +272,7 @@ def test_size_is_looked_at_before_reading(tmp_path):
 
 def test_arguments(tmp_path):
     with pytest.raises(TgfrError, match="batch"): OnnxFace(make(tmp_path / "m.onnx"), batch=0)
-    with pytest.raises(TgfrError, match="no photo"): OnnxFace(tmp_path / "m.onnx").encode(photos(0))
+    with pytest.raises(TgfrError, match="no photo"): OnnxFace(tmp_path / "m.onnx").encode(noise(0))
 
 
 # the real one
@@ -288,7 +281,7 @@ def test_mobilefacenet(shared_data):
     encoder = OnnxFace(shared_data / "weights" / "MobileFaceNet.onnx")
     assert encoder.region == "/features/features.11/Add_output_0" and encoder.config.regions == (128, 14, 14) and encoder.config.embedding == 128
     assert encoder.config.mean == (.485, .456, .406) and encoder.config.source == "table of known files" and encoder.batch > 1
-    out, images = encoder.encode(images := photos(5)), images
+    out, images = encoder.encode(images := noise(5)), images
     one = encoder.encode(images[3:4])
     torch.testing.assert_close(out.embedding[3], one.embedding[0], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(out.regions[3], one.regions[0], rtol=1e-3, atol=1e-3)

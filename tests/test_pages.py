@@ -1,9 +1,8 @@
 """The pages of reports in a browser: nothing is loaded, everything is seen, and they can be read without eyes, without a mouse, on a phone and in the dark."""
-import cv2
 import numpy as np
 import pytest
 from test_report import every_figure, made_up
-from test_video import FACES, Pixels, shots
+from test_video import FACES, Pixels, picture_file, shots, stills
 
 from tgfr.evaluation.report import write_report
 from tgfr.ijb import ijb
@@ -38,10 +37,7 @@ LOOK = """() => {
 def reports(tmp_path_factory):
     "A page of each kind: a comparison with all figures, IJB, a video."
     home = tmp_path_factory.mktemp("pages")
-    (home / "frames").mkdir()
-    for k, shot in enumerate(shots(24)): cv2.imwrite(str(home / f"frames/{k}.png"), shot[..., ::-1])
-    cv2.imwrite(str(home / "photo.png"), FACES[0][..., ::-1])
-    fuse_video(home / "frames", Pixels(), home / "photo.png", out=home / "fuse")
+    fuse_video(stills(home / "frames", enumerate(shots(24))), Pixels(), picture_file(home / "photo.png", FACES[0]), out=home / "fuse")
     ijb(simulated="IJBB", scale=.01, fusion=("N1D1F0", "average"), out=home / "ijb", replicates=20)
     tables = {"Groups": {"columns": ["group", "people"], "rows": [["age=old", 20], ["Male", 31]]}}
     write_report(home / "demo", made_up() | {"tables": tables}, {name: (figure, f"what is to be seen on {name}", f"{name}.") for name, figure in every_figure().items()})

@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hostile import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,8 +68,7 @@ def damage(data: bytes, draw) -> bytes:
     "One of several ways in which files break."
     data, kind = bytearray(data), draw.integers(5)
     if kind == 0: del data[draw.integers(len(data)):]
-    elif kind == 1:
-        for place in draw.integers(0, len(data), draw.integers(1, 6)): data[place] = draw.integers(256)
+    elif kind == 1: data = damaged(data, draw.integers(1, 6), draw.integers)
     elif kind == 2:
         place = int(draw.integers(len(data) // 4)) * 4
         data[place:place + 4] = struct.pack("<I", int(draw.choice([0, MAGIC, 2**32 - 1, 2**29 - 1, 1 << 29, 3 << 29, 5 << 29, 2**31])))

@@ -278,7 +278,7 @@ def every_figure():
     curve = roc_of(genuine, impostor)
     log = [{"stage": s, "epoch": e, "seconds": 1., "loss_a": 2. / e, "loss_b": 90. / e, "score": .1 * e, "TPR": .5} for s in ("align", "fuse") for e in (1, 2, 3)]
     return {"roc": plots.plot_roc({"residual": (curve.fpr, curve.tpr)}).figure, "scores": plots.plot_score_histograms(genuine, impostor, title="t").figure,
-            "examples": pictures.plot_examples([pair(), pair()]).figure, "words": pictures.plot_word_regions(photo(), ["a", "b"], draw.random((2, 7, 7))).figure,
+            "examples": pictures.plot_examples([pair(), pair()]).figure, "photos": pictures.plot_photos({"$5 a": photo(), "two\nlines": photo()}, width=1.2).figure, "words": pictures.plot_word_regions(photo(), ["a", "b"], draw.random((2, 7, 7))).figure,
             "cmc": plots.plot_cmc({"residual": ([1, 2], [.5, .6])}).figure, "det": plots.plot_det({"residual": ([.1, .2], [.5, .4])}).figure,
             "training": plots.plot_training(log).figure, "intervals": plots.plot_intervals(made_up(), "EER").figure}
 
@@ -313,12 +313,12 @@ def test_an_axes_that_is_given_is_drawn_on():
     gain = [{"system": "a", "probe": f"N={n}", "values": {"TPR@FPR=1e-3": .5}} for n in (1, 2)]
     draw = {"roc": lambda ax: plots.plot_roc({"a": ([0, 1], [0, 1])}, ax), "scores": lambda ax: plots.plot_score_histograms([.5], [.1], ax), "cmc": lambda ax: plots.plot_cmc({"a": ([1], [1])}, ax),
             "det": lambda ax: plots.plot_det({"a": ([.1], [.1])}, ax), "gain": lambda ax: plots.plot_set_gain(gain, ax=ax), "training": lambda ax: plots.plot_training(log, ax),
-            "intervals": lambda ax: plots.plot_intervals(made_up(), "EER", ax=ax), "examples": lambda ax: pictures.plot_examples([pair()], ax),
+            "intervals": lambda ax: plots.plot_intervals(made_up(), "EER", ax=ax), "examples": lambda ax: pictures.plot_examples([pair()], ax), "photos": lambda ax: pictures.plot_photos([photo()] * 3, 2, ax=ax),
             "words": lambda ax: pictures.plot_word_regions(photo(), ["a"], np.ones((1, 7, 7)), ax=ax), "strip": lambda ax: pictures.plot_set_strip([0, 1], [.1, .2], [.5, .5], ax=ax)}
     named = {name for module in (plots, pictures) for name in module.__all__ if name.startswith("plot_")}
     assert len(named) == len(draw)
     figure = Figure((16, 20), layout="constrained")
-    for ax, (name, plot) in zip(figure.subplots(5, 2).ravel(), draw.items()):
+    for ax, (name, plot) in zip(figure.subplots(6, 2).ravel(), draw.items()):
         assert plot(ax) is ax, name
     figure.savefig(io.BytesIO(), format="png")
     with pytest.raises(TgfrError, match="axes of a grid"): plots.plot_training(log, Figure().add_axes((0, 0, 1, 1)))
@@ -395,6 +395,6 @@ def test_a_system_looks_the_same_everywhere():
 
 
 def test_empty_input_is_named():
-    for call in (lambda: plots.plot_roc({}), lambda: pictures.plot_examples([]), lambda: plots.plot_training([]), lambda: plots.plot_score_histograms([], [1.]),
+    for call in (lambda: plots.plot_roc({}), lambda: pictures.plot_examples([]), lambda: pictures.plot_photos([]), lambda: plots.plot_training([]), lambda: plots.plot_score_histograms([], [1.]),
                  lambda: plots.plot_intervals(made_up(), "no such"), lambda: pictures.plot_word_regions(photo(), ["a"], np.ones((2, 7, 7)))):
         with pytest.raises(TgfrError): call()

@@ -9,8 +9,7 @@ import pytest
 import torch
 from processes import kill_when, needs_kill, python, run_two
 from safetensors.torch import load_file, save_file
-from small_run import epochs_done
-from test_caface import published
+from small_run import epochs_done, same_end
 
 from tgfr.core import ImageFeatures, TgfrError, rng, seed_everything, unit
 from tgfr.data.records import Record, RecordFeatures, write_records
@@ -49,7 +48,7 @@ def test_golden_cosine_loss(golden):
 
 @pytest.mark.golden("caface_loss_*")
 def test_golden_losses(golden):
-    model, train = published(golden), golden.path.stem.endswith("train")
+    model, train = golden.caface(), golden.path.stem.endswith("train")
     model.train(train)
     for block in model.cn.blocks: block.drop = 0
     embedding, styles = model.config["embedding"], model.config["styles"]
@@ -230,8 +229,7 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path):
     small_run(tmp_path / "whole", 3)
     kill_when(lambda: epochs_done(tmp_path / "killed/run1") >= 1, python(__file__, tmp_path / "killed", 3))
     small_run(tmp_path / "killed", 3)
-    whole, killed = (load_file(tmp_path / name / "1.safetensors") for name in ("whole", "killed"))
-    for key, value in whole.items(): assert torch.equal(killed[key], value), key
+    same_end(tmp_path)
     with pytest.raises(TgfrError, match="another recipe"):
         store, identity, people, centres = made_up()
         fit(SetObjective(small_model(), centres, RECIPE), GroupBatches(store, identity, people, images=8), RECIPE, "sets", tmp_path / "whole/run1")

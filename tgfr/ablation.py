@@ -5,12 +5,10 @@
 # %% auto #0
 __all__ = ['ABLATIONS', 'SHARED', 'STAGE_TWO', 'other_recipe', 'ablate']
 
-# %% ../nbs/11_ablation.ipynb #0b66256f
+# %% ../nbs/11_ablation.ipynb #429f697a
 import time
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from .compare import Trainer, load_splits, split_features
 from .data.faces import Degradation
@@ -20,7 +18,6 @@ from .encoders.weights import load_encoder
 from .evaluation.bootstrap import check_draws
 from .evaluation.judge import Judge
 from .evaluation.report import conclude
-from .evaluation.scoring import embed_photos
 from .training.loop import make_accelerator
 from .training.recipes import Recipe, make_recipe, write_recipe
 
@@ -81,7 +78,7 @@ def ablate(
     conclude(out, report, intervals_figure(report))
     return report
 
-# %% ../nbs/11_ablation.ipynb #0f12a1b7
+# %% ../nbs/11_ablation.ipynb #0981c55b
 STAGE_TWO = ("fusion", "captions", "epochs_fuse", "batch_fuse", "lambda_text")  # fields of a recipe that stage 1 does not read
 
 def _judge_all(train, test, recipes, out, replicates, accelerator) -> tuple[Judge, Trainer]:
@@ -91,7 +88,6 @@ def _judge_all(train, test, recipes, out, replicates, accelerator) -> tuple[Judg
         trainers[name] = trainer = Trainer(train, recipe, out / "runs" / name.replace(" ", "-"), accelerator)
         like = next(n for n, r in recipes.items() if replace(r, **{field: getattr(recipe, field) for field in STAGE_TWO}) == recipe)
         if accelerator.is_main_process: write_recipe(trainer.folder / "config.yaml", recipe)
-        if name == "ours": judge.add_embeddings(judge.reference, "-", embed_photos(trainer.train(recipe.fusion, words=False), test.store, test.captions)["-"]["fused"])
-        found = embed_photos(trainer.train(recipe.fusion, start=trainers[like]), test.store, test.captions)
-        for mode, parts in found.items(): judge.add_embeddings(name, mode, np.asarray(parts["fused"]))
+        if name == "ours": judge.add_model(judge.reference, trainer.train(recipe.fusion, words=False))
+        judge.add_model(name, trainer.train(recipe.fusion, start=trainers[like]))
     return judge, trainers["ours"]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'recipe_changes', 'Demo', 'Train', 'Ablate', 'Sets', 'Evaluate', 'fetch_models', 'main']
 
-# %% ../nbs/14_cli.ipynb #f518a61c
+# %% ../nbs/14_cli.ipynb #218cd6ea
 import os
 import sys
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import tyro
 
 from .commands import Audit, Convert, Embed, Fuse, Ijb, Info, Prepare, Push, Verify
-from .core import TgfrError, console, say
+from .core import TgfrError, check_names, console, say
 
 # %% ../nbs/14_cli.ipynb #6766b317
 def recipe_changes(
@@ -37,7 +37,7 @@ def recipe_changes(
         except (ValueError, KeyError): raise TgfrError(f"--set {setting}: {text!r} is no {of.__name__}; the default is {defaults[key]!r}") from None
     return found
 
-# %% ../nbs/14_cli.ipynb #7a0615e9
+# %% ../nbs/14_cli.ipynb #ad10d1e7
 @dataclass
 class Demo:
     """Compare face recognition with and without words, from photos and captions to a report.
@@ -48,7 +48,7 @@ class Demo:
     out: Path = Path("runs/demo")
     """folder for report.html, report.json, figures, model and features; an unfinished run there is resumed"""
     encoder: str | None = None
-    """frozen face encoder: an .onnx file or a folder written by tgfr; default: a small one is trained on other synthetic people"""
+    """frozen face encoder: a folder written by tgfr, an .onnx file or a published checkpoint; default: a small one is trained on other synthetic people"""
     text: str | None = None
     """text encoder: lstm, gru, or the name or local path of a Hugging Face text model; default: the recipe's"""
     recipe: str | None = None
@@ -107,7 +107,7 @@ class Train:
         from tgfr.training.recipes import make_recipe
         train(self.data, self.encoder, make_recipe(self.recipe, **recipe_changes(self.set)), self.out, self.split, self.words, self.features)
 
-# %% ../nbs/14_cli.ipynb #40f85970
+# %% ../nbs/14_cli.ipynb #cc4375df
 @dataclass
 class Ablate:
     """Train the recipe and variants of it, each with one thing different, and judge all on people none has seen."""
@@ -140,7 +140,7 @@ class Ablate:
         "Call `tgfr.ablation.ablate`."
         from tgfr.ablation import ABLATIONS, ablate
         from tgfr.training.recipes import make_recipe
-        if unknown := sorted(set(self.variants or ()) - set(ABLATIONS)): raise TgfrError(f"--variants: {', '.join(unknown)} unknown; there are {', '.join(ABLATIONS)}")
+        check_names("--variants", self.variants or (), ABLATIONS)
         variants = None if self.variants is None else {name: ABLATIONS[name] for name in self.variants}
         recipe = make_recipe(self.recipe, **recipe_changes(self.set))
         ablate(self.data, self.encoder, self.out, recipe, variants, self.transformer, self.train_split, self.test_split, self.probe_size, features=self.features, replicates=self.replicates)
@@ -183,7 +183,7 @@ class Sets:
         recipe = {"quick": quick_sets, "paper": SetRecipe}[self.recipe](**recipe_changes(self.set, SetRecipe))
         compare_sets(self.data, self.encoder, self.out, tuple(FUSIONS_COMPARED) if self.fusions is None else self.fusions, self.poor, self.count, recipe, self.images, self.train_split, self.test_split, self.features, self.replicates)
 
-# %% ../nbs/14_cli.ipynb #999773b4
+# %% ../nbs/14_cli.ipynb #b5909ff0
 @dataclass
 class Evaluate:
     """Judge a saved model on people it has not seen: verification, or finding photos by their description.
@@ -194,7 +194,7 @@ class Evaluate:
     data: str
     """photos with captions, as for `tgfr demo --data`; where they have attributes, all pairs are also judged by group"""
     encoder: str
-    """the face encoder the model was trained with: an .onnx file, a folder written by tgfr, or OWNER/NAME on the Hub"""
+    """the face encoder the model was trained with: a folder written by tgfr, an .onnx file, a published checkpoint, or OWNER/NAME on the Hub"""
     against: Path | None = None
     """verification: a second model of the same encoder, which differences are then taken to, on the same draws of people; best one trained with `tgfr train ... --no-words`; default: the frozen face"""
     task: Literal["verification", "retrieval"] = "verification"

@@ -114,7 +114,7 @@ class Audit:
         from tgfr.evaluation.audit import audit_data
         audit_data(self.data, self.pairs, self.out)
 
-# %% ../nbs/13_commands.ipynb #64c9d43c
+# %% ../nbs/13_commands.ipynb #2cd6567b
 @dataclass
 class Embed:
     """Features of the images of an IJB set, or of any folder of crops, in a memory-mapped store.
@@ -146,8 +146,7 @@ class Embed:
         options = dict(mirror=self.mirror, styles=self.styles, batch=self.batch, workers=self.workers, strict=not self.lenient)
         encoder = load_encoder(self.encoder)
         store = embed_ijb(self.folder, encoder, self.out, **options) if self.points is None else embed_file(self.points, self.folder, encoder, self.out, **options)
-        lost = store.meta["unreadable"]
-        for _, name, reason in lost[:10]: say(f"left out {name}: {reason}")
+        if lost := store.lost: say(lost.summary())
         print(f"{self.out}: features of {len(store) - len(lost):,} images, {len(lost):,} unreadable ones (all in meta.json)")
 
 # %% ../nbs/13_commands.ipynb #111fae99

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SYSTEMS', 'load_splits', 'set_aside', 'Trainer', 'check_systems', 'compare', 'split_features', 'train']
 
-# %% ../nbs/09_compare.ipynb #7d5d5cf7
+# %% ../nbs/09_compare.ipynb #1ea93948
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from .core import Skips, TgfrError, rng, say, seed_everything
+from .core import Skips, TgfrError, check_names, rng, say, seed_everything
 from .data.catalog import load_faces, screen, split_names, split_people
 from .data.faces import Degradation
 from .encoders.text import RECURRENT, build_text_encoder
@@ -141,14 +141,14 @@ class Trainer:
         weight, power = max(((w, p) for p in powers for w in weights), key=score)
         model.fusion.weight.fill_(weight), model.fusion.power.fill_(power)
 
-# %% ../nbs/09_compare.ipynb #fde9ff9e
+# %% ../nbs/09_compare.ipynb #6413adb8
 SYSTEMS = ("frozen face", "image-only head", "words only", "frozen + tf-idf", "concat", "linear")
 
 def check_systems(
     systems: Sequence[str],
 ) -> None:
     "`TgfrError` where a name is none of SYSTEMS, or the reference of all differences is left out."
-    if unknown := sorted(set(systems) - set(SYSTEMS)): raise TgfrError(f"systems: {', '.join(unknown)} unknown; there are {', '.join(SYSTEMS)}")
+    check_names("systems", systems, SYSTEMS)
     if "image-only head" not in systems: raise TgfrError("systems: the image-only head is what the others are compared with, it cannot be left out")
 
 def compare(
@@ -165,17 +165,13 @@ def compare(
     trainer = Trainer(train, recipe, Path(folder), accelerator or make_accelerator())
     judge, captions = Judge(test, replicates=replicates, seed=recipe.seed), test.captions
     main = trainer.train(recipe.fusion)
-    judge.add_embeddings("image-only head", "-", embed_photos(trainer.train(recipe.fusion, words=False), test.store, captions)["-"]["fused"])
+    judge.add_model("image-only head", trainer.train(recipe.fusion, words=False))
     if "frozen face" in systems: judge.add_embeddings("frozen face", "-", test.store.embedding)
     if "frozen + tf-idf" in systems: _add_tfidf(judge, trainer, captions)
-    found = embed_photos(main, test.store, captions)
-    for mode in MODES:
-        if "words only" in systems: judge.add_embeddings("words only", mode, np.stack([found[mode]["sentence"]] * len(test.store.variants)))
-        judge.add_embeddings(recipe.fusion, mode, found[mode]["fused"])
+    found = judge.add_model(recipe.fusion, main)
+    for mode in MODES if "words only" in systems else (): judge.add_embeddings("words only", mode, np.stack([found[mode]["sentence"]] * len(test.store.variants)))
     for name in ("concat", "linear"):
-        if name not in systems or name == recipe.fusion: continue
-        found = embed_photos(trainer.train(name), test.store, captions)
-        for mode in MODES: judge.add_embeddings(name, mode, found[mode]["fused"])
+        if name in systems and name != recipe.fusion: judge.add_model(name, trainer.train(name))
     return judge, trainer, main
 
 # %% ../nbs/09_compare.ipynb #1e864156

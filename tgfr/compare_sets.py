@@ -6,7 +6,7 @@
 __all__ = ['FUSIONS_COMPARED', 'SHARES', 'ProbeSets', 'draw_probe_sets', 'SetJudge', 'SetTrainer', 'judge_fusions',
            'compare_sets', 'set_figures']
 
-# %% ../nbs/12_compare_sets.ipynb #5be699fc
+# %% ../nbs/12_compare_sets.ipynb #2ca5fe12
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 
 from .compare import load_splits, set_aside
-from .core import TgfrError, rng, unit
+from .core import TgfrError, check_names, rng, unit
 from .data.augmentations import augmentations
 from .data.faces import Degradation
 from .data.features import FeatureStore
@@ -63,7 +63,7 @@ def draw_probe_sets(
     photo = rows[start[owner][:, None] + 1 + (draw.random((len(owner), images)) * (counts[owner] - 1)[:, None]).astype(int)]
     return ProbeSets(rows[start], owner, photo, draw.choice(list(variants), photo.shape, p=shares / shares.sum()))
 
-# %% ../nbs/12_compare_sets.ipynb #08006b14
+# %% ../nbs/12_compare_sets.ipynb #52cb6078
 class SetJudge:
     "Judges fusions on probe sets."
 
@@ -92,9 +92,7 @@ class SetJudge:
         device, made = next((p.device for p in fusion.parameters()), torch.device("cpu")), []
         for a in range(0, len(self.probes.owner), batch):
             photo, variant = (x[a:a + batch, :images] for x in (self.probes.photo, self.probes.variant))
-            found = self.store.batch(variant.ravel(), photo.ravel())
-            def shaped(x): return None if x is None else x.unflatten(0, photo.shape)  # noqa: B023
-            made.append(fusion.fuse(FaceSet(shaped(found.embedding), torch.ones(photo.shape, dtype=torch.bool), shaped(found.styles)).to(device), **how).cpu())
+            made.append(fusion.fuse(FaceSet.full(self.store.batch(variant, photo)).to(device), **how).cpu())
         return torch.cat(made)
 
     def evaluate(
@@ -112,7 +110,7 @@ FUSIONS_COMPARED: dict[str, tuple[str, dict]] = {  # name to a key of SET_FUSION
     "quality": ("quality", {}), "average": ("average", {}), "norm": ("norm", {}), "norm-squared": ("norm-squared", {}), "best-norm": ("best-norm", {}),
     "caface": ("caface", {}), "caface-1": ("caface", {"centres": 1}), "caface-16": ("caface", {"centres": 16})}
 
-# %% ../nbs/12_compare_sets.ipynb #a57a2353
+# %% ../nbs/12_compare_sets.ipynb #c2b113e4
 @dataclass
 class SetTrainer:
     "Trains fusions on the sets of one store."
@@ -137,7 +135,7 @@ class SetTrainer:
         kind, config = FUSIONS_COMPARED[name]
         torch.manual_seed(self.recipe.seed)
         fusion = build_set_fusion(kind, self.centres.shape[1], **config | ({"styles": self.store.styles.shape[2]} if kind == "caface" else {}))
-        if not any(True for _ in fusion.parameters()): return fusion.eval()
+        if not fusion.learned: return fusion.eval()
         return train_set_fusion(fusion, self.store, self.identity, self.people, self.centres, self.recipe, self.folder / name, self.rows, self.variants, self._validate, self.accelerator)
 
     def _validate(self, fusion: nn.Module) -> dict:
@@ -170,7 +168,7 @@ def judge_fusions(
         for name, fusion in fusions.items(): found[name, f"{quality} alone, N={alone}", "-"] = one.evaluate(one.templates(fusion, alone))
     return found
 
-# %% ../nbs/12_compare_sets.ipynb #3643d0c5
+# %% ../nbs/12_compare_sets.ipynb #8101b4ac
 SHARES = {"112px": .1, "32px": .3, "16px": .6}
 
 def compare_sets(
@@ -191,7 +189,7 @@ def compare_sets(
     start, out, recipe, accelerator = time.perf_counter(), Path(out), recipe or quick_sets(), make_accelerator()
     check_draws(replicates)
     if poor not in ("sizes", "augmentations"): raise TgfrError(f"poor={poor!r}: expected sizes or augmentations")
-    if unknown := [name for name in fusions if name not in FUSIONS_COMPARED]: raise TgfrError(f"fusions: {unknown[0]} is none of {', '.join(FUSIONS_COMPARED)}")
+    check_names("fusions", fusions, FUSIONS_COMPARED)
     if not fusions or min(images, default=0) < 1: raise TgfrError(f"fusions, images: {list(fusions)}, {list(images)}; expected at least one name, and numbers of at least 1")
     face = load_encoder(encoder)
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed, captions=False)
@@ -206,7 +204,7 @@ def compare_sets(
     found = judge_fusions(trained, stores[1], np.array(test["identity"]), shares, images, 8 if poor == "sizes" else 0, replicates=replicates, seed=recipe.seed)
     report = _report(found, trainer, names, data, test, face, poor, skips) | {"run": run_facts(start)}
     for name, fusion in trained.items():
-        if any(True for _ in fusion.parameters()): save_set_fusion(fusion, out / "fusions" / name, None, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1"), "Fusions of sets are not measured by group."), face)
+        if fusion.learned: save_set_fusion(fusion, out / "fusions" / name, None, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1"), "Fusions of sets are not measured by group."), face)
     conclude(out, report, set_figures(report["results"], names[0]))
     return report
 

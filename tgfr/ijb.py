@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IjbSystem', 'stored_fusion', 'make_systems', 'ijb_report', 'cross_check', 'ijb_figures', 'ijb']
 
-# %% ../nbs/12_ijb.ipynb #c8edbffe
+# %% ../nbs/12_ijb.ipynb #7051d65e
 import csv
 import re
 import time
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from .core import TgfrError, atomic_write, say
+from .core import Skips, TgfrError, atomic_write, say
 from .data.embed import alike_lengths
 from .data.features import FeatureStore
 from .data.ijb_files import IjbFiles
@@ -30,7 +30,7 @@ from .sets.caface import CAFace
 from .sets.pooling import SetFusion
 from .sets.weights import fitting_fusion
 
-# %% ../nbs/12_ijb.ipynb #6f286b45
+# %% ../nbs/12_ijb.ipynb #28148944
 @dataclass(frozen=True)
 class IjbSystem:
     "A way from features to templates."
@@ -44,12 +44,8 @@ class IjbSystem:
         if len(images) != len(protocol.images): raise TgfrError(f"{self.store.folder}: features of {len(images):,} images, but {protocol.name} has {len(protocol.images):,}")
         wrong = next((i for i, (a, b) in enumerate(zip(images, protocol.images.name.to_pylist())) if a != b), None)
         if wrong is not None: raise TgfrError(f"{self.store.folder}: row {wrong} is image {images[wrong]}, in {protocol.name} it is {protocol.images.name[wrong]}")
-        use = None
-        if lost := [row for row, *_ in self.store.meta.get("unreadable", ())]:
-            use = np.ones(len(images), bool)
-            use[lost] = False
         styles = None if self.store.styles is None else self.store.styles[0]
-        return protocol.pool(self.store.embedding, self.fusion, styles, use, **({"chunk": chunk} if isinstance(self.fusion, CAFace) else {}))
+        return protocol.pool(self.store.embedding, self.fusion, styles, self.store.readable, **({"chunk": chunk} if isinstance(self.fusion, CAFace) else {}))
 
 # %% ../nbs/12_ijb.ipynb #9c043005
 def stored_fusion(
@@ -76,7 +72,7 @@ def make_systems(
     if len(set(names)) < len(names): raise TgfrError(f"features, fusion: two systems have the name {next(n for n in names if names.count(n) > 1)}; name each once")
     return systems
 
-# %% ../nbs/12_ijb.ipynb #acf2c62e
+# %% ../nbs/12_ijb.ipynb #2b4f448f
 def _rows(result: IjbResult, first: IjbResult) -> list[dict]:
     "The rows of a system in the report's results."
     found = {"1:1": (result.verification, first.verification), "1:N": (result.identification, first.identification)}
@@ -85,10 +81,10 @@ def _rows(result: IjbResult, first: IjbResult) -> list[dict]:
 def ijb_report(
     results: list[IjbResult],  # the first is what differences are taken to
     protocol: IjbProtocol,
-    skipped: list | None = None,  # [name, reason] of images that were left out
+    skipped: Skips | None = None,  # images that were left out
 ) -> dict:  # the content of report.json
     "The results of all systems as one report."
-    first, published = results[0], results[0].definition == "published"
+    first, published, skipped = results[0], results[0].definition == "published", skipped or Skips()
     counts = {"set": protocol.name, "images": len(protocol.images), "templates": len(protocol.ids), "subjects": len(np.unique(protocol.subject)), "genuine pairs": first.verification.genuine,
               "impostor pairs": first.verification.impostor} | {f"gallery {k}": len(v) for k, v in protocol.galleries.items()} | ({"probes": len(protocol.probe)} if protocol.galleries else {})
     groups = {"1:1": "1:1 verification"} | ({"1:N": f"1:N identification, {'galleries joined' if published else 'mean of galleries'}"} if first.identification else {})
@@ -102,7 +98,7 @@ def ijb_report(
     return {"title": f"{protocol.name}, {'published definitions' if published else 'standard definitions'}", "definition": first.definition, "reference": first.system, "groups": groups, "terms": terms,
             "data": counts, "setup": {"definition": first.definition, "systems": [r.system for r in results]}, "results": [row for r in results for row in _rows(r, first)],
             "summary": cross_check(first) + first.notes, "tables": {"Operating points": {"columns": columns, "rows": points}} | ({"Ranks in each gallery": {"columns": [*columns[:4], "mated probes"], "rows": ranks}} if ranks else {}) | {"Seconds": {"columns": ["stage", "seconds"], "rows": [[k, round(v, 3)] for k, v in protocol.seconds.items()]}},
-            "skipped": {"count": len(skipped or ()), "items": skipped or []}}
+            "skipped": skipped.facts(len(skipped))}
 
 # %% ../nbs/12_ijb.ipynb #f83986ca
 def cross_check(
@@ -133,7 +129,7 @@ def ijb_figures(
     made["scores"] = plot_score_histograms(genuine, impostor, edges=edges).figure, "Histograms of genuine and impostor scores", f"1:1 scores of {results[0].system}, each kind as shares."
     return made
 
-# %% ../nbs/12_ijb.ipynb #a6e24a87
+# %% ../nbs/12_ijb.ipynb #0d2803b8
 def ijb(
     folder: str | Path | None = None,  # an IJB set, see `IjbFiles.open`; None with `simulated`
     features: Sequence[str | Path] = (),  # folders of feature stores, see `data.embed`
@@ -161,7 +157,7 @@ def ijb(
     protocol = IjbProtocol.read(files if simulated else IjbFiles.open(folder, strict))
     bootstrap = draws_of(protocol, replicates, seed) if replicates and definition == "standard" else None
     results = [evaluate_ijb(protocol, system.templates(protocol, chunk), system.name, definition, bootstrap=bootstrap) for system in systems]
-    lost = [[f"{s.name}: {name}", reason] for s in systems for _, name, reason in s.store.meta.get("unreadable", ())]
+    lost = Skips([(f"{s.name}: {name}", reason) for s in systems for name, reason in s.store.lost.items])
     report = ijb_report(results, protocol, lost)
     report["summary"] += [said for store in {s.store.folder: s.store for s in systems}.values() if (said := alike_lengths(store))]
     report["warnings"] = ["a simulated set of made-up people: its figures tell speed and memory, and say nothing about a real encoder."] if simulated else []

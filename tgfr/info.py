@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'info']
 
-# %% ../nbs/12_info.ipynb #04d4c49d
+# %% ../nbs/12_info.ipynb #1c8c3b46
 import os
 import platform
 import re
@@ -27,7 +27,7 @@ from huggingface_hub import constants
 
 from .core import TgfrError, in_a_line
 from .data.catalog import _check_columns, _parquet_splits, load_faces, split_names
-from .data.ijb_files import IjbFiles
+from .data.ijb_files import GALLERIES, IjbFiles
 
 # %% ../nbs/12_info.ipynb #30ad271e
 def _version(package: str) -> str:
@@ -69,15 +69,13 @@ def _faces(
         said.append(f"{split} {len(rows):,} photos of {pc.count_distinct(rows['identity']).as_py():,} people in {len(files)} file{'s' * (len(files) > 1)}")
     return "captioned faces: " + "; ".join(said)
 
-# %% ../nbs/12_info.ipynb #86467fed
+# %% ../nbs/12_info.ipynb #da1bb635
 def _ijb(
     files: IjbFiles,
 ) -> str:
     "Which files of an IJB set are there."
-    galleries = "S1", "S2", "G1", "G2"
-    def there(what): return any(files.path(what).with_suffix(end).is_file() for end in (".txt", ".csv", ".parquet"))
-    missing = [what for what in ("name_5pts_score.txt", "face_tid_mid.txt", "template_pair_label.txt", "1N_probe_mixed.csv") if not there(what)]
-    missing += ["1N_gallery_*.csv"] * (not any(there(f"1N_gallery_{name}.csv") for name in galleries)) + ["loose_crop/"] * (not (files.folder / "loose_crop").is_dir())
+    missing = [what for what in ("name_5pts_score.txt", "face_tid_mid.txt", "template_pair_label.txt", "1N_probe_mixed.csv") if not files.has(what)]
+    missing += ["1N_gallery_*.csv"] * (not any(files.has(f"1N_gallery_{name}.csv") for name in GALLERIES)) + ["loose_crop/"] * (not (files.folder / "loose_crop").is_dir())
     return f"{files.name}: " + (f"missing {', '.join(missing)}" if missing else "all files of 1:1 and 1:N, and loose_crop/")
 
 # %% ../nbs/12_info.ipynb #b093a324

@@ -6,7 +6,7 @@
 __all__ = ['COLOURS', 'DASHES', 'style', 'looks', 'new_axes', 'panels', 'plot_roc', 'plot_cmc', 'plot_det',
            'plot_score_histograms', 'plot_training', 'plot_intervals', 'plot_set_gain']
 
-# %% ../nbs/08_plots.ipynb #c44d5bb0
+# %% ../nbs/08_plots.ipynb #0a438e93
 import io
 from collections.abc import Sequence
 
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 
 from .core import TgfrError
+from .evaluation.metrics import score_histogram
 
 # %% ../nbs/08_plots.ipynb #9134b1f8
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -113,7 +114,7 @@ def _curves(curves, ax, drawstyle, **settings) -> Axes:
     ax.set(**settings), ax.legend()
     return ax
 
-# %% ../nbs/08_plots.ipynb #8032a4ee
+# %% ../nbs/08_plots.ipynb #1ee45f86
 @rc_context(style)
 def plot_score_histograms(
     genuine,  # (g,) scores of genuine pairs
@@ -128,10 +129,8 @@ def plot_score_histograms(
     for name, scores in kinds.items():
         if not scores.size: raise TgfrError(f"{name}: no scores, expected at least one")
     if edges is None:
-        edges = np.linspace(min(x.min() for x in kinds.values()), max(x.max() for x in kinds.values()), bins + 1)
-        if edges[0] == edges[-1]: edges = edges[0] + np.linspace(-.5, .5, bins + 1)
         counts = {name: f" ({len(scores):,})" for name, scores in kinds.items()}
-        kinds = {name: np.histogram(scores, edges)[0] / len(scores) for name, scores in kinds.items()}
+        edges, kinds["genuine"], kinds["impostor"] = score_histogram(genuine, impostor, bins)
     ax = new_axes(ax, 4.2, 2.4)
     for (name, share), colour, hatch in zip(kinds.items(), COLOURS, ("", "////")):
         ax.stairs(share, edges, fill=True, facecolor=colour, edgecolor=colour, alpha=.3, hatch=hatch, linewidth=0)

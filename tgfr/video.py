@@ -6,8 +6,7 @@
 __all__ = ['PERSONS', 'TERMS', 'make_fusion', 'gallery_face', 'choose', 'effective', 'frame_rows', 'thumbnails', 'write_clip',
            'video_page', 'fuse_video']
 
-# %% ../nbs/12_video.ipynb #4f02e4f9
-import os
+# %% ../nbs/12_video.ipynb #e4a6d7b5
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ import cv2
 import numpy as np
 import torch
 
-from .core import Skips, TgfrError, cosine, say, unit, write_json, write_weights
+from .core import Skips, TgfrError, atomic_write, cosine, say, unit, write_json, write_weights
 from .data.embed import alike
 from .data.faces import read_image
-from .data.landmarks import YuNet
+from .data.landmarks import YuNet, crop_face
 from .encoders.weights import load_encoder
 from .evaluation.report import run_facts, write_page
 from .evaluation.tables import number
@@ -27,7 +26,7 @@ from .pictures import plot_set_strip
 from .sets.caface import CAFace
 from .sets.pooling import SetFusion
 from .sets.state import load_state, save_state
-from .sets.video import Followed, Frames, Sighting, Track, Tracking, crop_face, follow
+from .sets.video import Followed, Frames, Sighting, Track, Tracking, follow
 from .sets.weights import fitting_fusion
 
 # %% ../nbs/12_video.ipynb #88e077c1
@@ -122,7 +121,7 @@ def thumbnails(
         if frame.number >= last: break
     return found
 
-# %% ../nbs/12_video.ipynb #42d797f3
+# %% ../nbs/12_video.ipynb #7530420c
 def write_clip(
     path: str | Path,  # .mp4
     frames: Frames,
@@ -133,9 +132,7 @@ def write_clip(
     "The video with the face's box, its similarity, and the similarity of the template as it grows."
     path, at, first, last = Path(path), {s.frame: k for k, s in enumerate(sightings)}, sightings[0].frame, sightings[-1].frame
     step, chart, writer = -(-(last - first + 1) // most), _Chart(sightings, so_far), None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # OpenCV goes by the suffix
-    try:
+    with atomic_write(path, path.suffix) as temporary:  # OpenCV goes by the suffix
         for frame in frames.read():
             if frame.number > last: break
             if frame.number < first or (frame.number - first) % step: continue
@@ -144,8 +141,6 @@ def write_clip(
             if not writer.isOpened(): raise TgfrError(f"{path}: OpenCV cannot write this video")
             writer.write(picture if picture.shape == shape else cv2.resize(picture, shape[1::-1]))
         writer.release()
-        os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/12_video.ipynb #45fda145
 class _Chart:

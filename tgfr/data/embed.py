@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['alike', 'alike_lengths', 'warn_of_lengths', 'embed_crops', 'embed_ijb', 'embed_file']
 
-# %% ../../nbs/1_data/15_embed.ipynb #41a95e4d
+# %% ../../nbs/1_data/15_embed.ipynb #4240488a
 import ctypes
 import json
 import os
@@ -21,7 +21,7 @@ from ..core import TgfrError, fingerprint, say, track
 from .faces import read_image
 from .features import FeatureStore, encode_rows, store_meta, write_store
 from .ijb_files import IjbFiles, read_points
-from .landmarks import align
+from .landmarks import crop_face
 
 # %% ../../nbs/1_data/15_embed.ipynb #4ebf0718
 def alike(
@@ -49,7 +49,7 @@ def warn_of_lengths(
     if said := alike_lengths(store): say(f"warning: {said}", "yellow")
     return store
 
-# %% ../../nbs/1_data/15_embed.ipynb #ae018a30
+# %% ../../nbs/1_data/15_embed.ipynb #a712b814
 class _Crops(Dataset):
     "Aligned crops by row, each with the reason why it is missing."
 
@@ -59,9 +59,7 @@ class _Crops(Dataset):
 
     def __getitem__(self, row):
         path = self.folder / str(self.names[row])
-        try:
-            if self.points is None: return read_image(path, size=self.size), ""
-            return align(read_image(path, size=None), self.points[row], self.size), ""
+        try: return crop_face(read_image(path, size=None), None if self.points is None else self.points[row], self.size), ""
         except TgfrError as e: return np.zeros((self.size, self.size, 3), np.uint8), str(e)
 
 # %% ../../nbs/1_data/15_embed.ipynb #cdfe7343

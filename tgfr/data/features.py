@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'photo_digests', 'store_meta', 'FeatureStore', 'write_store', 'encode_rows', 'encode_faces']
 
-# %% ../../nbs/1_data/06_features.ipynb #119644e7
+# %% ../../nbs/1_data/06_features.ipynb #39a37a2b
 import contextlib
 import hashlib
 import math
@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from ..core import ImageFeatures, TgfrError, fingerprint, read_json, track, write_json, write_text
-from .faces import read_image
+from ..core import ImageFeatures, Skips, TgfrError, fingerprint, read_json, track, write_json, write_text
+from .faces import cell_bytes, read_image
 
-# %% ../../nbs/1_data/06_features.ipynb #999e4b9d
+# %% ../../nbs/1_data/06_features.ipynb #8c80fc10
 FORMAT = 2  # raised when the meaning of the files changes
 
 def _photos(
@@ -31,9 +31,7 @@ def _photos(
 ) -> Iterator[tuple[str, bytes]]:
     "Id and bytes of every photo, in order."
     for rows in dataset.iter(1000):
-        for name, image in zip(rows["photo_id"], rows["image"]):
-            try: yield name, image["bytes"] or Path(image["path"]).read_bytes()
-            except (OSError, TypeError) as e: raise TgfrError(f"photo {name} cannot be read: {e}") from None
+        for name, image in zip(rows["photo_id"], rows["image"]): yield name, cell_bytes(image, name)
 
 def _photos_hash(
     dataset: Dataset,  # canonical
@@ -71,21 +69,28 @@ def store_meta(
     same = {"encoder": config, "weights": getattr(encoder, "fingerprint", None), "variants": list(variants), "styles": list(styles), "dtype": dtype} | more
     return {"recipe": fingerprint(FORMAT, same, list(shapes)), **same, "photos": photos, "arrays": arrays, "photo_id": list(ids)}
 
-# %% ../../nbs/1_data/06_features.ipynb #518346c5
+# %% ../../nbs/1_data/06_features.ipynb #92741446
+def _npy_head(
+    path: Path,  # a .npy file
+) -> tuple[tuple[tuple[int, ...], bool, np.dtype] | None, int]:  # shape, Fortran order and dtype (None: of another version), and where the numbers begin
+    "The header of a .npy file."
+    try:
+        with open(path, "rb") as file: return np.lib.format.read_array_header_1_0(file) if np.lib.format.read_magic(file) == (1, 0) else None, file.tell()
+    except (OSError, ValueError) as e: raise TgfrError(f"{path}: not a readable .npy file ({e})") from None
+
+def _size(dtype: str | np.dtype, shape: Sequence[int]) -> int:
+    "Bytes of an array's numbers."
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
 def _check_array(
     path: Path,  # a .npy file
     dtype: str,
     shape: list[int],
 ) -> None:
     "`TgfrError` unless the header and the length of a .npy file are those of such an array."
-    expected = (tuple(shape), False, np.dtype(dtype))
-    try:
-        with open(path, "rb") as file:
-            found = np.lib.format.read_array_header_1_0(file) if np.lib.format.read_magic(file) == (1, 0) else None
-            length = file.tell() + math.prod(shape) * np.dtype(dtype).itemsize
-    except (OSError, ValueError) as e: raise TgfrError(f"{path}: not a readable .npy file ({e})") from None
+    (found, start), expected = _npy_head(path), (tuple(shape), False, np.dtype(dtype))
     if found != expected: raise TgfrError(f"{path}: its header says {found}; meta.json says {expected} (shape, Fortran order, dtype)")
-    if (size := path.stat().st_size) != length: raise TgfrError(f"{path}: {size:,} bytes; {length:,} expected of {tuple(shape)} {dtype}")
+    if (size := path.stat().st_size) != (length := start + _size(dtype, shape)): raise TgfrError(f"{path}: {size:,} bytes; {length:,} expected of {tuple(shape)} {dtype}")
 
 # %% ../../nbs/1_data/06_features.ipynb #198338ef
 def _checksums(
@@ -97,7 +102,7 @@ def _checksums(
     try: return [(int(end), {name: int(crc, 16) for name, crc in (part.split("=") for part in parts)}) for end, *parts in lines]
     except ValueError: raise TgfrError(f"{folder / 'checksums.txt'}: expected lines such as `64 embedding=0a1b2c3d`") from None
 
-# %% ../../nbs/1_data/06_features.ipynb #d495792c
+# %% ../../nbs/1_data/06_features.ipynb #849c3857
 @dataclass(frozen=True)
 class FeatureStore:
     "Features of N photos in V variants, read from disk as they are asked for."
@@ -114,11 +119,11 @@ class FeatureStore:
         folder = Path(folder)
         if not (folder / "meta.json").is_file():
             if (progress := folder / "progress.json").is_file():
-                raise TgfrError(f"{folder}: unfinished, {read_json(progress)['rows']:,} photos are encoded; encode_faces continues")
+                raise TgfrError(f"{folder}: unfinished, {read_json(progress)['rows']:,} photos are encoded; the same call continues")
             raise TgfrError(f"{folder}: no feature store, meta.json is not there")
         meta = read_json(folder / "meta.json")
         try:
-            if meta["format"] != FORMAT: raise TgfrError(f"{folder}: a store of format {meta['format']}, this is format {FORMAT}; encode_faces makes it anew")
+            if meta["format"] != FORMAT: raise TgfrError(f"{folder}: a store of format {meta['format']}, this is format {FORMAT}; encode the photos anew")
             lead = [len(meta["photo_id"]), len(meta["variants"])]
             for name, array in meta["arrays"].items(): _check_array(folder / f"{name}.npy", array["dtype"], lead + array["shape"][2:])
             arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r").swapaxes(0, 1) for name in meta["arrays"]}
@@ -126,14 +131,25 @@ class FeatureStore:
         except (KeyError, TypeError, AttributeError) as e:
             raise TgfrError(f"{folder / 'meta.json'}: not the meta.json of a feature store ({e!r})") from None
 
+    @property
+    def lost(self) -> Skips:
+        "The photos that could not be read, whose rows are NaN."
+        return Skips([(name, reason) for _, name, reason in self.meta.get("unreadable", ())])
+
+    @property
+    def readable(self) -> np.ndarray:
+        "Which photos have features, (N,) bool."
+        return np.isin(np.arange(len(self)), [row for row, *_ in self.meta.get("unreadable", ())], invert=True)
+
     def batch(self, variant_indices, row_indices, regions: bool = True) -> ImageFeatures:
-        "Features of photo `row_indices[i]` in variant `variant_indices[i]`, float32, for all B of them; a single number stands for all. `regions=False` leaves the region maps unread."
+        "Features of photo `row_indices[i]` in variant `variant_indices[i]`, float32, for all of them, in the shape of the indices; a single number stands for all. `regions=False` leaves the region maps unread."
         variants, rows = np.broadcast_arrays(np.atleast_1d(np.asarray(variant_indices, np.int64)), np.asarray(row_indices, np.int64))
         for what, index, size in (("variant", variants, len(self.variants)), ("row", rows, len(self))):
-            if len(index) and not 0 <= index.min() <= index.max() < size: raise IndexError(f"{what} {index.min()}..{index.max()} of {size}")
+            if index.size and not 0 <= index.min() <= index.max() < size: raise IndexError(f"{what} {index.min()}..{index.max()} of {size}")
         places, back = np.unique(rows * len(self.variants) + variants, return_inverse=True)  # sorted as on disk, each once
+        back = torch.from_numpy(back.reshape(rows.shape))
         def gather(array):
-            if array is not None: return torch.from_numpy(array.swapaxes(0, 1).reshape(-1, *array.shape[2:])[places])[torch.from_numpy(back)].float()
+            if array is not None: return torch.from_numpy(array.swapaxes(0, 1).reshape(-1, *array.shape[2:])[places])[back].float()
         return ImageFeatures(gather(self.embedding), gather(self.regions if regions else None), gather(self.styles))
 
     def verify(self) -> None:
@@ -149,7 +165,7 @@ class FeatureStore:
 
     def __reduce__(self): return FeatureStore.open, (self.folder,)  # workers of a DataLoader open it anew instead of copying 3.4 GB
 
-# %% ../../nbs/1_data/06_features.ipynb #1940caef
+# %% ../../nbs/1_data/06_features.ipynb #d6c5d889
 def _reserve(
     folder: Path,  # exists
     meta: dict,  # from `write_store`
@@ -157,7 +173,7 @@ def _reserve(
 ) -> None:
     "Arrays for all photos of a store; apart from the rows kept, whatever an older one left there goes."
     paths = {name: folder / f"{name}.npy" for name in ("embedding", "regions", "styles")}
-    needed = sum(math.prod(a["shape"]) * np.dtype(a["dtype"]).itemsize for a in meta["arrays"].values())
+    needed = sum(_size(a["dtype"], a["shape"]) for a in meta["arrays"].values())
     available = shutil.disk_usage(folder).free + sum(p.stat().st_size for p in paths.values() if p.is_file())
     what = f"{folder}: {needed:,} bytes are needed for the features of {len(meta['photo_id']):,} photos"
     if needed > available: raise TgfrError(f"{what}, {available:,} are available")
@@ -171,27 +187,23 @@ def _reserve(
         dtype, shape = np.dtype(array["dtype"]), tuple(array["shape"])
         with open(paths[name], "r+b" if keep else "w+b") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-            length = file.tell() + math.prod(shape) * dtype.itemsize
+            length = file.tell() + _size(dtype, shape)
             file.truncate(length)
             try: getattr(os, "posix_fallocate", lambda *_: None)(file.fileno(), 0, length)
             except OSError as e: raise TgfrError(f"{what}, which could not be reserved ({e})") from None
 
 def _line(end, sums): return " ".join([str(end), *(f"{name}={crc:08x}" for name, crc in sums.items())]) + "\n"
 
-# %% ../../nbs/1_data/06_features.ipynb #536794ae
+# %% ../../nbs/1_data/06_features.ipynb #debe0f8f
 def _holds(
     folder: Path,
     meta: dict,  # from `write_store`
     rows: int,
 ) -> bool:
-    "Whether the arrays in `folder` are of this kind and have at least so many rows."
+    "Whether the arrays in `folder` are of this kind and have at least so many rows; `TgfrError` where one is not readable."
     for name, array in meta["arrays"].items():
-        try:
-            with open(folder / f"{name}.npy", "rb") as file:
-                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file) if np.lib.format.read_magic(file) == (1, 0) else (None,) * 3
-                length = file.tell() + rows * math.prod(array["shape"][1:]) * np.dtype(array["dtype"]).itemsize
-        except (OSError, ValueError): return False
-        if (dtype, fortran) != (np.dtype(array["dtype"]), False) or list(shape[1:]) != array["shape"][1:] or (folder / f"{name}.npy").stat().st_size < length: return False
+        (found, start), dtype, shape = _npy_head(path := folder / f"{name}.npy"), array["dtype"], [rows, *array["shape"][1:]]
+        if found is None or ([rows, *found[0][1:]], *found[1:]) != (shape, False, np.dtype(dtype)) or path.stat().st_size < start + _size(dtype, shape): return False
     return True
 
 # %% ../../nbs/1_data/06_features.ipynb #b4d1239d

@@ -6,7 +6,7 @@
 __all__ = ['TRIO', 'SCHEMA', 'assign_people', 'Options', 'plan', 'photo_bytes', 'make_row', 'write_file', 'read_note',
            'make_report', 'summary', 'prepare']
 
-# %% ../../nbs/1_data/10_prepare.ipynb #51b863d2
+# %% ../../nbs/1_data/10_prepare.ipynb #60655645
 import json
 import re
 from collections import Counter, defaultdict
@@ -22,7 +22,7 @@ from datasets import Value
 
 from ..core import TgfrError, atomic_write, check_file, fingerprint, rng, track, write_json
 from .catalog import CANONICAL
-from .faces import FILE_LIMIT, encode_jpeg, read_image
+from .faces import FILE_LIMIT, check_quality, encode_jpeg, read_image
 from .landmarks import YuNet, align
 from .sources import PUBLISHED, Entry, Source, read_source
 
@@ -51,7 +51,7 @@ def assign_people(
     why = f"; the published split divides {sum(counts):,} people, the source knows {len(people):,}" if rule == "auto" else ""
     return dict(zip(drawn, np.repeat(TRIO, np.diff([0, *ends])).tolist())), f"seeded: {' / '.join(f'{f:g}' for f in fractions)} of the people, seed {seed}{why}"
 
-# %% ../../nbs/1_data/10_prepare.ipynb #c085cd42
+# %% ../../nbs/1_data/10_prepare.ipynb #838aeca9
 @dataclass(frozen=True)
 class Options:
     "What decides the bytes of a preparation."
@@ -66,7 +66,8 @@ class Options:
     def __post_init__(self):
         if self.replicas not in ("train", "all", "none"): raise TgfrError(f"replicas {self.replicas!r}: expected train, all or none")
         if self.size is not None and not 16 <= self.size <= 2048: raise TgfrError(f"size {self.size}: expected 16 to 2,048 pixels, or None")
-        if not 1 <= self.quality <= 100 or self.rows < 1: raise TgfrError(f"quality {self.quality}, rows {self.rows}: expected 1 to 100, and at least 1")
+        check_quality(self.quality)
+        if self.rows < 1: raise TgfrError(f"rows {self.rows}: expected at least 1")
 
 # %% ../../nbs/1_data/10_prepare.ipynb #7cb59ee5
 def plan(

@@ -206,7 +206,7 @@ def read_list(
     try: return table[0].cast(pa.int64()).to_numpy(), table[1].cast(pa.float64()).to_numpy(), table[table.num_columns - 1].cast(pa.string()).to_pylist()
     except pa.ArrowInvalid as e: raise TgfrError(f"{path}: expected whole keys and numeric labels ({e})") from None
 
-# %% ../../nbs/1_data/12_records.ipynb #61412cf3
+# %% ../../nbs/1_data/12_records.ipynb #86526d23
 class RecordFeatures:
     "Precomputed features in a record file, one record a photo, one row an augmentation; read like a `FeatureStore`."
 
@@ -240,11 +240,12 @@ class RecordFeatures:
 
     def batch(
         self,
-        variants: np.ndarray,  # (B,) augmentations
-        rows: np.ndarray,  # (B,) photos
-    ) -> ImageFeatures:  # embedding (B, E), styles (B, S, 2), float32
+        variants: np.ndarray,  # (B, ...) augmentations
+        rows: np.ndarray,  # (B, ...) photos
+    ) -> ImageFeatures:  # embedding (B, ..., E), styles (B, ..., S, 2), float32
         "Features of photo `rows[i]` in augmentation `variants[i]`."
-        variants, rows = np.broadcast_arrays(np.asarray(variants), np.asarray(rows))
+        variants, rows = np.broadcast_arrays(np.atleast_1d(variants), rows)
+        shape, variants, rows = rows.shape, variants.ravel(), rows.ravel()
         if len(rows) and not (0 <= variants.min() <= variants.max() < len(self.variants) and 0 <= rows.min() <= rows.max() < len(self)):
             raise IndexError(f"variants {variants.min()}..{variants.max()} of {len(self.variants)}, rows {rows.min()}..{rows.max()} of {len(self)}")
         at = self._first[rows] + variants * self.width
@@ -253,7 +254,7 @@ class RecordFeatures:
         for k, numbers in self._split.items():
             for i in np.flatnonzero(rows == k): found[i] = numbers[variants[i] * self.width:][:self.width]
         values = torch.from_numpy(found)
-        return ImageFeatures(values[:, :self.embedding_width], styles=values[:, self.embedding_width:].unflatten(1, (-1, 2)))
+        return ImageFeatures(values[:, :self.embedding_width], styles=values[:, self.embedding_width:].unflatten(1, (-1, 2))).map(lambda x: x.unflatten(0, shape))
 
     @property
     def meta(self) -> dict:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LIMIT', 'KNOWN', 'OnnxFace']
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #25aca87d
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #38a11ff3
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -18,8 +18,8 @@ import torch
 from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
-from ..core import ImageFeatures, TgfrError, atomic_write, check_file, fingerprint, in_a_line, read_json, write_json
-from .backbones import EncoderConfig, join, preprocess, styles_of
+from ..core import ImageFeatures, TgfrError, atomic_write, check_file, check_keys, check_names, fingerprint, in_a_line, read_json, write_json
+from .backbones import EncoderConfig, preprocess, styles_of
 
 # %% ../../nbs/2_encoders/02_onnx_face.ipynb #d1222d85
 LIMIT = 2 << 30  # bytes of a model with its external data; protobuf itself ends there
@@ -170,7 +170,7 @@ KNOWN = {  # sha256 of a file: what it is and wants
 }
 _KEYS = ("name", "channels", "mean", "std", "size", "source")
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #8d132faf
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #79500e23
 def _preparation(
     path: Path,  # the model file
     given: dict,  # the caller's options
@@ -185,11 +185,11 @@ def _preparation(
     else:
         with path.open("rb") as file: digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest in KNOWN: found = {"source": "table of known files", **KNOWN[digest]}
-    if wrong := sorted(set(given) - set(_KEYS)): raise TgfrError(f"OnnxFace: unknown option {', '.join(wrong)}; there are {', '.join(_KEYS)}")
+    check_names("OnnxFace, options", given, _KEYS)
     told = {"source": "given by the caller"} if {"channels", "mean", "std"} & set(given) else {}
     return {"name": path.stem} | found | told | given
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #22e66e6b
+# %% ../../nbs/2_encoders/02_onnx_face.ipynb #72fbeed3
 class OnnxFace:
     "A face model of an ONNX file as frozen encoder, run by onnxruntime."
 
@@ -251,7 +251,7 @@ class OnnxFace:
         "Run two photos together and singly; one at a time where the file does not take two. A norm beside embeddings that have theirs already is not read."
         photos = np.random.default_rng(0).normal(size=(2, 3, self.config.size, self.config.size))
         def outputs(features): return [x.numpy() for x in (features.embedding, features.regions) if x is not None]
-        try: singly = outputs(join([self._run(photos[:1]), self._run(photos[1:])]))
+        try: singly = outputs(ImageFeatures.cat([self._run(photos[:1]), self._run(photos[1:])]))
         except Exception as e: raise TgfrError(f"{self.path}: onnxruntime cannot run it ({in_a_line(e)})") from None
         if self.norm and not self._is_unit(photos):
             self.norm = None
@@ -277,7 +277,7 @@ class OnnxFace:
         "Features of photos."
         if not len(images): raise TgfrError("images: no photo to encode")
         self.style_width(styles)
-        return join([self._run(preprocess(chunk, self.config), regions, tuple(styles)) for chunk in torch.as_tensor(images).cpu().split(self.batch)])
+        return ImageFeatures.cat([self._run(preprocess(chunk, self.config), regions, tuple(styles)) for chunk in torch.as_tensor(images).cpu().split(self.batch)])
 
     def style_width(
         self,
@@ -310,7 +310,7 @@ class OnnxFace:
     ) -> "OnnxFace":
         "Read an encoder back."
         config = read_json(Path(folder) / "config.json")
-        if not isinstance(config, dict) or set(config) != {"kind", "region", *_KEYS}: raise TgfrError(f"{folder}/config.json: the keys kind, region, {', '.join(_KEYS)} are expected")
+        check_keys(f"{folder}/config.json", config, {"kind", "region", *_KEYS})
         del config["kind"]
         return cls(Path(folder) / "model.onnx", **config)
 

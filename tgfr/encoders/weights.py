@@ -6,7 +6,7 @@
 __all__ = ['LIMIT', 'PICKLE_LIMIT', 'BOOKKEEPING', 'FAMILIES', 'read_checkpoint', 'load_weights', 'ChannelCheck', 'channel_check',
            'convert', 'load_encoder', 'encoder_mark', 'check_encoder']
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #02c3ec49
+# %% ../../nbs/2_encoders/04_weights.ipynb #7fd277e7
 import hashlib
 import math
 import pickle
@@ -24,7 +24,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..core import Skips, TgfrError, check_file, check_finite, check_weights, in_a_line, read_json
+from ..core import Skips, TgfrError, check_file, check_finite, check_names, check_weights, in_a_line, read_json
 from ..data.faces import IMAGES, read_image
 from .backbones import DEPTHS, FaceEncoder, IResNet, save_encoder
 from .ir import IR, IR_DEPTHS
@@ -172,7 +172,7 @@ def _mapped(
     check_finite(path, own)
     return own
 
-# %% ../../nbs/2_encoders/04_weights.ipynb #0b37b820
+# %% ../../nbs/2_encoders/04_weights.ipynb #99cdb0b6
 def load_weights(
     path: str | Path,  # .pth, .pt, .ckpt, .safetensors
     family: str | None = None,  # "arcface", "magface", "adaface" or "tface"; None: recognised by the keys
@@ -184,7 +184,7 @@ def load_weights(
     "A face encoder from a published checkpoint; `TgfrError` names what is missing, unknown or misshapen."
     path, weights = Path(path), read_checkpoint(path, limit)
     if family not in (None, *FAMILIES): raise TgfrError(f"family: one of {', '.join(FAMILIES)} is expected, found {family!r}")
-    if wrong := sorted(set(config) - {"name", "channels", "mean", "std"}): raise TgfrError(f"load_weights: unknown option {', '.join(wrong)}; there are name, channels, mean, std")
+    check_names("load_weights, options", config, ("name", "channels", "mean", "std"))
     prefix, network = _prefix(weights, path, prefix)
     guess = "adaface" if network is IR else "magface" if "features" in prefix.split(".") else "arcface"
     told = f"{family}, as the caller says" if family else f"{guess}, recognised by the names of the tensors"

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['signature', 'near_duplicates', 'audit', 'print_audit', 'audit_data']
 
-# %% ../../nbs/6_evaluation/09_audit.ipynb #fa3b6f82
-from collections.abc import Iterable
+# %% ../../nbs/6_evaluation/09_audit.ipynb #26dc472b
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -23,9 +22,9 @@ from scipy.sparse.csgraph import connected_components
 
 from ..core import Skips, TgfrError, track, write_json
 from ..data.catalog import load_faces, split_names
-from ..data.faces import read_image
+from ..data.faces import cell_bytes, read_image
 from ..data.pairs import NamePairs, read_pairs_list
-from .protocols import PairList, match_pairs
+from .protocols import PairList, caption_keys, match_pairs
 
 # %% ../../nbs/6_evaluation/09_audit.ipynb #13aae307
 def signature(
@@ -68,7 +67,7 @@ def _alike(parts, a, b):
     even, odd = (np.einsum("nd,nd->n", x[a], x[b]) for x in parts)
     return even + np.abs(odd)
 
-# %% ../../nbs/6_evaluation/09_audit.ipynb #0ec84778
+# %% ../../nbs/6_evaluation/09_audit.ipynb #d9413ba4
 @dataclass
 class _Photos:
     "What the audit keeps of N photos of all splits."
@@ -76,65 +75,55 @@ class _Photos:
     identity: np.ndarray  # (N,)
     ids: list[str]
     file: np.ndarray  # (N,) equal where files are
-    caption: np.ndarray  # (N,) equal where sets of captions are; -1 without any
+    caption: np.ndarray  # (N,) equal where sets of captions are
     original: np.ndarray  # (N,) row of what it is a copy of, else its own
     looks: np.ndarray  # (N, 16, 16) float16
     skips: Skips
 
 def _digest(data: bytes) -> bytes: return blake2b(data, digest_size=16).digest()
 
-def _number(keys: Iterable, known: dict) -> list[int]:
-    "A number for each key, equal where keys are."
-    return [known.setdefault(k, len(known)) for k in keys]
-
-# %% ../../nbs/6_evaluation/09_audit.ipynb #2f0d0bfb
+# %% ../../nbs/6_evaluation/09_audit.ipynb #31b6789c
 def _look(cell: dict, name: str, skips: Skips) -> tuple[bytes, np.ndarray]:
     "A photo's digest and signature; zero where it cannot be read."
     try:
-        data = cell.get("bytes") or Path(cell["path"]).read_bytes()
+        data = cell_bytes(cell, name)
         return _digest(data), signature(read_image(data, name, size=None))
-    except (TgfrError, OSError, TypeError, KeyError) as e:
+    except TgfrError as e:
         skips.add(name, str(e))
         return _digest(name.encode()), np.zeros((16, 16), np.float32)
 
-# %% ../../nbs/6_evaluation/09_audit.ipynb #fed534c1
+# %% ../../nbs/6_evaluation/09_audit.ipynb #234cfb92
 def _collect(splits: dict[str, Dataset]) -> _Photos:
     "Read all photos of all splits once."
-    skips, files, sets, parts, start = Skips(), {}, {}, [], 0
+    skips, files, parts, start = Skips(), {}, [], 0
     for number, (name, data) in enumerate(splits.items()):
         marks = data["replica_of"][:] if "replica_of" in data.column_names else [None] * len(data)
         ids = data["photo_id"][:]
         place = {p: start + k for k, p in enumerate(ids)}
-        looks, file, caption = np.zeros((len(data), 16, 16), np.float16), [], []
-        for batch in track(data.select_columns(["image", "photo_id", "captions"]).iter(500), f"reading {name}", total=-(-len(data) // 500)):
+        looks, file = np.zeros((len(data), 16, 16), np.float16), []
+        for batch in track(data.select_columns(["image", "photo_id"]).iter(500), f"reading {name}", total=-(-len(data) // 500)):
             seen = [_look(cell, p, skips) for cell, p in zip(batch["image"], batch["photo_id"])]
             looks[len(file):len(file) + len(seen)] = [x for _, x in seen]
-            file += _number((d for d, _ in seen), files)
-            texts = ["\n".join(sorted(set(c or []))) for c in batch["captions"]]
-            caption += [sets.setdefault(_digest(t.encode()), len(sets)) if t else -1 for t in texts]
+            file += [files.setdefault(digest, len(files)) for digest, _ in seen]
         original = [place.get(m, start + k) if m else start + k for k, m in enumerate(marks)]
-        parts.append((np.full(len(data), number), np.array(data["identity"]), ids, file, caption, original, looks))
+        parts.append((np.full(len(data), number), np.array(data["identity"]), ids, file, original, looks))
         start += len(data)
-    split, identity, ids, *rest = zip(*parts)
-    return _Photos(np.concatenate(split), np.concatenate(identity), [p for part in ids for p in part], *map(np.concatenate, rest), skips)
+    split, identity, ids, file, *rest = zip(*parts)
+    caption = caption_keys(c for data in splits.values() for c in data["captions"][:])
+    return _Photos(*map(np.concatenate, (split, identity)), [p for part in ids for p in part], np.concatenate(file), caption, *map(np.concatenate, rest), skips)
 
-# %% ../../nbs/6_evaluation/09_audit.ipynb #200aafd4
+# %% ../../nbs/6_evaluation/09_audit.ipynb #b0d0d8d5
 def _linked(n: int, pairs: np.ndarray) -> np.ndarray:
     "A key for each of `n` photos, equal where pairs (K, 2) connect them."
     return connected_components(coo_matrix((np.ones(len(pairs)), pairs.T), shape=(n, n)), directed=False)[1]
-
-def _unique(key: np.ndarray, alone: np.ndarray) -> np.ndarray:
-    "`key` as small numbers, with one of its own for each photo where `alone`."
-    key = np.unique(key, return_inverse=True)[1]
-    return np.where(alone, key.max() + 1 + np.arange(len(key)), key)
 
 def _keys(photos: _Photos) -> dict[str, np.ndarray]:
     "Finding to (N,) keys."
     n = np.arange(len(photos.ids))
     person = np.unique(photos.identity, return_inverse=True)[1]
     splits = coo_matrix((np.ones(len(n)), (person, photos.split))).tocsr()
-    return {"identical files": photos.file, "near-duplicates": _linked(len(n), near_duplicates(photos.looks)), "identical captions": _unique(photos.caption, photos.caption < 0),
-            "marked replicas": _linked(len(n), np.stack([n, photos.original], axis=1)), "shared people": _unique(person, (splits.getnnz(axis=1) < 2)[person])}
+    return {"identical files": photos.file, "near-duplicates": _linked(len(n), near_duplicates(photos.looks)), "identical captions": photos.caption,
+            "marked replicas": _linked(len(n), np.stack([n, photos.original], axis=1)), "shared people": np.where((splits.getnnz(axis=1) < 2)[person], -1 - n, person)}
 
 # %% ../../nbs/6_evaluation/09_audit.ipynb #6ea63d00
 def _finding(name: str, key: np.ndarray, photos: _Photos, pairs: PairList | None, most: int = 5) -> dict:

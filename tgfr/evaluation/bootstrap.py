@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Figures', 'Verification', 'check_draws', 'PersonBootstrap', 'PairBootstrap']
 
-# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #cf5d6f87
+# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #4761f31e
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -14,15 +14,20 @@ import numpy as np
 from scipy.sparse import csc_matrix
 
 from ..core import TgfrError, fingerprint, rng
-from .metrics import auc_of, cmc_of, eer_of, false_accepts, mate_ranks, split_scores, tpr_of
+from .metrics import auc_of, cmc_of, eer_of, false_accepts, mate_ranks, pair_masks, split_scores, tpr_of
 
-# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #dfaa22c8
+# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #d55af1cf
 @dataclass(frozen=True)
 class Figures:
     "Figures of one system on some photos, and their replicates over people."
     value: dict[str, float]  # such as "TPR@FPR=1e-2", "EER", "AUC", "rank-1", each 0 to 1, on everything
     samples: dict[str, np.ndarray]  # the same keys, (R,)
     draws: str  # names the people and the draws; results with equal `draws` are paired
+
+    @classmethod
+    def of(cls, figures: dict[str, np.ndarray], *more) -> Self:
+        "From figures (1 + R,), each first on everything and then on each draw, and the other fields."
+        return cls({k: float(v[0]) for k, v in figures.items()}, {k: v[1:] for k, v in figures.items()}, *more)
 
     def interval(self, key: str, level: float = .95) -> tuple[float, float]:
         "The percentile interval of a figure (Efron and Tibshirani 1993, section 13.3)."
@@ -36,8 +41,8 @@ class Figures:
 
     def with_rank1(self, rank: np.ndarray, weights: np.ndarray) -> Self:
         "These figures and rank-1 of probes, from the `rank (Q,)` of their mates (as `mate_ranks`) and their `weights (1 + R, Q)`, the first row for everything."
-        share = cmc_of(rank, (1,), weights)[:, 0]
-        return replace(self, value=self.value | {"rank-1": float(share[0])}, samples=self.samples | {"rank-1": share[1:]})
+        rank1 = Figures.of({"rank-1": cmc_of(rank, (1,), weights)[:, 0]}, self.draws)
+        return replace(self, value=self.value | rank1.value, samples=self.samples | rank1.samples)
 
 @dataclass(frozen=True)
 class Verification(Figures):
@@ -180,21 +185,20 @@ def _draw(
         bad = ~weights[:, mated].any(axis=1) | (weights.max(axis=1) == people)
     return weights
 
-# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #8c8c5b72
+# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #9fbb4b3c
 def _pairs(
     person,  # (N,) 0 to P - 1
     people,  # P
 ):
     "Flat indices (into an N x N matrix) of genuine pairs and of impostor pairs ordered by their people, those pairs of people, where each starts."
-    same = person[:, None] == person
-    genuine, impostor = np.flatnonzero(same & ~np.eye(len(person), dtype=bool)), np.flatnonzero(~same)
+    genuine, impostor = map(np.flatnonzero, pair_masks(person))
     one, two = (person[i] for i in np.divmod(impostor, len(person)))
     both = np.minimum(one, two) * people + np.maximum(one, two)
     order = np.argsort(both, kind="stable")
     which, start = np.unique(both[order], return_index=True)
     return genuine, impostor[order], np.divmod(which, people), np.append(start, len(order))
 
-# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #1310f9a0
+# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #40f43798
 class PersonBootstrap:
     "Draws of people, made once, on which score matrices of the same photos are judged."
 
@@ -229,9 +233,8 @@ class PersonBootstrap:
             row, column = np.argwhere(np.isnan(scores) & ~np.eye(n, dtype=bool))[0]
             raise TgfrError(f"scores: NaN at row {row}, column {column}, expected a number for every two photos")
         figures, person = self._verification(far, near, fprs), self.person[self._probe]
-        value, samples = {k: float(v[0]) for k, v in figures.items()}, {k: v[1:] for k, v in figures.items()}
         rank = mate_ranks(scores[np.ix_(self._gallery, self._probe)].T, person, self.person[self._gallery])  # everybody's other photos against everybody's first
-        return Verification(value, samples, self.draws, len(near), len(far)).with_rank1(rank, self.weights[:, person])
+        return Verification.of(figures, self.draws, len(near), len(far)).with_rank1(rank, self.weights[:, person])
 
     def _verification(self, far, near, fprs):
         "The figures of pairs for each row of weights, from negated scores in the order of the plan."

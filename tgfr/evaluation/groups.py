@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEAST', 'attribute_groups', 'group_rates', 'group_table', 'group_tables']
 
-# %% ../../nbs/6_evaluation/12_groups.ipynb #b8b70fd5
+# %% ../../nbs/6_evaluation/12_groups.ipynb #f96364e7
 from collections.abc import Sequence
 
 import datasets
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from .bootstrap import Figures, PersonBootstrap
-from .metrics import _share, false_accepts
+from .metrics import _share, impostor_thresholds, pair_masks
 from .tables import number
 
 # %% ../../nbs/6_evaluation/12_groups.ipynb #2c57dde3
@@ -26,7 +26,7 @@ def attribute_groups(
     groups = has | {f"not {word}": known & ~members for word, members in has.items() if "=" not in word}
     return {name: groups[name] for name in sorted(groups, key=lambda n: n.removeprefix("not ")) if groups[name].any()}
 
-# %% ../../nbs/6_evaluation/12_groups.ipynb #aaacd7e0
+# %% ../../nbs/6_evaluation/12_groups.ipynb #d42c683b
 def group_rates(
     scores: np.ndarray,  # (N, N) gallery side x probe side
     bootstrap: PersonBootstrap,  # of the N photos
@@ -35,8 +35,7 @@ def group_rates(
 ) -> dict[str, Figures]:  # name to "TPR" and "FPR"; NaN without such a pair
     "TPR and FPR within each group at the threshold of all people."
     person, weights = bootstrap.person, bootstrap.weights.astype(float)
-    far = -scores[person[:, None] != person]
-    accepted = -scores < np.partition(far, k := min(int(false_accepts(fpr, len(far))[0]), len(far) - 1))[k]  # at most k impostors lie above the next one
+    accepted = scores > impostor_thresholds(scores[pair_masks(person)[1]], fpr)[0]
     np.fill_diagonal(accepted, False)
     found = {}
     for name, members in groups.items():
@@ -47,25 +46,24 @@ def group_rates(
         pairs = np.outer(photos, photos).astype(float)
         np.fill_diagonal(pairs, photos * (photos - 1))
         rates = {"TPR": _share(drawn @ passed.diagonal(), drawn @ pairs.diagonal()), "FPR": _share(_between(passed, drawn), _between(pairs, drawn))}
-        found[name] = Figures({k: float(v[0]) for k, v in rates.items()}, {k: v[1:] for k, v in rates.items()}, bootstrap.draws)
+        found[name] = Figures.of(rates, bootstrap.draws)
     return found
 
 def _between(counts, weights):
     "The weight of pairs of different people in each draw, (R,)."
     return ((weights @ (counts - np.diag(counts.diagonal()))) * weights).sum(1)
 
-# %% ../../nbs/6_evaluation/12_groups.ipynb #a2a529f2
+# %% ../../nbs/6_evaluation/12_groups.ipynb #77a954d4
 LEAST = 10  # people of a group whose rates are shown
 
 def group_table(
     scores: dict[str, np.ndarray],  # system to scores (N, N)
     bootstrap: PersonBootstrap,
     groups: dict[str, np.ndarray],
-    fpr: float = 1e-2,
 ) -> dict[str, list]:  # columns and rows, as `report["tables"]` takes them
     "TPR and FPR of each group and system with their 95 % intervals; dashes where a group has fewer than ten people."
     people = {name: len(np.unique(bootstrap.person[members])) for name, members in groups.items()}
-    found = {system: group_rates(s, bootstrap, {name: members for name, members in groups.items() if people[name] >= LEAST}, fpr) for system, s in scores.items()}
+    found = {system: group_rates(s, bootstrap, {name: members for name, members in groups.items() if people[name] >= LEAST}) for system, s in scores.items()}
     def said(f, key): return number(None) if f is None else f"{number(f.value[key])} ({number(f.interval(key)[0])} to {number(f.interval(key)[1])})"
     rows = [[name, people[name], int(members.sum()), *(said(found[s].get(name), key) for s in scores for key in ("TPR", "FPR"))] for name, members in groups.items()]
     return {"columns": ["group", "people", "photos", *(f"{s}: {key}" for s in scores for key in ("TPR", "FPR"))], "rows": rows}

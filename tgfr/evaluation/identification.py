@@ -6,7 +6,7 @@
 __all__ = ['open_set_scores', 'tpir_of', 'published_tpir', 'tpir_at_fpir', 'det', 'FoldFigures', 'fold_figures', 'evaluate_bin',
            'evaluate_bins']
 
-# %% ../../nbs/6_evaluation/05_identification.ipynb #cdef85b6
+# %% ../../nbs/6_evaluation/05_identification.ipynb #03bdec87
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..data.augmentations import Mirrored
 from ..data.faces import Degradation
 from ..data.features import encode_faces
 from ..data.pairs import read_bin
-from .metrics import Search, _definition, _scores, _share, false_accepts, search, split_scores, tpr_of
+from .metrics import Search, _definition, _scores, _share, false_accepts, impostor_thresholds, search, split_scores, tpr_of
 
 # %% ../../nbs/6_evaluation/05_identification.ipynb #11ea242a
 def open_set_scores(
@@ -129,7 +129,7 @@ def fold_figures(
         rows.append(((accepted == labels[test]).mean(), best, valid[labels[test]].mean(), valid[~labels[test]].mean()))
     return FoldFigures(*np.array(rows).T)
 
-# %% ../../nbs/6_evaluation/05_identification.ipynb #8e3d8048
+# %% ../../nbs/6_evaluation/05_identification.ipynb #fa5d1150
 def _counts(values, thresholds, side):
     "How many of `values` are at or above (`left`), or above (`right`), each threshold."
     return len(values) - np.searchsorted(np.sort(values), thresholds, side)
@@ -138,9 +138,7 @@ def _thresholds(scores, labels, far):
     "The highest score with the best accuracy, and the impostor score that a share `far` of impostors lies above."
     genuine, impostor, values = scores[labels], scores[~labels], np.unique(scores)[::-1]
     right = _counts(genuine, values, "left") + len(impostor) - _counts(impostor, values, "left")
-    strict = np.sort(impostor)[::-1]
-    k = false_accepts(far, len(impostor))[0]
-    return values[right.argmax()], strict[k] if k < len(strict) else -np.inf
+    return values[right.argmax()], impostor_thresholds(impostor, far)[0]
 
 def _published_thresholds(scores, labels, far):
     "The same from fixed squared distances; a distance below its threshold is accepted."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MediaPooling', 'pool_media', 'pool_sets', 'pair_scores', 'IjbProtocol', 'IjbResult', 'draws_of', 'evaluate_ijb']
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #c7118789
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #7deb01ab
 import mmap
 import re
 import time
@@ -22,7 +22,7 @@ from ..core import TgfrError
 from ..data.ijb_files import IjbFiles, IjbImages, both_numbers
 from .bootstrap import PairBootstrap, Verification, _key
 from .identification import open_set_scores, published_tpir, tpir_of
-from .metrics import OperatingPoints, auc_of, cmc_of, eer_of, operating_points, search, split_scores, tpr_of
+from .metrics import OperatingPoints, auc_of, cmc_of, eer_of, operating_points, score_histogram, search, split_scores, tpr_of
 from ..sets.pooling import fuse_ragged
 
 # %% ../../nbs/6_evaluation/06_ijb.ipynb #f0975cee
@@ -227,7 +227,7 @@ class IjbResult:
     notes: list[str]  # what a reader should know about the data
     ranks: list[dict]  # a row for each gallery and rank: protocol, figure, value, genuine
 
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #f4fddae8
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #f6b3c0f4
 def draws_of(
     protocol: IjbProtocol,
     replicates: int = 200,
@@ -242,14 +242,7 @@ def _points(name, keys, at, genuine, impostors) -> list[dict]:
     rows = zip(keys, at.tpr.tolist(), at.threshold.tolist(), at.accepted.tolist())
     return [{"protocol": name, "figure": key, "value": v, "threshold": t, "false accepts": k, "impostors": int(impostors), "genuine": int(genuine)} for key, v, t, k in rows]
 
-def _histogram(genuine, impostor, bins=80):
-    "Histograms of sorted scores, as shares."
-    low, high = min(genuine[0], impostor[0]), max(genuine[-1], impostor[-1])
-    edges = np.linspace(low, high, bins + 1) if high > low else low + np.linspace(-.5, .5, bins + 1)
-    def share(x): return np.diff([0, *np.searchsorted(x, edges[1:-1]), len(x)]) / len(x)
-    return edges, share(genuine), share(impostor)
-
-# %% ../../nbs/6_evaluation/06_ijb.ipynb #e3b78bc7
+# %% ../../nbs/6_evaluation/06_ijb.ipynb #5f790c70
 def evaluate_ijb(
     protocol: IjbProtocol,
     templates: np.ndarray,  # (T, E) unit length, from `IjbProtocol.pool`
@@ -269,7 +262,7 @@ def evaluate_ijb(
         at, keys = operating_points(genuine, impostor, fprs, definition), [_key(f) for f in fprs]
         value = dict(zip(keys, at.tpr.tolist())) | {"EER": eer_of(genuine, impostor, definition), "AUC": auc_of(genuine, impostor)}
         points, rates = _points("1:1", keys, at, len(genuine), len(impostor)), np.geomspace(min(1e-6, *fprs), 1, 200)
-        curves, histogram = {"ROC": (rates, tpr_of(genuine, impostor, rates))}, _histogram(genuine, impostor)
+        curves, histogram = {"ROC": (rates, tpr_of(genuine, impostor, rates))}, score_histogram(genuine, impostor, bins=80)
         verification = Verification(value, {}, "", genuine=len(genuine), impostor=len(impostor))
         del genuine, impostor
     if bootstrap is not None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FaceSplit', 'with_features', 'Judge']
 
-# %% ../../nbs/6_evaluation/11_judge.ipynb #5bf80f8c
+# %% ../../nbs/6_evaluation/11_judge.ipynb #11bf534a
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ from ..data.faces import probe_variants
 from ..data.features import FeatureStore, encode_faces
 from .bootstrap import PersonBootstrap, Verification
 from .groups import group_tables
-from .scoring import score_matrix
+from .scoring import embed_photos, score_matrix
 from .tables import result_rows, unresolved
+from ..fusion.model import TGFR
 
 # %% ../../nbs/6_evaluation/11_judge.ipynb #ccd4113b
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def with_features(
     "Encode a split once."
     return FaceSplit(dataset, encode_faces(dataset, encoder, probe_variants(sizes, encoder.config.size), folder, regions=regions))
 
-# %% ../../nbs/6_evaluation/11_judge.ipynb #a0ea63cd
+# %% ../../nbs/6_evaluation/11_judge.ipynb #ba918ccf
 @dataclass
 class Judge:
     "Collects the results of systems on the test people."
@@ -80,6 +81,16 @@ class Judge:
     ) -> None:
         "Judge a system by cosines of its embeddings."
         self.add(system, mode, (score_matrix(embedding[0], probe) for probe in embedding))
+
+    def add_model(
+        self,
+        system: str,
+        model: TGFR,  # trained
+    ) -> dict[str, dict[str, np.ndarray]]:  # as `embed_photos` gives it
+        "Judge a model in each mode that it has."
+        found = embed_photos(model, self.split.store, self.split.captions)
+        for mode, parts in found.items(): self.add_embeddings(system, mode, parts["fused"])
+        return found
 
     @property
     def pairs(self) -> str:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['without_paths', 'result_sections', 'note_training', 'seen_people', 'with_results', 'write_results']
 
-# %% ../../nbs/6_evaluation/13_model_cards.ipynb #db5e63b5
+# %% ../../nbs/6_evaluation/13_model_cards.ipynb #7364b8c0
 import os
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import numpy as np
 from ..core import TgfrError, read_json, write_json, write_text
 from ..data.cards import markdown_rows
 from ..data.features import photo_digests
-from .tables import definitions, markdown_table
+from .tables import definitions, markdown_table, only
 
 # %% ../../nbs/6_evaluation/13_model_cards.ipynb #de2c34b3
 def without_paths(
@@ -26,7 +26,7 @@ def without_paths(
     "The same facts, with the last part alone of each path that exists."
     return {k: without_paths(v) if isinstance(v, dict) else Path(v).name if isinstance(v, str) and os.sep in v and Path(v).exists() else v for k, v in facts.items()}
 
-# %% ../../nbs/6_evaluation/13_model_cards.ipynb #ac684cf7
+# %% ../../nbs/6_evaluation/13_model_cards.ipynb #3fd4e936
 def result_sections(
     report: dict,  # the content of report.json
     systems: Sequence[str],  # whose results are shown: the model's, and what it is compared with
@@ -34,7 +34,7 @@ def result_sections(
     groups: str = "Not measured by group here: `tgfr evaluate` over all pairs does, where the data has a column `attributes`.",  # said where the report has no place for groups of people
 ) -> dict[str, str]:  # title to Markdown, for `model_card`
     "How a model was trained and judged, as sections of its card."
-    rows = [row | {"values": {key: row["values"][key] for key in keys if key in row["values"]}} for row in report["results"] if row["system"] in systems]
+    rows = [row | {"values": {key: row["values"][key] for key in keys if key in row["values"]}} for row in only(report, system=systems)["results"]]
     shown, keys = report | {"results": rows}, [key for key in keys if any(key in row["values"] for row in rows)]
     warnings = "".join(f"**Warning:** {said}\n\n" for said in report.get("warnings", []))
     said = "\n".join("* **{}**: {}".format(term.replace("*", "\\*"), what) for term, what in definitions(shown).items())

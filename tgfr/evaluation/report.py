@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAGE', 'render_html', 'write_page', 'write_report', 'run_facts', 'conclude']
 
-# %% ../../nbs/6_evaluation/04_report.ipynb #10ddd25d
+# %% ../../nbs/6_evaluation/04_report.ipynb #0935809a
 import base64
 import html
 import io
@@ -26,18 +26,7 @@ from matplotlib.figure import Figure
 
 from ..core import TgfrError, atomic_write, peak_memory, say, write_json, write_text
 from ..data.cards import NOTICE
-from tgfr.evaluation.tables import (
-    MODES,
-    column_head,
-    definitions,
-    has,
-    heading,
-    print_table,
-    results_table,
-    shown_columns,
-    shown_table,
-    summaries,
-)
+from .tables import MODES, column_head, definitions, has, heading, print_table, results_table, shown_columns, shown_table, summaries
 
 # %% ../../nbs/6_evaluation/04_report.ipynb #76d3e977
 def _text(x) -> str:

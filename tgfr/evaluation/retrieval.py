@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['own_ranks', 'retrieval_figures', 'retrieve', 'find_photos']
 
-# %% ../../nbs/6_evaluation/10_retrieval.ipynb #7c5b6f10
+# %% ../../nbs/6_evaluation/10_retrieval.ipynb #da88afdf
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..data.captions import check_captions
 from ..data.features import FeatureStore
 from .bootstrap import Figures, _draw
 from .metrics import cmc_of, search
-from .scoring import MODES, embed_photos, score_matrix
+from .scoring import MODES, embed_photos, score_matrix, stored_faces
 from .tables import result_row
 from ..fusion.model import TGFR
 
@@ -31,7 +31,7 @@ def own_ranks(
     rows = np.arange(len(query))
     return 1 + np.concatenate([search(score_matrix(query[part], gallery), part, rows).rank for part in np.split(rows, rows[block::block])])
 
-# %% ../../nbs/6_evaluation/10_retrieval.ipynb #04aa3e70
+# %% ../../nbs/6_evaluation/10_retrieval.ipynb #e37346dc
 def retrieval_figures(
     rank: np.ndarray,  # (N,) from 1
     identity: np.ndarray,  # (N,) the person of each query
@@ -46,7 +46,7 @@ def retrieval_figures(
     weights = _draw(len(names), np.ones(len(names), bool), replicates, seed)[:, person].astype(float)
     found, order = {f"recall@{k}": share for k, share in zip(ks, cmc_of(rank - 1, ks, weights).T)}, np.argsort(rank, kind="stable")
     found["median rank"] = rank[order][(weights[:, order].cumsum(axis=1) >= weights.sum(axis=1)[:, None] / 2).argmax(axis=1)].astype(float)
-    return Figures({k: float(v[0]) for k, v in found.items()}, {k: v[1:] for k, v in found.items()}, fingerprint(person, replicates, seed))
+    return Figures.of(found, fingerprint(person, replicates, seed))
 
 # %% ../../nbs/6_evaluation/10_retrieval.ipynb #895abd65
 def retrieve(
@@ -71,7 +71,7 @@ def retrieve(
                 rows.append(result_row(system, probe, mode, retrieval_figures(own_ranks(query, gallery), identity, ks, replicates, seed)))
     return rows
 
-# %% ../../nbs/6_evaluation/10_retrieval.ipynb #54cc12cf
+# %% ../../nbs/6_evaluation/10_retrieval.ipynb #dd816236
 @torch.inference_mode()
 def find_photos(
     model: TGFR,  # trained, with words; in eval mode
@@ -83,10 +83,9 @@ def find_photos(
     "The photos of a gallery that fit each description best."
     if not model.config.words: raise TgfrError("model: it has no text encoder, it cannot read a description")
     if not 0 <= variant < len(store.variants): raise TgfrError(f"variant {variant}: the store has {len(store.variants)}")
-    device, n = next(model.parameters()).device, len(store)
-    sentence = model.encode_text({k: v.to(device) for k, v in model.text_encoder.tokenize(check_captions(descriptions)).items()}).sentence.cpu().numpy()
-    parts = np.split(np.arange(n), np.arange(128, n, 128))
-    faces = np.concatenate([model.image_head(store.batch(variant, part, regions=model.config.needs_regions).to(device)).embedding.cpu().numpy() for part in parts])
+    sentence = model.read(check_captions(descriptions)).sentence.cpu().numpy()
+    parts = np.split(np.arange(len(store)), np.arange(128, len(store), 128))
+    faces = np.concatenate([stored_faces(model, store, variant, part).embedding.cpu().numpy() for part in parts])
     scores = score_matrix(sentence, faces)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :most]
     return best, np.take_along_axis(scores, best, axis=1)

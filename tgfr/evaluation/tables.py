@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODES', 'NAMES', 'result_row', 'result_rows', 'unresolved', 'number', 'Cell', 'Line', 'results_table', 'shown_table',
-           'heading', 'shown_columns', 'column_head', 'has', 'summaries', 'print_table', 'markdown_table',
+           'heading', 'shown_columns', 'column_head', 'has', 'only', 'summaries', 'print_table', 'markdown_table',
            'definitions']
 
 # %% ../../nbs/6_evaluation/03_tables.ipynb #90b3bc20
@@ -145,6 +145,16 @@ def _cell(row, key) -> Cell:
     interval, difference = (row.get(what, {}).get(key) for what in ("interval", "difference"))
     sure = difference is not None and (difference[1] > 0 or difference[2] < 0)
     return Cell(number(row["values"].get(key)), interval and tuple(map(number, interval)), difference and tuple(number(x, sign=True) for x in difference), sure)
+
+# %% ../../nbs/6_evaluation/03_tables.ipynb #22491615
+def only(
+    report: dict,  # the content of report.json
+    **wanted: str | Iterable[str],  # column of the results, such as `probe` or `system`, to the value or values wanted
+) -> dict:
+    "The report with only some of its results, in their order."
+    values = {column: {which} if isinstance(which, str) else set(which) for column, which in wanted.items()}
+    if unknown := [column for column in values if any(column not in row for row in report["results"])]: raise TgfrError(f"{unknown[0]}: no column of the results, which have {', '.join(report['results'][0])}")
+    return report | {"results": [row for row in report["results"] if all(row[column] in which for column, which in values.items())]}
 
 # %% ../../nbs/6_evaluation/03_tables.ipynb #40e5f6a2
 def summaries(

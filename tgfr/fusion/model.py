@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WIDEST', 'merge_captions', 'ModelConfig', 'Fused', 'TGFR']
 
-# %% ../../nbs/4_fusion/02_model.ipynb #fcfde836
+# %% ../../nbs/4_fusion/02_model.ipynb #3b5daf0b
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from reprlib import repr as short
@@ -14,11 +14,11 @@ import torch
 import torch.nn as nn
 
 from ..alignment.fcam import ImageHead, ResidualImageHead
-from ..core import ImageFeatures, TextFeatures, TgfrError, read_json, read_weights, write_json, write_text, write_weights
+from ..core import ImageFeatures, TextFeatures, TgfrError, check_keys, read_json, read_weights, write_json, write_text, write_weights
 from ..data.cards import model_card
 from ..encoders.backbones import FaceEncoder
 from ..encoders.onnx_face import OnnxFace
-from ..encoders.text import TextEncoder, load_text_encoder, save_text_encoder
+from ..encoders.text import TextEncoder, load_text_encoder
 from ..encoders.weights import encoder_mark
 from .fcfm import FUSIONS, build_fusion
 
@@ -78,7 +78,7 @@ class Fused:
     image: ImageFeatures  # aligned face (B, D) and regions (B, D, H, W)
     text: TextFeatures | None  # aligned and merged; None without words
 
-# %% ../../nbs/4_fusion/02_model.ipynb #28a789a8
+# %% ../../nbs/4_fusion/02_model.ipynb #489b6741
 class TGFR(nn.Module):
     "Text-guided face recognition: FCAM and FCFM behind a frozen face encoder (Hasan, Sami and Nasrabadi, WACV 2024)."
 
@@ -95,6 +95,14 @@ class TGFR(nn.Module):
         self.image_head = head(config.embedding, config.regions if config.needs_regions else None, config.dim)
         self.text_encoder = text
         self.fusion = build_fusion(config.fusion, config.dim, config.regions[1:], config.words) if config.fusion else None
+
+    def read(
+        self,
+        captions: list[str],  # M
+    ) -> TextFeatures:  # of M captions
+        "What the text encoder makes of captions."
+        device = next(self.parameters()).device
+        return self.text_encoder(**{k: v.to(device) for k, v in self.text_encoder.tokenize(captions).items()})
 
     def encode_text(
         self,
@@ -130,7 +138,7 @@ class TGFR(nn.Module):
         "Write config.json, model.safetensors, a model card and, with words, the folder text/."
         folder, c, (face, line) = Path(folder), self.config, encoder_mark(encoder)
         write_weights(folder / "model.safetensors", self._own_weights())
-        if self.config.words: save_text_encoder(self.text_encoder, folder / "text")
+        if self.config.words: self.text_encoder.save(folder / "text")
         write_json(folder / "config.json", {"face_encoder": face, **asdict(c)})
         known = {"takes": f"embeddings of {c.embedding} numbers{f' and local maps {c.regions}' * c.needs_regions} of the frozen face encoder it was trained with{'; captions' * c.words}",
                  "gives": f"one embedding a photo, compared by cosine; fusion: {c.fusion}", **line, "text encoder": self.text_encoder.config if c.words else "none: it was trained without words"}
@@ -146,8 +154,8 @@ class TGFR(nn.Module):
         "Read a model back; `TgfrError` says which key or shape is wrong."
         folder, known = Path(folder), {f.name for f in fields(ModelConfig)}
         found = read_json(folder / "config.json")
-        keys = set(found) - {"face_encoder"} if isinstance(found, dict) else {type(found).__name__}  # models of old name no encoder
-        if keys != known: raise TgfrError(f"{folder}/config.json: keys {', '.join(sorted(keys))[:200]}, expected {', '.join(sorted(known))}")
+        if isinstance(found, dict): found.pop("face_encoder", None)  # models of old name no encoder
+        check_keys(folder / "config.json", found, known)
         text = load_text_encoder(folder / "text") if found["words"] is True else None
         try:
             with torch.device("meta"): model = cls(ModelConfig(**{name: found[name] for name in known}), text)  # takes no memory: a config may claim anything

@@ -18,7 +18,7 @@ import torch.nn as nn
 
 from ..core import ImageFeatures, Tensors, TgfrError, unit
 
-# %% ../../nbs/5_sets/01_pooling.ipynb #0caec888
+# %% ../../nbs/5_sets/01_pooling.ipynb #5f915f7f
 @dataclass(frozen=True)
 class FaceSet(Tensors):
     "B sets of up to N images each."
@@ -26,6 +26,11 @@ class FaceSet(Tensors):
     mask: torch.Tensor  # (B, N) bool, True where there is an image
     styles: torch.Tensor | None = None  # (B, N, S, 2) mean and deviation of each channel of some stages, or (B, N, s) what a fusion made of them
     score: torch.Tensor | None = None  # (B, N) of the face detector
+
+    @classmethod
+    def full(cls, features: ImageFeatures) -> "FaceSet":
+        "Sets of N images each, from features (B, N, ...)."
+        return cls(features.embedding, torch.ones(features.embedding.shape[:2], dtype=torch.bool), features.styles)
 
     @property
     def norm(self) -> torch.Tensor:
@@ -56,7 +61,7 @@ def face_set(
     return FaceSet(pad(s.embedding for s in sets), pad(torch.ones(len(s), dtype=torch.bool) for s in sets),
                    None if None in styles else pad(styles), None if score is None else pad(score))
 
-# %% ../../nbs/5_sets/01_pooling.ipynb #16ec47a2
+# %% ../../nbs/5_sets/01_pooling.ipynb #ed8c1794
 class SetFusion(nn.Module):
     "What every fusion of a set shares: `weights` and `fuse`. A new one defines `importance` alone."
 
@@ -66,6 +71,11 @@ class SetFusion(nn.Module):
     ):
         super().__init__()
         self.config = {"embedding": embedding}  # the arguments that build it again
+
+    @property
+    def learned(self) -> bool:
+        "Whether there are weights to learn."
+        return any(True for _ in self.parameters())
 
     def importance(
         self,
@@ -164,7 +174,7 @@ class ScalarQuality(SetFusion):
         quality = self.network(torch.cat([direction, norm], -1))[..., 0].float().masked_fill(~faces.mask, -torch.inf)
         return (quality - quality.amax(1, keepdim=True).clamp_min(-1e30)).exp().to(faces.embedding.dtype)
 
-# %% ../../nbs/5_sets/01_pooling.ipynb #d7e4337a
+# %% ../../nbs/5_sets/01_pooling.ipynb #adb99699
 SET_FUSIONS = {"average": partial(NormPower, power=0), "norm": NormPower, "norm-squared": partial(NormPower, power=2), "best-norm": BestNorm,
                "score": DetectorScore, "quality": ScalarQuality}
 LEARNED = ("quality", "caface")  # of them, those that have weights
@@ -187,7 +197,7 @@ def weightless_fusion(
     "A fusion that needs no training; `TgfrError` where there is none of that name, or where it has weights, so that the folder of a trained one is expected."
     if name not in SET_FUSIONS: raise TgfrError(f"fusion {name}: neither the folder of a trained one, {beside}nor one of {', '.join(n for n in SET_FUSIONS if n not in LEARNED)}")
     fusion = build_set_fusion(name, embedding)
-    if any(True for _ in fusion.parameters()): raise TgfrError(f"fusion {name}: it has weights; give the folder of a trained one")
+    if fusion.learned: raise TgfrError(f"fusion {name}: it has weights; give the folder of a trained one")
     return fusion
 
 # %% ../../nbs/5_sets/01_pooling.ipynb #5531c215

@@ -6,14 +6,13 @@
 __all__ = ['PARTS', 'DERIVED', 'save_set_fusion', 'load_set_fusion', 'fitting_fusion', 'from_published', 'read_caface',
            'read_centres', 'convert_published']
 
-# %% ../../nbs/5_sets/05_weights.ipynb #3bd014ac
+# %% ../../nbs/5_sets/05_weights.ipynb #2d6742af
 import re
 from pathlib import Path
-from reprlib import repr as short
 
 import torch
 
-from ..core import Skips, TgfrError, check_finite, check_weights, in_a_line, load_built, read_json, write_json, write_text, write_weights
+from ..core import Skips, TgfrError, check_finite, check_integers, check_weights, in_a_line, load_built, read_json, write_json, write_text, write_weights
 from ..data.cards import model_card
 from ..encoders.backbones import FaceEncoder
 from ..encoders.onnx_face import OnnxFace
@@ -21,7 +20,7 @@ from ..encoders.weights import check_encoder, convert, encoder_mark, read_checkp
 from .caface import CAFace
 from .pooling import SET_FUSIONS, SetFusion, build_set_fusion, weightless_fusion
 
-# %% ../../nbs/5_sets/05_weights.ipynb #4a9cc104
+# %% ../../nbs/5_sets/05_weights.ipynb #7800ca09
 def save_set_fusion(
     fusion: SetFusion,  # of a class in SET_FUSIONS
     folder: str | Path,  # made where it does not exist
@@ -48,9 +47,10 @@ def load_set_fusion(
     config = read_json(Path(folder) / "config.json")
     if not isinstance(config, dict) or not isinstance(name := config.pop("set_fusion", None), str): raise TgfrError(f"{folder}/config.json: not the config.json of a set fusion")
     config.pop("face_encoder", None)
-    if type(width := config.get("embedding")) is not int or width < 1: raise TgfrError(f"{folder}/config.json: embedding={short(width)}: expected an integer of at least 1")
     def build():
-        try: return build_set_fusion(name, **config)
+        try:
+            check_integers(1, 1 << 16, embedding=config.get("embedding"))
+            return build_set_fusion(name, **config)
         except Exception as e: raise TgfrError(f"{folder}/config.json: {in_a_line(e)}") from None  # it may claim anything
     return load_built(build, Path(folder) / "model.safetensors")
 

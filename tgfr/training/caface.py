@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'prepare_sets', 'identity_centres', 'GroupBatch', 'draw_groups', 'GroupBatches', 'cosine_loss',
            'GroupTemplates', 'group_templates', 'SetObjective', 'SetRecipe', 'quick_sets', 'train_set_fusion']
 
-# %% ../../nbs/7_training/06_caface.ipynb #b84ed117
+# %% ../../nbs/7_training/06_caface.ipynb #cc952db3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 import torch.nn as nn
 from accelerate import Accelerator
 
-from ..core import Tensors, TgfrError, fingerprint, rng, seed_everything, unit
+from ..core import Tensors, TgfrError, check_names, fingerprint, rng, seed_everything, unit
 from ..data.augmentations import Mirrored, augmentations
 from ..data.embed import warn_of_lengths
 from ..data.faces import Degradation
@@ -24,7 +24,6 @@ from ..data.features import FeatureStore, encode_faces
 from ..data.records import RecordFeatures
 from ..sets.caface import CAFace
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
-from ..sets.stream import beside
 from .batches import share_of, whole_steps
 from .loop import fit
 from .recipes import ABOVE_0, check_fields
@@ -86,7 +85,7 @@ def draw_groups(
     shown = (cuts[..., None, :] <= np.arange(images)[:, None]).sum(-1)
     return np.take_along_axis(source, shown, 2), draw.choice(len(shares), (B, 2, images), p=shares)
 
-# %% ../../nbs/7_training/06_caface.ipynb #29ea8e1a
+# %% ../../nbs/7_training/06_caface.ipynb #713c2798
 class GroupBatches:
     "Training batches of two groups a person, a function of (epoch, step)."
 
@@ -109,7 +108,7 @@ class GroupBatches:
         self.start = np.cumsum(self.counts) - self.counts
         if variants is None: variants = {name: 1 for name in store.variants if name.startswith("augmentation")}
         if not variants: raise TgfrError(f"no stored augmentation among {', '.join(store.variants)}; `prepare_sets` makes them")
-        if missing := [name for name in variants if name not in store.variants]: raise TgfrError(f"variants: {missing[0]} is none of {', '.join(store.variants)}")
+        check_names("variants", variants, store.variants)
         if min(variants.values()) < 0 or not sum(variants.values()) > 0: raise TgfrError(f"variants: {variants}, expected shares of at least 0, one of them above")
         self.variants, self.shares = np.array([store.variants.index(name) for name in variants]), np.array(list(variants.values())) / sum(variants.values())
 
@@ -133,11 +132,8 @@ class GroupBatches:
     def _read(self, label, photo, variant):
         "Features of the groups, one gather for all."
         rows = self.rows[self.start[label][:, None, None] + photo]
-        features = self.store.batch(self.variants[variant].ravel(), rows.ravel())
-        def group(k):
-            def take(x): return None if x is None else x.unflatten(0, rows.shape)[:, k]
-            return FaceSet(take(features.embedding), torch.ones(rows.shape[0], rows.shape[2], dtype=torch.bool), take(features.styles))
-        return GroupBatch(group(0), group(1), torch.from_numpy(label))
+        features = self.store.batch(self.variants[variant], rows)
+        return GroupBatch(FaceSet.full(features[:, 0]), FaceSet.full(features[:, 1]), torch.from_numpy(label))
 
 # %% ../../nbs/7_training/06_caface.ipynb #c535d573
 def cosine_loss(
@@ -148,7 +144,7 @@ def cosine_loss(
     "1 - cosine of each row of `x` with that row of `y`."
     return 1 - (x * y).sum(-1) / ((x.norm(dim=-1) + eps) * (y.norm(dim=-1) + eps))
 
-# %% ../../nbs/7_training/06_caface.ipynb #13cadd5f
+# %% ../../nbs/7_training/06_caface.ipynb #211eec42
 @dataclass(frozen=True)
 class GroupTemplates:
     "What a fusion makes of the two groups."
@@ -174,7 +170,7 @@ def group_templates(
     def fuse(faces): return model.readout(model.cluster(faces)[1]).embedding if stateful else model.fuse(faces)
     growing = [[fuse(group[:, :n]) for group in (first, second)] for n in PARTS[parts](first.mask.shape[1])]
     memory = model.readout(model.cluster(first)[1] + model.cluster(second)[1]).embedding if stateful else None
-    return GroupTemplates(tuple(list(group) for group in zip(*growing)), fuse(beside(first, second)), memory)
+    return GroupTemplates(tuple(list(group) for group in zip(*growing)), fuse(FaceSet.cat([first, second], 1)), memory)
 
 # %% ../../nbs/7_training/06_caface.ipynb #6dad28fd
 class SetObjective(nn.Module):
@@ -230,7 +226,7 @@ def quick_sets(**changes) -> SetRecipe:
     "Smaller batches, fewer growing parts, one cycle, four epochs: for thousands of people instead of hundreds of thousands."
     return SetRecipe(**dict(parts="doubling", epochs_sets=4, batch_sets=64, schedule="one-cycle") | changes)
 
-# %% ../../nbs/7_training/06_caface.ipynb #5c9db86c
+# %% ../../nbs/7_training/06_caface.ipynb #5a33334d
 def train_set_fusion(
     fusion: str | SetFusion,  # a key of SET_FUSIONS, or a fusion, built
     store: FeatureStore | RecordFeatures,
@@ -250,6 +246,6 @@ def train_set_fusion(
     if isinstance(fusion, str):
         features = store.batch([0], [0])
         fusion = build_set_fusion(fusion, centres.shape[1], **({"styles": features.styles.shape[1]} if fusion == "caface" and features.styles is not None else {}))
-    if not any(True for _ in fusion.parameters()): raise TgfrError(f"{type(fusion).__name__} has nothing to learn")
+    if not fusion.learned: raise TgfrError(f"{type(fusion).__name__} has nothing to learn")
     fit(SetObjective(fusion, centres, recipe), batches, recipe, "sets", folder, validate, accelerator)
     return fusion.cpu().eval()

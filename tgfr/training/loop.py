@@ -26,10 +26,10 @@ from ..core import TgfrError, fingerprint, read_json, say, track, write_json, wr
 from .objectives import synchronise
 from .recipes import Recipe
 
-# %% ../../nbs/7_training/04_loop.ipynb #a5f114f3
+# %% ../../nbs/7_training/04_loop.ipynb #24ad3356
 def learning_rate(
-    recipe: Recipe,
-    stage: str,  # "encode", "align" or "fuse"
+    recipe: Recipe,  # or `SetRecipe`
+    stage: str,  # "encode", "align", "fuse" or "sets"
     group: str,  # "heads", "text" or "margin"
     done: float,  # epochs done, fractions too
     epochs: int,  # of the stage
@@ -44,10 +44,10 @@ def learning_rate(
     if stage != "fuse": return rate * {"heads": .98**epoch, "text": .98**epoch, "margin": .1 ** ((epoch > 3) + (epoch > 8))}[group]
     return rate * {"heads": .97 ** (epoch // 5), "text": .8 ** (epoch // 10), "margin": .6 ** (epoch // 5)}[group]
 
-# %% ../../nbs/7_training/04_loop.ipynb #64b915c4
+# %% ../../nbs/7_training/04_loop.ipynb #9c418f3f
 def make_optimizers(
     objective: nn.Module,  # with `.model` inside
-    recipe: Recipe,
+    recipe: Recipe,  # or `SetRecipe`
 ) -> list[torch.optim.Optimizer]:  # of heads and text, and of the margins where there are any
     "AdamW for heads (a transformer's word head among them) and text; AdamW or SGD for the margin classifiers."
     groups: dict[tuple, list] = {}
@@ -85,18 +85,18 @@ def _step(optimizers, scaler):
         o.zero_grad()
     if scaler is not None: scaler.update()
 
-# %% ../../nbs/7_training/04_loop.ipynb #5aab0a0f
+# %% ../../nbs/7_training/04_loop.ipynb #385394c9
 def fit(
     objective: nn.Module,  # takes a batch, gives named losses; `objective.model` is what is saved
     batches,  # FaceBatches, or anything with `fingerprint`, `steps` and `epoch` like it
-    recipe: Recipe,
-    stage: str,  # "encode", "align" or "fuse"
-    folder: str | Path,  # run directory: metrics.jsonl, best.safetensors, state/, run.json
+    recipe: Recipe,  # or `SetRecipe`
+    stage: str,  # "encode", "align", "fuse" or "sets"
+    folder: str | Path,  # run directory: metrics.jsonl, best-EPOCH.safetensors, state-EPOCH/, run.json
     validate: Callable[[nn.Module], dict] | None = None,  # of the model, in eval mode; {"score": ...} and what else to log
     accelerator: Accelerator | None = None,  # made here if None
     stop_after: int | None = None,  # epochs; stop early, to be resumed later
 ) -> list[dict]:  # the metrics of each epoch
-    "Train; the best weights end in `objective.model` and in `folder`/best.safetensors."
+    "Train; the best weights end in `objective.model` and in `folder`."
     folder, accelerator = Path(folder), accelerator or make_accelerator()
     epochs, size = (getattr(recipe, f"{what}_{stage}") for what in ("epochs", "batch"))
     mark = fingerprint(repr(recipe), stage, batches.fingerprint, sum(p.numel() for p in objective.parameters()))

@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'ABOVE_0', 'RECIPES', 'check_fields', 'Recipe', 'ours', 'ours_transformer', 'ours_celeba_dialog',
            'ours_face2text', 'demo', 'paper_lstm', 'paper_bert', 'make_recipe', 'write_recipe', 'read_recipe']
 
-# %% ../../nbs/7_training/01_recipes.ipynb #97fb36c6
+# %% ../../nbs/7_training/01_recipes.ipynb #d555b70e
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,7 +16,7 @@ from reprlib import repr as short
 import yaml
 
 from ..alignment.margins import MARGINS
-from ..core import TgfrError, in_a_line, write_text
+from ..core import TgfrError, check_names, in_a_line, write_text
 from ..fusion.fcfm import FUSIONS
 
 # %% ../../nbs/7_training/01_recipes.ipynb #3f897308
@@ -39,7 +39,7 @@ def check_fields(
             limits = f" from {low:g} to below {high:g}" if high < math.inf else " above 0" if low == ABOVE_0 else f" of at least {low:g}"
         if not right: raise TgfrError(f"{f.name}={short(value)}: expected {KINDS[kind]}{limits}")
 
-# %% ../../nbs/7_training/01_recipes.ipynb #4b56bdc7
+# %% ../../nbs/7_training/01_recipes.ipynb #d128d6df
 @dataclass(frozen=True)
 class Recipe:
     "Everything that decides how a model is trained."
@@ -55,7 +55,7 @@ class Recipe:
     sizes: tuple[int, ...] = (112, 32, 16)  # px of the photos trained on, drawn alike
     captions: int = 5  # most captions of a photo used at once in stage 2; 1: the paper's
     epochs_encode: int = 8  # a face encoder of our own, where none is given
-    epochs_align: int = 2  # stage 1 (FCAM)
+    epochs_align: int = 2  # stage 1 (FCAM); for verification alone better 0, and as many epochs more of stage 2
     epochs_fuse: int = 6  # stage 2 (FCFM)
     batch_encode: int = 64  # photos a step over all processes
     batch_align: int = 64
@@ -132,7 +132,7 @@ def paper_bert() -> Recipe:
     "TGFR with BERT: batch 32, 20 epochs, 2e-5 on the text encoder."
     return replace(paper_lstm(), text="bert-base-uncased", text_length=24, fusion="fcfm", epochs_align=20, batch_align=32, lr_text=2e-5, clip_text=1.0, lambda_global=2.0)
 
-# %% ../../nbs/7_training/01_recipes.ipynb #26e342dd
+# %% ../../nbs/7_training/01_recipes.ipynb #2845cb5c
 RECIPES: dict[str, Callable[[], Recipe]] = {f.__name__.replace("_", "-"): f for f in (ours, ours_transformer, ours_celeba_dialog, ours_face2text, demo, paper_lstm, paper_bert)}
 
 def make_recipe(
@@ -146,8 +146,7 @@ def make_recipe(
 
 def _known(name, recipe: Recipe, changes: dict) -> Recipe:
     "`recipe` with changes, if its fields have these names."
-    known = [f.name for f in fields(Recipe)]
-    if unknown := sorted(map(str, set(changes) - set(known))): raise TgfrError(f"recipe {name}: no field {', '.join(unknown)}; there are {', '.join(known)}")
+    check_names(f"recipe {name}, fields", changes, [f.name for f in fields(Recipe)])
     try: return replace(recipe, **changes)
     except TgfrError as e: raise TgfrError(f"recipe {name}: {e}") from None
 
