@@ -26,7 +26,7 @@ def attribute_groups(
     groups = has | {f"not {word}": known & ~members for word, members in has.items() if "=" not in word}
     return {name: groups[name] for name in sorted(groups, key=lambda n: n.removeprefix("not ")) if groups[name].any()}
 
-# %% ../../nbs/6_evaluation/12_groups.ipynb #d42c683b
+# %% ../../nbs/6_evaluation/12_groups.ipynb #449c6d47
 def group_rates(
     scores: np.ndarray,  # (N, N) gallery side x probe side
     bootstrap: PersonBootstrap,  # of the N photos
@@ -35,7 +35,7 @@ def group_rates(
 ) -> dict[str, Figures]:  # name to "TPR" and "FPR"; NaN without such a pair
     "TPR and FPR within each group at the threshold of all people."
     person, weights = bootstrap.person, bootstrap.weights.astype(float)
-    accepted = scores > impostor_thresholds(scores[pair_masks(person)[1]], fpr)[0]
+    accepted = scores > impostor_thresholds(scores[pair_masks(person)[1]], fpr)[0][0]
     np.fill_diagonal(accepted, False)
     found = {}
     for name, members in groups.items():

@@ -129,7 +129,7 @@ def fold_figures(
         rows.append(((accepted == labels[test]).mean(), best, valid[labels[test]].mean(), valid[~labels[test]].mean()))
     return FoldFigures(*np.array(rows).T)
 
-# %% ../../nbs/6_evaluation/05_identification.ipynb #fa5d1150
+# %% ../../nbs/6_evaluation/05_identification.ipynb #b9962c96
 def _counts(values, thresholds, side):
     "How many of `values` are at or above (`left`), or above (`right`), each threshold."
     return len(values) - np.searchsorted(np.sort(values), thresholds, side)
@@ -138,7 +138,7 @@ def _thresholds(scores, labels, far):
     "The highest score with the best accuracy, and the impostor score that a share `far` of impostors lies above."
     genuine, impostor, values = scores[labels], scores[~labels], np.unique(scores)[::-1]
     right = _counts(genuine, values, "left") + len(impostor) - _counts(impostor, values, "left")
-    return values[right.argmax()], impostor_thresholds(impostor, far)[0]
+    return values[right.argmax()], impostor_thresholds(impostor, far)[0][0]
 
 def _published_thresholds(scores, labels, far):
     "The same from fixed squared distances; a distance below its threshold is accepted."

@@ -102,16 +102,17 @@ class OperatingPoints:
     accepted: np.ndarray  # (f,) int, impostor pairs that pass: the count behind the figure
     tpr: np.ndarray  # (f,)
 
-# %% ../../nbs/6_evaluation/01_metrics.ipynb #d6884085
+# %% ../../nbs/6_evaluation/01_metrics.ipynb #f02613bf
 def impostor_thresholds(
     impostor: np.ndarray,  # (m,) scores of impostor pairs
     fprs: float | Sequence[float],  # false positive rates
-) -> np.ndarray:  # (f,) of which at most that share of impostors lies strictly above; -inf where all may
+) -> tuple[np.ndarray, np.ndarray]:  # (f,) of which at most that share of impostors lies strictly above, -inf where all may; (f,) int, how many do
     "The (k+1)-th highest impostor score, k = floor(fpr * impostors)."
     allowed = false_accepts(fprs, len(impostor))
     top = min(allowed.max(initial=0) + 1, len(impostor))
     highest = np.sort(np.partition(impostor, len(impostor) - top)[len(impostor) - top:])[::-1]
-    return np.array([highest[k] if k < len(impostor) else -np.inf for k in allowed])
+    thresholds = np.array([highest[k] if k < len(impostor) else -np.inf for k in allowed])
+    return thresholds, np.searchsorted(-highest, -thresholds)
 
 def operating_points(
     genuine,  # (g,) scores of genuine pairs
@@ -126,8 +127,8 @@ def operating_points(
         at = [len(curve.fpr) - 1 - np.abs(curve.fpr[::-1] - f).argmin() for f in np.atleast_1d(fprs)]
         return OperatingPoints(curve.thresholds[at], np.rint(curve.fpr[at] * np.size(impostor)).astype(int), curve.tpr[at])
     genuine, impostor = _scores(genuine, "genuine"), _scores(impostor, "impostor")
-    thresholds = impostor_thresholds(impostor, fprs)
-    return OperatingPoints(thresholds, np.array([np.count_nonzero(impostor > t) for t in thresholds]), np.array([(genuine > t).mean() for t in thresholds]))
+    thresholds, accepted = impostor_thresholds(impostor, fprs)
+    return OperatingPoints(thresholds, accepted, np.array([(genuine > t).mean() for t in thresholds]))
 
 # %% ../../nbs/6_evaluation/01_metrics.ipynb #e6fcb519
 def tpr_of(
@@ -205,7 +206,7 @@ def auc(
     "The area under the ROC curve of scored pairs, as `sklearn.metrics.roc_auc_score`."
     return auc_of(*split_scores(scores, labels))
 
-# %% ../../nbs/6_evaluation/01_metrics.ipynb #ddbee238
+# %% ../../nbs/6_evaluation/01_metrics.ipynb #30426174
 def score_histogram(
     genuine,  # (g,) scores of genuine pairs
     impostor,  # (m,) scores of impostor pairs
@@ -214,8 +215,8 @@ def score_histogram(
     "How the scores of each kind are spread, as shares of the kind."
     kinds = _scores(genuine, "genuine"), _scores(impostor, "impostor")
     low, high = min(x.min() for x in kinds), max(x.max() for x in kinds)
-    edges = np.linspace(low, high, bins + 1) if high > low else low + np.linspace(-.5, .5, bins + 1)
-    return edges, *(np.histogram(x, edges)[0] / len(x) for x in kinds)
+    if low == high: low, high = low - .5, high + .5
+    return np.linspace(low, high, bins + 1), *(np.histogram(x, bins, (low, high))[0] / len(x) for x in kinds)
 
 # %% ../../nbs/6_evaluation/01_metrics.ipynb #0a067866
 def accuracy(
