@@ -191,13 +191,14 @@ def check_file(
     if (size := path.stat().st_size) > most_bytes: raise TgfrError(f"{path}: {size:,} bytes, more than the {most_bytes:,} expected of it")
     return path
 
-# %% ../nbs/00_core.ipynb #2e39dbe1
+# %% ../nbs/00_core.ipynb #151841b4
 def read_json(
     path: str | Path,  # a file of ours: config.json, meta.json ...
     limit: int = 64 << 20,  # bytes; a larger file is refused before it is read
 ):
     "Read a JSON file; `TgfrError` names it when it is missing, too large or broken."
-    try: return json.loads(check_file(path, limit).read_text(encoding="utf-8"))
+    path = check_file(path, limit)
+    try: return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e: raise TgfrError(f"{path}: not valid JSON ({e})") from None
 
 # %% ../nbs/00_core.ipynb #692cef8e

@@ -67,7 +67,7 @@ def _die_with_parent(worker: int) -> None:
     "A reading process ends when the main one is killed (Linux); else it would hold the store's lock, which it inherits."
     if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
 
-# %% ../../nbs/1_data/15_embed.ipynb #70075511
+# %% ../../nbs/1_data/15_embed.ipynb #443d1c18
 def embed_crops(
     crops: str | Path,  # folder of images
     names: Sequence[str],  # N file names in it
@@ -97,7 +97,8 @@ def embed_crops(
         loader = DataLoader(dataset, batch, sampler=range(done, len(names)), num_workers=workers, collate_fn=list, worker_init_fn=_die_with_parent)
         for number, rows in enumerate(track(loader, "embedding images", total=-(-len(names) // batch), done=done // batch)):
             first, good = done + number * batch, np.array([not reason for _, reason in rows])
-            with open(lost, "a") as file: file.writelines(json.dumps([first + k, names[first + k], reason]) + "\n" for k, (_, reason) in enumerate(rows) if reason)
+            if not good.all():
+                with open(lost, "a") as file: file.writelines(json.dumps([first + k, names[first + k], reason]) + "\n" for k, (_, reason) in enumerate(rows) if reason)
             block = {what: np.full((len(rows), *array["shape"][1:]), np.nan, array["dtype"]) for what, array in meta["arrays"].items()}
             if good.any():
                 faces = np.stack([crop for crop, reason in rows if not reason])
@@ -109,7 +110,7 @@ def embed_crops(
 
 def _unreadable(path) -> list:
     "Row, name and reason of each image that could not be read; a block that was done twice says so once."
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("]")]
+    rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("]")] if path.is_file() else []
     return [list(row) for row in sorted({tuple(row) for row in rows})]
 
 # %% ../../nbs/1_data/15_embed.ipynb #e7997027
