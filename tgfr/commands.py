@@ -32,8 +32,8 @@ class Prepare:
     """YuNet face detector (.onnx): photos are aligned to the five-point template, those without a face left out; default: photos are only cropped"""
     part: Literal["hq", "all"] | None = None
     """of celeba-dialog: hq (30,000 photos of CelebA-HQ) or all (202,599 of CelebA); default: hq where captions_hq.json is there"""
-    split: Literal["auto", "published", "seeded"] = "auto"
-    """auto: the published split where the people are as many as in the paper, else people are drawn by --seed"""
+    split_by: Literal["auto", "published", "seeded"] = "auto"
+    """how people are divided into splits; auto: the published split where the people are as many as in the paper, else people are drawn by --seed"""
     fractions: tuple[float, float, float] = (.7, .1, .2)
     """of the people in train, validation and test, where they are drawn"""
     seed: int = 0
@@ -54,7 +54,7 @@ class Prepare:
             print(prepare_pairs(self.source, self.out) if self.source.is_file() else prepare_ijb(self.source, self.out).folder)
             return
         from tgfr.data.prepare import Options, prepare, summary
-        options = Options(self.split, self.fractions, self.seed, self.replicas, self.size, self.quality)
+        options = Options(self.split_by, self.fractions, self.seed, self.replicas, self.size, self.quality)
         print(summary(prepare(self.name, self.source, self.out, self.photos, self.detector, self.part, options)))
         print(f"all names: {self.out / 'prepare.json'}")
 
@@ -168,6 +168,7 @@ class Verify:
 
     def run(self) -> None:
         "Call `tgfr.evaluation.identification.evaluate_bins`."
+        if not self.sets: raise TgfrError("FILE: expected at least one .bin file")
         from tgfr.encoders.weights import load_encoder
         from tgfr.evaluation.identification import evaluate_bins
         found = evaluate_bins(self.sets, load_encoder(self.encoder), self.out, folds=self.folds, far=self.far, definition=self.definition)
