@@ -142,7 +142,7 @@ def make_records(folder):
     from tgfr.data.records import Record, write_records
     photos = _photos(6)
     write_records(folder / "train.rec", [Record(id=i, id2=0, label=(float(i // 2),), data=row["image"]["bytes"]) for i, row in enumerate(photos)])
-    (folder / "train.lst").write_text("".join(f"1\tphotos/{i}.jpg\t{i // 2}\n" for i in range(6)))
+    (folder / "train.lst").write_text("".join(f"{i}\t{i // 2}\tphotos/{i}.jpg\n" for i in range(6)))
 
 
 def read_records(folder):
