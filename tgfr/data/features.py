@@ -108,6 +108,14 @@ def _checksums(
     try: return [(int(end), {name: int(crc, 16) for name, crc in (part.split("=") for part in parts)}) for end, *parts in lines]
     except ValueError: raise TgfrError(f"{folder / 'checksums.txt'}: expected lines such as `64 embedding=0a1b2c3d`") from None
 
+def _check_meta(
+    folder: Path,
+    sums: list[tuple[int, dict[str, int]]],  # from `_checksums`
+) -> None:
+    "`TgfrError` where meta.json is not the one that the checksums belong to; without one it is believed."
+    noted = sums[-1][1].get("meta") if sums else None
+    if noted not in (None, zlib.crc32((folder / "meta.json").read_bytes())): raise TgfrError(f"{folder / 'meta.json'}: is not what was written")
+
 def _crc_of(
     path: Path,  # a .npy file
     shape: Sequence[int],  # (n, ...) of some rows
@@ -175,6 +183,7 @@ class FeatureStore:
         meta = read_json(folder / "meta.json")
         try:
             if meta["format"] != FORMAT: raise TgfrError(f"{folder}: a store of format {meta['format']}, this is format {FORMAT}; encode the photos anew")
+            if check: _check_meta(folder, _checksums(folder))  # before anything in it is believed
             lead, opened = [len(meta["photo_id"]), len(meta["variants"])], {"stamps": _stamps(folder, meta["arrays"])}
             for name, array in meta["arrays"].items(): _check_array(folder / f"{name}.npy", array["dtype"], lead + array["shape"][2:])
             arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r").swapaxes(0, 1) for name in meta["arrays"]}
@@ -212,7 +221,7 @@ class FeatureStore:
         for end, batch in [*sums, (len(self), {})]:
             if not start <= end <= len(self) or not batch and start < end: raise TgfrError(f"{self.folder / 'checksums.txt'}: rows {start:,} to {end:,} of {len(self):,}, which is not a whole list")
             start = end
-        if "meta" in sums[-1][1] and zlib.crc32((self.folder / "meta.json").read_bytes()) != sums[-1][1]["meta"]: raise TgfrError(f"{self.folder / 'meta.json'}: is not what was written")
+        _check_meta(self.folder, sums)
         if wrong := _first_damaged(self.folder, self.meta["arrays"], sums)[1]: raise TgfrError(f"{wrong}; `tgfr embed`, or whatever made the store, makes these rows anew")
         return sums
 
