@@ -18,6 +18,7 @@ import torch
 from .core import Skips, TgfrError, atomic_write, cosine, say, unit, write_json, write_weights
 from .data.embed import alike
 from .data.faces import read_image
+from .data.folders import one_at_a_time
 from .data.landmarks import YuNet, crop_face
 from .encoders.weights import load_encoder
 from .evaluation.report import run_facts, write_page
@@ -132,7 +133,7 @@ def write_clip(
     "The video with the face's box, its similarity, and the similarity of the template as it grows."
     path, at, first, last = Path(path), {s.frame: k for k, s in enumerate(sightings)}, sightings[0].frame, sightings[-1].frame
     step, chart, writer = -(-(last - first + 1) // most), _Chart(sightings, so_far), None
-    with atomic_write(path, path.suffix) as temporary:  # OpenCV goes by the suffix
+    with atomic_write(path, path.suffix, private=True) as temporary:  # OpenCV goes by the suffix
         for frame in frames.read():
             if frame.number > last: break
             if frame.number < first or (frame.number - first) % step: continue
@@ -197,6 +198,7 @@ def video_page(
     return report | {"terms": TERMS, "tables": {"Templates": {"columns": ["template", "similarity", "effective frames"], "rows": templates}, "Tracks": {"columns": ["track", "frames", "first", "last"], "rows": tracks}}}
 
 # %% ../nbs/12_video.ipynb #0dc15799
+@one_at_a_time()
 @torch.no_grad()
 def fuse_video(
     source: str | Path,  # a video file, or a folder of pictures in the order of their names
@@ -236,7 +238,7 @@ def fuse_video(
     template, weights = running.readout()
     weights = weights.double().numpy()
     templates = _templates(track, name, weights / max(weights.sum(), 1e-12), template, target)
-    write_weights(out / "template.safetensors", {k: unit(v["embedding"]) for k, v in templates.items()})
+    write_weights(out / "template.safetensors", {k: unit(v["embedding"]) for k, v in templates.items()}, private=True)
     if isinstance(fusion, CAFace): save_state(out / "state.safetensors", running.state, fusion)
     report = _report(found, track, templates, weights, skips, frames, earlier, detector is not None, {"gallery photo": str(gallery), "detector": str(getattr(detector, "path", detector)), "encoder": encoder.config.name, "fusion": name, "chunk": chunk, "person": person, "state added to": str(state)})
     return _write(out, report, frames, track, weights, photo, clip, start, "fused so far" if earlier is None else "fused so far, without the earlier state")
@@ -263,7 +265,7 @@ def _write(out, report, frames, track, weights, photo, clip, start, grown) -> di
     alt = "Similarity of each frame to the gallery photo as dots, weights as bars, templates as stars, and a row of faces"
     caption = "Each dot is a frame, darker where it has more weight in the template; bars are the weights. The stars are the templates. Below, faces from the video with their frame numbers."
     write_page(out, video_page(report), {"strip": (ax.figure, alt, caption)})
-    write_json(out / "fuse.json", report)
+    write_json(out / "fuse.json", report, private=True)
     for warning in report["warnings"]: say(f"warning: {warning}", "yellow")
     for line in report["summary"]: say(line)
     say(f"{report['skipped']['count']:,} left out; {report['run']['minutes']:.1f} minutes; {out / 'report.html'}")

@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ..core import TgfrError, atomic_write, in_a_line
+from .folders import one_at_a_time
 
 # %% ../../nbs/1_data/14_ijb_files.ipynb #d11fe7f2
 @dataclass(frozen=True)
@@ -281,6 +282,7 @@ class IjbFiles:
         return read_subjects(self.path("1N_probe_mixed.csv"), "probe", templates, self.strict)
 
 # %% ../../nbs/1_data/14_ijb_files.ipynb #6cefedf5
+@one_at_a_time()
 def prepare_ijb(
     folder: str | Path,  # as for `IjbFiles.open`
     out: str | Path,  # OUT/IJBC/meta/*.parquet are written

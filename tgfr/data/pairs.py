@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, Value
 
 from ..core import TgfrError, atomic_write
+from .folders import one_at_a_time
 from .foreign import read_lines, read_pickle
 from .ijb_files import _read
 
@@ -99,6 +100,7 @@ def _file(image) -> bytes | None:
     return image or None if isinstance(image, bytes) else None
 
 # %% ../../nbs/1_data/13_pairs.ipynb #475d8029
+@one_at_a_time()
 def prepare_pairs(
     path: str | Path,  # a .bin set, LFW's pairs.txt, or a list of `name name 0|1` lines
     out: str | Path,  # folder; OUT/STEM.parquet is written
@@ -107,5 +109,5 @@ def prepare_pairs(
     path, target = Path(path), Path(out) / f"{Path(path).stem}.parquet"
     if path.suffix == ".bin": found = read_bin(path)
     else: found = (read_lfw_pairs if all(x.isdecimal() for x in next(iter(read_lines(path)), "").split()) else read_pairs_list)(path)
-    with atomic_write(target) as tmp: found.to_dataset().to_parquet(str(tmp))
+    with atomic_write(target, private=True) as tmp: found.to_dataset().to_parquet(str(tmp))
     return target

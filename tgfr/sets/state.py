@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 
-from ..core import TgfrError, write_weights
+from ..core import TgfrError, check_sums, write_weights
 from .caface import CAFace, SetState
 from .pooling import FaceSet, buckets, divide, padded_rows
 
@@ -50,7 +50,7 @@ def save_state(
     model: CAFace,  # that made it
 ) -> None:
     "Write a state."
-    write_weights(path, {f.name: getattr(state, f.name) for f in fields(SetState)}, {"model": model.fingerprint})
+    write_weights(path, {f.name: getattr(state, f.name) for f in fields(SetState)}, {"model": model.fingerprint}, private=True)
 
 
 def load_state(
@@ -59,8 +59,10 @@ def load_state(
 ) -> SetState:
     "Read a state; `TgfrError` where the file is damaged or the state is of another model."
     try:
-        with safe_open(path, "pt") as file: made_by, tensors = (file.metadata() or {}).get("model"), {k: file.get_tensor(k) for k in file.keys()}
+        with safe_open(path, "pt") as file: about, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
     except (OSError, SafetensorError) as e: raise TgfrError(f"{path}: not a readable safetensors file ({e})") from None
+    check_sums(path, about, tensors)
+    made_by = about.get("model")
     if made_by is None: raise TgfrError(f"{path}: no state of a set; it does not say which model made it")
     if made_by != model.fingerprint: raise TgfrError(f"{path}: a state of model {made_by}, this one is {model.fingerprint}; a state can only be used with the fusion that made it")
     zero = model.init()

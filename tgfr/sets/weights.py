@@ -14,6 +14,7 @@ import torch
 
 from ..core import Skips, TgfrError, check_finite, check_integers, check_weights, in_a_line, load_built, read_json, write_json, write_text, write_weights
 from ..data.cards import model_card
+from ..data.folders import one_at_a_time
 from ..encoders.backbones import FaceEncoder
 from ..encoders.onnx_face import OnnxFace
 from ..encoders.weights import check_encoder, convert, encoder_mark, read_checkpoint
@@ -124,6 +125,7 @@ def read_centres(
     return centres.float()
 
 # %% ../../nbs/5_sets/05_weights.ipynb #098ebc0e
+@one_at_a_time("to")
 def convert_published(
     file: str | Path,  # what `tgfr.encoders.weights.convert` takes, or a checkpoint of CAFace
     to: str | Path,  # the folder; made where it does not exist
