@@ -17,7 +17,7 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import tyro
 
 from .commands import Audit, Convert, Embed, Fuse, Ijb, Info, Prepare, Push, Verify
-from .core import TgfrError, check_names, console, printable, say
+from .core import TgfrError, check_names, console, printable, say, writing
 
 # %% ../nbs/14_cli.ipynb #6766b317
 def recipe_changes(
@@ -295,7 +295,7 @@ def main(
         args = join_options(sys.argv[1:] if args is None else list(args))
         command = tyro.extras.subcommand_cli_from_dict(COMMANDS, args=args, prog="tgfr", description=description)
         fetch_models(command)
-        command.run()
+        with writing(Path(getattr(command, "out", None) or getattr(command, "to", None) or ".") / "*"): command.run()
     except TgfrError as e:
         console.print(f"tgfr: {printable(e)}", style="bold red", markup=False, highlight=False, soft_wrap=True)  # of every process: it may be the only one that fails
         raise SystemExit(2) from None

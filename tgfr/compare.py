@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from .core import Skips, TgfrError, check_names, rng, say, seed_everything
 from .data.catalog import load_faces, screen, split_names, split_people, usual_split
 from .data.faces import Degradation
+from .data.folders import one_at_a_time
 from .encoders.text import RECURRENT, build_text_encoder
 from .encoders.weights import encoder_mark, load_encoder
 from .evaluation.judge import FaceSplit, Judge, with_features
@@ -201,6 +202,7 @@ def split_features(
     return [with_features(dataset, encoder, sizes, Path(folder) / name) for name, dataset, sizes in (("train", train, (*recipe.sizes, *probe_sizes)), ("test", test, probe_sizes))]
 
 # %% ../nbs/09_compare.ipynb #2e3a48ee
+@one_at_a_time()
 def train(
     data: str,  # as for `load_faces`
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint

@@ -14,6 +14,7 @@ from accelerate import PartialState
 
 from ..core import TgfrError, say
 from ..data.catalog import load_faces, screen, usual_split
+from ..data.folders import one_at_a_time
 from ..data.pairs import read_pairs_list
 from ..encoders.weights import check_encoder, load_encoder
 from .bootstrap import check_draws
@@ -83,6 +84,7 @@ def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dic
 TASKS = ("verification", "retrieval")
 CARD_KEYS = (("TPR@FPR=1e-2", "rank-1"), ("TPR@FPR=1e-3", "rank-1"), ("recall@1", "recall@10", "median rank"))  # shown on a card: of all pairs, a list, retrieval
 
+@one_at_a_time()
 def evaluate(
     model: str | Path,  # folder written by `TGFR.save`
     data: str,  # as for `load_faces`
@@ -115,6 +117,7 @@ def evaluate(
     if task == "retrieval": parts = {"reference": "chance", "results": retrieve(trained, faces.store, faces.captions, faces.identity, replicates=replicates, seed=seed)}
     elif protocol: parts = _listed_pairs(trained, other, faces, protocol)
     else: parts = _all_pairs(trained, other, faces, replicates, seed)
+    faces.store.recheck()
     report = _report(parts, task, data, dataset, face, {"model": model} | ({parts["reference"]: against} if other else {}), skips) | {"run": run_facts(start)}
     conclude(out, report, what="photos or captions")
     if card: say(_onto_card(model, report))
