@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'CALLS', 'STAND_INS', 'MARKS', 'read_pickle', 'decode_text', 'squeeze', 'split_lines', 'read_lines',
-           'json_items', 'json_lines']
+           'json_items', 'json_lines', 'leads_out']
 
 # %% ../../nbs/1_data/08_foreign.ipynb #41682136
 import codecs
 import io
 import json
+import os
 import pickle
 import pickletools
 import re
@@ -232,3 +233,12 @@ def json_lines(
             if pending: yield start, value if isinstance(value, dict) else None
             pending = ""
         if pending: yield start, None
+
+# %% ../../nbs/1_data/08_foreign.ipynb #aae464ca
+def leads_out(
+    path: str | Path,
+    root: str | Path,  # a folder that the user named
+) -> bool:
+    "Whether `path`, its symbolic links followed, lies outside of the folder `root`."
+    real, top = os.path.realpath(path), os.path.realpath(root)
+    return real != top and not real.startswith(top.rstrip(os.sep) + os.sep)
