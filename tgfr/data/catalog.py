@@ -160,15 +160,16 @@ def screen(
             kept, removed = _clean(texts)
             problem = _problem(image, name)
             unreadable += bool(problem)
+            captions.append(kept)
             if problem or wanted and not kept: skips.add(name, problem or "no caption")
             else:
                 if removed: skips.add(name, removed)
-                rows.append(row), captions.append(kept)
+                rows.append(row)
                 changed |= kept != texts
         start += len(batch["photo_id"])
     if not rows: raise TgfrError(_nothing_left(len(dataset), unreadable, skips))
-    if len(rows) < len(dataset): dataset = dataset.select(rows)
-    return (_with_captions(dataset, captions) if changed else dataset), skips
+    if changed: dataset = _with_captions(dataset, captions)
+    return (dataset.select(rows) if len(rows) < len(dataset) else dataset), skips
 
 # %% ../../nbs/1_data/05_catalog.ipynb #e4aa444a
 def _nothing_left(

@@ -384,7 +384,7 @@ def _say_names(table: pa.Table, where: str | Path) -> None:
     low, high = people["identity_name_min"], people["identity_name_max"]
     for a, b, number in zip(low.to_pylist(), high.to_pylist(), people["identity"].to_pylist()):
         if unicodedata.normalize("NFC", a) != unicodedata.normalize("NFC", b): raise TgfrError(f"{where}: {a!r} and {b!r} get one number, {number}; give people numbers")
-    say(f"{where}: identities are names, {len(people):,} people such as {low[0].as_py()[:40]!r}; each has a number made of the name alone, column identity_name keeps the names")
+    if pc.max(table["identity"]).as_py() >= 1 << _NAME_BITS: say(f"{where}: identities are names, {len(people):,} people such as {low[0].as_py()[:40]!r}; each has a number made of the name alone, column identity_name keeps the names")
 
 # %% ../../nbs/1_data/17_parquet.ipynb #8b2e54e3
 def _as_dataset(
