@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from ..core import ImageFeatures, Skips, TgfrError, fingerprint, json_text, read_json, say, track, write_json, write_text, writing
+from ..core import ImageFeatures, Skips, TgfrError, fingerprint, in_a_line, json_text, read_json, say, track, write_json, write_text, writing
 from .faces import cell_bytes, read_image
 from .folders import fcntl, folder_lock  # noqa: F401
 
@@ -82,7 +82,7 @@ def _npy_head(
     "The header of a .npy file."
     try:
         with open(path, "rb") as file: return np.lib.format.read_array_header_1_0(file) if np.lib.format.read_magic(file) == (1, 0) else None, file.tell()
-    except (OSError, ValueError) as e: raise TgfrError(f"{path}: not a readable .npy file ({e})") from None
+    except Exception as e: raise TgfrError(f"{path}: not a readable .npy file ({in_a_line(e)})") from None  # a damaged head is parsed as Python: tokenize.TokenError, SyntaxError, TypeError ...
 
 def _size(dtype: str | np.dtype, shape: Sequence[int]) -> int:
     "Bytes of an array's numbers."
