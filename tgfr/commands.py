@@ -65,19 +65,21 @@ class Convert:
 
     The file is read without running anything in it, recognised by the names of its tensors and mapped strictly."""
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """.pth, .pt, .ckpt or .safetensors of an IResNet, IR or IR-SE (ArcFace, MagFace, AdaFace, TFace), of CAFace, or an .onnx file"""
+    """.pth, .pt, .ckpt or .safetensors of an IResNet, IR or IR-SE (ArcFace, MagFace, AdaFace, TFace, CVLface), of CAFace, or an .onnx file"""
     to: Path
     """folder to write, made where it does not exist; of CAFace, the fusion goes into it and its face encoder into encoder/ inside"""
-    family: Literal["arcface", "magface", "adaface", "tface"] | None = None
-    """how its photos are prepared (RGB or BGR, scaling); default: recognised by the names of the tensors"""
+    family: Literal["arcface", "magface", "adaface", "tface", "cvlface"] | None = None
+    """how its photos are prepared (RGB or BGR, scaling); default: told by what the file holds, or a guess that says so"""
     photos: Path | None = None
     """folder of aligned photos in colour, on which the channel order is checked"""
+    prefix: str | None = None
+    """what stands before the network's names, where a file holds several networks (a network and its moving average)"""
 
     def run(self) -> None:
         "Call `tgfr.sets.weights.convert_published`."
         from tgfr.core import Skips
         from tgfr.sets.weights import convert_published
-        config = convert_published(self.file, self.to, self.family, self.photos, skips := Skips()).config
+        config = convert_published(self.file, self.to, self.family, self.photos, skips := Skips(), self.prefix).config
         say(f"{skips.summary()}\n{self.to}: {config.name}, photos {config.channels} with mean {config.mean} and std {config.std} ({config.source})")
 
 # %% ../nbs/13_commands.ipynb #7d401b02
