@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..core import TgfrError, fingerprint, say, track
 from .faces import read_image
-from .features import FeatureStore, encode_rows, store_meta, write_store
+from .features import FeatureStore, encode_rows, show_some, store_meta, write_store
 from .ijb_files import IjbFiles, read_points
 from .landmarks import crop_face
 
@@ -94,6 +94,7 @@ def embed_crops(
 
     def blocks(done) -> Iterator[dict[str, np.ndarray]]:
         if not done: lost.unlink(missing_ok=True)
+        if not done: show_some(encoder, lambda row: None if dataset[row][1] else dataset[row][0], len(names))
         loader = DataLoader(dataset, batch, sampler=range(done, len(names)), num_workers=workers, collate_fn=list, worker_init_fn=_die_with_parent)
         for number, rows in enumerate(track(loader, "embedding images", total=-(-len(names) // batch), done=done // batch)):
             first, good = done + number * batch, np.array([not reason for _, reason in rows])
