@@ -74,6 +74,8 @@ class Demo:
     """bootstrap draws of people behind the intervals"""
     features: Path | None = None
     """folder of cached features, to share between runs; default: inside --out"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.demo.demo`."
@@ -111,6 +113,8 @@ class Train:
     """changes of the recipe, e.g. --set epochs_fuse=2 lr_text=1e-3; all fields: notebook 7_training/01_recipes"""
     features: Path | None = None
     """folder of cached features, to share between runs; default: inside --out"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.compare.train`."
@@ -150,6 +154,8 @@ class Ablate:
     """folder of cached features, to share between runs; default: inside --out"""
     replicates: int = 200
     """bootstrap draws of people behind the intervals"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.ablation.ablate`."
@@ -192,6 +198,8 @@ class Sets:
     """folder of cached features, to share between runs; default: inside --out"""
     replicates: int = 200
     """bootstrap draws of people behind the intervals"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.compare_sets.compare_sets`."
@@ -232,6 +240,8 @@ class Evaluate:
     """of the draws, and of a list that is drawn"""
     card: bool = True
     """--no-card: leave the model's card as it is"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.evaluation.evaluate.evaluate`."
@@ -243,7 +253,10 @@ class Evaluate:
 def fetch_models(
     command,  # one of COMMANDS
 ) -> None:
-    "Put the folder it was fetched to in the place of each model on the Hub that a command names."
+    "Put the folder it was fetched to in the place of each model on the Hub that a command names, and --output behind the .onnx file."
+    if (output := getattr(command, "output", None)) and hasattr(command, "encoder"):
+        if not command.encoder: raise TgfrError(f"--output {output}: names a tensor of --encoder, which is not given")
+        command.encoder = f"{command.encoder}:{output}"
     named = {k: v for k in ("model", "against", "encoder", "fusion") if (v := getattr(command, k, None))}
     if not named: return
     from tgfr.hub import local_model

@@ -65,20 +65,24 @@ class Convert:
 
     The file is read without running anything in it, recognised by the names of its tensors and mapped strictly."""
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """.pth, .pt, .ckpt or .safetensors of an IResNet, IR or IR-SE (ArcFace, MagFace, AdaFace, TFace), of CAFace, or an .onnx file"""
+    """.pth, .pt, .ckpt or .safetensors of an IResNet, IR or IR-SE (ArcFace, MagFace, AdaFace, TFace, CVLface), of CAFace, or an .onnx file"""
     to: Path
     """folder to write, made where it does not exist; of CAFace, the fusion goes into it and its face encoder into encoder/ inside"""
-    family: Literal["arcface", "magface", "adaface", "tface"] | None = None
-    """how its photos are prepared (RGB or BGR, scaling); default: recognised by the names of the tensors"""
+    family: Literal["arcface", "magface", "adaface", "tface", "cvlface"] | None = None
+    """how its photos are prepared (RGB or BGR, scaling); default: told by what the file holds, or a guess that says so"""
     photos: Path | None = None
     """folder of aligned photos in colour, on which the channel order is checked"""
+    prefix: str | None = None
+    """what stands before the network's names, where a file holds several networks (a network and its moving average)"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.sets.weights.convert_published`."
         from tgfr.core import Skips
         from tgfr.sets.weights import convert_published
-        config = convert_published(self.file, self.to, self.family, self.photos, skips := Skips()).config
-        say(f"{skips.summary()}\n{self.to}: {config.name}, photos {config.channels} with mean {config.mean} and std {config.std} ({config.source})")
+        encoder = convert_published(self.file, self.to, self.family, self.photos, skips := Skips(), self.prefix, self.output)
+        say(f"{skips.summary()}\n{self.to}: {encoder.preparation}")
 
 # %% ../nbs/13_commands.ipynb #7d401b02
 @dataclass
@@ -138,6 +142,8 @@ class Embed:
     """images a call of the encoder"""
     workers: int = 1
     """processes that read and align images"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.data.embed.embed_ijb` or `embed_file`."
@@ -165,6 +171,8 @@ class Verify:
     """false accept rate of the validation rate"""
     definition: Literal["standard", "published"] = "standard"
     """standard: thresholds are scores that occur; published: a grid of distances, as the insightface scripts"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.evaluation.identification.evaluate_bins`."
@@ -238,6 +246,8 @@ class Fuse:
     """frames that CAFace looks at together; part of its protocol"""
     clip: bool = False
     """also write clip.mp4 with box and similarities"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.video.fuse_video`."

@@ -21,7 +21,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..core import Skips, TgfrError, check_file, check_finite, check_names, check_weights, read_json
+from ..core import Skips, TgfrError, check_file, check_finite, check_names, check_weights, in_a_line, read_json, say
 from ..data.faces import IMAGES, read_image
 from .backbones import DEPTHS, FaceEncoder, IResNet, save_encoder
 from .checkpoint import LIMIT, PICKLE_LIMIT, Checkpoint, Inert, open_checkpoint  # noqa: F401
@@ -226,12 +226,14 @@ def convert(
     photos: str | Path | None = None,  # a folder of aligned photos in colour; the channel order is checked on up to 64 of them
     skips: Skips | None = None,  # gets what was left out of the file
     prefix: str | None = None,  # as in `load_weights`
+    output: str | None = None,  # of an .onnx file: the tensor of the embedding, where the file does not tell
 ) -> FaceEncoder | OnnxFace:
     "Write a published face model as a folder with config.json, weights and model card."
     file, to, skips, check = Path(file), Path(to), Skips() if skips is None else skips, None
     if to.is_file(): raise TgfrError(f"{to}: a file; the name of a folder is expected")
     if (is_onnx := file.suffix.lower() == ".onnx") and (family or prefix): raise TgfrError(f"{file}: {'family' if family else 'prefix'} is for checkpoints; {file.name}.json beside an ONNX file says how photos are prepared")
-    encoder = OnnxFace(file) if is_onnx else load_weights(file, family, prefix, skips)
+    if output and not is_onnx: raise TgfrError(f"output: names a tensor of an .onnx file, {file} is none")
+    encoder = OnnxFace(file, output=output) if is_onnx else load_weights(file, family, prefix, skips)
     if photos is not None:
         found = sorted(p for p in Path(photos).rglob("*") if p.suffix.lower() in IMAGES)
         if not found: raise TgfrError(f"{photos}: no photos in it ({', '.join(IMAGES)})")
@@ -244,17 +246,25 @@ def convert(
 # %% ../../nbs/2_encoders/04_weights.ipynb #da377086
 def load_encoder(
     spec: str | Path,  # a folder written by `save_encoder` or `convert`, an .onnx file, or a checkpoint that `load_weights` reads
+    output: str | None = None,  # of an .onnx file: the tensor of the embedding, where the file does not tell; FILE.onnx:OUTPUT as `spec` says the same
 ) -> FaceEncoder | OnnxFace:  # frozen use: `encode`, `config`, `style_width`, `fingerprint`
     "A trained face encoder, on the device that Accelerate has for this process (an .onnx file where onnxruntime runs it)."
     path, kinds = Path(spec), {"iresnet": IResNet, "ir": IR, "onnx": OnnxFace}
-    if path.suffix.lower() == ".onnx": return OnnxFace(path)
-    if path.is_file(): return load_weights(path).to(PartialState().device)
+    if (named := re.fullmatch(r"(.+\.onnx):(.+)", str(spec), re.I)) and not path.exists(): path, output = Path(named[1]), named[2]
+    if path.suffix.lower() == ".onnx": return _told(OnnxFace(path, output=output))
+    if output: raise TgfrError(f"output: names a tensor of an .onnx file, {spec} is none")
+    if path.is_file(): return _told(load_weights(path).to(PartialState().device))
     accepted = "a folder written by save_encoder or convert (config.json and weights), an .onnx file or a checkpoint is accepted; the name of an architecture has no weights"
     if not (path / "config.json").is_file(): raise TgfrError(f"{spec}: not a face encoder; {accepted}")
     config = read_json(path / "config.json")
     if not isinstance(config, dict) or (kind := kinds.get(str(config.get("kind")))) is None: raise TgfrError(f"{spec}/config.json: not a face encoder; {accepted}")
     encoder = kind.load(path)
-    return encoder if kind is OnnxFace else encoder.to(PartialState().device)
+    return _told(encoder if kind is OnnxFace else encoder.to(PartialState().device))
+
+def _told(encoder):
+    "Say how its photos are prepared, and who says so: every command that encodes loads its encoder here."
+    say(encoder.preparation)
+    return encoder
 
 # %% ../../nbs/2_encoders/04_weights.ipynb #62f839cd
 def encoder_mark(
