@@ -19,7 +19,7 @@ import numpy as np
 @dataclass(frozen=True)
 class Container:
     "What a video file says about itself."
-    missing: int = 0  # bytes that it has by its own structure, and that are not there
+    missing: int | None = None  # bytes that it has by its own structure and that are not there; None: of a kind that is not understood
     frames: int | None = None  # at least so many are to be seen; None: it does not say
     mirrored: bool = False  # its display matrix mirrors
     colours: tuple[int, int] | None = None  # code points of primaries and transfer (ITU-T H.273); None: it does not say
