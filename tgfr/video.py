@@ -19,6 +19,7 @@ from .core import Skips, TgfrError, atomic_write, cosine, say, unit, write_json,
 from .data.embed import alike
 from .data.faces import read_image
 from .data.landmarks import YuNet, crop_face
+from .data.outputs import sound_rows
 from .encoders.weights import load_encoder
 from .evaluation.report import run_facts, write_page
 from .evaluation.tables import number
@@ -51,6 +52,12 @@ def gallery_face(
     faces = [None] if detector is None else detector.detect(image)
     if not faces: raise TgfrError(f"{photo}: no face found in the gallery photo")
     return crop_face(image, faces[0] and faces[0].points, size)
+
+def _embedding(encoder, photo, name) -> torch.Tensor:
+    "The embedding (E,) of the gallery photo."
+    features = encoder.encode(photo[None])
+    if not sound_rows(features).all(): raise TgfrError(f"{name}: the encoder {encoder.config.name} gives no embedding of the gallery photo: numbers that are not finite, or all zero")
+    return features.embedding[0]
 
 # %% ../nbs/12_video.ipynb #7e54faa5
 PERSONS = ("longest", "gallery")
@@ -93,7 +100,7 @@ def _summary(found: Followed, track, templates, weights, person, earlier, detect
     n, name, part = len(weights), next(iter(templates)), weights.sum()
     weights = weights / max(part, 1e-12)
     half = int(np.searchsorted(np.cumsum(np.sort(weights)[::-1]), .5)) + 1
-    looked = f"{found.empty:,} without a face; of {len(found.tracks):,} track{'s' * (len(found.tracks) > 1)} the one of {n:,} frames was" if detected else "each taken as an aligned face, for no detector was given; all were"
+    looked = f"{found.empty:,} without a face; of {len(found.tracks):,} track{'s' * (len(found.tracks) > 1)} the one of {n:,} frames was" if detected else f"each taken as an aligned face, for no detector was given; {'all' if n == found.frames else f'{n:,}'} were"
     said = [f"{found.frames:,} frames read, {looked} fused by {name}.",
             f"Half of the weight lies on {half:,} of the {n:,} frames; {effective(weights):,.1f} frames effectively."]
     if templates[name]["similarity"] is not None:
@@ -227,9 +234,10 @@ def fuse_video(
     earlier = None if state is None else load_state(state, fusion)
     if earlier is not None and len(earlier) != 1: raise TgfrError(f"{state}: a state of {len(earlier):,} sets, expected that of one person")
     photo = None if gallery is None else gallery_face(gallery, detector, encoder.config.size)
-    target = None if photo is None else encoder.encode(photo[None]).embedding[0]
+    target = None if photo is None else _embedding(encoder, photo, gallery)
     found = follow(frames, encoder, fusion, detector, target, styles if isinstance(fusion, CAFace) else (), chunk, batch, how or Tracking(), skips)
     if not found.frames: raise TgfrError(f"{source}: no frame can be read ({skips.items[0][1] if skips else 'FFmpeg finds none in it'})")
+    if not found.tracks and found.unsound: raise TgfrError(f"{source}: the encoder gives no embedding of any of its {found.unsound:,} faces: numbers that are not finite, or all zero")
     if not found.tracks: raise TgfrError(f"{source}: no face in any of its {found.frames:,} frames")
     track = choose(found.tracks, person, target)
     running = track.finished() if earlier is None else track.finished().after(earlier)
@@ -245,8 +253,10 @@ def fuse_video(
 def _report(found, track, templates, weights, skips, frames, earlier, detected, setup) -> dict:
     "The content of fuse.json, but for the run."
     warnings = [f"{found.oblong:,} of the {found.frames:,} frames are not square, and of each the middle square was taken as an aligned face: give a detector (--detector), unless these are cut-out faces."] if found.oblong and not detected else []
+    warnings += frames.warnings
+    if found.unsound: warnings.append(f"The encoder gave no embedding of {found.unsound:,} faces (numbers that are not finite, or all zero); they are named in fuse.json and left out.")
     if alike(norms := np.array([s.norm for s in track.sightings])): warnings.append(f"All embeddings have the length {norms.mean():.3g}, as of an encoder that normalises them: no frame has a larger norm than another, and a fusion that weighs by norms is the average.")
-    setup = {"source": str(frames.source), "frames": found.frames, "frames without a face": found.empty, "frames a second": frames.rate, "faces of people given up": found.forgotten, **setup}
+    setup = {"source": str(frames.source), "frames": found.frames, "frames without a face": found.empty, "frames a second": frames.rate, **frames.facts, "faces without an embedding": found.unsound, "faces of people given up": found.forgotten, **setup}
     return {"title": f"One template from {frames.source.name}", "warnings": warnings, "summary": _summary(found, track, templates, weights, setup["person"], earlier, detected),
             "setup": {k: v for k, v in setup.items() if v not in (None, "None")}, "templates": {k: {f: row[f] for f in ("similarity", "effective frames")} for k, row in templates.items()},
             "track": track.number, "tracks": [{"track": t.number, "frames": len(t.sightings), "first": t.sightings[0].frame, "last": t.sightings[-1].frame} for t in found.tracks],

@@ -22,6 +22,7 @@ from ..core import ImageFeatures, Skips, TgfrError, cosine, in_a_line, track, un
 from ..data.containers import Container
 from ..data.faces import IMAGES, PIXEL_LIMIT, quiet_opencv, read_image
 from ..data.landmarks import crop_face
+from ..data.outputs import sound_rows
 from .caface import CAFace
 from .pooling import FaceSet, SetFusion
 from .stream import Running
@@ -301,6 +302,7 @@ class Followed:
     empty: int  # of them without a face
     oblong: int  # of them not square, to a hundredth
     forgotten: int  # faces of tracks that were given up, because there were too many
+    unsound: int = 0  # faces of which the encoder makes no embedding: not finite, or zero
 
 @torch.no_grad()
 def follow(
@@ -316,13 +318,14 @@ def follow(
     skips: Skips | None = None,  # gets what could not be read
 ) -> Followed:
     "Find and link the faces of a video, and fuse those of each person while frames arrive."
-    tracks, started, read, empty, oblong, forgotten, skips = [], 0, 0, 0, 0, 0, Skips() if skips is None else skips
+    tracks, started, read, empty, oblong, forgotten, unsound, skips = [], 0, 0, 0, 0, 0, 0, Skips() if skips is None else skips
     sights = _sights(track(frames.read(skips), "reading frames", total=frames.count), detector, encoder.config.size, how.faces, skips)
     for part in _batches(sights, batch):
         read, empty, oblong = read + len(part), empty + sum(not found for _, found in part), oblong + sum(frame.oblong for frame, _ in part)
-        if not (crops := [crop for _, found in part for _, crop in found]): continue
-        features, row = encoder.encode(np.stack(crops), **({"styles": tuple(styles)} if styles else {})), 0
-        alike = cosine(features.embedding, gallery[None])[:, 0].tolist() if gallery is not None else [None] * len(crops)
+        part, features, lost = _encoded(part, encoder, styles, skips)
+        unsound, row = unsound + lost, 0
+        if features is None: continue
+        alike = cosine(features.embedding, gallery[None])[:, 0].tolist() if gallery is not None else [None] * len(features)
         for frame, found in part:
             new = features[row:row + len(found)]
             for k, owner in enumerate(_owners(tracks, [face for face, _ in found], new, frame.number, how)):
@@ -333,7 +336,22 @@ def follow(
             row += len(found)
         for person in tracks: person.settle(chunk, gallery)
         while len(tracks) > how.tracks: forgotten += len(tracks.pop(min(range(len(tracks)), key=lambda k: len(tracks[k].sightings))).sightings)
-    return Followed(tracks, read, empty, oblong, forgotten)
+    return Followed(tracks, read, empty, oblong, forgotten, unsound)
+
+# %% ../../nbs/5_sets/07_video.ipynb #67200f5b
+def _encoded(part, encoder, styles, skips) -> tuple[list, ImageFeatures | None, int]:
+    "Some frames with the faces that have an embedding, the features of these (None: no face has), and how many have none."
+    if not (crops := [crop for _, found in part for _, crop in found]): return part, None, 0
+    features = encoder.encode(np.stack(crops), **({"styles": tuple(styles)} if styles else {}))
+    good = sound_rows(features).cpu()
+    if good.all(): return part, features, 0
+    kept, row = [], 0
+    for frame, found in part:
+        sound = good[row:row + len(found)].tolist()
+        row += len(found)
+        kept.append((frame, [face for face, fine in zip(found, sound) if fine]))
+        if lost := sound.count(False): skips.add(frame.name, f"the encoder gives no embedding of {lost} of its {len(found)} faces: numbers that are not finite, or all zero")
+    return kept, features[good] if good.any() else None, int((~good).sum())
 
 # %% ../../nbs/5_sets/07_video.ipynb #34fcb965
 def _batches(sights, batch) -> Iterator[list]:
