@@ -120,10 +120,21 @@ def embed_crops(
             if good.any():
                 faces = np.stack([crop for crop, reason in rows if not reason])
                 views = [faces, np.ascontiguousarray(faces[:, :, ::-1])][:1 + mirror]
-                for what, values in encode_rows(encoder, views, [names[first + k] for k in np.flatnonzero(good)], meta).items(): block[what][good] = values
+                places, unsound = first + np.flatnonzero(good), {}
+                for what, values in encode_rows(encoder, views, [names[k] for k in places], meta, unsound).items(): block[what][good] = values
+                if unsound: _note(lost, [[int(places[k]), names[places[k]], f"the encoder gives no features {reason}"] for k, reason in unsound.items()])
             yield block
 
-    return warn_of_lengths(write_store(out, meta, blocks, found=lambda: {"unreadable": _unreadable(lost)}))
+    return warn_of_lengths(write_store(out, meta, blocks, found=lambda: {"unreadable": _all_but_some(_unreadable(lost), len(names))}))
+
+def _note(path, rows) -> None:
+    "Add rows of images that have no features."
+    with open(path, "a", encoding="utf-8") as file: file.writelines(json.dumps(row) + "\n" for row in rows)
+
+def _all_but_some(lost, count) -> list:
+    "The rows left out, unless they are all."
+    if len(lost) == count: raise TgfrError(f"{lost[0][1]}: {lost[0][2]}; so with all {count:,} images")
+    return lost
 
 def _unreadable(path) -> list:
     "Row, name and reason of each image that could not be read; a block that was done twice says so once."

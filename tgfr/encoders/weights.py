@@ -12,6 +12,7 @@ import math
 import re
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..core import Skips, TgfrError, check_file, check_finite, check_names, check_weights, in_a_line, read_json, say
+from ..core import Skips, TgfrError, check_file, check_finite, check_names, check_weights, read_json, say
 from ..data.faces import IMAGES, read_image
+from ..data.outputs import try_encoder
 from .backbones import DEPTHS, FaceEncoder, IResNet, save_encoder
 from .checkpoint import LIMIT, PICKLE_LIMIT, Checkpoint, Inert, open_checkpoint  # noqa: F401
 from .ir import IR, IR_DEPTHS
@@ -233,7 +235,7 @@ def convert(
     if to.is_file(): raise TgfrError(f"{to}: a file; the name of a folder is expected")
     if (is_onnx := file.suffix.lower() == ".onnx") and (family or prefix): raise TgfrError(f"{file}: {'family' if family else 'prefix'} is for checkpoints; {file.name}.json beside an ONNX file says how photos are prepared")
     if output and not is_onnx: raise TgfrError(f"output: names a tensor of an .onnx file, {file} is none")
-    encoder = OnnxFace(file, output=output) if is_onnx else load_weights(file, family, prefix, skips)
+    encoder = _sound(lambda: OnnxFace(file, output=output), file) if is_onnx else load_weights(file, family, prefix, skips)
     if photos is not None:
         found = sorted(p for p in Path(photos).rglob("*") if p.suffix.lower() in IMAGES)
         if not found: raise TgfrError(f"{photos}: no photos in it ({', '.join(IMAGES)})")
@@ -251,15 +253,19 @@ def load_encoder(
     "A trained face encoder, on the device that Accelerate has for this process (an .onnx file where onnxruntime runs it)."
     path, kinds = Path(spec), {"iresnet": IResNet, "ir": IR, "onnx": OnnxFace}
     if (named := re.fullmatch(r"(.+\.onnx):(.+)", str(spec), re.I)) and not path.exists(): path, output = Path(named[1]), named[2]
-    if path.suffix.lower() == ".onnx": return _told(OnnxFace(path, output=output))
+    if path.suffix.lower() == ".onnx": return _told(_sound(lambda: OnnxFace(path, output=output), spec))
     if output: raise TgfrError(f"output: names a tensor of an .onnx file, {spec} is none")
-    if path.is_file(): return _told(load_weights(path).to(PartialState().device))
+    if path.is_file(): return _told(_sound(lambda: load_weights(path).to(PartialState().device), spec))
     accepted = "a folder written by save_encoder or convert (config.json and weights), an .onnx file or a checkpoint is accepted; the name of an architecture has no weights"
     if not (path / "config.json").is_file(): raise TgfrError(f"{spec}: not a face encoder; {accepted}")
     config = read_json(path / "config.json")
     if not isinstance(config, dict) or (kind := kinds.get(str(config.get("kind")))) is None: raise TgfrError(f"{spec}/config.json: not a face encoder; {accepted}")
-    encoder = kind.load(path)
-    return _told(encoder if kind is OnnxFace else encoder.to(PartialState().device))
+    if kind is OnnxFace: return _told(_sound(lambda: kind.load(path), spec))
+    return _told(_sound(lambda: kind.load(path).to(PartialState().device), spec))
+
+def _sound(load: Callable, spec) -> FaceEncoder | OnnxFace:
+    "A loaded encoder that gives numbers; comparing what are none is no news."
+    with np.errstate(invalid="ignore"): return try_encoder(load(), spec)
 
 def _told(encoder):
     "Say how its photos are prepared, and who says so: every command that encodes loads its encoder here."
