@@ -8,7 +8,6 @@ __all__ = ['alike', 'alike_lengths', 'warn_of_lengths', 'embed_crops', 'embed_ij
 # %% ../../nbs/1_data/15_embed.ipynb #4240488a
 import ctypes
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from ..core import TgfrError, fingerprint, say, track
-from .faces import read_image
-from .features import FeatureStore, encode_rows, store_meta, write_store
+from ..core import TgfrError, check_file, fingerprint, say, track, write_text
+from .faces import FILE_LIMIT, read_image
+from .features import FeatureStore, digest, encode_rows, store_meta, write_store
 from .ijb_files import IjbFiles, read_points
 from .landmarks import crop_face
 
@@ -50,17 +49,31 @@ def warn_of_lengths(
     return store
 
 # %% ../../nbs/1_data/15_embed.ipynb #a712b814
-class _Crops(Dataset):
-    "Aligned crops by row, each with the reason why it is missing."
+def _digest(
+    path: Path,
+) -> str:  # empty: it cannot be read
+    "What is in a file."
+    try: data = check_file(path, FILE_LIMIT).read_bytes()
+    except (TgfrError, OSError): data = b""
+    return digest(data) if data else ""
 
-    def __init__(self, folder, names, points, size): self.folder, self.names, self.points, self.size = folder, names, points, size
+class _Crops(Dataset):
+    "Aligned crops by row, each with the reason why it is missing: None, where the file is no longer the one it was."
+
+    def __init__(self, folder, names, points, size):
+        self.folder, self.names, self.points, self.size = folder, names, points, size
+        self.digests = [_digest(folder / name) for name in track(names, "reading images")]
 
     def __len__(self): return len(self.names)
 
     def __getitem__(self, row):
-        path = self.folder / str(self.names[row])
-        try: return crop_face(read_image(path, size=None), None if self.points is None else self.points[row], self.size), ""
-        except TgfrError as e: return np.zeros((self.size, self.size, 3), np.uint8), str(e)
+        path = self.folder / self.names[row]
+        try: data = check_file(path, FILE_LIMIT).read_bytes()
+        except (TgfrError, OSError): data = b""
+        nothing = np.zeros((self.size, self.size, 3), np.uint8)
+        if (digest(data) if data else "") != self.digests[row]: return nothing, None
+        try: return crop_face(read_image(data, str(path), None) if data else read_image(path, size=None), None if self.points is None else self.points[row], self.size), ""
+        except TgfrError as e: return nothing, str(e)
 
 # %% ../../nbs/1_data/15_embed.ipynb #cdfe7343
 def _die_with_parent(worker: int) -> None:
@@ -86,18 +99,21 @@ def embed_crops(
     if not names: raise TgfrError("names: no images")
     if points is not None and np.shape(points) != (len(names), 5, 2): raise TgfrError(f"points: shape {np.shape(points)}, expected ({len(names)}, 5, 2)")
     if batch < 1 or workers < 0: raise TgfrError(f"batch {batch}, workers {workers}: expected at least 1 and 0")
-    present = {entry.name: entry.stat().st_size for entry in os.scandir(crops) if entry.is_file()}
-    if not any(name in present or "/" in name for name in names): raise TgfrError(f"{crops}: none of the {len(names):,} images is there, the first is {names[0]}")
-    photos = fingerprint(names, np.array([present.get(name, -1) for name in names]), np.zeros(0) if points is None else np.asarray(points, np.float32))
-    meta, lost = store_meta(encoder, photos, names, ["112px", "112px mirrored"][:1 + mirror], styles=styles), Path(out) / "unreadable.jsonl"
     dataset = _Crops(crops, names, points, config.size)
+    if not any(dataset.digests): raise TgfrError(f"{crops}: none of the {len(names):,} images is there, the first is {names[0]}")
+    photos = fingerprint(names, dataset.digests, np.zeros(0) if points is None else np.asarray(points, np.float32))
+    meta, lost = store_meta(encoder, photos, names, ["112px", "112px mirrored"][:1 + mirror], styles=styles), Path(out) / "unreadable.jsonl"
 
     def blocks(done) -> Iterator[dict[str, np.ndarray]]:
-        if not done: lost.unlink(missing_ok=True)
+        before = [json.dumps(row) + "\n" for row in _unreadable(lost) if row[0] < done]  # a kill may have come between a line and its rows
+        write_text(lost, "".join(before), private=True) if before else lost.unlink(missing_ok=True)
         loader = DataLoader(dataset, batch, sampler=range(done, len(names)), num_workers=workers, collate_fn=list, worker_init_fn=_die_with_parent)
         for number, rows in enumerate(track(loader, "embedding images", total=-(-len(names) // batch), done=done // batch)):
-            first, good = done + number * batch, np.array([not reason for _, reason in rows])
+            first, good = done + number * batch, np.array([reason == "" for _, reason in rows])
+            changed = [names[first + k] for k, (_, reason) in enumerate(rows) if reason is None]
+            if changed: raise TgfrError(f"{crops / changed[0]}: was changed while images were encoded; the same command begins anew")
             if not good.all():
+                lost.touch(0o600)
                 with open(lost, "a") as file: file.writelines(json.dumps([first + k, names[first + k], reason]) + "\n" for k, (_, reason) in enumerate(rows) if reason)
             block = {what: np.full((len(rows), *array["shape"][1:]), np.nan, array["dtype"]) for what, array in meta["arrays"].items()}
             if good.any():
@@ -110,8 +126,12 @@ def embed_crops(
 
 def _unreadable(path) -> list:
     "Row, name and reason of each image that could not be read; a block that was done twice says so once."
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("]")] if path.is_file() else []
-    return [list(row) for row in sorted({tuple(row) for row in rows})]
+    def parsed(line):
+        try: row, name, reason = json.loads(line)
+        except (ValueError, TypeError): return None  # half a line
+        return (row, name, reason) if isinstance(row, int) else None
+    rows = map(parsed, path.read_text(encoding="utf-8", errors="replace").splitlines()) if path.is_file() else ()
+    return [list(row) for row in sorted({row for row in rows if row})]
 
 # %% ../../nbs/1_data/15_embed.ipynb #e7997027
 def embed_ijb(
