@@ -245,6 +245,7 @@ def fuse_video(
 def _report(found, track, templates, weights, skips, frames, earlier, detected, setup) -> dict:
     "The content of fuse.json, but for the run."
     warnings = [f"{found.oblong:,} of the {found.frames:,} frames are not square, and of each the middle square was taken as an aligned face: give a detector (--detector), unless these are cut-out faces."] if found.oblong and not detected else []
+    if frames.damaged: warnings.append(f"{len(frames.damaged):,} of the {found.frames:,} pictures are damaged inside, and used: {'; '.join(f'{name} ({said})' for name, said in list(frames.damaged.items())[:3])}.")
     if alike(norms := np.array([s.norm for s in track.sightings])): warnings.append(f"All embeddings have the length {norms.mean():.3g}, as of an encoder that normalises them: no frame has a larger norm than another, and a fusion that weighs by norms is the average.")
     setup = {"source": str(frames.source), "frames": found.frames, "frames without a face": found.empty, "frames a second": frames.rate, "faces of people given up": found.forgotten, **setup}
     return {"title": f"One template from {frames.source.name}", "warnings": warnings, "summary": _summary(found, track, templates, weights, setup["person"], earlier, detected),
