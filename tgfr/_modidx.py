@@ -948,6 +948,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'tgfr/evaluation/identification.py'),
                                                 'tgfr.evaluation.identification._falling': ( '6_evaluation/identification.html#_falling',
                                                                                              'tgfr/evaluation/identification.py'),
+                                                'tgfr.evaluation.identification._noted': ( '6_evaluation/identification.html#_noted',
+                                                                                           'tgfr/evaluation/identification.py'),
                                                 'tgfr.evaluation.identification._published_thresholds': ( '6_evaluation/identification.html#_published_thresholds',
                                                                                                           'tgfr/evaluation/identification.py'),
                                                 'tgfr.evaluation.identification._thresholds': ( '6_evaluation/identification.html#_thresholds',
