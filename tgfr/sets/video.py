@@ -24,6 +24,7 @@ from ..data.containers import Container
 from ..data.faces import IMAGES, PIXEL_LIMIT, quiet_opencv, read_image
 from ..data.landmarks import crop_face
 from ..data.outputs import sound_rows
+from ..data.packets import Packets
 from .caface import CAFace
 from .pooling import FaceSet, SetFusion
 from .stream import Running
@@ -166,7 +167,10 @@ def _read_video(frames, skips) -> Iterator[Frame]:
             else: yield Frame(number, f"frame {number}", seconds, frames.shape.upright(image))
             number += 1
     finally: capture.release()
-    if broken := _broken(frames, number, last, gap): skips.add(frames.source.name, broken)
+    packets = Packets.read(frames.source)
+    if broken := _broken(frames, number, last, gap, packets): skips.add(frames.source.name, broken)
+    doubt = f"{frames.source.name}: {packets.reshaped()}"
+    if packets.reshaped() and doubt not in frames.warnings: frames.warnings.append(doubt)
 
 def _picture(capture) -> np.ndarray | None:
     "The grabbed frame in RGB, None where it is damaged."
@@ -175,25 +179,15 @@ def _picture(capture) -> np.ndarray | None:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if good and image is not None and image.ndim == 3 and image.size else None
 
 # %% ../../nbs/5_sets/07_video.ipynb #942b7b95
-def _broken(frames, number, last, gap) -> str:
+def _broken(frames, number, last, gap, packets) -> str:
     "What there is to say of frames that are missing; nothing where all were read."
     shown, missing = frames.container.frames, frames.container.missing
     told = frames.claimed if shown is None else shown
     if told and number >= told: return ""
     ended = missing is None and number and (last or 0) + max(.5, .02 * told / frames.rate) < told / frames.rate
-    if shown is None and not missing and not ended and number >= (told := _packets(frames.source)): return ""
+    if shown is None and not missing and not ended and number >= (told := packets.count): return ""
     where = f"it breaks off after {last:.2f} s" if number and (missing or ended or gap is None) else f"the first gap is after {gap:.2f} s" if number else "not even the first"
     return f"its header tells of {told:,} frames, {number:,} could be read; {where}" if told else f"bytes are missing at its end; {where}"
-
-def _packets(path) -> int:
-    "How many pictures lie in a video file, undecoded."
-    with quiet_opencv(): capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
-    count = 0
-    while capture.grab():
-        good, packet = capture.retrieve()
-        count += bool(good) and packet.size > 8  # a smaller one says that nothing has changed
-    capture.release()
-    return count
 
 # %% ../../nbs/5_sets/07_video.ipynb #95056d7f
 @dataclass(frozen=True)
