@@ -24,9 +24,10 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..core import Skips, TgfrError, check_file, check_finite, check_names, check_weights, in_a_line, read_json
-from ..data.faces import IMAGES, read_image
+from ..core import Skips, TgfrError, check_file, check_finite, check_names, check_weights, in_a_line, read_json, say
+from ..data.faces import read_image
 from ..data.outputs import try_encoder
+from ..data.photo_files import IMAGES, list_pictures, name_left
 from .backbones import DEPTHS, FaceEncoder, IResNet, save_encoder
 from .ir import IR, IR_DEPTHS
 from .onnx_face import OnnxFace
@@ -242,8 +243,9 @@ def convert(
     if (is_onnx := file.suffix.lower() == ".onnx") and family: raise TgfrError(f"{file}: family is for checkpoints; {file.name}.json beside an ONNX file says how photos are prepared")
     encoder = _tried(OnnxFace, file) if is_onnx else load_weights(file, family, skips=skips)
     if photos is not None:
-        found = sorted(p for p in Path(photos).rglob("*") if p.suffix.lower() in IMAGES)
-        if not found: raise TgfrError(f"{photos}: no photos in it ({', '.join(IMAGES)})")
+        found, left = list_pictures(photos, deep=True)
+        if not found: raise TgfrError(f"{photos}: no photos in it ({', '.join(IMAGES)}); {name_left(left)}")
+        if left: say(f"{photos}: {name_left(left)}")
         check = channel_check(encoder, np.stack([read_image(p, size=encoder.config.size) for p in found[::-(-len(found) // 64)]]))
     with file.open("rb") as f: digest = hashlib.file_digest(f, "sha256").hexdigest()
     tested = "not checked: no photos were given" if check is None else f"{'DOUBTFUL: ' * check.wrong}{check}"

@@ -21,10 +21,11 @@ from scipy.optimize import linear_sum_assignment
 
 from ..core import ImageFeatures, Skips, TgfrError, cosine, in_a_line, track, unit
 from ..data.containers import Container
-from ..data.faces import IMAGES, PIXEL_LIMIT, quiet_opencv, read_image
+from ..data.faces import PIXEL_LIMIT, quiet_opencv, read_image
 from ..data.landmarks import crop_face
 from ..data.outputs import sound_rows
 from ..data.packets import Packets
+from ..data.photo_files import IMAGES, list_pictures, name_left
 from .caface import CAFace
 from .pooling import FaceSet, SetFusion
 from .stream import Running
@@ -99,11 +100,12 @@ class Frames:
     ):
         self.source, self.rate = Path(source), None  # rate: frames a second
         self.facts, self.warnings = {}, []  # how a video's pictures are brought into shape, and what is doubtful about them
+        self.left, self.damaged = [], {}  # pictures of a folder that are not read, with the reason; and those read of which the decoder complains
         if self.source.is_dir():
-            files = [p for p in self.source.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
+            files, self.left = list_pictures(self.source)
             self.files = sorted(files, key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)])
             self.count = len(files)
-            if not files: raise TgfrError(f"{source}: no picture in this folder; expected files such as 0001.jpg ({', '.join(IMAGES)})")
+            if not files: raise TgfrError(f"{source}: no picture in this folder; expected files such as 0001.jpg ({', '.join(IMAGES)}); {name_left(self.left)}")
         else:
             capture, self.files, self.container = _open(self.source), None, Container.read(self.source)
             claimed, rate = (capture.get(p) for p in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
@@ -150,9 +152,12 @@ def _colours(capture, container) -> str:
 # %% ../../nbs/5_sets/07_video.ipynb #4992962f
 def _read_folder(frames, skips) -> Iterator[Frame]:
     "The pictures of a folder."
+    for name, why in frames.left: skips.add(name, why)
     for number, path in enumerate(frames.files):
-        try: yield Frame(number, path.name, None, read_image(path, size=None))
+        said = []
+        try: yield Frame(number, path.name, None, read_image(path, size=None, said=said))
         except TgfrError as e: skips.add(path.name, str(e))
+        if said: frames.damaged[path.name] = "; ".join(said)
 
 def _read_video(frames, skips) -> Iterator[Frame]:
     "The frames of a video file."
