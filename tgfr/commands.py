@@ -227,9 +227,11 @@ class Fuse:
     fusion: str = "norm-squared"
     """average, norm, norm-squared, best-norm, score, the folder of a trained fusion, or OWNER/NAME on the Hub"""
     state: Path | None = None
-    """state.safetensors of an earlier run with the same CAFace, to which the new frames are added; the new state holds both"""
+    """state.safetensors of an earlier run with the same CAFace, to which the new frames are added; the new state holds both, and a frame that is in it already is not counted twice"""
     detector: Path | None = None
     """YuNet face detector (.onnx); default: pictures are aligned faces of one person, and all are fused"""
+    search_size: int | None = None
+    """pixels of the longer side at which --detector searches a picture, for smaller or larger faces; default: 640, and a picture beyond Full HD once more at a third of its size"""
     out: Path = Path("runs/fuse")
     """folder for what is written"""
     styles: tuple[str, ...] | None = None
@@ -244,7 +246,7 @@ class Fuse:
     def run(self) -> None:
         "Call `tgfr.video.fuse_video`."
         from tgfr.video import fuse_video
-        fuse_video(self.source, self.encoder, self.gallery, self.fusion, self.detector, self.out, self.styles, self.person, self.chunk, self.clip, state=self.state)
+        fuse_video(self.source, self.encoder, self.gallery, self.fusion, self.detector, self.out, self.styles, self.person, self.chunk, self.clip, state=self.state, search_size=self.search_size)
 
 # %% ../nbs/13_commands.ipynb #42585561
 @dataclass

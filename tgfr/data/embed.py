@@ -122,19 +122,30 @@ def embed_crops(
             first, good = done + number * batch, np.array([reason == "" for _, reason, *_ in rows])
             changed = [names[first + k] for k, (_, reason, *_) in enumerate(rows) if reason is None]
             if changed: raise TgfrError(f"{crops / changed[0]}: was changed while images were encoded; the same command begins anew")
-            if not good.all():
-                lost.touch(0o600)
-                with open(lost, "a") as file: file.writelines(json.dumps([first + k, names[first + k], reason]) + "\n" for k, (_, reason, *_) in enumerate(rows) if reason)
+            if not good.all(): _note(lost, [[first + k, names[first + k], reason] for k, (_, reason, *_) in enumerate(rows) if reason])
             for k, (_, reason, shape, said) in enumerate(rows): log.add(names[first + k], shape, [] if reason else said)
             log.write(first)
             block = {what: np.full((len(rows), *array["shape"][1:]), np.nan, array["dtype"]) for what, array in meta["arrays"].items()}
             if good.any():
                 faces = np.stack([crop for crop, reason, *_ in rows if not reason])
                 views = [faces, np.ascontiguousarray(faces[:, :, ::-1])][:1 + mirror]
-                for what, values in encode_rows(encoder, views, [names[first + k] for k in np.flatnonzero(good)], meta).items(): block[what][good] = values
+                places, unsound = first + np.flatnonzero(good), {}
+                for what, values in encode_rows(encoder, views, [names[k] for k in places], meta, unsound).items(): block[what][good] = values
+                if unsound: _note(lost, [[int(places[k]), names[places[k]], f"the encoder gives no features {reason}"] for k, reason in unsound.items()])
             yield block
 
-    return tell_of_photos(warn_of_lengths(write_store(out, meta, blocks, found=lambda: {"unreadable": _unreadable(lost)} | log.facts())))
+    def facts(): return {"unreadable": _all_but_some(_unreadable(lost), len(names))} | log.facts()
+    return tell_of_photos(warn_of_lengths(write_store(out, meta, blocks, found=facts)))
+
+def _note(path, rows) -> None:
+    "Add rows of images that have no features."
+    path.touch(0o600)
+    with open(path, "a", encoding="utf-8") as file: file.writelines(json.dumps(row) + "\n" for row in rows)
+
+def _all_but_some(lost, count) -> list:
+    "The rows left out, unless they are all."
+    if len(lost) == count: raise TgfrError(f"{lost[0][1]}: {lost[0][2]}; so with all {count:,} images")
+    return lost
 
 def _unreadable(path) -> list:
     "Row, name and reason of each image that could not be read; a block that was done twice says so once."

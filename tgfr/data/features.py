@@ -349,15 +349,14 @@ def _stored(
     what: str,  # embedding, regions or styles
     ids: list[str],  # B photo ids
     variant: str,
-) -> np.ndarray:  # (B, ...) as they are stored
-    "Features in the store's type; `TgfrError` where the shape is wrong or a number is not finite (in float16, beyond 65,504)."
+) -> tuple[np.ndarray, dict[int, str]]:  # (B, ...) as they are stored, and the reason of each row with a number that is not finite (in float16, beyond 65,504)
+    "Features in the store's type; `TgfrError` where the shape is wrong."
     expected = (len(ids), *array.shape[2:])
     if values is None or tuple(values.shape) != expected:
         raise TgfrError(f"{what}: the encoder's config promises {expected}, it gave {None if values is None else tuple(values.shape)}")
     with np.errstate(over="ignore"): stored = values.detach().cpu().float().numpy().astype(array.dtype)
     finite = np.isfinite(stored).reshape(len(ids), -1).all(1)
-    if not finite.all(): raise TgfrError(f"photo {ids[finite.argmin()]} ({variant}): its {what} is not finite in {array.dtype}")
-    return stored
+    return stored, {int(row): f"({variant}): its {what} is not finite in {array.dtype}" for row in np.flatnonzero(~finite)}
 
 # %% ../../nbs/1_data/06_features.ipynb #e29d5269
 def encode_rows(
@@ -365,13 +364,19 @@ def encode_rows(
     images: Iterable[np.ndarray],  # for each variant uint8 (n, H, W, 3)
     ids: Sequence[str],  # n names
     meta: dict,  # from `store_meta`
+    lost: dict[int, str] | None = None,  # gets row and reason of each photo whose features are not finite, which become NaN; None: the first such photo is an error
 ) -> dict[str, np.ndarray]:  # rows (n, V, ...) of each array, for `write_store`
     "All that is stored of some photos."
     rows = {what: np.empty((len(ids), *array["shape"][1:]), array["dtype"]) for what, array in meta["arrays"].items()}
     how = {"styles": tuple(meta["styles"])} if meta["styles"] else {}
     for v, (variant, batch) in enumerate(zip(meta["variants"], images, strict=True)):
         features = encoder.encode(batch, **how)
-        for what, array in rows.items(): array[:, v] = _stored(getattr(features, what), array, what, ids, variant)
+        for what, array in rows.items():
+            array[:, v], wrong = _stored(getattr(features, what), array, what, ids, variant)
+            for row, reason in wrong.items():
+                if lost is None: raise TgfrError(f"photo {ids[row]} {reason}")
+                lost[row] = reason
+    for array in rows.values(): array[list(lost or ())] = np.nan
     return rows
 
 # %% ../../nbs/1_data/06_features.ipynb #a99b16eb

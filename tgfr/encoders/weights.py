@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 
 from ..core import Skips, TgfrError, check_file, check_finite, check_names, check_weights, in_a_line, read_json, say
 from ..data.faces import read_image
+from ..data.outputs import try_encoder
 from ..data.photo_files import IMAGES, list_pictures, name_left
 from .backbones import DEPTHS, FaceEncoder, IResNet, save_encoder
 from .ir import IR, IR_DEPTHS
@@ -240,7 +241,7 @@ def convert(
     file, to, skips, check = Path(file), Path(to), Skips() if skips is None else skips, None
     if to.is_file(): raise TgfrError(f"{to}: a file; the name of a folder is expected")
     if (is_onnx := file.suffix.lower() == ".onnx") and family: raise TgfrError(f"{file}: family is for checkpoints; {file.name}.json beside an ONNX file says how photos are prepared")
-    encoder = OnnxFace(file) if is_onnx else load_weights(file, family, skips=skips)
+    encoder = _tried(OnnxFace, file) if is_onnx else load_weights(file, family, skips=skips)
     if photos is not None:
         found, left = list_pictures(photos, deep=True)
         if not found: raise TgfrError(f"{photos}: no photos in it ({', '.join(IMAGES)}); {name_left(left)}")
@@ -257,14 +258,17 @@ def load_encoder(
 ) -> FaceEncoder | OnnxFace:  # frozen use: `encode`, `config`, `style_width`, `fingerprint`
     "A trained face encoder, on the device that Accelerate has for this process (an .onnx file where onnxruntime runs it)."
     path, kinds = Path(spec), {"iresnet": IResNet, "ir": IR, "onnx": OnnxFace}
-    if path.suffix.lower() == ".onnx": return OnnxFace(path)
-    if path.is_file(): return load_weights(path).to(PartialState().device)
+    if path.suffix.lower() == ".onnx": return _tried(OnnxFace, path)
+    if path.is_file(): return try_encoder(load_weights(path).to(PartialState().device), spec)
     accepted = "a folder written by save_encoder or convert (config.json and weights), an .onnx file or a checkpoint is accepted; the name of an architecture has no weights"
     if not (path / "config.json").is_file(): raise TgfrError(f"{spec}: not a face encoder; {accepted}")
     config = read_json(path / "config.json")
     if not isinstance(config, dict) or (kind := kinds.get(str(config.get("kind")))) is None: raise TgfrError(f"{spec}/config.json: not a face encoder; {accepted}")
-    encoder = kind.load(path)
-    return encoder if kind is OnnxFace else encoder.to(PartialState().device)
+    return _tried(OnnxFace.load, path) if kind is OnnxFace else try_encoder(kind.load(path).to(PartialState().device), spec)
+
+def _tried(load, path) -> OnnxFace:
+    "A model of onnxruntime that gives numbers; comparing what are none is no news."
+    with np.errstate(invalid="ignore"): return try_encoder(load(path), path)
 
 # %% ../../nbs/2_encoders/04_weights.ipynb #62f839cd
 def encoder_mark(
