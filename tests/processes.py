@@ -1,4 +1,5 @@
 "Other processes for the tests: Python started, two that work together, one that is killed when it has come so far."
+import itertools
 import os
 import signal
 import subprocess
@@ -50,3 +51,18 @@ def kill_when(condition: Callable[[], bool], process: subprocess.Popen) -> None:
         process.send_signal(signal.SIGKILL)
         assert process.wait(10) == -signal.SIGKILL, "it ended before it could be killed"
     finally: process.kill()
+
+
+def killed_at(number: int, job: Callable, folder: Path) -> bool:
+    "Whether a child that does `job(folder)` came to its `number`-th file operation below the folder, at which it gets SIGKILL."
+    if (child := os.fork()) == 0:
+        count = itertools.count(1)
+        def hook(event, args):
+            if event in ("open", "os.rename", "os.remove", "os.mkdir", "shutil.rmtree") and str(args[0]).startswith(str(folder)) and next(count) == number: os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+        code = 1
+        try: job(folder), (code := 0)
+        finally: os._exit(code)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"it failed before operation {number}"
+    return os.WIFSIGNALED(status)

@@ -1,11 +1,15 @@
 """Embedding crops: equal to aligning and encoding by hand, with processes, after a kill, with images that cannot be read."""
+import json
+import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from processes import kill_when, needs_kill, python
+from processes import kill_when, killed_at, needs_kill, python
 
 from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng, unit
@@ -96,6 +100,83 @@ def test_lenient_takes_what_strict_refuses(ijb_set, encoder, tmp_path, refusal):
 def test_wrong_use(ijb_set, encoder, tmp_path, change, said):
     options = {"crops": ijb_set.folder / "loose_crop", "names": ijb_set.images().name.to_pylist()[:2], "points": None, "encoder": encoder, "out": tmp_path} | change
     with pytest.raises(TgfrError, match=said): embed_crops(**options)
+
+
+def put(path: Path, key: int) -> None:
+    "A picture whose file is as long as any other's, and as old."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".bmp", cv2.GaussianBlur(rng("put", key).integers(0, 255, (112, 112, 3), np.uint8), (0, 0), 5))[1].tobytes())
+    os.utime(path, (1e9, 1e9))
+
+
+@pytest.mark.parametrize("names", [["a.bmp", "b.bmp", "c.bmp"], ["x/a.bmp", "x/b.bmp", "y/z/c.bmp"]], ids=["top", "below"])
+@pytest.mark.parametrize("how", ["written", "renamed", "copied with its times"])
+def test_a_picture_replaced_under_its_name_is_encoded_anew(names, how, encoder, tmp_path):
+    "The kind of deepface #942: length, name and time of change say nothing of what is in a picture."
+    crops = tmp_path / "crops"
+    for k, name in enumerate(names): put(crops / name, k)
+    first = np.array(embed_crops(crops, names, None, encoder, tmp_path / "store").embedding)
+    if how == "written": put(crops / names[2], 99)
+    else:
+        put(tmp_path / "new.bmp", 99)
+        (os.replace if how == "renamed" else shutil.copy2)(tmp_path / "new.bmp", crops / names[2])
+    again = embed_crops(crops, names, None, encoder, tmp_path / "store")
+    fresh = embed_crops(crops, names, None, encoder, tmp_path / "fresh")
+    np.testing.assert_array_equal(again.embedding, fresh.embedding)
+    assert (again.embedding != first).any(2).tolist() == [[False, False, True]]
+
+
+def test_a_run_whose_pictures_change_does_not_mix(encoder, tmp_path):
+    names = [f"{k}.bmp" for k in range(12)]
+    for k, name in enumerate(names): put(tmp_path / "crops" / name, k)
+
+    class Meddled:
+        config, fingerprint, calls = encoder.config, encoder.fingerprint, 0
+        def encode(self, images):
+            self.calls += 1
+            if self.calls == 2: put(tmp_path / "crops" / names[self.which], 77)
+            if self.calls == 3: raise KeyboardInterrupt
+            return encoder.encode(images)
+
+    for which, expected in ((1, KeyboardInterrupt), (9, TgfrError)):  # one that is encoded, and one that is not yet
+        meddled = Meddled()
+        meddled.which = which
+        with pytest.raises(expected): embed_crops(tmp_path / "crops", names, None, meddled, tmp_path / "store", batch=4)
+        store, fresh = (embed_crops(tmp_path / "crops", names, None, encoder, tmp_path / name, batch=4) for name in ("store", f"fresh{which}"))
+        np.testing.assert_array_equal(store.embedding, fresh.embedding)
+        assert (store.folder / "meta.json").read_bytes() == (fresh.folder / "meta.json").read_bytes()
+        put(tmp_path / "crops" / names[3], which + 50), shutil.rmtree(store.folder)
+
+
+@needs_kill
+def test_killed_at_any_file_operation_and_resumed_to_the_bit(ijb_set, encoder, tmp_path):
+    "Every fifth operation of a run on images of which two cannot be read; `unreadable.jsonl` too says each once."
+    crops, names = ijb_set.folder / "loose_crop", ijb_set.images().name.to_pylist()[:16]
+    def files(folder): return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != ".lock"}
+    def run(folder): embed_crops(crops, names, None, encoder, folder, batch=4)
+    run(tmp_path / "whole")
+    assert len((tmp_path / "whole/unreadable.jsonl").read_text().splitlines()) == 2
+    kills = 0
+    for at in range(1, 200, 5):
+        if not killed_at(at, run, tmp_path / f"at{at}"): break
+        run(tmp_path / f"at{at}")
+        assert files(tmp_path / f"at{at}") == files(tmp_path / "whole"), at
+        kills += 1
+    assert kills > 5
+
+
+def test_lines_of_a_block_that_was_lost_stand_once(ijb_set, encoder, tmp_path):
+    crops, names = ijb_set.folder / "loose_crop", ijb_set.images().name.to_pylist()[:16]
+    class Tired:
+        config, fingerprint, calls = encoder.config, encoder.fingerprint, 0
+        def encode(self, images):
+            self.calls += 1
+            if self.calls == 2: raise KeyboardInterrupt
+            return encoder.encode(images)
+    with pytest.raises(KeyboardInterrupt): embed_crops(crops, names, None, Tired(), tmp_path, batch=4)
+    with open(tmp_path / "unreadable.jsonl", "a") as file: file.write('[12, "x.jpg", "ahead"]\n[13, "y.j')  # and a line that a kill cut
+    embed_crops(crops, names, None, encoder, tmp_path, batch=4)
+    assert [json.loads(line)[0] for line in (tmp_path / "unreadable.jsonl").read_text().splitlines()] == [5, 11]
 
 
 @needs_kill

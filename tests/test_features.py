@@ -1,6 +1,7 @@
 "The feature store: computed once, resumable after a kill, never mixed, read in bounded memory."
 import json
 import pickle
+import struct
 import time
 from collections import namedtuple
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from processes import finish, kill_when, needs_kill, python, wait_for
 from tgfr.core import ImageFeatures, TgfrError, rng
 from tgfr.data import features
 from tgfr.data.faces import Degradation, encode_jpeg, read_image
-from tgfr.data.features import FeatureStore, encode_faces
+from tgfr.data.features import FeatureStore, _npy_head, encode_faces
 
 DEGRADATIONS = [Degradation(), Degradation(32), Degradation(16, noise=8)]
 
@@ -217,6 +218,96 @@ def test_a_changed_byte_is_found(name, store):
         with pytest.raises(TgfrError, match="checksums.txt"): store.verify()
 
 
+def damage(path: Path, how: str) -> None:
+    "A bit turned or a page of zeros in the middle of a file."
+    data = bytearray(path.read_bytes())
+    middle = len(data) * 3 // 4
+    if how == "bit": data[middle] ^= 4
+    else: data[middle:middle + 200] = bytes(len(data[middle:middle + 200]))
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["bit", "page"])
+@pytest.mark.parametrize("name", ["embedding", "regions"])
+def test_damage_is_named_where_a_store_is_read(name, how, store, dataset, capsys):
+    "Row 15 of 21 lies at three quarters: the second of three batches of 8. It is named, and encoding goes on before it."
+    before, again = files(store.folder), Tiny()
+    damage(store.folder / f"{name}.npy", how)
+    with pytest.raises(TgfrError, match=rf"{name} of rows 8 to 15 is not what was written"): FeatureStore.open(store.folder)
+    encode_faces(dataset, again, DEGRADATIONS, store.folder, batch=8)
+    assert f"{name} of rows 8 to 15 is not what was written" in capsys.readouterr().err
+    assert again.seen == 3 * 13 and files(store.folder) == before
+
+
+def test_damage_behind_which_a_run_stopped_is_not_gone_on_from(store, dataset, tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt): encode_faces(dataset, Tiny(after=48), DEGRADATIONS, tmp_path, batch=8)
+    array = np.load(tmp_path / "embedding.npy", mmap_mode="r+")
+    array.view(np.uint8)[10, 1, 3] ^= 1
+    array.flush()
+    again = Tiny()
+    encode_faces(dataset, again, DEGRADATIONS, tmp_path, batch=8)
+    assert "embedding of rows 8 to 15 is not what was written" in capsys.readouterr().err
+    assert again.seen == 3 * 13 and files(tmp_path) == files(store.folder)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "checksums.txt"])
+def test_a_flipped_bit_beside_the_arrays_is_noticed(name, store, dataset):
+    before = files(store.folder)
+    for place in range(3, len(before[name]), 37):
+        (store.folder / name).write_bytes(before[name][:place] + bytes([before[name][place] ^ 1]) + before[name][place + 1:])
+        with pytest.raises(TgfrError, match="meta.json|checksums.txt|is not what was written|format"): FeatureStore.open(store.folder)
+    encode_faces(dataset, Tiny(), DEGRADATIONS, store.folder, batch=8)
+    assert files(store.folder) == before
+
+
+def test_parts_of_two_stores_are_no_store(store, dataset, tmp_path):
+    "As after a copy that was begun anew half-way: each file whole, and of another run."
+    other = encode_faces(photos(42).select(range(21, 42)), Tiny(), DEGRADATIONS, tmp_path / "other", batch=8)
+    (store.folder / "meta.json").write_bytes((other.folder / "meta.json").read_bytes())
+    with pytest.raises(TgfrError, match="meta.json: is not what was written"): FeatureStore.open(store.folder)
+
+
+def test_a_store_that_another_run_replaces_stays_what_it_was(store, dataset):
+    first = np.array(store.embedding)
+    encode_faces(photos(40).select(range(19, 40)), Tiny(), DEGRADATIONS, store.folder, batch=8)
+    np.testing.assert_array_equal(store.batch(1, np.arange(21)).embedding, first[1])
+    packed = pickle.dumps(store)
+    with pytest.raises(TgfrError, match="another process changed the store"): pickle.loads(packed)
+
+
+@pytest.mark.parametrize("change", ["number", "cut"])
+def test_a_store_that_is_changed_in_its_place_is_noticed(change, store):
+    store.batch(0, [3])
+    with open(store.folder / "regions.npy", "r+b") as file: file.seek(-9, 2), file.truncate() if change == "cut" else file.write(b"*")
+    with pytest.raises(TgfrError, match="regions of rows .* another process changed the store"): store.batch(0, [3])
+    with pytest.raises(TgfrError, match="another process changed the store"): store.recheck()
+
+
+def test_a_store_that_grows_may_be_read_meanwhile(store):
+    first = np.array(store.embedding)
+    encode_faces(photos(40), Tiny(), DEGRADATIONS, store.folder, batch=8)
+    np.testing.assert_array_equal(store.batch(2, np.arange(21)).embedding, first[2])
+
+
+def test_stores_are_for_their_owner_alone(store):
+    assert {p.name: p.stat().st_mode & 0o77 for p in store.folder.iterdir() if p.name != ".lock"} == dict.fromkeys(files(store.folder), 0)
+
+
+def test_a_photo_that_changes_meanwhile_is_noticed(dataset, tmp_path):
+    paths = [tmp_path / f"{k}.jpg" for k in range(6)]
+    for path, row in zip(paths, dataset): path.write_bytes(row["image"]["bytes"])
+    named = Dataset.from_list([{"image": {"bytes": None, "path": str(p)}, "photo_id": p.name} for p in paths], features=dataset.features)
+
+    class Slow(Tiny):
+        def encode(self, images):
+            paths[5].write_bytes(dataset[9]["image"]["bytes"])
+            return super().encode(images)
+
+    with pytest.raises(TgfrError, match="photo 5.jpg: was changed"): encode_faces(named, Slow(), DEGRADATIONS, tmp_path / "store", batch=4)
+    again, fresh = (encode_faces(named, Tiny(), DEGRADATIONS, tmp_path / name, batch=4) for name in ("store", "fresh"))
+    assert files(again.folder) == files(fresh.folder)
+
+
 def progress(folder: Path) -> int:
     try: return json.loads((folder / "progress.json").read_text())["rows"]
     except FileNotFoundError: return -1
@@ -346,3 +437,17 @@ def test_writing_needs_the_memory_of_a_batch(dataset, tmp_path):
     size = (tmp_path / "regions.npy").stat().st_size
     assert size > 128e6 and encoder.most - before < size / 4
     assert isinstance(store.regions, np.memmap) and float(store.regions[0, 639].min()) == 1
+
+
+def test_damaged_heads_are_named(tmp_path):
+    "A .npy head is read as Python: whatever is wrong with it is one line."
+    good = np.lib.format.magic(1, 0) + struct.pack("<H", 118)
+    heads = [b"{'descr': '<f4', 'fortran_order': False, 'shape': (3,), ", b"{", b"{'descr': ", b"'''", b"(" * 100, b"{'descr': '<f4', 'fortran_order': False, 'shape': 3}", b"{'descr': 7, 'fortran_order': False, 'shape': (3,)}", b"\xff\xfe", b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"9" * 60 + b",)}", b"\x00"]
+    for head in heads:
+        (tmp_path / "a.npy").write_bytes(good + head.ljust(117) + b"\n" + bytes(12))
+        try: found = _npy_head(tmp_path / "a.npy")
+        except TgfrError as e: assert "a.npy: not a readable .npy file" in str(e) and "\n" not in str(e)
+        else: assert found[0][0] == (int("9" * 60),)  # a claim that _check_array compares with the size
+    for k in range(len(good)):
+        (tmp_path / "a.npy").write_bytes(good[:k])
+        with pytest.raises(TgfrError, match="a.npy"): _npy_head(tmp_path / "a.npy")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .compare import Trainer, load_splits, split_features
 from .data.faces import Degradation
+from .data.folders import one_at_a_time
 from .demo import comparison_report, intervals_figure
 from .encoders.text import RECURRENT
 from .encoders.weights import load_encoder
@@ -48,6 +49,7 @@ def other_recipe(
     return make_recipe(name, text=text, **{field: getattr(recipe, field) for field in SHARED})
 
 # %% ../nbs/11_ablation.ipynb #17693a64
+@one_at_a_time()
 def ablate(
     data: str,  # as for `load_faces`
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint

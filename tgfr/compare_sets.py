@@ -23,6 +23,7 @@ from .core import TgfrError, check_names, rng, unit
 from .data.augmentations import augmentations
 from .data.faces import Degradation
 from .data.features import FeatureStore
+from .data.folders import one_at_a_time
 from .encoders.weights import load_encoder
 from .evaluation.bootstrap import PairBootstrap, Verification, check_draws
 from .evaluation.metrics import mate_ranks
@@ -171,6 +172,7 @@ def judge_fusions(
 # %% ../nbs/12_compare_sets.ipynb #8101b4ac
 SHARES = {"112px": .1, "32px": .3, "16px": .6}
 
+@one_at_a_time()
 def compare_sets(
     data: str,  # as for `load_faces`; captions are not needed
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
@@ -202,6 +204,7 @@ def compare_sets(
     trained = {name: trainer.train(name) for name in names}
     if not accelerator.is_main_process: return {}
     found = judge_fusions(trained, stores[1], np.array(test["identity"]), shares, images, 8 if poor == "sizes" else 0, replicates=replicates, seed=recipe.seed)
+    for store in stores: store.recheck()
     report = _report(found, trainer, names, data, test, face, poor, skips) | {"run": run_facts(start)}
     for name, fusion in trained.items():
         if fusion.learned: save_set_fusion(fusion, out / "fusions" / name, None, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1"), "Fusions of sets are not measured by group."), face)

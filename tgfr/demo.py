@@ -7,6 +7,7 @@ __all__ = ['demo_encoder', 'pair_examples', 'word_regions', 'above_even', 'inter
            'comparison_report']
 
 # %% ../nbs/10_demo.ipynb #a64e8df5
+import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +19,10 @@ from matplotlib.figure import Figure
 
 from .alignment.losses import attend
 from .compare import SYSTEMS, Trainer, check_systems, compare, load_splits, split_features
-from .core import Skips, say
+from .core import Skips, TgfrError, json_text, read_json, say, write_json
 from .data.catalog import load_faces
 from .data.faces import Degradation, read_image
+from .data.folders import one_at_a_time
 from .data.reading import photo_warnings
 from .encoders.backbones import save_encoder
 from .encoders.text import RECURRENT
@@ -46,10 +48,13 @@ def demo_encoder(
     accelerator: Accelerator | None = None,
 ):
     "A small face encoder trained on synthetic people of its own."
-    folder = Path(folder)
+    folder, file = Path(folder), Path(folder) / "encoder" / "made.json"
+    made = json.loads(json_text({"people": people, "photos": photos, "recipe": asdict(recipe)}))
+    if file.is_file() and read_json(file) != made: raise TgfrError(f"{file.parent}: was trained by another recipe or on other people; choose a new folder or remove this one")
     if not (folder / "encoder" / "config.json").is_file():
         dataset = load_faces(f"synthetic:people={people},photos={photos},first=1000000")
         save_encoder(train_encoder(dataset, recipe, folder / "train-encoder", accelerator=accelerator), folder / "encoder")
+        write_json(file, made)
     return load_encoder(folder / "encoder")
 
 # %% ../nbs/10_demo.ipynb #6b5cd529
@@ -136,6 +141,7 @@ def default_recipe(
     "The recipe where none is named: for a transformer, for synthetic people, or ours."
     return "ours-transformer" if text not in (None, *RECURRENT) else "demo" if data.startswith("synthetic") else "ours"
 
+@one_at_a_time()
 def demo(
     data: str = "synthetic:people=200,photos=10",  # as for `load_faces`
     out: str | Path = "runs/demo",  # everything is written here; an unfinished run is resumed
@@ -178,6 +184,7 @@ def comparison_report(
     title: str = "What words add to face recognition",
 ) -> dict:
     "The content of report.json, as `tgfr.evaluation.tables` documents it."
+    for split in (judge.split, trainer.split): split.store.recheck()
     def count(split, rows=slice(None)): return f"{len(split.identity[rows]):,} photos of {len(set(split.identity[rows])):,} people"
     words, parts = {"all": "all of a photo's captions", "one": "its first caption"}, judge.parts(trainer.recipe.fusion)
     stores = trainer.split.store, judge.split.store

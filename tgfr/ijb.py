@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from .core import Skips, TgfrError, atomic_write, say
 from .data.embed import alike_lengths
 from .data.features import FeatureStore
+from .data.folders import one_at_a_time
 from .data.ijb_files import IjbFiles
 from .evaluation.ijb import IjbProtocol, IjbResult, MediaPooling, draws_of, evaluate_ijb
 from .evaluation.metrics import _definition
@@ -130,6 +131,7 @@ def ijb_figures(
     return made
 
 # %% ../nbs/12_ijb.ipynb #0d2803b8
+@one_at_a_time()
 def ijb(
     folder: str | Path | None = None,  # an IJB set, see `IjbFiles.open`; None with `simulated`
     features: Sequence[str | Path] = (),  # folders of feature stores, see `data.embed`
@@ -157,6 +159,7 @@ def ijb(
     protocol = IjbProtocol.read(files if simulated else IjbFiles.open(folder, strict))
     bootstrap = draws_of(protocol, replicates, seed) if replicates and definition == "standard" else None
     results = [evaluate_ijb(protocol, system.templates(protocol, chunk), system.name, definition, bootstrap=bootstrap) for system in systems]
+    for system in systems: system.store.recheck()
     lost = Skips([(f"{s.name}: {name}", reason) for s in systems for name, reason in s.store.lost.items])
     report = ijb_report(results, protocol, lost)
     report["summary"] += [said for store in {s.store.folder: s.store for s in systems}.values() if (said := alike_lengths(store))]

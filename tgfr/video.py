@@ -19,6 +19,7 @@ import torch
 from .core import Skips, TgfrError, atomic_write, cosine, fingerprint, say, unit, write_json, write_weights
 from .data.embed import alike
 from .data.faces import read_image
+from .data.folders import one_at_a_time
 from .data.landmarks import YuNet, crop_face
 from .data.outputs import sound_rows
 from .encoders.weights import load_encoder
@@ -143,7 +144,7 @@ def write_clip(
     "The video with the face's box, its similarity, and the similarity of the template as it grows."
     path, at, first, last = Path(path), {s.frame: k for k, s in enumerate(sightings)}, sightings[0].frame, sightings[-1].frame
     step, chart, writer = -(-(last - first + 1) // most), _Chart(sightings, so_far), None
-    with atomic_write(path, path.suffix) as temporary:  # OpenCV goes by the suffix
+    with atomic_write(path, path.suffix, private=True) as temporary:  # OpenCV goes by the suffix
         for frame in frames.read():
             if frame.number > last: break
             if frame.number < first or (frame.number - first) % step: continue
@@ -208,6 +209,7 @@ def video_page(
     return report | {"terms": TERMS, "tables": {"Templates": {"columns": ["template", "similarity", "effective frames"], "rows": templates}, "Tracks": {"columns": ["track", "frames", "first", "last"], "rows": tracks}}}
 
 # %% ../nbs/12_video.ipynb #0dc15799
+@one_at_a_time()
 @torch.no_grad()
 def fuse_video(
     source: str | Path,  # a video file, or a folder of pictures in the order of their names
@@ -256,7 +258,7 @@ def fuse_video(
     weights[fresh] = shares.double().numpy()
     if not fresh.all(): track.so_far.clear()  # an earlier run's frames are in the template from the beginning
     templates = _templates(track, name, weights / max(weights.sum(), 1e-12), template, target)
-    write_weights(out / "template.safetensors", {k: unit(v["embedding"]) for k, v in templates.items()})
+    write_weights(out / "template.safetensors", {k: unit(v["embedding"]) for k, v in templates.items()}, private=True)
     if keeps:
         marks = np.array([s.mark for s in track.sightings if s.fresh], np.int64)
         after = Ledger(np.concatenate([ledger.frames, marks]), ledger.whole, source_key, fusion.init() if earlier is None else earlier, len(ledger.frames))
@@ -311,7 +313,7 @@ def _write(out, report, frames, track, weights, photo, clip, start, grown, kept)
     alt = "Similarity of each frame to the gallery photo as dots, weights as bars, templates as stars, and a row of faces"
     caption = "Each dot is a frame, darker where it has more weight in the template; bars are the weights. The stars are the templates. Below, faces from the video with their frame numbers."
     write_page(out, video_page(report), {"strip": (ax.figure, alt, caption)})
-    write_json(out / "fuse.json", report)
+    write_json(out / "fuse.json", report, private=True)
     written = ["template.safetensors", "report.html", "fuse.json", *["clip.mp4"] * clip, *["state.safetensors"] * kept]
     if gone := [name for name in written if not (out / name).is_file()]: raise TgfrError(f"{out}: {', '.join(gone)} removed while this command wrote there; run it again")
     for warning in report["warnings"]: say(f"warning: {warning}", "yellow")

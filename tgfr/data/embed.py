@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..core import TgfrError, check_file, fingerprint, say, track, write_text
 from .faces import FILE_LIMIT, read_image
-from .features import FeatureStore, digest, encode_rows, store_meta, write_store
+from .features import FeatureStore, digest, encode_rows, show_some, store_meta, write_store
 from .ijb_files import IjbFiles, read_points
 from .landmarks import check_points, crop_face
 from .photo_files import IMAGES, list_pictures, name_left
@@ -117,6 +117,7 @@ def embed_crops(
         before = [json.dumps(row) + "\n" for row in _unreadable(lost) if row[0] < done]  # a kill may have come between a line and its rows
         write_text(lost, "".join(before), private=True) if before else lost.unlink(missing_ok=True)
         log.start(done)
+        if not done: show_some(encoder, lambda row: None if dataset[row][1] else dataset[row][0], len(names))
         loader = DataLoader(dataset, batch, sampler=range(done, len(names)), num_workers=workers, collate_fn=list, worker_init_fn=_die_with_parent)
         for number, rows in enumerate(track(loader, "embedding images", total=-(-len(names) // batch), done=done // batch)):
             first, good = done + number * batch, np.array([reason == "" for _, reason, *_ in rows])

@@ -63,7 +63,8 @@ def folder_lock(
     "Only one process at a time runs the block."
     folder = Path(folder)
     if not wait and not _is_main(): return (yield)
-    path, made = folder / (".lock" if wait else ".run.lock"), not folder.exists()
+    path, made = folder / (".lock" if wait else ".run.lock"), [p for p in (folder, *folder.parents) if not p.exists()]
+    if folder.exists() and not folder.is_dir(): raise TgfrError(f"{folder}: is no folder")
     with writing(path): folder.mkdir(parents=True, exist_ok=True)
     with _locked(path, wait) as file:
         remove_leftovers(folder)
@@ -73,7 +74,8 @@ def folder_lock(
             if not _same_file(file, path): raise TgfrError(f"{folder}: was removed or replaced while this ran, and what had been written with it; the same command begins anew")
         finally:
             if not wait and _same_file(file, path): path.unlink()
-            with contextlib.suppress(OSError): made and folder.rmdir()  # nothing was written
+            with contextlib.suppress(OSError):
+                for empty in made: empty.rmdir()  # where nothing was written, as when the job was refused
 
 def one_at_a_time(
     argument: str = "out",  # of the job: the folder it works in

@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ..core import TgfrError, atomic_write, in_a_line
+from .folders import one_at_a_time
 
 # %% ../../nbs/1_data/14_ijb_files.ipynb #d11fe7f2
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ def read_subjects(
     rows = _read(Path(path), _SUBJECTS, header=True)
     if not len(rows["template"]): raise TgfrError(f"{path}: no rows")
     if strict and rows.first == 2:
-        lines = pc.dictionary_encode(_parse(path, ["line"], {"line": pa.string()}, "\x01", 1, True)["line"].combine_chunks()).indices.to_numpy()
+        lines = pc.dictionary_encode(pa.array(Path(path).read_bytes().splitlines()[1:], pa.binary())).indices.to_numpy()  # in bytes: columns that are not read may hold anything
         rows.refuse(_repeated(lines, lines), lambda i: f"the row of template {rows['template'][i]} for the second time")
     rows.check_templates(templates, "template")
     unique, where, back = np.unique(rows["template"], return_index=True, return_inverse=True)
@@ -281,6 +282,7 @@ class IjbFiles:
         return read_subjects(self.path("1N_probe_mixed.csv"), "probe", templates, self.strict)
 
 # %% ../../nbs/1_data/14_ijb_files.ipynb #6cefedf5
+@one_at_a_time()
 def prepare_ijb(
     folder: str | Path,  # as for `IjbFiles.open`
     out: str | Path,  # OUT/IJBC/meta/*.parquet are written

@@ -23,6 +23,7 @@ from datasets import Value
 from ..core import TgfrError, atomic_write, check_file, fingerprint, rng, track, write_json
 from .catalog import CANONICAL
 from .faces import FILE_LIMIT, check_quality, encode_jpeg, read_image
+from .folders import one_at_a_time
 from .landmarks import YuNet, align
 from .sources import PUBLISHED, Entry, Source, read_source
 
@@ -127,7 +128,7 @@ def write_file(
 ) -> None:
     "Write one file, completely or not at all."
     dropped, damaged, done, captions, replicas = [], [], Counter(), 0, 0
-    with atomic_write(path) as tmp, pq.ParquetWriter(tmp, SCHEMA) as writer:
+    with atomic_write(path, private=True) as tmp, pq.ParquetWriter(tmp, SCHEMA) as writer:
         for start in range(0, len(entries), 100):
             rows = []
             for entry in entries[start:start + 100]:
@@ -194,6 +195,7 @@ def summary(
     return "\n".join(lines)
 
 # %% ../../nbs/1_data/10_prepare.ipynb #7d102ace
+@one_at_a_time()
 def prepare(
     name: str,  # mm-celeba-hq, celeba-dialog, face2text or tgfr-layout
     source: str | Path,  # the folder as it was downloaded and unpacked
@@ -224,7 +226,7 @@ def prepare(
         write_file(path, part, rank, found.photos, network, options, key)
     report = make_report(name, found, files, described, options, key)
     if not sum(counts["photos"] for counts in report["splits"].values()): raise TgfrError(f"{source}: no photo is left; {' '.join(summary(report).split())}")
-    write_json(out / "prepare.json", report)
+    write_json(out / "prepare.json", report, private=True)
     return report
 
 def _size(found: Source, entry: Entry) -> int:

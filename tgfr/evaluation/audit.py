@@ -197,5 +197,5 @@ def audit_data(
     splits = {name or "all": load_faces(data, name) for name in split_names(data) or [None]}
     report = {"data": str(data), "list": None if pairs is None else str(pairs)} | audit(splits, listed)
     print_audit(report)
-    if out: write_json(out, report)
+    if out: write_json(out, report, private=True)
     return report

@@ -13,7 +13,8 @@ import numpy as np
 from accelerate import PartialState
 
 from ..core import TgfrError, say
-from ..data.catalog import load_faces, screen
+from ..data.catalog import load_faces, screen, usual_split
+from ..data.folders import one_at_a_time
 from ..data.pairs import read_pairs_list
 from ..data.reading import photo_warnings
 from ..encoders.weights import check_encoder, load_encoder
@@ -84,13 +85,14 @@ def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dic
 TASKS = ("verification", "retrieval")
 CARD_KEYS = (("TPR@FPR=1e-2", "rank-1"), ("TPR@FPR=1e-3", "rank-1"), ("recall@1", "recall@10", "median rank"))  # shown on a card: of all pairs, a list, retrieval
 
+@one_at_a_time()
 def evaluate(
     model: str | Path,  # folder written by `TGFR.save`
     data: str,  # as for `load_faces`
     encoder: str,  # the face encoder it was trained with: a folder of ours or an .onnx file
     task: str = "verification",  # or "retrieval"
     pairs: str | Path | int | None = None,  # verification: a TGFR pair list, or impostors a person to draw one; None: all pairs
-    split: str | None = None,  # of `data`, where it has several
+    split: str | None = None,  # of `data`; default: "validation" if there is one
     probe_sizes: tuple[int, ...] = (112, 32, 16),  # px of the probes (retrieval: of the gallery)
     out: str | Path = "runs/evaluate",  # report.html, report.json
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
@@ -109,12 +111,14 @@ def evaluate(
     face = load_encoder(encoder)
     _fits(trained, face, model, encoder)
     if other: _fits(other, face, against, encoder), _comparable(trained, other, model, against)
+    split = split or usual_split(data, "validation")
     dataset, skips = screen(load_faces(data, split))
     protocol = None if pairs is None else _pair_list(dataset, pairs, seed, out, replicates)
     faces = with_features(dataset, face, probe_sizes, features or out / "features", regions=any(m.config.needs_regions for m in (trained, other) if m))
     if task == "retrieval": parts = {"reference": "chance", "results": retrieve(trained, faces.store, faces.captions, faces.identity, replicates=replicates, seed=seed)}
     elif protocol: parts = _listed_pairs(trained, other, faces, protocol)
     else: parts = _all_pairs(trained, other, faces, replicates, seed)
+    faces.store.recheck()
     parts["warnings"] = photo_warnings(faces.store.meta, len(faces.store)) + parts.get("warnings", [])
     report = _report(parts, task, data, dataset, face, {"model": model} | ({parts["reference"]: against} if other else {}), skips) | {"run": run_facts(start)}
     conclude(out, report, what="photos or captions")

@@ -17,6 +17,7 @@ from ..core import TgfrError, read_json, write_json
 from ..data.augmentations import Mirrored
 from ..data.faces import Degradation
 from ..data.features import encode_faces
+from ..data.folders import one_at_a_time
 from ..data.pairs import read_bin
 from ..data.reading import photo_warnings
 from .metrics import Search, _definition, _scores, _share, false_accepts, impostor_thresholds, search, split_scores, tpr_of
@@ -168,6 +169,7 @@ def evaluate_bin(
     return fold_figures(np.einsum("pe,pe->p", x[::2], x[1::2]), pairs.same, folds, far, definition)
 
 # %% ../../nbs/6_evaluation/05_identification.ipynb #2bca0a62
+@one_at_a_time()
 def evaluate_bins(
     paths: Sequence[str | Path],  # such as lfw.bin, cfp_fp.bin
     encoder,  # as for `encode_faces`

@@ -169,8 +169,8 @@ def write_page(
     page = render_html(report, {file: (png, *figures[name][1:]) for name, (file, (png, _)) in zip(figures, pictures.items())})
     for file, formats in pictures.items():
         for ending, content in zip((".png", ".pdf"), formats):
-            with atomic_write(folder / (file + ending)) as tmp: tmp.write_bytes(content)
-    write_text(folder / "report.html", page)
+            with atomic_write(folder / (file + ending), private=True) as tmp: tmp.write_bytes(content)
+    write_text(folder / "report.html", page, private=True)
     return folder / "report.html"
 
 # %% ../../nbs/6_evaluation/04_report.ipynb #9a0fadbb
@@ -182,7 +182,7 @@ def write_report(
     "Write report.json, the figures as PNG and PDF, and report.html, which needs no other file."
     results_table(report)
     page = write_page(folder, report, figures)
-    write_json(Path(folder) / "report.json", report)
+    write_json(Path(folder) / "report.json", report, private=True)
     return page
 
 # %% ../../nbs/6_evaluation/04_report.ipynb #2a256ae7

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 
-from ..core import TgfrError, write_weights
+from ..core import TgfrError, check_sums, write_weights
 from .caface import CAFace, SetState
 from .pooling import FaceSet, buckets, divide, padded_rows
 
@@ -86,7 +86,7 @@ def save_state(
         tensors |= {"frames": torch.from_numpy(ledger.frames)}
         about |= {"whole": str(ledger.whole), "source": ledger.source, "known": str(ledger.known)}
         if ledger.before is not None: tensors |= {f"before.{f.name}": getattr(ledger.before, f.name).clone() for f in fields(SetState)}
-    write_weights(path, tensors, about)
+    write_weights(path, tensors, about, private=True)
 
 
 def load_state(
@@ -97,6 +97,7 @@ def load_state(
     try:
         with safe_open(path, "pt") as file: about, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
     except (OSError, SafetensorError) as e: raise TgfrError(f"{path}: not a readable safetensors file ({e})") from None
+    check_sums(path, about, tensors)
     if (made_by := about.get("model")) is None: raise TgfrError(f"{path}: no state of a set; it does not say which model made it")
     if made_by != model.fingerprint: raise TgfrError(f"{path}: a state of model {made_by}, this one is {model.fingerprint}; a state can only be used with the fusion that made it")
     frames = tensors.pop("frames", None)

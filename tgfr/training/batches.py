@@ -106,7 +106,7 @@ class FaceBatches:
     @property
     def fingerprint(self) -> str:
         "What the batches depend on."
-        return fingerprint(self.store.meta["fingerprint"], self.rows, self.captions.flat.tolist(), self.most_captions, self.variants, self.regions, self.seed)
+        return fingerprint(self.store.meta["fingerprint"], self.rows, self.label, self.captions.counts, self.captions.flat.tolist(), self.most_captions, self.variants, self.regions, self.seed)
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch with `batch` photos each."

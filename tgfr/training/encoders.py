@@ -18,7 +18,8 @@ from accelerate import Accelerator
 from ..alignment.losses import focal_loss
 from ..alignment.margins import ArcFace
 from ..core import fingerprint, rng, seed_everything
-from ..data.faces import Degradation, augment, read_image
+from ..data.faces import Degradation, augment, cell_bytes, read_image
+from ..data.features import digest
 from ..encoders.backbones import IResNet, preprocess
 from .batches import share_of, whole_steps
 from .loop import fit
@@ -38,7 +39,13 @@ class PhotoBatches:
         self.images, self.config, self.seed = dataset["image"], encoder.config, seed
         self.degradations = [Degradation(size=None if s >= encoder.config.size else s) for s in sizes]
         people, self.label = np.unique(np.array(dataset["identity"]), return_inverse=True)
-        self.classes, self.fingerprint = len(people), fingerprint(dataset["photo_id"], sizes, seed)
+        self.classes, self.ids, self.sizes = len(people), dataset["photo_id"], sizes
+
+    @property
+    def fingerprint(self) -> str:
+        "What the batches depend on, the content of the photos too."
+        photos = [[name, digest(cell_bytes(cell, name))] for name, cell in zip(self.ids, self.images)]
+        return fingerprint(photos, self.label, self.sizes, self.seed)
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch."

@@ -6,6 +6,7 @@
 __all__ = ['learning_rate', 'make_optimizers', 'make_accelerator', 'fit']
 
 # %% ../../nbs/7_training/04_loop.ipynb #a83eb896
+import hashlib
 import json
 import math
 import shutil
@@ -14,15 +15,16 @@ import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast
-from safetensors.torch import load_file
 
-from ..core import TgfrError, fingerprint, read_json, say, track, write_json, write_text, write_weights
+from ..core import TgfrError, fingerprint, in_a_line, json_text, read_json, read_weights, say, track, write_json, write_text, write_weights, writing
+from ..data.folders import one_at_a_time
 from .objectives import synchronise
 from .recipes import Recipe
 
@@ -62,7 +64,7 @@ def make_optimizers(
 
 # %% ../../nbs/7_training/04_loop.ipynb #fafaa05b
 def make_accelerator(
-    **options,  # of `accelerate.Accelerator`
+    **options,  # of `accelerate.Accelerator`; what `log_with` names is told every epoch's metrics by `fit`
 ) -> Accelerator:
     "The `Accelerator` of every run here."
     return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)], **options)
@@ -86,6 +88,13 @@ def _step(optimizers, scaler):
     if scaler is not None: scaler.update()
 
 # %% ../../nbs/7_training/04_loop.ipynb #385394c9
+def _mark(objective, batches, recipe, stage) -> str:
+    "What a run is known by: another recipe, other data, another network or other frozen weights is another run."
+    shapes = [[name, list(p.shape)] for name, p in objective.named_parameters()]
+    frozen = (p.detach().cpu().float().numpy() for p in objective.parameters() if not p.requires_grad)
+    return fingerprint(repr(recipe), stage, batches.fingerprint, shapes, *frozen)
+
+@one_at_a_time("folder")
 def fit(
     objective: nn.Module,  # takes a batch, gives named losses; `objective.model` is what is saved
     batches,  # FaceBatches, or anything with `fingerprint`, `steps` and `epoch` like it
@@ -99,10 +108,11 @@ def fit(
     "Train; the best weights end in `objective.model` and in `folder`."
     folder, accelerator = Path(folder), accelerator or make_accelerator()
     epochs, size = (getattr(recipe, f"{what}_{stage}") for what in ("epochs", "batch"))
-    mark = fingerprint(repr(recipe), stage, batches.fingerprint, sum(p.numel() for p in objective.parameters()))
+    mark = _mark(objective, batches, recipe, stage)
+    if accelerator.log_with and not accelerator.trackers: accelerator.init_trackers("tgfr", json.loads(json.dumps(asdict(recipe))))
     model, steps = objective.model, batches.steps(size)
     objective, optimizers = _prepare(objective, recipe, accelerator)
-    seen = _resume(folder, mark, accelerator)
+    seen = _resume(folder, mark, epochs, accelerator)
     for epoch in range(len(seen), min(epochs, stop_after or epochs)):
         objective.train()
         sums, start = {}, time.perf_counter()
@@ -124,8 +134,10 @@ def fit(
         if validate is not None: row |= _validate(validate, model, accelerator)
         seen.append(row)
         _save(folder, seen, mark, model, accelerator)
+        logged = {f"{folder.name}/{stage}/{name}": value for name, value in row.items() if isinstance(value, (int, float))}
+        accelerator.log(logged, step=epoch + 1)
         say(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, " + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k == "score"))
-    model.load_state_dict(_read_best(folder))
+    model.load_state_dict(_read_best(folder, model.state_dict()))
     accelerator.free_memory()
     return seen
 
@@ -138,33 +150,78 @@ def _validate(validate, model, accelerator) -> dict:
     return row
 
 # %% ../../nbs/7_training/04_loop.ipynb #a974484d
+def _sha256(path) -> str:
+    with path.open("rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
+
+def _save_state(folder, accelerator):
+    "Accelerate's state, private and with a list of checksums."
+    accelerator.save_state(str(folder))
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process: return
+    files = sorted(path for path in folder.iterdir() if path.name != "checksums.json")
+    for path in files: path.chmod(0o600)
+    write_json(folder / "checksums.json", {path.name: _sha256(path) for path in files})
+
 def _save(folder, seen, mark, model, accelerator):
     "Save the run after an epoch: the state first, then the file that names it, then the rest goes."
     epoch = len(seen)
-    accelerator.save_state(str(folder / f"state-{epoch}"))
+    with writing(folder / f"state-{epoch}"): _save_state(folder / f"state-{epoch}", accelerator)
     if accelerator.is_main_process:
-        if epoch == max(seen, key=_score)["epoch"]:
-            write_weights(folder / f"best-{epoch}.safetensors", {k: v.clone() for k, v in model.state_dict().items()})
+        if epoch == _best(seen): write_weights(folder / f"best-{epoch}.safetensors", {k: v.clone() for k, v in model.state_dict().items()})
         write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in seen))
-        write_json(folder / "run.json", {"mark": mark, "epoch": epoch, "metrics": seen})
-        keep = {f"state-{epoch}", f"best-{max(seen, key=_score)['epoch']}.safetensors"}
-        for old in [*folder.glob("state-*"), *folder.glob("best-*.safetensors")]:
-            if old.name not in keep: shutil.rmtree(old) if old.is_dir() else old.unlink()
+        run = json.loads(json_text({"mark": mark, "epoch": epoch, "metrics": seen}))
+        write_json(folder / "run.json", run | {"check": fingerprint(run)})
+        _remove_old(folder, seen)
     accelerator.wait_for_everyone()
 
-def _score(row): return row.get("score", row["epoch"])
+def _best(seen) -> int:
+    "The epoch with the best score."
+    return max(seen, key=lambda row: row.get("score", row["epoch"]))["epoch"]
+
+def _remove_old(folder, seen):
+    "Remove all states and weights but the last and the best; a run that was killed may have left more."
+    keep = {f"state-{len(seen)}", f"best-{_best(seen)}.safetensors"}
+    for old in [*folder.glob("state-*"), *folder.glob("best-*.safetensors")]:
+        if old.name not in keep: shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 # %% ../../nbs/7_training/04_loop.ipynb #69eddcc1
-def _resume(folder, mark, accelerator) -> list[dict]:
+def _read_run(folder) -> dict:
+    "What run.json holds; `TgfrError` unless it is what `_save` wrote."
+    found = read_json(path := folder / "run.json")
+    try:
+        check, epochs = found.pop("check", None), [row["epoch"] for row in found["metrics"]]
+        whole = epochs == list(range(1, found["epoch"] + 1)) != [] and isinstance(found["mark"], str) and check in (None, fingerprint(found))
+    except (AttributeError, KeyError, TypeError): whole = False
+    if not whole: raise TgfrError(f"{path}: damaged, not what a training run wrote; remove {folder} to train it anew")
+    return found
+
+def _damaged(state) -> str:
+    "What is wrong with a state; empty: nothing, as far as can be told."
+    if not state.is_dir(): return "is not there"
+    if not (state / "checksums.json").is_file(): return ""  # of an earlier version
+    sums = read_json(state / "checksums.json")
+    if not isinstance(sums, dict): return "checksums.json is damaged"
+    wrong = [name for name, value in sums.items() if not (state / name).is_file() or _sha256(state / name) != value]
+    return f"{', '.join(wrong[:5])} missing or not what was written" if wrong else ""
+
+def _resume(folder, mark, epochs, accelerator) -> list[dict]:
     "The metrics of the epochs that an earlier run has finished, its state loaded; nothing where there was none."
     if not (folder / "run.json").is_file(): return []
-    run = read_json(folder / "run.json")
+    run = _read_run(folder)
     if run["mark"] != mark: raise TgfrError(f"{folder}: holds a run of another recipe, other data or another model; choose a new folder or remove this one")
-    accelerator.load_state(str(folder / f"state-{run['epoch']}"))
+    if accelerator.is_main_process: _remove_old(folder, run["metrics"])
+    state, done = folder / f"state-{run['epoch']}", run["epoch"] >= epochs
+    wrong = _damaged(state)
+    if wrong and done: say(f"warning: {state}: {wrong}; the run is finished and does not need it", "yellow")
+    if done: return run["metrics"]
+    try:
+        if not wrong: accelerator.load_state(str(state))
+    except Exception as e: wrong = f"cannot be loaded ({type(e).__name__}: {in_a_line(e)})"  # a damaged file may be an error of any kind
+    if wrong: raise TgfrError(f"{state}: {wrong}; remove {folder} to train this run anew")
     return run["metrics"]
 
 # %% ../../nbs/7_training/04_loop.ipynb #fe3ecb2c
-def _read_best(folder) -> dict:
+def _read_best(folder, expected) -> dict:
     "The best epoch's weights."
-    best = max(read_json(folder / "run.json")["metrics"], key=_score)["epoch"]
-    return load_file(folder / f"best-{best}.safetensors")
+    try: return read_weights(folder / f"best-{_best(_read_run(folder)['metrics'])}.safetensors", expected)
+    except TgfrError as e: raise TgfrError(f"{e}; remove {folder} to train this run anew") from None
