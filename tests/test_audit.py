@@ -11,7 +11,7 @@ from tgfr.core import TgfrError, read_json, rng
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.pairs import NamePairs
 from tgfr.data.synthetic import synthetic_faces
-from tgfr.evaluation.audit import audit, audit_data, near_duplicates, signature
+from tgfr.evaluation.audit import audit, audit_data, near_duplicates, print_audit, signature
 
 
 def changed(data, rows):
@@ -126,3 +126,17 @@ def test_hostile_lists_are_refused(splits, tmp_path, text, said):
 
 def test_missing_data_is_one_line(tmp_path):
     refused(tgfr("audit", "/no/such/folder"), "/no/such/folder")
+
+
+def test_photos_damaged_inside_are_named(splits, capsys):
+    "opencv #17862, #6468: 64 bytes lost in the middle of a JPEG; every reader takes it, libjpeg says a word without a name."
+    whole = encode_jpeg(rng("damaged").integers(0, 256, (112, 112, 3), np.uint8))
+    half = len(whole) // 2
+    broken = {"bytes": whole[:half] + bytes(64) + whole[half + 64:], "path": None}
+    name = splits["train"]["photo_id"][4]
+    report = audit({"train": changed(splits["train"], {4: {"image": broken}})})
+    assert report["skipped"]["count"] == 0 and report["damaged inside"]["count"] == 1 and report["damaged inside"]["items"][0][0] == name
+    print_audit(report)
+    said = capsys.readouterr()
+    assert f"1 photo damaged inside, which other programs use without a word: {name}" in " ".join(said.out.split()) and "Corrupt" not in said.err
+    assert audit(splits)["damaged inside"]["count"] == 0

@@ -8,14 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from processes import kill_when, killed_at, needs_kill, python
 
 from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng, unit
-from tgfr.data.embed import alike_lengths, embed_crops, embed_file, embed_ijb
-from tgfr.data.faces import read_image
+from tgfr.data.embed import alike_lengths, embed_crops, embed_file, embed_folder, embed_ijb
+from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.features import FeatureStore
-from tgfr.data.landmarks import align
+from tgfr.data.landmarks import FIVE_POINTS, align
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.weights import load_encoder
 from tgfr.evaluation.simulate import simulate
@@ -75,8 +76,8 @@ def test_unit_features_are_warned_of_once(ijb_set, encoder, tmp_path, capsys):
         def encode(self, images): return replace(raw := encoder.encode(images), embedding=unit(raw.embedding))
     def run(encoder, name): return embed_crops(ijb_set.folder / "loose_crop", names, None, encoder, tmp_path / name, batch=8)
     store = run(Unit(), "unit")
-    assert (said := capsys.readouterr().err).count("all embeddings have the length 1,") == 1 and len(said.strip().splitlines()) == 1
-    assert "norm" in alike_lengths(store) and not alike_lengths(run(encoder, "raw")) and not capsys.readouterr().err
+    assert (said := capsys.readouterr().err).count("all embeddings have the length 1,") == 1 and said.count("warning: ") == 2  # the other: crops that are not square
+    assert "norm" in alike_lengths(store) and not alike_lengths(run(encoder, "raw")) and "length" not in capsys.readouterr().err
 
 
 def test_lenient_takes_what_strict_refuses(ijb_set, encoder, tmp_path, refusal):
@@ -193,3 +194,90 @@ def test_kill_and_resume_on_the_command_line(ijb_set, encoder, tmp_path, capsys)
     main(["ijb", str(ijb_set.folder), "--features", str(tmp_path / "store"), "--out", str(tmp_path / "run"), "--replicates", "0"])
     report = read_json(tmp_path / "run" / "report.json")
     assert report["skipped"]["count"] == 2 and all("interval" not in row or not row["interval"] for row in report["results"])
+
+
+# ---- points of other photos
+
+def face_photos(folder, n=24, orientation=None, seed=0):
+    "Photos of differing shapes with the five points of a face about the middle of each as it is shown, (n, 5, 2); with an EXIF tag the stored picture is another."
+    folder.mkdir()
+    names, points = [f"{k:02d}.jpg" for k in range(n)], []
+    back = {None: None, 1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # Pillow's transpose that undoes what the tag asks for
+    for k, name in enumerate(names):
+        draw = rng("face photos", seed, k)
+        width, height = (int(x) for x in draw.integers(130, 400, 2))
+        scale = min(width, height) / 200
+        points.append(FIVE_POINTS * scale + (width / 2, height / 2) - FIVE_POINTS.mean(0) * scale + draw.normal(0, 3, 2))
+        picture = Image.fromarray(cv2.resize(draw.integers(0, 255, (9, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC))
+        exif = Image.Exif()
+        if orientation: exif[0x0112] = orientation
+        (picture if back is None else picture.transpose(Image.Transpose(back))).save(folder / name, exif=exif, quality=95)
+    return names, np.array(points)
+
+
+def stored_points(folder, names, points):
+    "The same points where a reader that knows no EXIF finds them: the coordinates of stored pixels, turned as numpy turns."
+    found = []
+    for name, five in zip(names, points):
+        image = Image.open(folder / name)
+        tag, (w, h) = image.getexif().get(0x0112, 1), image.size
+        grid = np.stack(np.meshgrid(np.arange(w), np.arange(h)), -1)  # x and y of each stored pixel
+        turned = {1: grid, 2: grid[:, ::-1], 3: grid[::-1, ::-1], 4: grid[::-1], 5: grid.transpose(1, 0, 2), 6: np.rot90(grid, -1), 7: np.rot90(grid, 2).transpose(1, 0, 2), 8: np.rot90(grid)}[tag]
+        x, y = np.rint(five).astype(int).T
+        found.append(turned[y, x])
+    return np.array(found, float)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_points_measured_without_the_exif_turn_are_refused(tmp_path, encoder, orientation):
+    "Pillow, and what reads with it, does not turn a photo as its tag asks; tgfr does."
+    names, points = face_photos(tmp_path / "crops", orientation=orientation)
+    unturned = stored_points(tmp_path / "crops", names, points)
+    store = embed_crops(tmp_path / "crops", names, points, encoder, tmp_path / "right")
+    assert len(store.lost) == 0
+    with pytest.raises(TgfrError, match="EXIF orientation|expected x1 y1"): embed_crops(tmp_path / "crops", names, unturned, encoder, tmp_path / "wrong")
+    mixed = points.copy()
+    mixed[:3] = unturned[:3]
+    store = embed_crops(tmp_path / "crops", names, mixed, encoder, tmp_path / "mixed")
+    assert [row for row, *_ in store.meta["unreadable"]] == [0, 1, 2] and f"EXIF orientation {orientation}" in store.meta["unreadable"][0][2]
+
+
+def test_points_of_larger_photos_other_crops_and_shifted_lines_are_refused(tmp_path, encoder, capsys):
+    names, points = face_photos(tmp_path / "crops")
+    for what, wrong in {"larger": points * 2.5, "other crops": points + 400, "shifted": np.roll(points, 1, 0), "shifted back": np.roll(points, -1, 0), "shifted by two": np.roll(points, 2, 0)}.items():
+        with pytest.raises(TgfrError, match="list.txt.*(shifted|outside the photo)"): embed_crops(tmp_path / "crops", names, wrong, encoder, tmp_path / what, what="list.txt")
+    embed_crops(tmp_path / "crops", names, points, encoder, tmp_path / "right")
+    assert "upper left" not in capsys.readouterr().err
+    embed_crops(tmp_path / "crops", names, points / 2, encoder, tmp_path / "smaller")
+    assert "upper left part of their photos" in capsys.readouterr().err
+    points[[4, 9]] += 900
+    store = embed_crops(tmp_path / "crops", names, points, encoder, tmp_path / "two")
+    assert [(row, "outside the photo of" in why) for row, _, why in store.meta["unreadable"]] == [(4, True), (9, True)]
+
+
+def test_ijb_points_in_another_order_are_refused(ijb_set, encoder, tmp_path):
+    images = ijb_set.images()
+    path = tmp_path / "points.txt"
+    path.write_text("".join(f"{name} {' '.join(f'{x:.3f}' for x in p.ravel())} .9\n" for name, p in zip(images.name.to_pylist(), images.points[:, [1, 0, 2, 4, 3]])))
+    with pytest.raises(TgfrError, match="points.txt.*right eye, left eye, nose"): embed_file(path, ijb_set.folder / "loose_crop", encoder, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_without_points_is_of_aligned_faces(encoder, tmp_path, capsys, refusal):
+    (folder := tmp_path / "faces").mkdir()
+    noise = rng("folder").integers(0, 256, (112, 112, 3), np.uint8)
+    for name in ("1.jpg", "2.jfif", "3.PNG"): (folder / name).write_bytes(encode_jpeg(noise))
+    (folder / "4.jpg").write_bytes(encode_jpeg(noise[:, 8:104])), (folder / "5.tif").write_bytes(b"II*\0")
+    broken = bytearray(encode_jpeg(noise))
+    broken[4000:4064] = bytes(64)
+    (folder / "6.jpg").write_bytes(broken)
+    save_encoder(encoder, tmp_path / "encoder")
+    main(["embed", str(folder), "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path / "store"), "--workers", "1"])
+    store, said = FeatureStore.open(tmp_path / "store"), capsys.readouterr().err
+    assert store.meta["photo_id"] == ["1.jpg", "2.jfif", "3.PNG", "4.jpg", "6.jpg"] and store.meta["other shapes"] == {"96 x 112": 1}
+    assert store.meta["damaged inside"]["items"][0][0] == "6.jpg" and "Corrupt JPEG data" in store.meta["damaged inside"]["items"][0][1]
+    assert "1 left out: 5.tif" in said and "96 x 112" in said and "8 columns a side" in said and said.count("Corrupt JPEG") == 1
+    np.testing.assert_allclose(store.embedding[0, 0], encoder.encode(read_image(folder / "1.jpg")[None]).embedding[0], atol=1e-5)
+    for other in ("5.tif",): (tmp_path / "none").mkdir(), (tmp_path / "none" / other).write_bytes(b"II*\0")
+    assert "TIFF" in refusal("embed", str(tmp_path / "none"), "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path / "no"))
+    assert embed_folder(folder, encoder, tmp_path / "store").meta["other shapes"] and "96 x 112" in capsys.readouterr().err  # a finished store says it again

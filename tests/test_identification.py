@@ -2,6 +2,7 @@
 import json
 import pickle
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 
 from tgfr.cli import main
 from tgfr.core import TgfrError, rng
+from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.evaluation.identification import det, fold_figures, open_set_scores, published_tpir, tpir_at_fpir, tpir_of
+from tgfr.evaluation.identification import det, evaluate_bins, fold_figures, open_set_scores, published_tpir, tpir_at_fpir, tpir_of
 from tgfr.evaluation.metrics import cmc, cmc_of, operating_points, search
 
 
@@ -141,3 +143,23 @@ def test_no_set_at_all_is_refused(tmp_path, refusal):
     (tmp_path / "no.bin").write_bytes(b"?")
     for sets, reason in ((["no.bin"], "no.bin"), (["no.bin", "a/no.bin"], "two sets are called no")):
         assert reason in refusal("verify", *(str(tmp_path / s) for s in sets), "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path))
+
+
+def test_images_that_are_no_aligned_crops_are_counted(tmp_path, capsys):
+    "MobileFaceNet (zhanglaplace) #8, insightface #1107: crops of 112x96 and raw photos of 250x250 in a .bin."
+    faces = [read_image(row) for row in synthetic_faces(people=12, photos=2)["image"]]
+    pairs = [(2 * p, 2 * p + k if k else (2 * p + 2) % 24) for p in range(12) for k in (1, 0)]
+    forms = {"aligned": lambda f: f, "narrow": lambda f: f[:, 8:104], "raw": lambda f: cv2.copyMakeBorder(f, 69, 69, 69, 69, cv2.BORDER_REFLECT)}
+    for name, form in forms.items():
+        images = [encode_jpeg(form(faces[i])) for pair in pairs for i in pair]
+        (tmp_path / f"{name}.bin").write_bytes(pickle.dumps((images, [True, False] * 12)))
+    broken = bytearray(images[3])
+    broken[len(broken) // 2:len(broken) // 2 + 40] = bytes(40)
+    (tmp_path / "raw.bin").write_bytes(pickle.dumps(([*images[:3], bytes(broken), *images[4:]], [True, False] * 12)))
+    encoder = IResNet((1, 1, 1, 1), width=4, embedding=32)
+    found = evaluate_bins([tmp_path / f"{name}.bin" for name in forms], encoder, tmp_path / "out", folds=3, far=.2)
+    said = capsys.readouterr().err
+    assert "warnings" not in found["aligned"] and "features/aligned" not in said
+    assert "48 of the 48 photos are not square (48 of 96 x 112" in found["narrow"]["warnings"][0] and "8 columns a side" in said
+    assert "48 of 250 x 250" in found["raw"]["warnings"][0] and "align those first" in said and "000003 (Corrupt JPEG data" in said
+    assert found == json.loads((tmp_path / "out/verification.json").read_text())

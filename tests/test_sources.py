@@ -15,7 +15,7 @@ from hostile import Runs
 from tgfr.cli import main
 from tgfr.core import TgfrError
 from tgfr.data.catalog import load_faces, screen
-from tgfr.data.faces import read_image
+from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.foreign import squeeze
 from tgfr.data.prepare import Options, prepare, summary
 from tgfr.data.sources import ASPECTS, PUBLISHED, padding, read_source
@@ -288,6 +288,19 @@ def test_photos_of_another_size_are_cropped_and_counted(tmp_path, drawn):
         with pytest.raises(TgfrError, match="expected"): Options(**wrong)
     for wrong in (dict(split="mine"), dict(split="published"), dict(fractions=(.5, .5, .5)), dict(fractions=(1., 0., float("nan")))):
         with pytest.raises(TgfrError): prepare("mm-celeba-hq", folder, tmp_path / "no", options=Options(**wrong))
+
+
+def test_other_endings_are_read_or_named_and_damage_is_told(tmp_path, drawn):
+    folder = make_mm(tmp_path / "in", drawn)
+    for old, new in (("3.jpg", "3.jfif"), ("4.jpg", "4.JPE"), ("6.jpg", "6.heic"), ("7.jpg", "7.tif")): (folder / "image" / old).rename(folder / "image" / new)
+    write(folder / "image/7.tif", b"II*\0 no more")
+    write(folder / "image/9.bmp", b"beside the JPEG of this number, which counts")
+    noise = encode_jpeg(np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8))
+    write(folder / "image/8.jpg", noise[:4000] + bytes(64) + noise[4064:])
+    report = prepare("mm-celeba-hq", folder, tmp_path / "out")
+    assert report["photos"] == {"kept": 29} and report["left out"] == {"unreadable photo": {"count": 1, "names": report["left out"]["unreadable photo"]["names"]}}
+    assert "TIFF" in report["left out"]["unreadable photo"]["names"][0]  # 6.heic holds a JPEG, and is read
+    assert len(report["notes"]) == 1 and "damaged inside, and used: Corrupt JPEG data" in report["notes"][0] and report["notes"][0] in summary(report)
 
 
 KILLED = """

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tgfr.cli import main
 from tgfr.core import ImageFeatures, Skips, TgfrError, read_json, rng, seed_everything, unit
-from tgfr.data.faces import Degradation, read_image
+from tgfr.data.faces import Degradation, encode_jpeg, read_image
 from tgfr.data.landmarks import FIVE_POINTS, Face
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import EncoderConfig, IResNet, save_encoder
@@ -124,6 +124,23 @@ def test_a_folder_is_a_video(clip, gallery, tmp_path):
     third = fuse_video(tmp_path / "frames", Pixels(), out=tmp_path / "c")
     assert len(third["frames"]) == 39 and third["skipped"]["items"][0][0] == "3.png" and third["frames"][3]["frame"] == 4
     assert all(r["similarity"] is None for r in third["frames"]) and all(t["similarity"] is None for t in third["templates"].values())
+
+
+def test_pictures_of_any_ending_are_read_or_named(tmp_path):
+    "supervisely PR 839 (.jfif), deepface #612, facerecognition #215."
+    (folder := tmp_path / "photos").mkdir()
+    jpeg = encode_jpeg(FACES[0])
+    noise = encode_jpeg(np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8))
+    for name in ("0.jpg", "1.jfif", "2.JPE", "3"): (folder / name).write_bytes(jpeg)
+    (folder / "4.jpg").write_bytes(noise[:4000] + bytes(64) + noise[4064:])
+    for name, head in (("5.tif", b"II*\0"), ("6.heic", b"\0\0\0\x18ftypheic"), ("._0.jpg", jpeg), ("notes.txt", b"no picture")): (folder / name).write_bytes(head + bytes(99))
+    (folder / "more").mkdir(), (folder / "more/7.jpg").write_bytes(jpeg)
+    report = fuse_video(folder, Pixels(), out=tmp_path / "out")
+    assert [row["name"] for row in report["frames"]] == ["0.jpg", "1.jfif", "2.JPE", "3", "4.jpg"]
+    assert sorted(name for name, _ in report["skipped"]["items"]) == ["5.tif", "6.heic", "more/"] and "HEIC" in str(report["skipped"]["items"])
+    assert any("1 of the 5 pictures are damaged inside, and used: 4.jpg (Corrupt JPEG data" in line for line in report["warnings"])
+    (tmp_path / "none").mkdir(), (tmp_path / "none/1.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(TgfrError, match="no picture in this folder.*1.heic.*HEIC"): fuse_video(tmp_path / "none", Pixels(), out=tmp_path / "no")
 
 
 def test_a_file_that_breaks_off_gives_what_is_there(tmp_path):

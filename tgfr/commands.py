@@ -123,15 +123,15 @@ class Audit:
 class Embed:
     """Features of the images of an IJB set, or of any folder of crops, in a memory-mapped store.
 
-    Crops are aligned by their five points. Run again after an interruption, it goes on where it stopped; images that cannot be read are named and left out."""
+    Crops are aligned by their five points; pictures of a folder without --points are taken for aligned faces. Run again after an interruption, it goes on where it stopped; images that cannot be read are named and left out."""
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """an IJB set in the insightface layout (meta/ and loose_crop/), or a folder of images with --points"""
+    """an IJB set in the insightface layout (meta/ and loose_crop/), or a folder of images: with --points, or aligned to the five-point template"""
     encoder: str
     """face encoder: a folder written by tgfr, an .onnx file or a published checkpoint"""
     out: Path
     """folder of the feature store"""
     points: Path | None = None
-    """lines `name x1 y1 .. x5 y5 score` of the images in FOLDER, where it is no IJB set"""
+    """lines `name x1 y1 .. x5 y5 score` of the images in FOLDER, where it is no IJB set; left eye, right eye, nose, left and right corner of the mouth as the viewer sees them, in pixels"""
     mirror: bool = False
     """also mirror images, twice the work: only F1 and F2 of `tgfr ijb --fusion` read them"""
     styles: tuple[str, ...] = ()
@@ -146,12 +146,15 @@ class Embed:
     """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
-        "Call `tgfr.data.embed.embed_ijb` or `embed_file`."
-        from tgfr.data.embed import embed_file, embed_ijb
+        "Call `tgfr.data.embed.embed_ijb`, `embed_file` or `embed_folder`."
+        from tgfr.data.embed import embed_file, embed_folder, embed_ijb
         from tgfr.encoders.weights import load_encoder
-        options = dict(mirror=self.mirror, styles=self.styles, batch=self.batch, workers=self.workers, strict=not self.lenient)
+        options = dict(mirror=self.mirror, styles=self.styles, batch=self.batch, workers=self.workers)
         encoder = load_encoder(self.encoder)
-        store = embed_ijb(self.folder, encoder, self.out, **options) if self.points is None else embed_file(self.points, self.folder, encoder, self.out, **options)
+        is_set = any((self.folder / part / "meta").is_dir() for part in ("", "IJBB", "IJBC"))
+        if self.points: store = embed_file(self.points, self.folder, encoder, self.out, not self.lenient, **options)
+        elif is_set: store = embed_ijb(self.folder, encoder, self.out, not self.lenient, **options)
+        else: store = embed_folder(self.folder, encoder, self.out, **options)
         if lost := store.lost: say(lost.summary())
         print(f"{self.out}: features of {len(store) - len(lost):,} images, {len(lost):,} unreadable ones (all in meta.json)")
 
@@ -233,9 +236,11 @@ class Fuse:
     fusion: str = "norm-squared"
     """average, norm, norm-squared, best-norm, score, the folder of a trained fusion, or OWNER/NAME on the Hub"""
     state: Path | None = None
-    """state.safetensors of an earlier run with the same CAFace, to which the new frames are added; the new state holds both"""
+    """state.safetensors of an earlier run with the same CAFace, to which the new frames are added; the new state holds both, and a frame that is in it already is not counted twice"""
     detector: Path | None = None
     """YuNet face detector (.onnx); default: pictures are aligned faces of one person, and all are fused"""
+    search_size: int | None = None
+    """pixels of the longer side at which --detector searches a picture, for smaller or larger faces; default: 640, and a picture beyond Full HD once more at a third of its size"""
     out: Path = Path("runs/fuse")
     """folder for what is written"""
     styles: tuple[str, ...] | None = None
@@ -252,7 +257,7 @@ class Fuse:
     def run(self) -> None:
         "Call `tgfr.video.fuse_video`."
         from tgfr.video import fuse_video
-        fuse_video(self.source, self.encoder, self.gallery, self.fusion, self.detector, self.out, self.styles, self.person, self.chunk, self.clip, state=self.state)
+        fuse_video(self.source, self.encoder, self.gallery, self.fusion, self.detector, self.out, self.styles, self.person, self.chunk, self.clip, state=self.state, search_size=self.search_size)
 
 # %% ../nbs/13_commands.ipynb #42585561
 @dataclass

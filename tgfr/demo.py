@@ -23,6 +23,7 @@ from .core import Skips, TgfrError, json_text, read_json, say, write_json
 from .data.catalog import load_faces
 from .data.faces import Degradation, read_image
 from .data.folders import one_at_a_time
+from .data.reading import photo_warnings
 from .encoders.backbones import save_encoder
 from .encoders.text import RECURRENT
 from .encoders.weights import load_encoder
@@ -185,8 +186,11 @@ def comparison_report(
     "The content of report.json, as `tgfr.evaluation.tables` documents it."
     for split in (judge.split, trainer.split): split.store.recheck()
     def count(split, rows=slice(None)): return f"{len(split.identity[rows]):,} photos of {len(set(split.identity[rows])):,} people"
-    words = {"all": "all of a photo's captions", "one": "its first caption"}
-    return judge.parts(trainer.recipe.fusion) | {
+    words, parts = {"all": "all of a photo's captions", "one": "its first caption"}, judge.parts(trainer.recipe.fusion)
+    stores = trainer.split.store, judge.split.store
+    said = [line for store in stores for line in photo_warnings(getattr(store, "meta", {}), len(store))]
+    return parts | {
+        "warnings": list(dict.fromkeys(said + parts["warnings"])),
         "title": title,
         "data": {"source": data, "trained on": count(trainer.split, trainer.rows), "set aside for choices": count(trainer.split, trainer.aside),
                  "judged on": count(judge.split), "pairs": judge.pairs,

@@ -225,6 +225,7 @@ def fuse_video(
     batch: int = 16,  # crops that the encoder gets at once
     how: Tracking | None = None,  # what links faces; None: its defaults
     state: str | Path | None = None,  # state.safetensors of an earlier run with the same CAFace, to which the frames of this one are added, unless they are in it; None: begin anew
+    search_size: int | None = None,  # pixels of the longer side at which a YuNet file searches; None: its default
 ) -> dict:  # the content of fuse.json
     "Fuse the frames of one person; write the template, fuse.json, the figure and the page."
     start, out, skips = time.perf_counter(), Path(out), Skips()
@@ -232,7 +233,8 @@ def fuse_video(
     if person == "gallery" and gallery is None: raise TgfrError("person gallery: needs a gallery photo")
     if chunk < 1 or batch < 1: raise TgfrError(f"chunk {chunk}, batch {batch}: expected at least 1")
     frames = Frames(source)
-    detector = YuNet(detector) if isinstance(detector, str | Path) else detector
+    if search_size is not None and not isinstance(detector, str | Path): raise TgfrError("search_size: it is for a YuNet file (--detector)")
+    detector = YuNet(detector, side=search_size) if isinstance(detector, str | Path) else detector
     encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
     styles = tuple(getattr(encoder, "default_styles", ()) if styles is None else styles)
     name, fusion = make_fusion(fusion, encoder, styles)
@@ -292,6 +294,7 @@ def _report(found, track, templates, weights, skips, frames, earlier, detected, 
     warnings = [f"{found.oblong:,} of the {found.frames:,} frames are not square, and of each the middle square was taken as an aligned face: give a detector (--detector), unless these are cut-out faces."] if found.oblong and not detected else []
     warnings += frames.warnings
     if found.unsound: warnings.append(f"The encoder gave no embedding of {found.unsound:,} faces (numbers that are not finite, or all zero); they are named in fuse.json and left out.")
+    if frames.damaged: warnings.append(f"{len(frames.damaged):,} of the {found.frames:,} pictures are damaged inside, and used: {'; '.join(f'{name} ({said})' for name, said in list(frames.damaged.items())[:3])}.")
     if alike(norms := np.array([s.norm for s in track.sightings])): warnings.append(f"All embeddings have the length {norms.mean():.3g}, as of an encoder that normalises them: no frame has a larger norm than another, and a fusion that weighs by norms is the average.")
     setup = {"source": str(frames.source), "frames": found.frames, "frames without a face": found.empty, "frames a second": frames.rate, **frames.facts, "faces without an embedding": found.unsound, "faces of people given up": found.forgotten, **setup}
     return {"title": f"One template from {frames.source.name}", "warnings": warnings, "summary": _summary(found, track, templates, weights, setup["person"], earlier, detected),

@@ -152,7 +152,7 @@ def _problem(
     name: str,  # photo_id
 ) -> str:  # empty where there is none
     "Why a photo cannot be read."
-    try: read_image(image, name, size=None)
+    try: read_image(image, name, size=None, said=[])  # damage is told where features are made
     except TgfrError as e: return "unreadable: " + str(e).partition("cannot be read: ")[2]
     return ""
 

@@ -23,6 +23,7 @@ from datasets import Dataset
 from ..core import ImageFeatures, Skips, TgfrError, fingerprint, in_a_line, json_text, read_json, say, track, write_json, write_text, writing
 from .faces import cell_bytes, read_image
 from .folders import fcntl, folder_lock  # noqa: F401
+from .reading import PhotoLog, tell_of_photos
 
 # %% ../../nbs/1_data/06_features.ipynb #8c80fc10
 FORMAT = 2  # raised when the meaning of the files changes
@@ -431,19 +432,19 @@ def encode_faces(
     dataset = dataset.select_columns(["image", "photo_id"])
     kinds = [{"kind": type(d).__name__, **asdict(d)} for d in degradations]
     photos, ids, digests = _photos_hash(dataset)
-    meta = store_meta(encoder, photos, ids, variants, regions, styles, dtype, degradations=kinds)
+    meta, log = store_meta(encoder, photos, ids, variants, regions, styles, dtype, degradations=kinds), PhotoLog(Path(folder) / "photos.jsonl", encoder.config.size)
 
     def face(cell, name, expected) -> np.ndarray:
         if digest(data := cell_bytes(cell, name)) != expected: raise TgfrError(f"photo {name}: was changed while photos were encoded; the same command begins anew")
-        return read_image(data, name, encoder.config.size)
-
-    def read(row): return read_image(dataset[row]["image"], dataset[row]["photo_id"], encoder.config.size)
+        return log.read(data, name)
 
     def blocks(done) -> Iterator[dict[str, np.ndarray]]:
-        if not done: show_some(encoder, read, len(dataset), identity)
+        log.start(done)
+        if not done: show_some(encoder, lambda row: read_image(dataset[row]["image"], dataset[row]["photo_id"], encoder.config.size, said=[]), len(dataset), identity)
         for first in track(range(done, len(dataset), batch), "encoding photos", done=done // batch):
             ids, images = (rows := dataset[first:first + batch])["photo_id"], rows["image"]
             faces = [face(*row) for row in zip(images, ids, digests[first:first + batch])]
+            log.write(first)
             yield encode_rows(encoder, (np.stack([d(face, name) for name, face in zip(ids, faces)]) for d in degradations), ids, meta)
 
-    return write_store(folder, meta, blocks, lambda rows: _photos_hash(dataset.select(range(rows)))[0])
+    return tell_of_photos(write_store(folder, meta, blocks, lambda rows: _photos_hash(dataset.select(range(rows)))[0], log.facts))

@@ -92,9 +92,12 @@ def photo_bytes(
     path: Path,
     detector: YuNet | None,
     options: Options,
+    said: list[str],  # gets what the decoder complains of
 ) -> tuple[bytes | None, str]:  # an image file, and whether it was "aligned", "kept" or "cropped"; None and the reason where it is left out
     "One photo as it is stored."
-    try: image = read_image(data := check_file(path, FILE_LIMIT).read_bytes(), size=None)
+    try:
+        data = check_file(path, FILE_LIMIT).read_bytes()
+        image = read_image(data, size=None, said=said)
     except (TgfrError, OSError) as e: return None, "unreadable photo: " + str(e).partition(": ")[2]
     if detector is not None:
         if not (faces := detector.detect(image)): return None, "no face found"
@@ -124,18 +127,19 @@ def write_file(
     key: str,  # of the plan
 ) -> None:
     "Write one file, completely or not at all."
-    dropped, done, captions, replicas = [], Counter(), 0, 0
+    dropped, damaged, done, captions, replicas = [], [], Counter(), 0, 0
     with atomic_write(path, private=True) as tmp, pq.ParquetWriter(tmp, SCHEMA) as writer:
         for start in range(0, len(entries), 100):
             rows = []
             for entry in entries[start:start + 100]:
-                image, what = photo_bytes(photos / entry.path, detector, options) if photos else (None, "without photo")
+                said = []
+                image, what = photo_bytes(photos / entry.path, detector, options, said) if photos else (None, "without photo")
                 row = make_row(entry, rank[entry.identity], image)
                 if photos and image is None: dropped.append((row["photo_id"], what))
-                else: rows.append(row), done.update([what])
+                else: rows.append(row), done.update([what]), damaged.extend([(row["photo_id"], "; ".join(said))] * bool(said))
             captions, replicas = captions + sum(len(r["captions"]) for r in rows), replicas + sum(r["replica_of"] is not None for r in rows)
             writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
-        writer.add_key_value_metadata({"tgfr": json.dumps({"key": key, "left out": dropped, "photos": done, "captions": captions, "replicas": replicas})})
+        writer.add_key_value_metadata({"tgfr": json.dumps({"key": key, "left out": dropped, "damaged": damaged, "photos": done, "captions": captions, "replicas": replicas})})
 
 # %% ../../nbs/1_data/10_prepare.ipynb #7eb7f9c7
 def read_note(
@@ -159,20 +163,20 @@ def make_report(
     key: str,
 ) -> dict:
     "What a preparation holds and what it left out."
-    left_out, done, splits = defaultdict(list), Counter(), {}
+    left_out, done, splits, damaged = defaultdict(list), Counter(), {}, []
     skips = [tuple(item) for item in found.skips.items]
     for split, paths in files.items():
         notes = [read_note(path, key) for path in paths]
         people = Counter(i for path in paths for i in pq.read_table(path, columns=["identity"])["identity"].to_pylist())
         splits[split] = {"people": len(people), "photos": people.total(), "captions": sum(n["captions"] for n in notes),
                          "replicas": sum(n["replicas"] for n in notes), "people with one photo": sum(n == 1 for n in people.values()), "files": len(paths)}
-        for note in notes: done.update(note["photos"]); skips += map(tuple, note["left out"])
+        for note in notes: done.update(note["photos"]); skips += map(tuple, note["left out"]); damaged += note.get("damaged", [])
     for item, reason in skips:
         kind, _, detail = reason.partition(": ")
         left_out[kind].append(f"{item}: {detail}" if detail else item)
     return {"name": name, "key": key, "split": described, "options": asdict(options) | {"fractions": list(options.fractions)},
             "people known": len(found.people), "splits": splits, "photos": dict(sorted(done.items())),
-            "left out": {kind: {"count": len(names), "names": names} for kind, names in sorted(left_out.items())}, "notes": found.notes}
+            "left out": {kind: {"count": len(names), "names": names} for kind, names in sorted(left_out.items())}, "notes": found.notes + [f"photo {item}: damaged inside, and used: {said}" for item, said in damaged]}
 
 # %% ../../nbs/1_data/10_prepare.ipynb #07f82b6a
 def summary(

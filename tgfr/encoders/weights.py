@@ -23,8 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..core import Skips, TgfrError, check_file, check_finite, check_names, check_weights, read_json, say
-from ..data.faces import IMAGES, read_image
+from ..data.faces import read_image
 from ..data.outputs import try_encoder
+from ..data.photo_files import IMAGES, list_pictures, name_left
 from .backbones import DEPTHS, FaceEncoder, IResNet, save_encoder
 from .checkpoint import LIMIT, PICKLE_LIMIT, Checkpoint, Inert, open_checkpoint  # noqa: F401
 from .ir import IR, IR_DEPTHS
@@ -237,8 +238,9 @@ def convert(
     if output and not is_onnx: raise TgfrError(f"output: names a tensor of an .onnx file, {file} is none")
     encoder = _sound(lambda: OnnxFace(file, output=output), file) if is_onnx else load_weights(file, family, prefix, skips)
     if photos is not None:
-        found = sorted(p for p in Path(photos).rglob("*") if p.suffix.lower() in IMAGES)
-        if not found: raise TgfrError(f"{photos}: no photos in it ({', '.join(IMAGES)})")
+        found, left = list_pictures(photos, deep=True)
+        if not found: raise TgfrError(f"{photos}: no photos in it ({', '.join(IMAGES)}); {name_left(left)}")
+        if left: say(f"{photos}: {name_left(left)}")
         check = channel_check(encoder, np.stack([read_image(p, size=encoder.config.size) for p in found[::-(-len(found) // 64)]]))
     with file.open("rb") as f: digest = hashlib.file_digest(f, "sha256").hexdigest()
     tested = "not checked: no photos were given" if check is None else f"{'DOUBTFUL: ' * check.wrong}{check}"

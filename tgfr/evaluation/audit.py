@@ -79,30 +79,34 @@ class _Photos:
     original: np.ndarray  # (N,) row of what it is a copy of, else its own
     looks: np.ndarray  # (N, 16, 16) float16
     skips: Skips
+    damaged: Skips  # photos that are used, but of which the decoder complains
 
 def _digest(data: bytes) -> bytes: return blake2b(data, digest_size=16).digest()
 
 # %% ../../nbs/6_evaluation/09_audit.ipynb #31b6789c
-def _look(cell: dict, name: str, skips: Skips) -> tuple[bytes, np.ndarray]:
+def _look(cell: dict, name: str, skips: Skips, damaged: Skips) -> tuple[bytes, np.ndarray]:
     "A photo's digest and signature; zero where it cannot be read."
+    said = []
     try:
         data = cell_bytes(cell, name)
-        return _digest(data), signature(read_image(data, name, size=None))
+        looks = signature(read_image(data, name, size=None, said=said))
     except TgfrError as e:
         skips.add(name, str(e))
         return _digest(name.encode()), np.zeros((16, 16), np.float32)
+    if said: damaged.add(name, "; ".join(said))
+    return _digest(data), looks
 
 # %% ../../nbs/6_evaluation/09_audit.ipynb #234cfb92
 def _collect(splits: dict[str, Dataset]) -> _Photos:
     "Read all photos of all splits once."
-    skips, files, parts, start = Skips(), {}, [], 0
+    skips, damaged, files, parts, start = Skips(), Skips(), {}, [], 0
     for number, (name, data) in enumerate(splits.items()):
         marks = data["replica_of"][:] if "replica_of" in data.column_names else [None] * len(data)
         ids = data["photo_id"][:]
         place = {p: start + k for k, p in enumerate(ids)}
         looks, file = np.zeros((len(data), 16, 16), np.float16), []
         for batch in track(data.select_columns(["image", "photo_id"]).iter(500), f"reading {name}", total=-(-len(data) // 500)):
-            seen = [_look(cell, p, skips) for cell, p in zip(batch["image"], batch["photo_id"])]
+            seen = [_look(cell, p, skips, damaged) for cell, p in zip(batch["image"], batch["photo_id"])]
             looks[len(file):len(file) + len(seen)] = [x for _, x in seen]
             file += [files.setdefault(digest, len(files)) for digest, _ in seen]
         original = [place.get(m, start + k) if m else start + k for k, m in enumerate(marks)]
@@ -110,7 +114,7 @@ def _collect(splits: dict[str, Dataset]) -> _Photos:
         start += len(data)
     split, identity, ids, file, *rest = zip(*parts)
     caption = caption_keys(c for data in splits.values() for c in data["captions"][:])
-    return _Photos(*map(np.concatenate, (split, identity)), [p for part in ids for p in part], np.concatenate(file), caption, *map(np.concatenate, rest), skips)
+    return _Photos(*map(np.concatenate, (split, identity)), [p for part in ids for p in part], np.concatenate(file), caption, *map(np.concatenate, rest), skips, damaged)
 
 # %% ../../nbs/6_evaluation/09_audit.ipynb #b0d0d8d5
 def _linked(n: int, pairs: np.ndarray) -> np.ndarray:
@@ -152,7 +156,7 @@ def audit(
     report = {"splits": {name: {"photos": len(d), "people": len(set(d["identity"][:])), "captions": sum(map(len, d["captions"][:]))} for name, d in splits.items()},
               "findings": [_finding(name, key, photos, listed) for name, key in _keys(photos).items()]}
     if listed is not None: report["pairs"] = {"split": where, "genuine": int(listed.same.sum()), "impostor": int((~listed.same).sum())}
-    return report | {"skipped": photos.skips.facts()}
+    return report | {"skipped": photos.skips.facts(), "damaged inside": photos.damaged.facts()}
 
 def _listed(splits, pairs) -> tuple[PairList, str]:
     "A pair list as rows of all photos, and the split it is of: the one that has them all."
@@ -180,6 +184,7 @@ def print_audit(
         table.add_row(f["name"], *(f"{x:,}" for x in (f["groups"], f["photos"], f["groups over splits"], f["groups over people"], *f.get("pairs", {}).values())))
     console.print(table)
     if n := report["skipped"]["count"]: console.print(Text(f"{n:,} photo{'s' * (n > 1)} could not be read, such as {report['skipped']['items'][0][0]}"))
+    if n := report.get("damaged inside", {}).get("count"): console.print(Text(f"{n:,} photo{'s' * (n > 1)} damaged inside, which other programs use without a word: {'; '.join(f'{name} ({said})' for name, said in report['damaged inside']['items'][:3])}"))
 
 # %% ../../nbs/6_evaluation/09_audit.ipynb #77982f16
 def audit_data(

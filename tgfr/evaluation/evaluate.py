@@ -16,6 +16,7 @@ from ..core import TgfrError, say
 from ..data.catalog import load_faces, screen, usual_split
 from ..data.folders import one_at_a_time
 from ..data.pairs import read_pairs_list
+from ..data.reading import photo_warnings
 from ..encoders.weights import check_encoder, load_encoder
 from .bootstrap import check_draws
 from .judge import FaceSplit, Judge, with_features
@@ -118,6 +119,7 @@ def evaluate(
     elif protocol: parts = _listed_pairs(trained, other, faces, protocol)
     else: parts = _all_pairs(trained, other, faces, replicates, seed)
     faces.store.recheck()
+    parts["warnings"] = photo_warnings(faces.store.meta, len(faces.store)) + parts.get("warnings", [])
     report = _report(parts, task, data, dataset, face, {"model": model} | ({parts["reference"]: against} if other else {}), skips) | {"run": run_facts(start)}
     conclude(out, report, what="photos or captions")
     if card: say(_onto_card(model, report))

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import TgfrError, write_json
+from ..core import TgfrError, read_json, write_json
 from ..data.augmentations import Mirrored
 from ..data.faces import Degradation
 from ..data.features import encode_faces
 from ..data.folders import one_at_a_time
 from ..data.pairs import read_bin
+from ..data.reading import photo_warnings
 from .metrics import Search, _definition, _scores, _share, false_accepts, impostor_thresholds, search, split_scores, tpr_of
 
 # %% ../../nbs/6_evaluation/05_identification.ipynb #11ea242a
@@ -179,8 +180,15 @@ def evaluate_bins(
     names, found = [Path(path).stem for path in paths], {}
     if len(set(names)) < len(names): raise TgfrError(f"paths: two sets are called {next(n for n in names if names.count(n) > 1)}")
     for name, path in zip(names, paths):
-        try: found[name] = evaluate_bin(path, encoder, Path(out) / "features" / name, **how).summary()
+        features = Path(out) / "features" / name
+        try: found[name] = evaluate_bin(path, encoder, features, **how).summary() | _noted(features)
         except TgfrError as e: found[name] = {"error": str(e)}
     if all("error" in row for row in found.values()): raise TgfrError("; ".join(row["error"] for row in found.values()) or "paths: no set")
     write_json(Path(out) / "verification.json", found)
     return found
+
+def _noted(folder: Path) -> dict[str, list[str]]:
+    "What there is to say of the photos behind some features; empty where there is nothing."
+    meta = read_json(folder / "meta.json")
+    said = photo_warnings(meta, len(meta["photo_id"]))
+    return {"warnings": said} if said else {}

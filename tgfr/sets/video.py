@@ -21,9 +21,11 @@ from scipy.optimize import linear_sum_assignment
 
 from ..core import ImageFeatures, Skips, TgfrError, cosine, in_a_line, track, unit
 from ..data.containers import Container
-from ..data.faces import IMAGES, PIXEL_LIMIT, quiet_opencv, read_image
+from ..data.faces import PIXEL_LIMIT, quiet_opencv, read_image
 from ..data.landmarks import crop_face
 from ..data.outputs import sound_rows
+from ..data.packets import Packets
+from ..data.photo_files import IMAGES, list_pictures, name_left
 from .caface import CAFace
 from .pooling import FaceSet, SetFusion
 from .stream import Running
@@ -98,11 +100,12 @@ class Frames:
     ):
         self.source, self.rate = Path(source), None  # rate: frames a second
         self.facts, self.warnings = {}, []  # how a video's pictures are brought into shape, and what is doubtful about them
+        self.left, self.damaged = [], {}  # pictures of a folder that are not read, with the reason; and those read of which the decoder complains
         if self.source.is_dir():
-            files = [p for p in self.source.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
+            files, self.left = list_pictures(self.source)
             self.files = sorted(files, key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)])
             self.count = len(files)
-            if not files: raise TgfrError(f"{source}: no picture in this folder; expected files such as 0001.jpg ({', '.join(IMAGES)})")
+            if not files: raise TgfrError(f"{source}: no picture in this folder; expected files such as 0001.jpg ({', '.join(IMAGES)}); {name_left(self.left)}")
         else:
             capture, self.files, self.container = _open(self.source), None, Container.read(self.source)
             claimed, rate = (capture.get(p) for p in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
@@ -149,9 +152,12 @@ def _colours(capture, container) -> str:
 # %% ../../nbs/5_sets/07_video.ipynb #4992962f
 def _read_folder(frames, skips) -> Iterator[Frame]:
     "The pictures of a folder."
+    for name, why in frames.left: skips.add(name, why)
     for number, path in enumerate(frames.files):
-        try: yield Frame(number, path.name, None, read_image(path, size=None))
+        said = []
+        try: yield Frame(number, path.name, None, read_image(path, size=None, said=said))
         except TgfrError as e: skips.add(path.name, str(e))
+        if said: frames.damaged[path.name] = "; ".join(said)
 
 def _read_video(frames, skips) -> Iterator[Frame]:
     "The frames of a video file."
@@ -166,7 +172,10 @@ def _read_video(frames, skips) -> Iterator[Frame]:
             else: yield Frame(number, f"frame {number}", seconds, frames.shape.upright(image))
             number += 1
     finally: capture.release()
-    if broken := _broken(frames, number, last, gap): skips.add(frames.source.name, broken)
+    packets = Packets.read(frames.source)
+    if broken := _broken(frames, number, last, gap, packets): skips.add(frames.source.name, broken)
+    doubt = f"{frames.source.name}: {packets.reshaped()}"
+    if packets.reshaped() and doubt not in frames.warnings: frames.warnings.append(doubt)
 
 def _picture(capture) -> np.ndarray | None:
     "The grabbed frame in RGB, None where it is damaged."
@@ -175,25 +184,15 @@ def _picture(capture) -> np.ndarray | None:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if good and image is not None and image.ndim == 3 and image.size else None
 
 # %% ../../nbs/5_sets/07_video.ipynb #942b7b95
-def _broken(frames, number, last, gap) -> str:
+def _broken(frames, number, last, gap, packets) -> str:
     "What there is to say of frames that are missing; nothing where all were read."
     shown, missing = frames.container.frames, frames.container.missing
     told = frames.claimed if shown is None else shown
     if told and number >= told: return ""
     ended = missing is None and number and (last or 0) + max(.5, .02 * told / frames.rate) < told / frames.rate
-    if shown is None and not missing and not ended and number >= (told := _packets(frames.source)): return ""
+    if shown is None and not missing and not ended and number >= (told := packets.count): return ""
     where = f"it breaks off after {last:.2f} s" if number and (missing or ended or gap is None) else f"the first gap is after {gap:.2f} s" if number else "not even the first"
     return f"its header tells of {told:,} frames, {number:,} could be read; {where}" if told else f"bytes are missing at its end; {where}"
-
-def _packets(path) -> int:
-    "How many pictures lie in a video file, undecoded."
-    with quiet_opencv(): capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
-    count = 0
-    while capture.grab():
-        good, packet = capture.retrieve()
-        count += bool(good) and packet.size > 8  # a smaller one says that nothing has changed
-    capture.release()
-    return count
 
 # %% ../../nbs/5_sets/07_video.ipynb #95056d7f
 @dataclass(frozen=True)
