@@ -3,7 +3,6 @@ import contextlib
 import errno
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from processes import finish, kill_when, needs_kill, python, wait_for
+from processes import finish, kill_when, limited, needs_kill, python, wait_for
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -22,6 +21,7 @@ from tgfr.cli import main
 from tgfr.core import TgfrError, atomic_write, read_weights, write_json, write_weights, writing
 from tgfr.data import folders
 from tgfr.data.folders import folder_lock, one_at_a_time, remove_leftovers
+from tgfr.evaluation.simulate import simulate
 
 needs_locks = pytest.mark.skipif(folders.fcntl is None, reason="needs file locks")
 HOLD = "import sys, time; from tgfr.data.folders import folder_lock\nwith folder_lock(sys.argv[1], sys.argv[2] == 'wait'): print('held', flush=True); time.sleep(float(sys.argv[3]))"
@@ -109,14 +109,6 @@ def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(TgfrError, match="its folder was removed meanwhile"), atomic_write(tmp_path / "run" / "x.json") as tmp: shutil.rmtree(tmp.parent)
 
 
-def limited(job) -> None:
-    "Files of at most 20,000 bytes in the block, as on a disk that is full."
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try: job()
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_libraries_that_write_are_understood_when_the_disk_is_full(tmp_path):
     "The same four libraries as in a run, each in its own words."
     big, table = torch.randn(100, 100), pa.table({"x": np.random.default_rng(0).random(10_000)})
@@ -144,6 +136,18 @@ def test_a_command_is_refused_where_another_is_at_work(tmp_path, refusal):
         said = refusal("ijb", "--simulate", "IJBB", "--scale", ".003", "--out", str(tmp_path))
         assert f"process {other.pid} is at work there" in said and os.listdir(tmp_path) == [".run.lock"]
     finally: kill_when(lambda: True, other)
+
+
+@pytest.mark.parametrize("how", ["bit", "page"])
+def test_ijb_names_the_rows_of_a_damaged_store(tmp_path, refusal, how):
+    files, store = simulate("IJBB", tmp_path, scale=.003, width=16)
+    path = store / "embedding.npy"
+    data = bytearray(path.read_bytes())
+    data[2000:6096] = bytes([data[2000] ^ 1]) + data[2001:6096] if how == "bit" else bytes(4096)
+    path.write_bytes(data)
+    said = refusal("ijb", str(files.folder), "--features", str(store), "--replicates", "0", "--out", str(tmp_path / "run"))
+    assert f"{store}: embedding of rows 0 to" in said and "is not what was written" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_command_leaves_no_lock_and_a_private_report(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.utils import AutocastKwargs
-from processes import kill_when, killed_at, needs_kill, python, run_two
+from processes import kill_when, killed_at, limited, needs_kill, python, run_two
 from safetensors.torch import load_file
 from small_run import epochs_done, made_up, objective_and_batches, same_end, small_run
 
@@ -140,6 +140,12 @@ def test_killed_at_any_file_operation_and_resumed_to_the_same_end(tmp_path):
         assert sorted(p.name for p in (tmp_path / f"{at}").iterdir()) == ["best-2.safetensors", "metrics.jsonl", "run.json", "state-2"]
         kills += 1
     assert kills > 3
+
+
+def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_path):
+    with pytest.raises(TgfrError, match="state-1: cannot be written, there is no room left"): limited(lambda: trained(tmp_path / "full", 2))
+    weights = trained(tmp_path / "whole", 2)
+    for name, value in trained(tmp_path / "full", 2).items(): assert torch.equal(value, weights[name])
 
 
 def test_what_is_not_trained_belongs_to_the_run_too(tmp_path):
