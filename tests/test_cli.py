@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tgfr.cli import COMMANDS, recipe_changes
+from tgfr.cli import COMMANDS, main, recipe_changes
 from tgfr.core import TgfrError
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
@@ -207,3 +207,46 @@ def test_bad_recipes(tmp_path, encoder):
     refused(tgfr("train", tmp_path / "wrong.yaml", *data), "wrong.yaml", "epochs_fuse", "'many'")
     refused(tgfr("train", tmp_path / "missing.yaml", *data), "missing.yaml")
     refused(tgfr("ablate", *data, "--variants", "no luck"), "no luck", "no word loss")
+
+
+def test_an_option_given_again_adds_or_is_refused(tmp_path, monkeypatch):
+    "The report's right answer (tyro keeps the last alone): both settings hold; of two seeds none is dropped in silence."
+    from tgfr import compare
+    seen = {}
+    monkeypatch.setattr(compare, "train", lambda data, encoder, recipe, *more: seen.update(recipe=recipe, more=more))
+    main(["train", "ours", "--set", "dim=64", "--data", "d", "--set=epochs_fuse=2", "captions=3", "--encoder", "e", "--seed", "7"])
+    recipe = seen["recipe"]
+    assert (recipe.dim, recipe.epochs_fuse, recipe.captions, recipe.seed) == (64, 2, 3, 7)
+    main(["train", "--data", "d", "--encoder", "e", "--text", "gru", "ours"])
+    assert seen["recipe"].text == "gru"
+
+
+@pytest.mark.parametrize("args, said", [
+    (["demo", "--seed", "1", "--seed", "2"], "--seed: given twice"), (["demo", "--probe-size"], "--probe-size: expected at least one value"),
+    (["train", "ours", "--data", "d", "--encoder", "e", "--set"], "--set: expected"),
+    (["train", "ours", "--data", "d", "--encoder", "e", "--words", "--no-words"], "--words and --no-words"),
+    (["demo", "--seed", "1", "--set", "seed=2"], "--seed and --set seed=2"), (["demo", "--set", "dim=8", "--set", "dim=9"], "--set dim: given twice"),
+    (["train", "ours-transformer", "--data", "d", "--encoder", "e"], "expected the name or path of a pretrained text model (--text)"),
+    (["train", "ours-transformer", "--data", "d", "--encoder", "e", "--text", "lstm"], "found 'lstm', a recurrent one"),
+    (["ablate", "--data", "d", "--encoder", "e", "--recipe", "ours-transformer"], "ours-transformer: expected"),
+    (["train", "ours", "--data", "d", "--encoder", "e", "--text", "bert-base-uncased"], "take ours-transformer"),
+    (["verify", "--encoder", "e"], "FILE"), (["demo", "--data", "no\x1b[2Jsuch"], r"no\x1b[2Jsuch")])
+def test_what_was_asked_for_is_done_or_refused(args, said, capsys):
+    with pytest.raises(SystemExit) as left: main(args)
+    heard = capsys.readouterr().err
+    assert left.value.code == 2 and said in " ".join(heard.split()) and "\x1b[2J" not in heard
+
+
+def test_text_seed_and_split_are_options_of_every_command_that_has_them(tmp_path, faces, encoder):
+    from dataclasses import fields
+    for name in ("demo", "train", "ablate"): assert {"text", "seed"} <= {f.name for f in fields(COMMANDS[name])}
+    for name in ("sets", "evaluate", "ijb", "prepare"): assert "seed" in {f.name for f in fields(COMMANDS[name])}
+    for name in ("train", "validation"): parquet(faces, tmp_path, f"{name}-00000-of-00001.parquet")
+    run = tgfr("train", "demo", "--data", tmp_path, "--encoder", encoder, *TINY[:-5], "--out", tmp_path / "out")
+    assert run.returncode == 0 and "# data:" in (tmp_path / "out/config.yaml").read_text(), run.stderr
+    assert f"{tmp_path}, split train" in (tmp_path / "out/config.yaml").read_text(), "the split that demo trains on too"
+
+
+def test_python_m_acts():
+    run = subprocess.run([sys.executable, "-m", "tgfr.cli", "info", "--json"], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0 and json.loads(run.stdout)["versions"]["tgfr"]

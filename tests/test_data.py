@@ -330,7 +330,7 @@ def test_missing_columns_are_named(column, drawn, tmp_path):
         load_faces(tmp_path / "bad.parquet")
 
 
-@pytest.mark.parametrize("column, value", [("image", ["x.jpg"] * 12), ("image", [{"path": "x.jpg"}] * 12), ("identity", ["a"] * 12), ("identity", [1.5] * 12),
+@pytest.mark.parametrize("column, value", [("image", ["x.jpg"] * 12), ("image", [{"path": "x.jpg"}] * 12), ("identity", [b"a"] * 12), ("identity", [True] * 12), ("identity", [1.5] * 12),
                                            ("photo_id", list(range(12))), ("captions", [[1]] * 12), ("captions", [3] * 12)])
 def test_wrong_types_are_named(column, value, drawn, tmp_path):
     pq.write_table(table(drawn, **{column: value}), tmp_path / "bad.parquet")

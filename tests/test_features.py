@@ -1,6 +1,7 @@
 "The feature store: computed once, resumable after a kill, never mixed, read in bounded memory."
 import json
 import pickle
+import struct
 import time
 from collections import namedtuple
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from processes import finish, kill_when, needs_kill, python, wait_for
 from tgfr.core import ImageFeatures, TgfrError, rng
 from tgfr.data import features
 from tgfr.data.faces import Degradation, encode_jpeg, read_image
-from tgfr.data.features import FeatureStore, encode_faces
+from tgfr.data.features import FeatureStore, _npy_head, encode_faces
 
 DEGRADATIONS = [Degradation(), Degradation(32), Degradation(16, noise=8)]
 
@@ -436,3 +437,17 @@ def test_writing_needs_the_memory_of_a_batch(dataset, tmp_path):
     size = (tmp_path / "regions.npy").stat().st_size
     assert size > 128e6 and encoder.most - before < size / 4
     assert isinstance(store.regions, np.memmap) and float(store.regions[0, 639].min()) == 1
+
+
+def test_damaged_heads_are_named(tmp_path):
+    "A .npy head is read as Python: whatever is wrong with it is one line."
+    good = np.lib.format.magic(1, 0) + struct.pack("<H", 118)
+    heads = [b"{'descr': '<f4', 'fortran_order': False, 'shape': (3,), ", b"{", b"{'descr': ", b"'''", b"(" * 100, b"{'descr': '<f4', 'fortran_order': False, 'shape': 3}", b"{'descr': 7, 'fortran_order': False, 'shape': (3,)}", b"\xff\xfe", b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"9" * 60 + b",)}", b"\x00"]
+    for head in heads:
+        (tmp_path / "a.npy").write_bytes(good + head.ljust(117) + b"\n" + bytes(12))
+        try: found = _npy_head(tmp_path / "a.npy")
+        except TgfrError as e: assert "a.npy: not a readable .npy file" in str(e) and "\n" not in str(e)
+        else: assert found[0][0] == (int("9" * 60),)  # a claim that _check_array compares with the size
+    for k in range(len(good)):
+        (tmp_path / "a.npy").write_bytes(good[:k])
+        with pytest.raises(TgfrError, match="a.npy"): _npy_head(tmp_path / "a.npy")

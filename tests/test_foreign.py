@@ -91,6 +91,52 @@ HOSTILE = {
     "bytes in another codec": pickle.dumps(b"abc", 2).replace(b"latin1", b"rot_13"),
 }
 
+DTYPE = reference("numpy", "dtype") + b"X\x02\x00\x00\x00u1\x85R"
+
+
+def nested(depth: int, width: int) -> bytes:
+    "`width` times the list below it, `depth` deep, by the memo: a few bytes a level, width ** depth entries."
+    steps = [b"(" + b"K\x01" * width + b"l" + b"q\x00"]
+    for level in range(depth): steps.append(b"(" + (b"h" + bytes([level])) * width + b"l" + b"q" + bytes([level + 1]))
+    return b"\x80\x02" + b"0".join(steps) + b"."
+
+
+BOMBS = {  # none of them large: at most 64 MB if they were believed
+    "an array of a number": b"\x80\x02" + RECONSTRUCT + reference("numpy", "ndarray") + b"K\x00\x85X\x01\x00\x00\x00b\x87R(K\x01J\x00\x00\x00\x04\x85" + DTYPE + b"\x89J\x00\x00\x00\x04tb.",
+    "a buffer of a number": b"\x80\x02" + reference("numpy.core.numeric", "_frombuffer") + b"(J\x00\x00\x00\x04" + DTYPE + b"J\x00\x00\x00\x04\x85X\x01\x00\x00\x00CtR.",
+    "a scalar of a number": b"\x80\x02" + reference("numpy.core.multiarray", "scalar") + DTYPE + b"K\x01\x86R.",
+    "an array of a list": b"\x80\x02" + reference("numpy.core.numeric", "_frombuffer") + b"(](K\x01K\x02e" + DTYPE + b"K\x02\x85X\x01\x00\x00\x00CtR.",
+    "rows of nothing": b"\x80\x02" + reference("numpy.core.numeric", "_frombuffer") + b"(C\x00" + DTYPE + b"J\x00\x00\x00\x01K\x00\x86X\x01\x00\x00\x00CtR.",
+    "lists in lists": nested(20, 10), "pairs in pairs": nested(60, 2), "depth": b"\x80\x02" + b"(" * 5000 + b"l" * 5000 + b".",
+    "tuples as keys": b"\x80\x02}q\x00" + b"0" + nested(40, 2)[2:-1].replace(b"l", b"t") + b"0}h\x28K\x01s.",
+    "a list in itself": b"\x80\x02]q\x00h\x00a.", "two lists in each other": b"\x80\x02]q\x00]q\x01h\x00a0h\x00h\x01a.",
+    "bytes by the memo": b"\x80\x02" + reference("_codecs", "encode") + b"q\x000X" + struct.pack("<I", 1 << 16) + b"a" * (1 << 16) + b"q\x010(" + b"h\x00h\x01X\x06\x00\x00\x00latin1\x86R" * 1000 + b"l.",
+    "arrays by the memo": b"\x80\x04B" + struct.pack("<I", 1 << 16) + b"a" * (1 << 16) + b"\x94" + DTYPE + b"\x940(" + (
+        RECONSTRUCT + reference("numpy", "ndarray") + b"K\x00\x85C\x01b\x87R(K\x01J\x00\x00\x01\x00\x85h\x01\x89h\x00tb") * 1000 + b"l.",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_what_a_pickle_claims_takes_nothing(saved, name):
+    "Nothing is allocated and nothing unfolded that the file does not have."
+    began, path = time.process_time(), saved(BOMBS[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(TgfrError, match="not a pickle of plain values and arrays") as caught: read_pickle(path, arrays=True)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(BOMBS[name]) + (4 << 20)
+    finally: tracemalloc.stop()
+    assert time.process_time() - began < 5 and len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
+def test_what_is_shared_comes_back(saved):
+    "Honest sharing: one photo in many pairs, one label list, one array."
+    photo, array, row = b"jpeg" * 100, np.arange(50, dtype=np.uint8), ("a", 1)
+    value = ([photo, photo, array, array] * 50, [True, False] * 50, [row] * 100, {row: [row, row]})
+    for protocol in range(2, 6):
+        found = read_pickle(saved(pickle.dumps(value, protocol)), arrays=True)
+        assert len(found[0]) == 200 and found[1] == value[1] and len(found[2]) == 100
+        for got in found[0][2::4]: np.testing.assert_array_equal(got, array)
+
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pickles(saved, monkeypatch, tmp_path, name):

@@ -1,6 +1,8 @@
 """IJB meta files, verification sets and pair lists: what is read, and how each fault is named."""
 import pickle
 import re
+import struct
+import tracemalloc
 
 import numpy as np
 import pyarrow.parquet
@@ -145,3 +147,49 @@ def test_bin_of_every_protocol(tmp_path, protocol):
     (([b"a", b"b"], []), "truth value"), (([b"a", np.zeros(3)], [True]), "image 1 is"), (({}, [True]), "images and labels"), ((print, [True]), "not a pickle of plain values")])
 def test_bin_that_is_none(tmp_path, value, said):
     with pytest.raises(TgfrError, match=said): read_bin(saved(tmp_path, pickle.dumps(value)))
+
+
+def by_memo(*steps: bytes) -> bytes: return b"\x80\x04" + b"".join(steps) + b"."
+
+
+PHOTO = encode_jpeg(np.full((16, 16, 3), 90, np.uint8))
+DTYPE = b"cnumpy\ndtype\nC\x02u1\x85R"
+CLAIMED = {  # small files that claim more than is in them
+    "photos of a number": by_memo(DTYPE, b"\x940(](", b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01M\xe8\x03\x85h\x00\x89M\xe8\x03tb" * 4, b"e](\x88\x89et"),
+    "labels of a number": by_memo(b"(]", DTYPE, b"\x940cnumpy.core.numeric\n_frombuffer\n(M\xe8\x03h\x00M\xe8\x03\x85C\x01CtRt"),
+    "one photo a hundred thousand times": by_memo(b"(](B", struct.pack("<I", 1 << 16), PHOTO.ljust(1 << 16, b"\0"), b"\x94", b"h\x00" * 99_999, b"e](", b"\x88" * 50_000, b"et"),
+    "labels in lists": by_memo(b"(](C\x01aC\x01be](](\x88\x89eet"),
+    "labels shared": by_memo(b"(](C\x01aC\x01be](](\x88e\x94", b"h\x00" * 99, b"et"),
+    "photos of nothing": by_memo(DTYPE, b"\x940(cnumpy.core.numeric\n_frombuffer\n(C\x00h\x00J\x00\x00\x00\x01K\x00\x86C\x01CtR](\x88et"),
+    "a label of a million digits": by_memo(b"(](C\x01aC\x01be](\x8b", struct.pack("<I", 400_000), b"\x07" * 400_000, b"et"),
+}
+
+
+@pytest.mark.parametrize("case", CLAIMED)
+def test_a_bin_that_claims_what_it_has_not(case, tmp_path):
+    path = saved(tmp_path, CLAIMED[case])
+    tracemalloc.start()
+    try:
+        with pytest.raises(TgfrError, match="file.txt") as caught: read_bin(path)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20 and "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    finally: tracemalloc.stop()
+
+
+def test_one_photo_in_many_pairs(tmp_path):
+    "Honest lists name a photo in several pairs; pickle then keeps it once."
+    photos = [PHOTO, PHOTO + b"2", np.frombuffer(PHOTO, np.uint8)] * 20
+    found = read_bin(saved(tmp_path, pickle.dumps((photos, [True] * 30))))
+    assert len(found) == 30 and found.images[:3] == [PHOTO, PHOTO + b"2", PHOTO]
+
+
+@pytest.mark.parametrize("text", [b"TEMPLATE_ID,SUBJECT_ID,FILENAME\n1,2,caf\xe9.jpg\n3,4,\xff\xfe\n", b"TEMPLATE_ID,SUBJECT_ID,\xff\n1,2,a\n3,4,b\n"])
+def test_bytes_that_are_no_text_in_columns_nobody_reads(text, tmp_path):
+    found = read_subjects(saved(tmp_path, text), "G1")
+    assert found.template.tolist() == [1, 3] and found.subject.tolist() == [2, 4]
+    with pytest.raises(TgfrError, match="line 3: the row of template 1 for the second time"): read_subjects(saved(tmp_path, b"A,B,C\n1,2,\xff\n1,2,\xff\n"), "G1")
+
+
+@pytest.mark.parametrize("read, text", [(read_points, b"caf\xe9.jpg " + POINTS.encode() + b"\n"), (read_pairs_list, b"caf\xe9_1 b_1 0\n"), (read_subjects, b"A,B\n\xff,2\n")])
+def test_bytes_that_are_no_text_in_columns_that_are_read(read, text, tmp_path):
+    with pytest.raises(TgfrError, match="file.txt") as caught: read(saved(tmp_path, text), **{"name": "G1"} if read is read_subjects else {})
+    assert "\n" not in str(caught.value)

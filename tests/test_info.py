@@ -48,7 +48,7 @@ def test_captioned_faces(faces, tmp_path):
 
 @pytest.mark.parametrize("spoil, said", [
     (lambda d: d.remove_columns("identity"), "no column 'identity'"),
-    (lambda d: d.cast_column("identity", Value("string")), "column 'identity' is string"),
+    (lambda d: d.cast_column("identity", Value("float64")), "column 'identity' is double"),
     (lambda d: concatenate_datasets([d, d.select([0])]), "1 photo ids occur again"),
 ])
 def test_faces_that_are_wrong(faces, tmp_path, spoil, said):

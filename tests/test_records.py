@@ -123,3 +123,68 @@ def test_a_claimed_length_takes_no_memory(tmp_path):
     with pytest.raises(TgfrError, match="claims 536,870,911 bytes"): RecordFile(path)
     path.write_bytes(struct.pack("<II", MAGIC, 64) + HEADER.pack(2**32 - 1, 0., 0, 0) + bytes(40))
     with pytest.raises(TgfrError, match="claims 4,294,967,295 labels"): RecordFile(path)[0]
+
+
+# ---- several labels, headers, identities
+
+PHOTO = encode_jpeg(np.full((16, 16, 3), 90, np.uint8))
+
+
+def save(path, rows, index=True):
+    "Records of (key, labels, payload)."
+    write_records(path, [Record(np.array(labels, "f"), key, 0, data) for key, labels, data in rows])
+    if not index: path.with_suffix(".idx").unlink()
+    return RecordFile(path)
+
+
+HEADERS = {  # name: rows, the keys of photos
+    "no header, one label": ([(k, [k // 2], PHOTO) for k in range(6)], range(6)),
+    "several labels, the first 0": ([(k, [k // 2, 7], PHOTO) for k in range(6)], range(6)),
+    "several labels, the first names a range": ([(k, [k + 3, 7], PHOTO) for k in range(6)], range(6)),
+    "the first record alone has several": ([(k, [3, 7] if k == 0 else [k], PHOTO) for k in range(6)], range(6)),
+    "keys from 1, several labels": ([(k, [k, 7], PHOTO) for k in range(1, 7)], range(1, 7)),
+    "five labels": ([(k, [k, 1, 2, 3, 4], PHOTO) for k in range(6)], range(6)),
+    "header alone": ([(0, [6, 6], b"")] + [(k, [k // 2], PHOTO) for k in range(1, 6)], range(1, 6)),
+    "header and identities": ([(0, [5, 7], b"")] + [(k, [k // 3], PHOTO) for k in range(1, 5)] + [(5, [1, 3], b""), (6, [3, 5], b"")], range(1, 5)),
+    "header, photos of two labels": ([(0, [5, 5], b"")] + [(k, [k // 3, .5], PHOTO) for k in range(1, 5)], range(1, 5)),
+    "header that counts too few": ([(0, [4, 4], b"")] + [(k, [k], PHOTO) for k in range(1, 6)], range(1, 6)),
+    "a photo among the identities": ([(0, [3, 6], b""), (1, [0], PHOTO), (2, [0], PHOTO), (3, [1, 3], b""), (4, [9], PHOTO), (5, [3, 3], b"")], [1, 2, 4]),
+    "a header whose range is not there": ([(0, [900, 950], b"")] + [(k, [k], PHOTO) for k in range(1, 5)], range(5)),
+    "a header whose numbers are none": ([(0, [.5, float("nan")], b"")] + [(k, [k], PHOTO) for k in range(1, 5)], range(5)),
+    "a photo without bytes, two labels": ([(0, [0, 9], b"")] + [(k, [k, 9], PHOTO) for k in range(1, 5)], range(5)),
+    "a photo without bytes in the middle": ([(0, [5, 5], b"")] + [(k, [k], PHOTO if k != 3 else b"") for k in range(1, 5)], range(1, 5)),
+}
+
+
+@pytest.mark.parametrize("index", [True, False], ids=["index", "no index"])
+@pytest.mark.parametrize("case", HEADERS)
+def test_no_photo_vanishes(case, index, tmp_path):
+    rows, photos = HEADERS[case]
+    assert save(tmp_path / "a.rec", rows, index).images.tolist() == list(photos)
+
+
+def test_which_label_is_the_identity(tmp_path, capsys):
+    file = save(tmp_path / "a.rec", [(k, [.25 * k, k // 2, 1 - k % 2], PHOTO) for k in range(6)])
+    assert file.labels(file.images, 1).tolist() == [0, 0, 1, 1, 2, 2] and file.labels(file.images, 2).tolist() == [1, 0] * 3
+    assert not capsys.readouterr().err
+    with pytest.raises(TgfrError, match=r"label 0 of record 1 is 0.25.*whole number.*3 labels"): file.labels(file.images)
+    with pytest.raises(TgfrError, match=r"record 0 has 3 labels, no label 3"): file.labels(file.images, 3)
+    for wrong in (-1, 5000):
+        with pytest.raises(TgfrError, match="label"): file.labels(file.images, wrong)
+    file = save(tmp_path / "b.rec", [(k, [k // 2, 7] if k else [0], PHOTO) for k in range(6)])
+    assert file.labels(file.images).tolist() == [0, 0, 1, 1, 2, 2]
+    assert "b.rec: up to 2 labels a record; the first is taken for the identity" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(TgfrError, match="record 0 has 1 label, no label 1"): file.labels(file.images, 1)
+
+
+def test_features_with_several_labels(tmp_path, capsys):
+    rows = rng(1).normal(size=(4, 2, 10)).astype(np.float16)
+    rows[2, 0, :2] = np.array([MAGIC], "<u4").view(np.float16)
+    write_records(tmp_path / "f.rec", [Record(np.array([9, k], "f"), k, 0, row.tobytes()) for k, row in enumerate(rows)])
+    features = RecordFeatures(tmp_path / "f.rec", 4, 3, label=1)
+    assert features.identity.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(features.batch(0, np.arange(4)).embedding.numpy(), rows[:, 0, :4].astype("f"))
+    assert pickle.loads(pickle.dumps(features)).identity.tolist() == [0, 1, 2, 3] and not capsys.readouterr().err
+    assert pickle.loads(pickle.dumps(RecordFeatures(tmp_path / "f.rec", 4, 3))).identity.tolist() == [9] * 4
+    assert capsys.readouterr().err.count("labels a record") == 1
+    assert RecordFeatures(tmp_path / "f.rec", 4, 3).meta != features.meta

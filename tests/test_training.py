@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate.tracking import GeneralTracker
 from accelerate.utils import AutocastKwargs
 from processes import kill_when, killed_at, limited, needs_kill, python, run_two
 from safetensors.torch import load_file
@@ -272,9 +273,27 @@ def test_keep_loss_is_zero_for_clean_faces():
 
 def test_schedules_end_low():
     for name in RECIPES:
-        recipe = make_recipe(name)
+        recipe = make_recipe(name, **{"text": "some/transformer"} if name == "ours-transformer" else {})
         rates = [learning_rate(recipe, "fuse", "heads", done, recipe.epochs_fuse) for done in np.linspace(.2 * recipe.epochs_fuse, recipe.epochs_fuse - 1e-3, 20)]
         assert all(a >= b for a, b in zip(rates, rates[1:])) and rates[-1] < rates[0]
+
+
+def test_trackers_hear_every_epoch(tmp_path):
+    "What `log_with` names was accepted and told nothing: now each epoch's metrics reach it, as metrics.jsonl has them."
+    heard = []
+
+    class Listener(GeneralTracker):
+        name, requires_logging_directory, tracker, main_process_only = "listener", False, None, True
+        def store_init_configuration(self, values): heard.append(values)
+        def log(self, values, step=None, **more): heard.append((step, values))
+
+    objective, batches = objective_and_batches("align", SMALL)
+    accelerator = make_accelerator(log_with=Listener())
+    rows = fit(objective, batches, SMALL, "align", tmp_path / "one", accelerator=accelerator)
+    config, *logged = heard
+    assert config["dim"] == SMALL.dim and [step for step, _ in logged] == [row["epoch"] for row in rows]
+    for (_, values), row in zip(logged, rows):
+        assert values == {f"one/align/{k}": v for k, v in row.items() if k != "stage"}
 
 
 def test_sync_batch_norm_alone_is_batch_norm():

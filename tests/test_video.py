@@ -367,7 +367,7 @@ def test_the_command(clip, gallery, tmp_path, capsys, refusal):
     for args, said in ((["fuse", "/no/such.mp4", *good[2:]], "/no/such.mp4: no such file"), (["fuse", str(junk), *good[2:]], "not a video"), (["fuse", str(tmp_path / "empty"), *good[2:]], "no picture in this folder"),
                        (changed("--fusion", "caface"), "has weights"), (changed("--fusion", "magic"), "neither the folder"), (changed("--gallery", junk), "cannot be read"), (changed("--encoder", junk), "junk.mp4"),
                        (changed("--detector", junk), "no YuNet detector"), (changed("--chunk", 0), "chunk 0")):
-        err = refusal(*args).strip().splitlines()
+        err = [line for line in refusal(*args).strip().splitlines() if "photos go in as" not in line]
         assert len(err) == 1 and said in err[0], err
 
 

@@ -32,8 +32,8 @@ class Prepare:
     """YuNet face detector (.onnx): photos are aligned to the five-point template, those without a face left out; default: photos are only cropped"""
     part: Literal["hq", "all"] | None = None
     """of celeba-dialog: hq (30,000 photos of CelebA-HQ) or all (202,599 of CelebA); default: hq where captions_hq.json is there"""
-    split: Literal["auto", "published", "seeded"] = "auto"
-    """auto: the published split where the people are as many as in the paper, else people are drawn by --seed"""
+    split_by: Literal["auto", "published", "seeded"] = "auto"
+    """how people are divided into splits; auto: the published split where the people are as many as in the paper, else people are drawn by --seed"""
     fractions: tuple[float, float, float] = (.7, .1, .2)
     """of the people in train, validation and test, where they are drawn"""
     seed: int = 0
@@ -54,7 +54,7 @@ class Prepare:
             print(prepare_pairs(self.source, self.out) if self.source.is_file() else prepare_ijb(self.source, self.out).folder)
             return
         from tgfr.data.prepare import Options, prepare, summary
-        options = Options(self.split, self.fractions, self.seed, self.replicas, self.size, self.quality)
+        options = Options(self.split_by, self.fractions, self.seed, self.replicas, self.size, self.quality)
         print(summary(prepare(self.name, self.source, self.out, self.photos, self.detector, self.part, options)))
         print(f"all names: {self.out / 'prepare.json'}")
 
@@ -65,20 +65,24 @@ class Convert:
 
     The file is read without running anything in it, recognised by the names of its tensors and mapped strictly."""
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """.pth, .pt, .ckpt or .safetensors of an IResNet, IR or IR-SE (ArcFace, MagFace, AdaFace, TFace), of CAFace, or an .onnx file"""
+    """.pth, .pt, .ckpt or .safetensors of an IResNet, IR or IR-SE (ArcFace, MagFace, AdaFace, TFace, CVLface), of CAFace, or an .onnx file"""
     to: Path
     """folder to write, made where it does not exist; of CAFace, the fusion goes into it and its face encoder into encoder/ inside"""
-    family: Literal["arcface", "magface", "adaface", "tface"] | None = None
-    """how its photos are prepared (RGB or BGR, scaling); default: recognised by the names of the tensors"""
+    family: Literal["arcface", "magface", "adaface", "tface", "cvlface"] | None = None
+    """how its photos are prepared (RGB or BGR, scaling); default: told by what the file holds, or a guess that says so"""
     photos: Path | None = None
     """folder of aligned photos in colour, on which the channel order is checked"""
+    prefix: str | None = None
+    """what stands before the network's names, where a file holds several networks (a network and its moving average)"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.sets.weights.convert_published`."
         from tgfr.core import Skips
         from tgfr.sets.weights import convert_published
-        config = convert_published(self.file, self.to, self.family, self.photos, skips := Skips()).config
-        say(f"{skips.summary()}\n{self.to}: {config.name}, photos {config.channels} with mean {config.mean} and std {config.std} ({config.source})")
+        encoder = convert_published(self.file, self.to, self.family, self.photos, skips := Skips(), self.prefix, self.output)
+        say(f"{skips.summary()}\n{self.to}: {encoder.preparation}")
 
 # %% ../nbs/13_commands.ipynb #7d401b02
 @dataclass
@@ -138,6 +142,8 @@ class Embed:
     """images a call of the encoder"""
     workers: int = 1
     """processes that read and align images"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.data.embed.embed_ijb` or `embed_file`."
@@ -165,9 +171,12 @@ class Verify:
     """false accept rate of the validation rate"""
     definition: Literal["standard", "published"] = "standard"
     """standard: thresholds are scores that occur; published: a grid of distances, as the insightface scripts"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.evaluation.identification.evaluate_bins`."
+        if not self.sets: raise TgfrError("FILE: expected at least one .bin file")
         from tgfr.encoders.weights import load_encoder
         from tgfr.evaluation.identification import evaluate_bins
         found = evaluate_bins(self.sets, load_encoder(self.encoder), self.out, folds=self.folds, far=self.far, definition=self.definition)
@@ -237,6 +246,8 @@ class Fuse:
     """frames that CAFace looks at together; part of its protocol"""
     clip: bool = False
     """also write clip.mp4 with box and similarities"""
+    output: str | None = None
+    """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
         "Call `tgfr.video.fuse_video`."

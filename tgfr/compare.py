@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from .core import Skips, TgfrError, check_names, rng, say, seed_everything
-from .data.catalog import load_faces, screen, split_names, split_people
+from .data.catalog import load_faces, screen, split_names, split_people, usual_split
 from .data.faces import Degradation
 from .data.folders import one_at_a_time
 from .encoders.text import RECURRENT, build_text_encoder
@@ -208,7 +208,7 @@ def train(
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
     recipe: Recipe,
     out: str | Path = "runs/train",  # config.yaml, runs/ and model/; an unfinished run is resumed
-    split: str | None = None,  # of `data`, where it has several
+    split: str | None = None,  # of `data`; default: "train" if there is one
     words: bool = True,  # False: the image-only head of this form
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
     accelerator: Accelerator | None = None,
@@ -217,6 +217,7 @@ def train(
     out, accelerator = Path(out), accelerator or make_accelerator()
     for size in recipe.sizes: Degradation(size=size)
     face = load_encoder(encoder)
+    split = split or usual_split(data, "train")
     dataset, skips = screen(load_faces(data, split))
     faces = with_features(dataset, face, recipe.sizes, features or out / "features")
     about = {"data": f"{data}{f', split {split}' if split else ''}", "encoder": encoder} | encoder_mark(face)[1] | {"words": "yes" if words else "no: the image-only head"}

@@ -20,14 +20,14 @@ import datasets
 import onnxruntime
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
 from huggingface_hub import constants
 
 from .core import TgfrError, in_a_line
-from .data.catalog import _check_columns, _parquet_splits, load_faces, split_names
+from .data.catalog import load_faces, split_names
 from .data.ijb_files import GALLERIES, IjbFiles
+from .data.parquet import parquet_splits, read_ids
 
 # %% ../nbs/12_info.ipynb #30ad271e
 def _version(package: str) -> str:
@@ -62,9 +62,8 @@ def _faces(
 ) -> str:
     "The splits of captioned faces in the canonical form."
     said = []
-    for split, files in _parquet_splits(path).items():
-        for file in files: _check_columns(pq.read_schema(file), file)
-        rows = pa.concat_tables(pq.read_table(file, columns=["identity", "photo_id"]) for file in files)
+    for split, files in parquet_splits(path).items():
+        rows = pa.concat_tables(map(read_ids, files))
         if repeated := len(rows) - pc.count_distinct(rows["photo_id"]).as_py(): raise TgfrError(f"{path}: split {split}: {repeated:,} photo ids occur again")
         said.append(f"{split} {len(rows):,} photos of {pc.count_distinct(rows['identity']).as_py():,} people in {len(files)} file{'s' * (len(files) > 1)}")
     return "captioned faces: " + "; ".join(said)

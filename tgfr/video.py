@@ -7,6 +7,7 @@ __all__ = ['PERSONS', 'TERMS', 'make_fusion', 'gallery_face', 'choose', 'effecti
            'video_page', 'fuse_video']
 
 # %% ../nbs/12_video.ipynb #e4a6d7b5
+import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,18 +16,19 @@ import cv2
 import numpy as np
 import torch
 
-from .core import Skips, TgfrError, atomic_write, cosine, say, unit, write_json, write_weights
+from .core import Skips, TgfrError, atomic_write, cosine, fingerprint, say, unit, write_json, write_weights
 from .data.embed import alike
 from .data.faces import read_image
 from .data.folders import one_at_a_time
 from .data.landmarks import YuNet, crop_face
+from .data.outputs import sound_rows
 from .encoders.weights import load_encoder
 from .evaluation.report import run_facts, write_page
 from .evaluation.tables import number
 from .pictures import plot_set_strip
-from .sets.caface import CAFace
+from .sets.caface import CAFace, SetState
 from .sets.pooling import SetFusion
-from .sets.state import load_state, save_state
+from .sets.state import Ledger, load_state, save_state
 from .sets.video import Followed, Frames, Sighting, Track, Tracking, follow
 from .sets.weights import fitting_fusion
 
@@ -52,6 +54,12 @@ def gallery_face(
     faces = [None] if detector is None else detector.detect(image)
     if not faces: raise TgfrError(f"{photo}: no face found in the gallery photo")
     return crop_face(image, faces[0] and faces[0].points, size)
+
+def _embedding(encoder, photo, name) -> torch.Tensor:
+    "The embedding (E,) of the gallery photo."
+    features = encoder.encode(photo[None])
+    if not sound_rows(features).all(): raise TgfrError(f"{name}: the encoder {encoder.config.name} gives no embedding of the gallery photo: numbers that are not finite, or all zero")
+    return features.embedding[0]
 
 # %% ../nbs/12_video.ipynb #7e54faa5
 PERSONS = ("longest", "gallery")
@@ -85,16 +93,18 @@ def frame_rows(
 # %% ../nbs/12_video.ipynb #6a995e52
 def _templates(track, name, weights, fused, gallery) -> dict[str, dict]:
     "Each template: its embedding, its similarity and its effective number of frames."
-    kinds = {name: (fused, effective(weights)), "average": (track.total / len(track.sightings), len(weights)), "largest norm": (track.best, 1)}
+    kinds = {name: (fused, effective(weights) if weights.any() else 0), "average": (track.total / len(track.sightings), len(weights)), "largest norm": (track.best, 1)}
     if name == "average": kinds.pop("average"), kinds.update({name: (fused, len(weights))})
     return {k: {"embedding": e, "similarity": None if gallery is None else float(cosine(e[None], gallery[None])), "effective frames": float(n)} for k, (e, n) in kinds.items()}
 
 def _summary(found: Followed, track, templates, weights, person, earlier, detected) -> list[str]:
     "The result in sentences."
     n, name, part = len(weights), next(iter(templates)), weights.sum()
+    again = sum(not s.fresh for s in track.sightings)
+    if again == n: return [f"{found.frames:,} frames read; all {n:,} of the person are already in the state of {int(earlier.count):,} images, and none was counted twice. The template is that of the state."]
     weights = weights / max(part, 1e-12)
     half = int(np.searchsorted(np.cumsum(np.sort(weights)[::-1]), .5)) + 1
-    looked = f"{found.empty:,} without a face; of {len(found.tracks):,} track{'s' * (len(found.tracks) > 1)} the one of {n:,} frames was" if detected else "each taken as an aligned face, for no detector was given; all were"
+    looked = f"{found.empty:,} without a face; of {len(found.tracks):,} track{'s' * (len(found.tracks) > 1)} the one of {n:,} frames was" if detected else f"each taken as an aligned face, for no detector was given; {'all' if n == found.frames else f'{n:,}'} were"
     said = [f"{found.frames:,} frames read, {looked} fused by {name}.",
             f"Half of the weight lies on {half:,} of the {n:,} frames; {effective(weights):,.1f} frames effectively."]
     if templates[name]["similarity"] is not None:
@@ -102,6 +112,7 @@ def _summary(found: Followed, track, templates, weights, person, earlier, detect
         values = ", ".join(f"{k} {number(v['similarity'])}" for k, v in templates.items())
         said.append(f"Similarity to the gallery photo: {values}; a single frame {number(single[0])} in the median, {number(single[1])} to {number(single[2])} in nine of ten.")
     if earlier is not None: said.append(f"The state of {int(earlier.count):,} earlier images was added; {1 - part:.0%} of the template is theirs. Shares of weight, the average, the frame of the largest norm and what was fused so far are of the new frames alone.")
+    if again: said.append(f"{again:,} of the {n:,} frames are already in the state and were not counted twice; their weights are not known here.")
     if person == "gallery": said.append("The person was chosen by the gallery photo, so the similarities are larger than an honest comparison would find.")
     return said
 
@@ -213,7 +224,7 @@ def fuse_video(
     clip: bool = False,  # also write clip.mp4
     batch: int = 16,  # crops that the encoder gets at once
     how: Tracking | None = None,  # what links faces; None: its defaults
-    state: str | Path | None = None,  # state.safetensors of an earlier run with the same CAFace, to which the frames of this one are added; None: begin anew
+    state: str | Path | None = None,  # state.safetensors of an earlier run with the same CAFace, to which the frames of this one are added, unless they are in it; None: begin anew
 ) -> dict:  # the content of fuse.json
     "Fuse the frames of one person; write the template, fuse.json, the figure and the page."
     start, out, skips = time.perf_counter(), Path(out), Skips()
@@ -229,32 +240,66 @@ def fuse_video(
     earlier = None if state is None else load_state(state, fusion)
     if earlier is not None and len(earlier) != 1: raise TgfrError(f"{state}: a state of {len(earlier):,} sets, expected that of one person")
     photo = None if gallery is None else gallery_face(gallery, detector, encoder.config.size)
-    target = None if photo is None else encoder.encode(photo[None]).embedding[0]
-    found = follow(frames, encoder, fusion, detector, target, styles if isinstance(fusion, CAFace) else (), chunk, batch, how or Tracking(), skips)
+    target = None if photo is None else _embedding(encoder, photo, gallery)
+    keeps = isinstance(fusion, CAFace)
+    source_key = _source_key(frames, encoder, detector, gallery, styles, person, chunk, how) if keeps else ""
+    earlier, ledger = _earlier(earlier, source_key, frames.source, state)
+    known = frozenset(ledger.frames.tolist()) if keeps else None
+    found = follow(frames, encoder, fusion, detector, target, styles if keeps else (), chunk, batch, how or Tracking(), skips, known)
     if not found.frames: raise TgfrError(f"{source}: no frame can be read ({skips.items[0][1] if skips else 'FFmpeg finds none in it'})")
+    if not found.tracks and found.unsound: raise TgfrError(f"{source}: the encoder gives no embedding of any of its {found.unsound:,} faces: numbers that are not finite, or all zero")
     if not found.tracks: raise TgfrError(f"{source}: no face in any of its {found.frames:,} frames")
     track = choose(found.tracks, person, target)
     running = track.finished() if earlier is None else track.finished().after(earlier)
-    template, weights = running.readout()
-    weights = weights.double().numpy()
+    template, shares = running.readout()
+    fresh, weights = np.array([s.fresh for s in track.sightings]), np.zeros(len(track.sightings))
+    weights[fresh] = shares.double().numpy()
+    if not fresh.all(): track.so_far.clear()  # an earlier run's frames are in the template from the beginning
     templates = _templates(track, name, weights / max(weights.sum(), 1e-12), template, target)
     write_weights(out / "template.safetensors", {k: unit(v["embedding"]) for k, v in templates.items()}, private=True)
-    if isinstance(fusion, CAFace): save_state(out / "state.safetensors", running.state, fusion)
+    if keeps:
+        marks = np.array([s.mark for s in track.sightings if s.fresh], np.int64)
+        after = Ledger(np.concatenate([ledger.frames, marks]), ledger.whole, source_key, fusion.init() if earlier is None else earlier, len(ledger.frames))
+        save_state(out / "state.safetensors", running.state, fusion, after)
     report = _report(found, track, templates, weights, skips, frames, earlier, detector is not None, {"gallery photo": str(gallery), "detector": str(getattr(detector, "path", detector)), "encoder": encoder.config.name, "fusion": name, "chunk": chunk, "person": person, "state added to": str(state)})
-    return _write(out, report, frames, track, weights, photo, clip, start, "fused so far" if earlier is None else "fused so far, without the earlier state")
+    return _write(out, report, frames, track, weights, photo, clip, start, "fused so far" if earlier is None else "fused so far, without the earlier state", keeps)
+
+# %% ../nbs/12_video.ipynb #9d885823
+def _source_key(frames, encoder, detector, gallery, styles, person, chunk, how) -> str:
+    "A hash of what is read, and how: another run with the same one would give the same state."
+    def content(path): return _file_hash(path) if path is not None and Path(path).is_file() else str(path)
+    files = [content(path) for path in ([frames.source] if frames.files is None else frames.files)]
+    searched = None if detector is None else [type(detector).__name__, content(getattr(detector, "path", None)), getattr(detector, "side", None)]
+    return fingerprint(files, getattr(encoder, "fingerprint", encoder.config.name), searched, content(gallery), list(styles), person, chunk, None if how is None else vars(how))
+
+def _file_hash(path) -> str:
+    "A hash of a file."
+    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
+
+def _earlier(earlier, key, source, path) -> tuple[SetState | None, Ledger]:
+    "The earlier state without what the same source added to it last, and its frames."
+    if earlier is None: return None, Ledger()
+    if (ledger := earlier.ledger) is None:
+        say(f"warning: {path}: an older state, which does not say what is in it; frames that are in it already are counted twice", "yellow")
+        return earlier, Ledger(whole=False)
+    if ledger.source != key or ledger.before is None: return earlier, ledger
+    say(f"{source}: already in the state {path}, which it was the last to be added to; its frames are not counted twice")
+    return (ledger.before if int(ledger.before.count) else None), ledger.rewound()
 
 # %% ../nbs/12_video.ipynb #6c995389
 def _report(found, track, templates, weights, skips, frames, earlier, detected, setup) -> dict:
     "The content of fuse.json, but for the run."
     warnings = [f"{found.oblong:,} of the {found.frames:,} frames are not square, and of each the middle square was taken as an aligned face: give a detector (--detector), unless these are cut-out faces."] if found.oblong and not detected else []
+    warnings += frames.warnings
+    if found.unsound: warnings.append(f"The encoder gave no embedding of {found.unsound:,} faces (numbers that are not finite, or all zero); they are named in fuse.json and left out.")
     if alike(norms := np.array([s.norm for s in track.sightings])): warnings.append(f"All embeddings have the length {norms.mean():.3g}, as of an encoder that normalises them: no frame has a larger norm than another, and a fusion that weighs by norms is the average.")
-    setup = {"source": str(frames.source), "frames": found.frames, "frames without a face": found.empty, "frames a second": frames.rate, "faces of people given up": found.forgotten, **setup}
+    setup = {"source": str(frames.source), "frames": found.frames, "frames without a face": found.empty, "frames a second": frames.rate, **frames.facts, "faces without an embedding": found.unsound, "faces of people given up": found.forgotten, **setup}
     return {"title": f"One template from {frames.source.name}", "warnings": warnings, "summary": _summary(found, track, templates, weights, setup["person"], earlier, detected),
             "setup": {k: v for k, v in setup.items() if v not in (None, "None")}, "templates": {k: {f: row[f] for f in ("similarity", "effective frames")} for k, row in templates.items()},
             "track": track.number, "tracks": [{"track": t.number, "frames": len(t.sightings), "first": t.sightings[0].frame, "last": t.sightings[-1].frame} for t in found.tracks],
             "skipped": skips.facts(), "frames": frame_rows(track.sightings, weights, track.so_far)}
 
-def _write(out, report, frames, track, weights, photo, clip, start, grown) -> dict:
+def _write(out, report, frames, track, weights, photo, clip, start, grown, kept) -> dict:
     "Figure, clip, page and fuse.json."
     seen, similar = track.sightings, photo is not None
     values = [s.similarity if similar else s.norm for s in seen]
@@ -266,6 +311,8 @@ def _write(out, report, frames, track, weights, photo, clip, start, grown) -> di
     caption = "Each dot is a frame, darker where it has more weight in the template; bars are the weights. The stars are the templates. Below, faces from the video with their frame numbers."
     write_page(out, video_page(report), {"strip": (ax.figure, alt, caption)})
     write_json(out / "fuse.json", report, private=True)
+    written = ["template.safetensors", "report.html", "fuse.json", *["clip.mp4"] * clip, *["state.safetensors"] * kept]
+    if gone := [name for name in written if not (out / name).is_file()]: raise TgfrError(f"{out}: {', '.join(gone)} removed while this command wrote there; run it again")
     for warning in report["warnings"]: say(f"warning: {warning}", "yellow")
     for line in report["summary"]: say(line)
     say(f"{report['skipped']['count']:,} left out; {report['run']['minutes']:.1f} minutes; {out / 'report.html'}")

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..core import TgfrError, check_file, fingerprint, say, track, write_text
 from .faces import FILE_LIMIT, read_image
-from .features import FeatureStore, digest, encode_rows, store_meta, write_store
+from .features import FeatureStore, digest, encode_rows, show_some, store_meta, write_store
 from .ijb_files import IjbFiles, read_points
 from .landmarks import crop_face
 
@@ -107,6 +107,7 @@ def embed_crops(
     def blocks(done) -> Iterator[dict[str, np.ndarray]]:
         before = [json.dumps(row) + "\n" for row in _unreadable(lost) if row[0] < done]  # a kill may have come between a line and its rows
         write_text(lost, "".join(before), private=True) if before else lost.unlink(missing_ok=True)
+        if not done: show_some(encoder, lambda row: None if dataset[row][1] else dataset[row][0], len(names))
         loader = DataLoader(dataset, batch, sampler=range(done, len(names)), num_workers=workers, collate_fn=list, worker_init_fn=_die_with_parent)
         for number, rows in enumerate(track(loader, "embedding images", total=-(-len(names) // batch), done=done // batch)):
             first, good = done + number * batch, np.array([reason == "" for _, reason in rows])
@@ -119,10 +120,21 @@ def embed_crops(
             if good.any():
                 faces = np.stack([crop for crop, reason in rows if not reason])
                 views = [faces, np.ascontiguousarray(faces[:, :, ::-1])][:1 + mirror]
-                for what, values in encode_rows(encoder, views, [names[first + k] for k in np.flatnonzero(good)], meta).items(): block[what][good] = values
+                places, unsound = first + np.flatnonzero(good), {}
+                for what, values in encode_rows(encoder, views, [names[k] for k in places], meta, unsound).items(): block[what][good] = values
+                if unsound: _note(lost, [[int(places[k]), names[places[k]], f"the encoder gives no features {reason}"] for k, reason in unsound.items()])
             yield block
 
-    return warn_of_lengths(write_store(out, meta, blocks, found=lambda: {"unreadable": _unreadable(lost)}))
+    return warn_of_lengths(write_store(out, meta, blocks, found=lambda: {"unreadable": _all_but_some(_unreadable(lost), len(names))}))
+
+def _note(path, rows) -> None:
+    "Add rows of images that have no features."
+    with open(path, "a", encoding="utf-8") as file: file.writelines(json.dumps(row) + "\n" for row in rows)
+
+def _all_but_some(lost, count) -> list:
+    "The rows left out, unless they are all."
+    if len(lost) == count: raise TgfrError(f"{lost[0][1]}: {lost[0][2]}; so with all {count:,} images")
+    return lost
 
 def _unreadable(path) -> list:
     "Row, name and reason of each image that could not be read; a block that was done twice says so once."

@@ -4,21 +4,24 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'CALLS', 'STAND_INS', 'MARKS', 'read_pickle', 'decode_text', 'squeeze', 'split_lines', 'read_lines',
-           'json_items', 'json_lines']
+           'json_items', 'json_lines', 'leads_out']
 
 # %% ../../nbs/1_data/08_foreign.ipynb #41682136
 import codecs
 import io
 import json
+import math
+import os
 import pickle
 import pickletools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..core import TgfrError, check_file
+from ..core import TgfrError, check_file, in_a_line
 
 # %% ../../nbs/1_data/08_foreign.ipynb #c7d790de
 PLAIN = frozenset("""PROTO FRAME STOP MARK POP POP_MARK MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET NONE NEWTRUE NEWFALSE
@@ -27,38 +30,94 @@ BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 EMPTY_LIST LIST APPEND APPENDS EMPT
 EMPTY_DICT DICT SETITEM SETITEMS""".split())
 CALLS = frozenset({"GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"})  # what numpy arrays need beyond
 
+class _Part:
+    "What stands for a value while instructions are weighed."
+    __slots__ = ("weight", "depth", "inside")
+
+    def __init__(self, weight=1, depth=0): self.weight, self.depth, self.inside = weight, depth, False
+
+_PLAIN_PART = _Part()  # of every number, text and constant
+_FILLED, _CHANGED = ("LIST", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "DICT"), ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD")
+
+class _Scales:
+    "Follows the stack machine of pickle with weights in place of values."
+    def __init__(self): self.stack, self.marks, self.memo = [], [], {}
+
+    def pop(self, count: int) -> list[_Part]:
+        "The uppermost parts."
+        if len(self.stack) - count < (self.marks[-1] if self.marks else 0): raise ValueError("an instruction without its arguments")
+        parts = self.stack[len(self.stack) - count:]
+        del self.stack[len(self.stack) - count:]
+        return parts
+
+    def step(self, opcode: pickletools.OpcodeInfo, argument) -> int:  # the weight of what it takes up
+        "One instruction."
+        name, before = opcode.name, opcode.stack_before
+        if name == "MARK": self.marks.append(len(self.stack))
+        elif name == "MEMOIZE": self.memo[len(self.memo)] = self.stack[-1]
+        elif name.endswith("PUT"): self.memo[int(argument)] = self.stack[-1]
+        elif name.endswith("GET"): self.stack.append(self.memo[int(argument)])
+        elif name == "POP" and self.marks and self.marks[-1] == len(self.stack): self.marks.pop()
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            marked = pickletools.markobject in before
+            parts = self.pop(len(self.stack) - self.marks.pop() if marked else len(before))
+            if marked and name in _CHANGED: parts = self.pop(1) + parts
+            return self.build(name, parts, len(opcode.stack_after))
+        return 0
+
+    def build(self, name: str, parts: list[_Part], count: int) -> int:
+        "Put parts together."
+        into = parts.pop(0) if name in _CHANGED else _Part() if name in _FILLED else None
+        weight, depth = sum(p.weight for p in parts), 1 + max((p.depth for p in parts), default=0)
+        for part in parts: part.inside = part is not _PLAIN_PART
+        if into is not None and into.inside: raise ValueError("it changes what is part of something else already")
+        if into is not None and name != "BUILD": into.weight, into.depth = into.weight + weight, max(into.depth, depth)
+        fresh = _PLAIN_PART if not parts and not name.startswith("EMPTY") else _Part()
+        self.stack += [fresh if into is None else into] * count
+        if depth > 100: raise ValueError("lists in lists, more than a hundred deep")
+        return weight
+
 def _check_opcodes(
     data: bytes,  # a pickle
     allowed: frozenset[str],  # opcode names
     most: int = 1_000_000,  # the largest honest file has 62,000
 ) -> None:
-    "A plain `ValueError` unless all instructions of a pickle are allowed ones."
+    "A plain `ValueError` unless all instructions of a pickle are allowed ones, and no more comes of them than is there."
+    scales, weight = _Scales(), 0
     for count, (opcode, argument, at) in enumerate(pickletools.genops(data), 1):
         if opcode.name not in allowed:
             raise ValueError(f"it imports {argument!r}" if opcode.name in ("GLOBAL", "INST") else f"instruction {opcode.name} at byte {at:,}")
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > count: raise ValueError(f"memo place {argument:,} at byte {at:,}")
         if count > most: raise ValueError(f"more than the {most:,} instructions expected")
+        try: weight += scales.step(opcode, argument)
+        except (IndexError, KeyError): raise ValueError(f"instruction {opcode.name} at byte {at:,} without what it needs") from None
+        if weight > 8 * most: raise ValueError(f"lists in lists that unfold to more than {8 * most:,} entries")
 
 # %% ../../nbs/1_data/08_foreign.ipynb #993ffeb9
 class _Dtype:
     "Stands in for `numpy.dtype`: numbers and truth values only."
-    __slots__ = ("kind", "order")
+    __slots__ = ("kind", "order", "take")
 
-    def __init__(self, kind, *flags):
-        self.kind, self.order = kind.decode("ascii") if isinstance(kind, bytes) else kind, "<"
-        if not re.fullmatch(r"b1|[iu][1248]|f[248]", self.kind): raise ValueError(f"an array of {self.kind!r}; expected numbers")
+    def __init__(self, take, kind, *flags):
+        self.take, self.kind, self.order = take, kind.decode("ascii") if isinstance(kind, bytes) else kind, "<"
+        if not isinstance(self.kind, str) or not re.fullmatch(r"b1|[iu][1248]|f[248]", self.kind): raise ValueError(f"an array of {str(self.kind)[:40]!r}; expected numbers")
 
     def __setstate__(self, state): self.order = ">" if state[1] in (">", b">") else "<"
 
     def array(self, data: bytes, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
         "The array of these bytes, which have to be as many as the shape asks for."
-        return np.frombuffer(bytes(data), self.order + self.kind).reshape(tuple(int(n) for n in shape), order=order)
+        if not isinstance(data, bytes | bytearray): raise ValueError(f"an array of {type(data).__name__} in place of bytes")
+        if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape): raise ValueError("an array without a shape")
+        if not data and shape[:1] != (0,) or math.prod(shape) * int(self.kind[1]) != len(data): raise ValueError(f"an array of shape {str(shape)[:60]} and {len(data):,} bytes")
+        self.take(len(data))
+        return np.frombuffer(bytes(data), self.order + self.kind).reshape(shape, order=order)
 
 # %% ../../nbs/1_data/08_foreign.ipynb #e403bb60
 class _Array(np.ndarray):
     "An array that is filled by `__setstate__` after its bytes were checked."
     def __setstate__(self, state):
         shape, kind, fortran, data = state[-4:]
+        if not isinstance(kind, _Dtype): raise ValueError("an array without a type")
         array = kind.array(data, shape, "F" if fortran else "C")
         super().__setstate__((1, array.shape, array.dtype, bool(fortran), bytes(data)))
 
@@ -74,29 +133,40 @@ class _Call:
     def __setstate__(self, state): raise ValueError("it changes a function")
 
 # %% ../../nbs/1_data/08_foreign.ipynb #3bd50711
-def _latin1(text: str, encoding: str) -> bytes:
+def _latin1(take: Callable[[int], None], text: str | bytes, encoding: str | bytes) -> bytes:
     "Bytes, the way protocol 2 spells them."
-    if encoding != "latin1": raise ValueError(f"bytes in {encoding!r}; expected latin1")
+    if encoding not in ("latin1", b"latin1") or not isinstance(text, str): raise ValueError(f"bytes of {type(text).__name__} in {str(encoding)[:20]!r}; expected text in latin1")
+    take(len(text))
     return text.encode("latin1")
 
-STAND_INS = {  # by the ends of the names numpy 1 and 2 give them: what a file gets in their place
+STAND_INS = {  # by the ends of the names numpy 1 and 2 give them: what a file gets in their place; the first argument takes bytes off what the file can have
     "_codecs.encode": _latin1,
-    "__builtin__.bytes": lambda: b"",
+    "__builtin__.bytes": lambda take: b"",
     "numpy.ndarray": None,  # only ever an argument of _reconstruct
     "numpy.dtype": _Dtype,
-    "multiarray._reconstruct": lambda kind, shape, code: np.ndarray.__new__(_Array, (0,), "u1"),
-    "multiarray.scalar": lambda kind, data: kind.array(data, ())[()],
-    "numeric._frombuffer": lambda data, kind, shape, order: kind.array(data, shape, order),
+    "multiarray._reconstruct": lambda take, kind, shape, code: np.ndarray.__new__(_Array, (0,), "u1"),
+    "multiarray.scalar": lambda take, kind, data: kind.array(data, ())[()],
+    "numeric._frombuffer": lambda take, data, kind, shape, order: kind.array(data, shape, order),
 }
 
 # %% ../../nbs/1_data/08_foreign.ipynb #917a8778
 class _Unpickler(pickle.Unpickler):
-    "Hands out stand-ins for what numpy arrays need, and nothing else."
+    "Hands out stand-ins for what numpy arrays need, and nothing else; arrays take no more bytes than the file has."
+    def __init__(self, data: bytes, encoding: str):
+        super().__init__(io.BytesIO(data), encoding=encoding)
+        self.left = 2 * len(data)  # bytes spelt as text are taken twice
+
+    def take(self, count: int) -> None:
+        "Count bytes that are copied."
+        self.left -= count
+        if self.left < 0: raise ValueError("arrays of more bytes than the file has")
+
     def find_class(self, module, name):
         full = f"{module}.{name}"
         short = re.sub(r"^numpy\._?core\.", "", full)
-        if short not in STAND_INS: raise ValueError(f"it imports {full}")
-        return _Call(STAND_INS[short])
+        if short not in STAND_INS: raise ValueError(f"it imports {full[:100]}")
+        made = STAND_INS[short]
+        return _Call(made and partial(made, self.take))
 
 # %% ../../nbs/1_data/08_foreign.ipynb #90c29f2b
 def read_pickle(
@@ -108,9 +178,9 @@ def read_pickle(
     data = check_file(path, most_bytes).read_bytes()
     try:
         _check_opcodes(data, PLAIN | CALLS if arrays else PLAIN)
-        return _Unpickler(io.BytesIO(data), encoding="bytes" if arrays else "latin1").load()
+        return _Unpickler(data, "bytes" if arrays else "latin1").load()
     except Exception as e:  # a broken pickle raises nearly anything
-        raise TgfrError(f"{path}: not a pickle of plain values{' and arrays' * arrays}: {str(e) or type(e).__name__}") from None
+        raise TgfrError(f"{path}: not a pickle of plain values{' and arrays' * arrays}: {in_a_line(e) or type(e).__name__}") from None
 
 # %% ../../nbs/1_data/08_foreign.ipynb #2c0f168f
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
@@ -232,3 +302,12 @@ def json_lines(
             if pending: yield start, value if isinstance(value, dict) else None
             pending = ""
         if pending: yield start, None
+
+# %% ../../nbs/1_data/08_foreign.ipynb #aae464ca
+def leads_out(
+    path: str | Path,
+    root: str | Path,  # a folder that the user named
+) -> bool:
+    "Whether `path`, its symbolic links followed, lies outside of the folder `root`."
+    real, top = os.path.realpath(path), os.path.realpath(root)
+    return real != top and not real.startswith(top.rstrip(os.sep) + os.sep)

@@ -230,7 +230,7 @@ def read_subjects(
     rows = _read(Path(path), _SUBJECTS, header=True)
     if not len(rows["template"]): raise TgfrError(f"{path}: no rows")
     if strict and rows.first == 2:
-        lines = pc.dictionary_encode(_parse(path, ["line"], {"line": pa.string()}, "\x01", 1, True)["line"].combine_chunks()).indices.to_numpy()
+        lines = pc.dictionary_encode(pa.array(Path(path).read_bytes().splitlines()[1:], pa.binary())).indices.to_numpy()  # in bytes: columns that are not read may hold anything
         rows.refuse(_repeated(lines, lines), lambda i: f"the row of template {rows['template'][i]} for the second time")
     rows.check_templates(templates, "template")
     unique, where, back = np.unique(rows["template"], return_index=True, return_inverse=True)

@@ -232,11 +232,15 @@ def tgfr_names(
     rows = {}
     for name, label in zip(names, labels):
         match = re.fullmatch(r"(\d{1,9})/\1_\d{1,9}", name) if isinstance(name, str) else None
-        if not match: skips.add(str(name)[:60], "no name like 12/12_3")
-        elif label not in (None, int(match[1])): skips.add(name, f"class_info.pickle says {str(label)[:20]}")
+        if not match: skips.add(_told(name), "no name like 12/12_3")
+        elif label not in (None, int(match[1])): skips.add(name, f"class_info.pickle says {_told(label)}")
         elif name in rows: skips.add(name, "listed twice")
         else: rows[name] = int(match[1])
     return [(identity, name.partition("/")[2]) for name, identity in rows.items()]
+
+def _told(value) -> str:
+    "A text or a number in short, of anything else its kind."
+    return str(value)[:60] if isinstance(value, str) or isinstance(value, int) and abs(value) < 1 << 62 else type(value).__name__
 
 # %% ../../nbs/1_data/09_sources.ipynb #12b9661b
 def read_tgfr(

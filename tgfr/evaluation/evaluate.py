@@ -13,7 +13,7 @@ import numpy as np
 from accelerate import PartialState
 
 from ..core import TgfrError, say
-from ..data.catalog import load_faces, screen
+from ..data.catalog import load_faces, screen, usual_split
 from ..data.folders import one_at_a_time
 from ..data.pairs import read_pairs_list
 from ..encoders.weights import check_encoder, load_encoder
@@ -91,7 +91,7 @@ def evaluate(
     encoder: str,  # the face encoder it was trained with: a folder of ours or an .onnx file
     task: str = "verification",  # or "retrieval"
     pairs: str | Path | int | None = None,  # verification: a TGFR pair list, or impostors a person to draw one; None: all pairs
-    split: str | None = None,  # of `data`, where it has several
+    split: str | None = None,  # of `data`; default: "validation" if there is one
     probe_sizes: tuple[int, ...] = (112, 32, 16),  # px of the probes (retrieval: of the gallery)
     out: str | Path = "runs/evaluate",  # report.html, report.json
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
@@ -110,6 +110,7 @@ def evaluate(
     face = load_encoder(encoder)
     _fits(trained, face, model, encoder)
     if other: _fits(other, face, against, encoder), _comparable(trained, other, model, against)
+    split = split or usual_split(data, "validation")
     dataset, skips = screen(load_faces(data, split))
     protocol = None if pairs is None else _pair_list(dataset, pairs, seed, out, replicates)
     faces = with_features(dataset, face, probe_sizes, features or out / "features", regions=any(m.config.needs_regions for m in (trained, other) if m))

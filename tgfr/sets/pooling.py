@@ -8,6 +8,7 @@ __all__ = ['SET_FUSIONS', 'LEARNED', 'FaceSet', 'face_set', 'SetFusion', 'NormPo
            'Parts', 'cut']
 
 # %% ../../nbs/5_sets/01_pooling.ipynb #b89ffbfc
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,12 +43,24 @@ class FaceSet(Tensors):
         "Images of each set, (B,)."
         return self.mask.sum(1)
 
+    @property
+    def sound(self) -> torch.Tensor:
+        "Images all of whose numbers are finite, the squared norm too, (B, N) bool."
+        there = self.mask & self.embedding.float().square().sum(-1).isfinite()
+        if self.styles is not None: there = there & self.styles.flatten(2).sum(-1).isfinite()
+        return there if self.score is None else there & self.score.isfinite()
+
+    @property
+    def lost(self) -> torch.Tensor:
+        "Images of each set that `finite` leaves out, (B,)."
+        return (self.mask & ~self.sound).sum(1)
+
     def finite(self) -> "FaceSet":
-        "The same sets with zeros wherever there is no image, and without the images that have a number that is not finite."
-        parts = {name: value for name in ("embedding", "styles", "score") if (value := getattr(self, name)) is not None}
-        there = self.mask.clone()
-        for value in parts.values(): there &= value.flatten(2).sum(-1).isfinite() if value.ndim > 2 else value.isfinite()
+        "The same sets with zeros wherever there is no image, and without the images that have a number that is not finite; a warning counts these."
+        there = self.sound
         if there.all(): return self
+        if lost := int((self.mask & ~there).sum()): warnings.warn(f"{lost:,} of {int(self.mask.sum()):,} images have numbers that are not finite and are left out of their sets", stacklevel=2)
+        parts = {name: value for name in ("embedding", "styles", "score") if (value := getattr(self, name)) is not None}
         return FaceSet(mask=there, **{k: v.masked_fill(~there[(..., *[None] * (v.ndim - 2))], 0) for k, v in parts.items()})
 
 # %% ../../nbs/5_sets/01_pooling.ipynb #986aa2f2

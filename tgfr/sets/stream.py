@@ -51,6 +51,7 @@ class Running:
     ) -> "Running":  # whose template is of all images; its weights are still of those added here, and sum to their part of the whole
         "The set with the images of an earlier state before it."
         if not isinstance(self.fusion, CAFace): raise TgfrError(f"state: only CAFace keeps one, {type(self.fusion).__name__} does not")
+        if self.state is None: return replace(self, state=earlier, share=torch.zeros(0, earlier.mass.shape[1]))
         return replace(self, state=merge(earlier, self.state))
 
     def readout(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -132,12 +132,14 @@ def convert_published(
     family: str | None = None,  # of the face encoder, as in `tgfr.encoders.weights.convert`
     photos: str | Path | None = None,  # a folder of aligned photos in colour, on which the channel order is checked
     skips: Skips | None = None,  # gets what was left out of the file
+    prefix: str | None = None,  # of the face network, where a file holds several, as in `tgfr.encoders.weights.load_weights`
+    output: str | None = None,  # of an .onnx file: the tensor of the embedding
 ) -> FaceEncoder | OnnxFace:
     "Write a published face model as ours. Of CAFace, the fusion goes into the folder and the face encoder it was trained with into encoder/ inside."
     file, to = Path(file), Path(to)
-    found = {} if file.suffix.lower() == ".onnx" else read_checkpoint(file)
+    found = {} if file.suffix.lower() == ".onnx" or prefix else read_checkpoint(file)
     if set(found) == {"center"}: raise TgfrError(f"{file}: identity centres {tuple(found['center'].shape)} of CAFace's training, no model; to train a fusion anew, read them with tgfr.sets.weights.read_centres")
-    if not (parts := _aggregator(found)): return convert(file, to, family, photos, skips)
+    if not (parts := _aggregator(found)): return convert(file, to, family, photos, skips, prefix, output)
     encoder = convert(file, to / "encoder", family, photos, left := Skips())
     save_set_fusion(from_published(parts, encoder.config.embedding, file=file), to, {"converted from": f"{file.name}; its face encoder lies in encoder/"}, encoder=encoder)
     if skips is not None: skips.items += [item for item in left.items if not item[0].startswith(f"{file.name}: aggregator.")]
