@@ -113,22 +113,22 @@ def embed_crops(
             first, good = done + number * batch, np.array([reason == "" for _, reason in rows])
             changed = [names[first + k] for k, (_, reason) in enumerate(rows) if reason is None]
             if changed: raise TgfrError(f"{crops / changed[0]}: was changed while images were encoded; the same command begins anew")
-            if not good.all():
-                lost.touch(0o600)
-                with open(lost, "a") as file: file.writelines(json.dumps([first + k, names[first + k], reason]) + "\n" for k, (_, reason) in enumerate(rows) if reason)
+            gone = [[first + k, names[first + k], reason] for k, (_, reason) in enumerate(rows) if reason]
             block = {what: np.full((len(rows), *array["shape"][1:]), np.nan, array["dtype"]) for what, array in meta["arrays"].items()}
             if good.any():
                 faces = np.stack([crop for crop, reason in rows if not reason])
                 views = [faces, np.ascontiguousarray(faces[:, :, ::-1])][:1 + mirror]
                 places, unsound = first + np.flatnonzero(good), {}
                 for what, values in encode_rows(encoder, views, [names[k] for k in places], meta, unsound).items(): block[what][good] = values
-                if unsound: _note(lost, [[int(places[k]), names[places[k]], f"the encoder gives no features {reason}"] for k, reason in unsound.items()])
+                gone += [[int(places[k]), names[places[k]], f"the encoder gives no features {reason}"] for k, reason in unsound.items()]
+            if gone: _note(lost, sorted(gone))
             yield block
 
     return warn_of_lengths(write_store(out, meta, blocks, found=lambda: {"unreadable": _all_but_some(_unreadable(lost), len(names))}))
 
 def _note(path, rows) -> None:
     "Add rows of images that have no features."
+    path.touch(0o600)
     with open(path, "a", encoding="utf-8") as file: file.writelines(json.dumps(row) + "\n" for row in rows)
 
 def _all_but_some(lost, count) -> list:

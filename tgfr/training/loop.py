@@ -15,6 +15,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -63,7 +64,7 @@ def make_optimizers(
 
 # %% ../../nbs/7_training/04_loop.ipynb #fafaa05b
 def make_accelerator(
-    **options,  # of `accelerate.Accelerator`
+    **options,  # of `accelerate.Accelerator`; what `log_with` names is told every epoch's metrics by `fit`
 ) -> Accelerator:
     "The `Accelerator` of every run here."
     return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)], **options)
@@ -108,6 +109,7 @@ def fit(
     folder, accelerator = Path(folder), accelerator or make_accelerator()
     epochs, size = (getattr(recipe, f"{what}_{stage}") for what in ("epochs", "batch"))
     mark = _mark(objective, batches, recipe, stage)
+    if accelerator.log_with and not accelerator.trackers: accelerator.init_trackers("tgfr", json.loads(json.dumps(asdict(recipe))))
     model, steps = objective.model, batches.steps(size)
     objective, optimizers = _prepare(objective, recipe, accelerator)
     seen = _resume(folder, mark, epochs, accelerator)
@@ -132,6 +134,8 @@ def fit(
         if validate is not None: row |= _validate(validate, model, accelerator)
         seen.append(row)
         _save(folder, seen, mark, model, accelerator)
+        logged = {f"{folder.name}/{stage}/{name}": value for name, value in row.items() if isinstance(value, (int, float))}
+        accelerator.log(logged, step=epoch + 1)
         say(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, " + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k == "score"))
     model.load_state_dict(_read_best(folder, model.state_dict()))
     accelerator.free_memory()
