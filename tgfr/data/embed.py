@@ -123,7 +123,7 @@ def embed_crops(
             first, good = done + number * batch, np.array([reason == "" for _, reason, *_ in rows])
             changed = [names[first + k] for k, (_, reason, *_) in enumerate(rows) if reason is None]
             if changed: raise TgfrError(f"{crops / changed[0]}: was changed while images were encoded; the same command begins anew")
-            if not good.all(): _note(lost, [[first + k, names[first + k], reason] for k, (_, reason, *_) in enumerate(rows) if reason])
+            gone = [[first + k, names[first + k], reason] for k, (_, reason, *_) in enumerate(rows) if reason]
             for k, (_, reason, shape, said) in enumerate(rows): log.add(names[first + k], shape, [] if reason else said)
             log.write(first)
             block = {what: np.full((len(rows), *array["shape"][1:]), np.nan, array["dtype"]) for what, array in meta["arrays"].items()}
@@ -132,7 +132,8 @@ def embed_crops(
                 views = [faces, np.ascontiguousarray(faces[:, :, ::-1])][:1 + mirror]
                 places, unsound = first + np.flatnonzero(good), {}
                 for what, values in encode_rows(encoder, views, [names[k] for k in places], meta, unsound).items(): block[what][good] = values
-                if unsound: _note(lost, [[int(places[k]), names[places[k]], f"the encoder gives no features {reason}"] for k, reason in unsound.items()])
+                gone += [[int(places[k]), names[places[k]], f"the encoder gives no features {reason}"] for k, reason in unsound.items()]
+            if gone: _note(lost, sorted(gone))
             yield block
 
     def facts(): return {"unreadable": _all_but_some(_unreadable(lost), len(names))} | log.facts()
