@@ -422,6 +422,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'tgfr.data.foreign.split_lines': ('1_data/foreign.html#split_lines', 'tgfr/data/foreign.py'),
                                    'tgfr.data.foreign.squeeze': ('1_data/foreign.html#squeeze', 'tgfr/data/foreign.py')},
             'tgfr.data.ijb_files': { 'tgfr.data.ijb_files.IjbFiles': ('1_data/ijb_files.html#ijbfiles', 'tgfr/data/ijb_files.py'),
+                                     'tgfr.data.ijb_files.IjbFiles.crops': ( '1_data/ijb_files.html#ijbfiles.crops',
+                                                                             'tgfr/data/ijb_files.py'),
                                      'tgfr.data.ijb_files.IjbFiles.galleries': ( '1_data/ijb_files.html#ijbfiles.galleries',
                                                                                  'tgfr/data/ijb_files.py'),
                                      'tgfr.data.ijb_files.IjbFiles.has': ('1_data/ijb_files.html#ijbfiles.has', 'tgfr/data/ijb_files.py'),

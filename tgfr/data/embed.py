@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..core import TgfrError, fingerprint, say, track
 from .faces import read_image
 from .features import FeatureStore, encode_rows, store_meta, write_store
+from .foreign import check_links
 from .ijb_files import IjbFiles, read_points
 from .landmarks import crop_face
 
@@ -124,7 +125,7 @@ def embed_ijb(
     "Features of all images of an IJB set; see `embed_crops`."
     files = IjbFiles.open(folder, strict)
     images = files.images()
-    return embed_crops(files.folder / "loose_crop", images.name.to_pylist(), images.points, encoder, out, **how)
+    return embed_crops(files.crops, images.name.to_pylist(), images.points, encoder, out, **how)
 
 # %% ../../nbs/1_data/15_embed.ipynb #7c5cfeda
 def embed_file(
@@ -137,4 +138,5 @@ def embed_file(
 ) -> FeatureStore:
     "Features of the images that a file names; see `embed_crops`."
     names, found, _ = read_points(points, strict)
+    if Path(crops).is_dir(): check_links(crops, "expected the images themselves")
     return embed_crops(crops, names.to_pylist(), found, encoder, out, **how)
