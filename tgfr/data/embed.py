@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..core import TgfrError, check_file, fingerprint, say, track, write_text
 from .faces import FILE_LIMIT, read_image
 from .features import FeatureStore, digest, encode_rows, show_some, store_meta, write_store
+from .foreign import check_links
 from .ijb_files import IjbFiles, read_points
 from .landmarks import check_points, crop_face
 from .photo_files import IMAGES, list_pictures, name_left
@@ -169,7 +170,7 @@ def embed_ijb(
     "Features of all images of an IJB set; see `embed_crops`."
     files = IjbFiles.open(folder, strict)
     images = files.images()
-    return embed_crops(files.folder / "loose_crop", images.name.to_pylist(), images.points, encoder, out, what=str(files.path("name_5pts_score.txt")), **how)
+    return embed_crops(files.crops, images.name.to_pylist(), images.points, encoder, out, what=str(files.path("name_5pts_score.txt")), **how)
 
 # %% ../../nbs/1_data/15_embed.ipynb #7c5cfeda
 def embed_file(
@@ -182,6 +183,7 @@ def embed_file(
 ) -> FeatureStore:
     "Features of the images that a file names; see `embed_crops`."
     names, found, _ = read_points(points, strict)
+    if Path(crops).is_dir(): check_links(crops, "expected the images themselves")
     return embed_crops(crops, names.to_pylist(), found, encoder, out, what=str(points), **how)
 
 # %% ../../nbs/1_data/15_embed.ipynb #cacfc4ae
