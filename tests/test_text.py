@@ -377,7 +377,7 @@ MORE = {  # those whose files are made of one class, and what theirs is called w
     "camembert": ("CamembertModel", TEXT), "deberta": ("DebertaModel", TEXT), "deberta-v2": ("DebertaV2Model", TEXT | dict(relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8)),
     "xlnet": ("XLNetModel", dict(vocab_size=60, d_model=16, n_layer=2, n_head=2, d_inner=24)),
     "modernbert": ("ModernBertModel", TEXT | dict(pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3)),
-    "mobilebert": ("MobileBertModel", TEXT | dict(embedding_size=8, intra_bottleneck_size=16)), "ernie": ("ErnieModel", TEXT), "roformer": ("RoFormerModel", TEXT),
+    "mobilebert": ("MobileBertModel", TEXT | dict(embedding_size=8, intra_bottleneck_size=16)), "ernie": ("ErnieModel", TEXT),
     "megatron": ("MegatronBertModel", TEXT), "rembert": ("RemBertModel", TEXT | dict(input_embedding_size=8)), "roberta-prelayernorm": ("RobertaPreLayerNormModel", TEXT), "data2vec": ("Data2VecTextModel", TEXT),
     "t5": ("T5EncoderModel", dict(vocab_size=60, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)), "mt5": ("MT5EncoderModel", dict(vocab_size=60, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)),
     "umt5": ("UMT5EncoderModel", dict(vocab_size=60, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)),
@@ -449,7 +449,7 @@ def test_captions_of_blip_are_read_backwards(tmp_path):
 @pytest.mark.parametrize("config, said", [
     (dict(model_type="gpt2"), "a gpt2 model, which reads only backwards"), (dict(model_type="llama"), "reads only backwards"), (dict(model_type="bert", is_decoder=True), "which writes text"),
     (dict(model_type="opt"), "reads only backwards"), (dict(model_type="blip-2"), "no text tower"), (dict(model_type="vilt"), "no text tower"), (dict(model_type="bart"), "a bart model"),
-    (dict(model_type=["bert"]), "no readable"), (dict(model_type="bert", vocab_size=10**9), "vocab_size"), (dict(model_type="bert", num_hidden_layers=10**6), "num_hidden_layers"),
+    (dict(model_type=["bert"]), "no readable"), (dict(model_type="bert", vocab_size=10**9), "claims"), (dict(model_type="bert", vocab_size=10**12), "vocab_size"), (dict(model_type="bert", num_hidden_layers=10**6), "num_hidden_layers"),
     (dict(model_type="bert", vocab_size=2**20, hidden_size=2**14, num_attention_heads=1), "claims"), (dict(model_type="convbert"), "no text tower"), (dict(model_type="bert", hidden_act="../gelu"), "hidden_act"), (dict(model_type="clip", text_config=[1]), "no readable"), ([], "no readable"),
     (dict(model_type="modernbert", num_hidden_layers=10**5), "num_hidden_layers")])
 def test_configs_that_are_refused_by_name(config, said, tmp_path):

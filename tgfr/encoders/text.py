@@ -255,7 +255,7 @@ class TransformerText(TextEncoder):
         try:
             return new_text_model(config["transformer"]), read_tokenizer(folder / "tokenizer", config["transformer"]["model_type"])
         except Exception as e:  # whatever a damaged tokenizer or config makes of itself
-            raise TgfrError(f"{folder}: its tokenizer or config.json cannot be read ({in_a_line(e)})") from None
+            raise TgfrError(f"{folder}/config.json or the tokenizer beside it cannot be read ({in_a_line(e)})") from None
 
 # %% ../../nbs/2_encoders/06_text.ipynb #ad5f2b04
 def load_text_encoder(
