@@ -46,7 +46,7 @@ for number, (name, head) in enumerate(tries.items()):
     head.save_pretrained(folder)
     again = Head.from_pretrained(str(folder))
     loaded.append((again.heads, again.scale))
-    print(f"{name:22} made with ({head.heads}, {head.scale}), config.json", json.loads((folder / "config.json").read_text()),
-          "loaded", loaded[-1])
+    config = json.loads((folder / "config.json").read_text())
+    print(f"{name:22} made with ({head.heads}, {head.scale}), config.json", config, "loaded", loaded[-1])
 sys.exit(0 if loaded == [(4, 30.0), (8, 64.0), (8, 30.0)] else 1)
 PYTHON

@@ -13,7 +13,8 @@ trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install -qq datasets==5.2.0 pillow==13.0.0 numpy==2.4.6
 cd "$work"
-HF_HOME="$work/cache" HF_HUB_OFFLINE=1 HF_DATASETS_DISABLE_PROGRESS_BARS=1 "$work/venv/bin/python" - 2>/dev/null <<'PYTHON'
+export HF_HOME="$work/cache" HF_HUB_OFFLINE=1 HF_DATASETS_DISABLE_PROGRESS_BARS=1
+"$work/venv/bin/python" - 2>/dev/null <<'PYTHON'
 import json
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ def folder(name, lines):
 plain = folder("no-captions", {})
 some = folder("captions-for-three", {"metadata.jsonl": ["anna/0.png", "anna/1.png", "bert/0.png"]})
 one = folder("captions-in-one-folder", {"anna/metadata.jsonl": ["0.png", "1.png"]})
-described = plain == (6, ["image", "label"]) and some == (3, ["image", "caption"]) and one == (2, ["image", "caption"])
+captioned = some == (3, ["image", "caption"]) and one == (2, ["image", "caption"])
+described = plain == (6, ["image", "label"]) and captioned
 sys.exit(0 if described else 1)
 PYTHON

@@ -41,7 +41,8 @@ for plugin in ("pyav", "FFMPEG"):
     numbers = [round(float(frame.mean()) / 3) for frame in iio.imiter("pause.mp4", plugin=plugin)]
     longest = max((len(list(same)), number) for number, same in groupby(numbers))
     count[plugin] = len(numbers), longest[0]
-    print(f"{plugin:6} {len(numbers)} frames of {len(times)} written; frame {longest[1]} comes {longest[0]} times in a row")
+    print(f"{plugin:6} {len(numbers)} frames of {len(times)} written;",
+          f"frame {longest[1]} comes {longest[0]} times in a row")
 print("mean of the frames' numbers: written", np.mean(range(73)), "by the FFMPEG plugin", round(np.mean(numbers), 2))
 sys.exit(0 if count["pyav"] == (73, 1) and count["FFMPEG"][0] > 100 and count["FFMPEG"][1] > 30 else 1)
 PYTHON

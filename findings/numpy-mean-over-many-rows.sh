@@ -24,14 +24,19 @@ rng = np.random.default_rng(0)
 thresholds = np.array([-1, 0.1, 0.5], np.float32)
 right = 1 - np.clip(thresholds, 0, 1)
 found = {}
+
+
+def shown(rates): return [round(float(x), 4) for x in rates]
+
+
 for pairs in (1_000_000, 24_500_000):
     accepted = rng.random(pairs, np.float32)[:, None] >= thresholds
     numbers = accepted.astype(np.float32)
     found[pairs] = numbers.mean(axis=0)
-    print(f"{pairs:,} pairs, rates of {right.round(3).tolist()}: float32 mean(axis=0) {found[pairs].round(4).tolist()},",
-          f"dtype=np.float64 {numbers.mean(axis=0, dtype=np.float64).round(4).tolist()},",
-          f"bool {accepted.mean(axis=0).round(4).tolist()},",
-          f"turned round {np.ascontiguousarray(numbers.T).mean(axis=1).round(4).tolist()}")
+    print(f"{pairs:,} pairs, rates of {shown(right)}: float32 mean(axis=0) {shown(found[pairs])},",
+          f"dtype=np.float64 {shown(numbers.mean(axis=0, dtype=np.float64))},",
+          f"bool {shown(accepted.mean(axis=0))},",
+          f"turned round {shown(np.ascontiguousarray(numbers.T).mean(axis=1))}")
 small, large = found.values()
 sys.exit(0 if np.allclose(small, right, atol=0.01) and np.allclose(large, [0.685, 0.685, 0.5], atol=0.01) else 1)
 PYTHON

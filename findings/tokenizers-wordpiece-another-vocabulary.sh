@@ -32,7 +32,8 @@ def train(model, trainer, **more):
     tokenizer = Tokenizer(model())
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = ["[PAD]", "[UNK]"]
-    tokenizer.train_from_iterator(captions, trainer(vocab_size=200, special_tokens=special, show_progress=False, **more))
+    teacher = trainer(vocab_size=200, special_tokens=special, show_progress=False, **more)
+    tokenizer.train_from_iterator(captions, teacher)
     return tokenizer
 
 
@@ -48,7 +49,8 @@ for name, make in kinds.items():
     pieces = {str(sorted(t.get_vocab())) for t in made}
     cuts = {str([t.encode(c).tokens for c in captions]) for t in made}
     counts[name] = len(tables)
-    print(f"{name:10} 5 trainings: {len(tables)} tables of numbers, {len(pieces)} sets of pieces, {len(cuts)} ways to cut")
+    print(f"{name:10} 5 trainings: {len(tables)} tables of numbers, {len(pieces)} sets of pieces,",
+          f"{len(cuts)} ways to cut")
     moved = [word for word in words if len({t.token_to_id(word) for t in made}) > 1]
     for word in moved[:3]: print(" " * 10, f"number of '{word}' in each:", [t.token_to_id(word) for t in made])
 sys.exit(0 if counts["WordPiece"] > 1 and counts["BPE"] == counts["Unigram"] == 1 else 1)

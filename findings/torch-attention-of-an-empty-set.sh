@@ -35,8 +35,10 @@ for training in (True, False):
             with torch.set_grad_enabled(gradients):
                 empty = attention(sets, sets, sets, key_padding_mask=absent, need_weights=weights)[0][1]
             nan[training, gradients, weights] = bool(empty.isnan().any())
-            answer = "NaN" if empty.isnan().any() else "the bias" if torch.allclose(empty, attention.out_proj.bias) else "else"
-            print(f"{'train' if training else 'eval ':5} {'gradients' if gradients else 'no_grad':9} need_weights={weights!s:5}:", answer)
+            bias = torch.allclose(empty, attention.out_proj.bias)
+            answer = "the bias" if bias else "NaN" if empty.isnan().any() else "else"
+            mode = f"{'train' if training else 'eval':5} {'gradients' if gradients else 'no_grad':9}"
+            print(f"{mode} need_weights={weights!s:5}:", answer)
 query = torch.randn(1, 1, 3, 4)
 zeros = functional.scaled_dot_product_attention(query, query, query, torch.zeros(3, 3, dtype=torch.bool))
 print("scaled_dot_product_attention, nothing allowed:", zeros.unique().tolist())

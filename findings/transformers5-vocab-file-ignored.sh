@@ -34,10 +34,10 @@ ways = {
     "BertTokenizer(vocab=path)": lambda: BertTokenizer(vocab="bert/vocab.txt"),
     "BertTokenizer.from_pretrained(folder)": lambda: BertTokenizer.from_pretrained("bert"),
 }
-sizes = []
+sizes, caption = [], "a young woman with glasses"
 for name, make in ways.items():
     tokenizer = make()
     sizes.append(len(tokenizer))
-    print(f"{name:38} {len(tokenizer):3} entries; a young woman with glasses:", tokenizer.tokenize("a young woman with glasses"))
+    print(f"{name:38} {len(tokenizer):3} entries; {caption}:", tokenizer.tokenize(caption))
 sys.exit(0 if sizes == [5, 5, 5, len(words), len(words), len(words)] else 1)
 PYTHON

@@ -14,7 +14,8 @@ trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install -qq datasets==5.2.0 webdataset==1.0.2 pillow==13.0.0 numpy==2.4.6
 cd "$work"
-HF_HOME="$work/cache" HF_HUB_OFFLINE=1 HF_DATASETS_DISABLE_PROGRESS_BARS=1 "$work/venv/bin/python" - 2>/dev/null <<'PYTHON'
+export HF_HOME="$work/cache" HF_HUB_OFFLINE=1 HF_DATASETS_DISABLE_PROGRESS_BARS=1
+"$work/venv/bin/python" - 2>/dev/null <<'PYTHON'
 import io
 import sys
 import tarfile
@@ -38,15 +39,17 @@ def tar(path, names):
 
 
 kinds = {
-    "dots in folders": ["m.0107_f/0-FaceId-0.jpg", "m.0107_f/1-FaceId-0.jpg", "m.0108_x/0-FaceId-0.jpg", "m.0108_x/1-FaceId-0.jpg"],
-    "seconds in names": ["anna/frame_0.50.jpg", "anna/frame_0.75.jpg", "bert/frame_0.50.jpg", "bert/frame_0.75.jpg"],
+    "dots in folders": [f"m.{person}/{number}-FaceId-0.jpg" for person in ("0107_f", "0108_x") for number in (0, 1)],
+    "seconds in names": [f"{person}/frame_0.{part}.jpg" for person in ("anna", "bert") for part in (50, 75)],
 }
 rows = {}
 for name, files in kinds.items():
     tar(f"{name}.tar", files)
     data = load_dataset("webdataset", data_files={"train": f"{name}.tar"})["train"]
-    other = [[key for key in row if not key.startswith("__")] for row in webdataset.WebDataset(f"{name}.tar", shardshuffle=False)]
+    others = webdataset.WebDataset(f"{name}.tar", shardshuffle=False)
+    other = [[key for key in row if key[:2] != "__"] for row in others]
     rows[name] = len(data), len(other)
-    print(f"{name}: 4 photos; datasets {len(data)} rows, columns {data.column_names}; webdataset {len(other)} rows {other}")
+    print(f"{name}: 4 photos; datasets {len(data)} rows, columns {data.column_names};",
+          f"webdataset {len(other)} rows {other}")
 sys.exit(0 if rows == {"dots in folders": (4, 4), "seconds in names": (2, 2)} else 1)
 PYTHON
