@@ -305,7 +305,7 @@ class OnnxFace:
         "Run one photo twice, two singly and together. A norm beside embeddings that have theirs already is not read."
         photos = preprocess(np.random.default_rng(0).integers(0, 256, (2, self.config.size, self.config.size, 3), dtype=np.uint8), self.config)
         def outputs(features): return [x.numpy() for x in (features.embedding, features.regions) if x is not None]
-        def near(a, b, rtol): return a.shape == b.shape and np.allclose(a, b, rtol=rtol, atol=.1 * rtol * np.nanmax(abs(b)), equal_nan=True)
+        def near(a, b, rtol): return a.shape == b.shape and np.allclose(a, b, rtol=rtol, atol=.1 * rtol * abs(b[np.isfinite(b)]).max(initial=0), equal_nan=True)
         singly, again = outputs(ImageFeatures.cat([self._run(photos[:1]), self._run(photos[1:])])), outputs(self._run(photos[:1]))
         if self.norm and not self._is_unit(photos):
             self.norm = None
