@@ -16,25 +16,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from ..core import ImageFeatures, TgfrError, atomic_write, check_keys, check_names, fingerprint, read_json, write_json
+from ..core import ImageFeatures, TgfrError, atomic_write, check_keys, check_names, fingerprint, in_a_line, read_json, write_json
 from .backbones import RANGES, EncoderConfig, in_words, preprocess, styles_of
-from tgfr.encoders.onnx_graph import (
-    at_random,
-    attribute,
-    check_work,
-    constants,
-    dims,
-    infer,
-    light_of,
-    mend,
-    needed,
-    open_session,
-    photo_input,
-    read_model,
-    reason_of,
-    run_session,
-)
-from .onnx_outputs import find_embedding
+from .onnx_graph import at_random, check_work, company, dims, infer, mend, open_session, photo_input, read_model, run_session, shaped
+from .onnx_outputs import LEAST, find_embedding, width_of
 from .preparation import Wanted, compare_ways, first_steps, wanted
 
 # %% ../../nbs/2_encoders/02_onnx_face.ipynb #2285c1e8
@@ -196,31 +181,6 @@ def _why(
     return "; ".join(parts)
 
 
-# %% ../../nbs/2_encoders/02_onnx_face.ipynb #7c41d9e0
-def _shaped(
-    model: onnx.ModelProto,
-    path: Path,  # for messages
-) -> onnx.ModelProto:  # without its large weights
-    "The model with the shapes of its outputs as they are inferred."
-    shapes, light = infer(model, path), light_of(model)
-    for output in light.graph.output: output.CopyFrom(shapes[output.name])
-    return light
-
-_SCALES = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "ReduceMax", "ReduceMin")  # a scale for each batch
-
-def _company(
-    model: onnx.ModelProto,
-    embedding: str,  # its tensor
-    fixed: bool,  # whether the file says how many photos it takes
-) -> list[str]:  # in words; empty where running photos singly is right
-    "Why a photo's embedding is another beside other photos, where that is no matter of quantisation."
-    nodes, stored = needed(model.graph, [embedding]), constants(model.graph)
-    def axes(n): return numpy_helper.to_array(stored[n.input[1]]) if len(n.input) > 1 and n.input[1] in stored else attribute(n, "axes", ())
-    means = [n for n in nodes if n.op_type in ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2") and 0 in axes(n)]
-    if means: return [f"{means[0].op_type} {means[0].name or means[0].output[0]} takes the statistics of the photos beside one another"]
-    if fixed or any(n.op_type in _SCALES for n in nodes): return []
-    return ["the embedding of a photo changes with the photos beside it"]
-
 # %% ../../nbs/2_encoders/02_onnx_face.ipynb #72fbeed3
 class OnnxFace:
     "A face model of an ONNX file as frozen encoder, run by onnxruntime."
@@ -234,8 +194,16 @@ class OnnxFace:
         output: str | None = None,  # tensor of the embedding; None: the one output that can be it
         **options,  # name, channels, mean, std, size, source of `EncoderConfig`
     ):
-        self.path = path = Path(path)
+        self.path, self.batch, self._threads, self._sessions = Path(path), batch, threads or torch.get_num_threads(), {}
         if batch < 1: raise TgfrError(f"batch: at least 1 photo goes through at a time, found {batch}")
+        try: self._build(region, output, options)
+        except TgfrError: raise
+        except Exception as e:  # what a damaged or hostile file makes of itself: onnx and protobuf have many error types of their own
+            raise TgfrError(f"{path}: not a valid ONNX model ({type(e).__name__}: {in_a_line(e)})") from None
+
+    def _build(self, region, output, options):
+        "Read the file and all it says of itself, and try it."
+        path = self.path
         model = read_model(path)
         self._digest = fingerprint(model.SerializeToString(deterministic=True))
         size, self._last = _check_input(model, path, options.get("size", _beside(path).get("size")))
@@ -250,20 +218,19 @@ class OnnxFace:
         beside, named = given.pop("region", "auto"), given.pop("output", None)
         self.region, self.output = beside if region == "auto" else region, output or named
         embedding, width = find_embedding(model, path, size, self.output)
-        first = next((o.name for o in model.graph.output if len(dims(o)) == 2), embedding)
+        first = next((o.name for o in model.graph.output if len(dims(o)) == 2 and (width_of(dims(o)) or 0) >= LEAST), embedding)  # what was taken before outputs were told apart
         self._mark = [*self.edits, *[f"output {embedding}"] * (embedding != first and len(model.graph.output) > 1)]
         fixed = isinstance(dims(photo_input(model))[0], int)
-        self.norm = _norm_output(_shaped(model, path))  # the output whose value unit embeddings are multiplied by
+        self.norm = _norm_output(shaped(model, path))  # the output whose value unit embeddings are multiplied by
         _free_batch(model, size, self._last)
         maps = _spatial(model, path)
         self.region = _choose_region(maps, self.region, size, path)
         self.default_styles = tuple(name for part in (4, 8) if (name := _deepest(maps, size // part)))  # as stages 2 and 3 of an IResNet
         self.config = EncoderConfig(embedding=width, regions=maps[self.region][0] if self.region else None, size=size, **given)
         self._shapes = {embedding: (width,)} | ({self.norm: (1,)} if self.norm else {}) | {name: shape for name, (shape, _) in maps.items()}
-        self.batch, self._threads, self._sessions = batch, threads or torch.get_num_threads(), {}
         self._refuse_chance(at_random(model, [embedding, *[self.region] * bool(self.region)]))
         self._open((), model)
-        self._try(lambda: _company(model, embedding, fixed))
+        self._try(lambda: company(model, embedding, fixed))
 
     @property
     def preparation(self) -> str:
@@ -286,7 +253,8 @@ class OnnxFace:
     ) -> list[tuple[str, tuple[int, int, int]]]:  # name and (C, H, W) in the order of computation
         "The tensors of a model that may be its region map."
         model, path = read_model(Path(path)), Path(path)
-        _free_batch(model, *_check_input(model, path, None))
+        try: _free_batch(model, *_check_input(model, path, None))
+        except ValueError as e: raise TgfrError(str(e) if isinstance(e, TgfrError) else f"{path}: not a valid ONNX model ({in_a_line(e)})") from None
         return [(name, shape) for name, (shape, _) in _spatial(model, path).items()]
 
     def _refuse_chance(self, why):
@@ -313,9 +281,7 @@ class OnnxFace:
     def _first_run(self, model):
         "Run one photo under a clock before anything is computed in advance: what a graph works is not always known before."
         session = open_session(model, self.path, plain=True)
-        try: run_session(session, None, self._as_input(np.zeros((1, 3, self.config.size, self.config.size))), self.path)
-        except TgfrError: raise
-        except Exception as e: raise TgfrError(f"{self.path}: onnxruntime cannot run it ({reason_of(e)})") from None
+        run_session(session, None, self._as_input(np.zeros((1, 3, self.config.size, self.config.size))), self.path)
         self._whole = True
 
     def _as_input(self, photos):
@@ -335,29 +301,25 @@ class OnnxFace:
         seen, vectors = styles_of(out, styles), out[embedding].reshape(len(photos), self.config.embedding)
         return ImageFeatures(vectors * out[self.norm] if self.norm else vectors, out[self.region] if regions and self.region else None, seen)
 
-    def _try(self, company):
+    def _try(self, beside):
         "Run one photo twice, two singly and together. A norm beside embeddings that have theirs already is not read."
         photos = preprocess(np.random.default_rng(0).integers(0, 256, (2, self.config.size, self.config.size, 3), dtype=np.uint8), self.config)
         def outputs(features): return [x.numpy() for x in (features.embedding, features.regions) if x is not None]
-        def near(a, b, rtol): return a.shape == b.shape and np.allclose(a, b, rtol=rtol, atol=.1 * rtol * np.nanmax(abs(b)), equal_nan=True)
-        try:
-            one, two = self._run(photos[:1]), self._run(photos[1:])
-            singly, again = outputs(ImageFeatures.cat([one, two])), outputs(self._run(photos[:1]))
-        except TgfrError: raise
-        except Exception as e: raise TgfrError(f"{self.path}: onnxruntime cannot run it ({reason_of(e)})") from None
+        def near(a, b, rtol): return a.shape == b.shape and np.allclose(a, b, rtol=rtol, atol=.1 * rtol * abs(b[np.isfinite(b)]).max(initial=0), equal_nan=True)
+        singly, again = outputs(ImageFeatures.cat([self._run(photos[:1]), self._run(photos[1:])])), outputs(self._run(photos[:1]))
         if self.norm and not self._is_unit(photos):
             self.norm = None
-            return self._try(company)
+            return self._try(beside)
         expected = [(2, self.config.embedding), *([(2, *self.config.regions)] if self.region else [])]
         if [o.shape for o in singly] != expected: raise TgfrError(f"{self.path}: for two photos it gives {[o.shape for o in singly]}, {expected} is expected")
         if not np.isfinite(singly[0]).any(): raise TgfrError(f"{self.path}: it gives no finite number for a photo")
         if singly[0].min() >= 0 and np.allclose(singly[0].sum(1), 1, atol=1e-3) and self.output is None: raise TgfrError(f"{self.path}: its output {next(iter(self._shapes))} is made of probabilities, which sum to one, not an embedding")
         if not all(near(a, b[:1], 1e-4) for a, b in zip(again, singly)): self._refuse_chance(["it gives another embedding of the same photo each time"])
         try: together = outputs(self._run(photos))
-        except Exception: together = []  # onnxruntime has many error types of its own: such a file takes one photo
+        except (TgfrError, RuntimeError): together = []  # such a file takes one photo
         shapes = [a.shape for a in together] == expected
         if shapes and all(near(a, b, 1e-3) for a, b in zip(together, singly)): return
-        if shapes: self._refuse_chance(company())
+        if shapes: self._refuse_chance(beside())
         self.batch = 1
 
     def _is_unit(self, photos):

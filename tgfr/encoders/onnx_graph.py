@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['LIMIT', 'NODES', 'MOST', 'WORK', 'LOOPS', 'LOAD_SECONDS', 'RUN_SECONDS', 'tensors_of', 'nodes_of', 'dims',
-           'photo_input', 'attribute', 'constants', 'check_versions', 'read_model', 'light_of', 'infer', 'mend',
-           'check_work', 'watched', 'open_session', 'run_session', 'reason_of', 'needed', 'at_random']
+           'photo_input', 'attribute', 'constants', 'check_versions', 'read_model', 'light_of', 'infer', 'shaped',
+           'mend', 'check_work', 'watched', 'open_session', 'run_session', 'reason_of', 'needed', 'at_random',
+           'company']
 
 # %% ../../nbs/2_encoders/07_onnx_graph.ipynb #a94f55d4
 import re
@@ -174,6 +175,15 @@ def infer(
     except Exception as e: raise TgfrError(f"{path}: not a valid ONNX model; types or shapes of its tensors contradict one another ({in_a_line(e)})") from None
     return {v.name: v for v in [*graph.value_info, *graph.output, *graph.input]}
 
+def shaped(
+    model: onnx.ModelProto,
+    path: Path,  # for messages
+) -> onnx.ModelProto:  # without its large weights
+    "The model with the shapes of its outputs as they are inferred."
+    shapes, light = infer(model, path), light_of(model)
+    for output in light.graph.output: output.CopyFrom(shapes[output.name])
+    return light
+
 # %% ../../nbs/2_encoders/07_onnx_graph.ipynb #5e15685e
 def mend(
     model: onnx.ModelProto,  # changed in place
@@ -289,7 +299,9 @@ def run_session(
     options = onnxruntime.RunOptions()
     options.log_severity_level = 4
     def call(): return session.run(names, {session.get_inputs()[0].name: photos}, options)
-    return watched(call, lambda: setattr(options, "terminate", True), RUN_SECONDS * len(photos), f"{path}: one run of {len(photos)} photos")
+    try: return watched(call, lambda: setattr(options, "terminate", True), RUN_SECONDS * len(photos), f"{path}: one run of {len(photos)} photos")
+    except TgfrError: raise
+    except Exception as e: raise TgfrError(f"{path}: onnxruntime cannot run it ({reason_of(e)})") from None
 
 def reason_of(
     e: Exception,  # of onnxruntime
@@ -340,3 +352,19 @@ def at_random(
 def _inside(node) -> Iterator[onnx.NodeProto]:
     for attr in node.attribute:
         for inner in [attr.g, *attr.graphs]: yield from nodes_of(inner)
+
+# %% ../../nbs/2_encoders/07_onnx_graph.ipynb #fecd0b86
+_SCALES = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "ReduceMax", "ReduceMin")  # a scale for each batch
+
+def company(
+    model: onnx.ModelProto,
+    embedding: str,  # its tensor
+    fixed: bool,  # whether the file says how many photos it takes
+) -> list[str]:  # in words; empty where running photos singly is right
+    "Why a photo's embedding is another beside other photos, where that is no matter of quantisation."
+    nodes, stored = needed(model.graph, [embedding]), constants(model.graph)
+    def axes(n): return numpy_helper.to_array(stored[n.input[1]]) if len(n.input) > 1 and n.input[1] in stored else attribute(n, "axes", ())
+    means = [n for n in nodes if n.op_type in ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2") and 0 in axes(n)]
+    if means: return [f"{means[0].op_type} {means[0].name or means[0].output[0]} takes the statistics of the photos beside one another"]
+    if fixed or any(n.op_type in _SCALES for n in nodes): return []
+    return ["the embedding of a photo changes with the photos beside it"]

@@ -20,7 +20,7 @@ from onnx import helper
 
 from ..core import TgfrError, unit
 from .backbones import in_words
-from .onnx_graph import attribute, constants, dims, infer, light_of, needed, open_session, photo_input, reason_of, run_session
+from .onnx_graph import attribute, constants, dims, infer, light_of, needed, open_session, photo_input, run_session
 
 # %% ../../nbs/2_encoders/08_preparation.ipynb #e711bb38
 _STEPS = ("Sub", "Mul", "Div", "Add", "Neg", "Sum", "BatchNormalization", "Conv", "Identity", "Cast", "Transpose", "Gather", "Slice", "Split", "Concat",
@@ -108,8 +108,7 @@ def _run_steps(model, name, source, values, shape, path) -> list[np.ndarray]:
     for c in range(3): photos[(1 + c, ..., c) if shape[1] != 3 else (1 + c, c)] = 100
     photos[4] = np.random.default_rng(0).integers(0, 100, shape[1:])
     dtype = helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
-    try: return [run_session(session, [name], photo[None].astype(dtype), path)[0].astype(np.float64) for photo in photos] + [photos[4]]
-    except Exception as e: raise TgfrError(f"{path}: onnxruntime cannot run its first nodes ({reason_of(e)})") from None
+    return [run_session(session, [name], photo[None].astype(dtype), path)[0].astype(np.float64) for photo in photos] + [photos[4]]
 
 def _affine(outputs, name, model, last) -> FirstSteps | None:
     "Scale, offset and order of channels behind five pictures; None where there are none."
