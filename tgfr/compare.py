@@ -87,7 +87,8 @@ class Trainer:
         seed_everything(r.seed)
         own = {"pooling": r.text_pooling, "spread": r.text_spread, "dropout": r.text_dropout} if r.text in RECURRENT else {"train_layers": r.text_layers}
         options = {"length": r.text_length} | own
-        text = build_text_encoder(r.text, [c for i in self.rows for c in self.captions[i]], r.dim, **options) if words else None
+        captions, people = [c for i in self.rows for c in self.captions[i]], [self.identity[i] for i in self.rows for _ in self.captions[i]]
+        text = build_text_encoder(r.text, captions, r.dim, people, **options) if words else None
         return TGFR(ModelConfig(store.embedding.shape[-1], store.regions.shape[2:], r.dim, fusion, words, r.residual), text)
 
     def _fit(self, model: TGFR, stage: str, name: str, validate=None) -> TGFR:
