@@ -731,6 +731,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'tgfr/encoders/pretrained.py'),
                                           'tgfr.encoders.pretrained._plain': ( '2_encoders/pretrained.html#_plain',
                                                                                'tgfr/encoders/pretrained.py'),
+                                          'tgfr.encoders.pretrained._quiet': ( '2_encoders/pretrained.html#_quiet',
+                                                                               'tgfr/encoders/pretrained.py'),
                                           'tgfr.encoders.pretrained._read': ( '2_encoders/pretrained.html#_read',
                                                                               'tgfr/encoders/pretrained.py'),
                                           'tgfr.encoders.pretrained._stored': ( '2_encoders/pretrained.html#_stored',
