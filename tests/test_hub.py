@@ -1,12 +1,15 @@
 """Models to and from the Hub, with the Hub played: what is sent, what is fetched, what is refused. Nothing here uses a network."""
+import os
 import resource
 import shutil
+import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 import tgfr.hub
 from tgfr.cli import main
@@ -20,6 +23,7 @@ from tgfr.hub import from_pretrained, local_model, push_to_hub
 from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import build_set_fusion
 from tgfr.sets.weights import save_set_fusion
+from tgfr.training.recipes import read_recipe
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def hub(tmp_path, monkeypatch):
 
 def small_model(side=4):
     seed_everything(0)
-    return TGFR(ModelConfig(8, (16, side, side), dim=8), build_text_encoder("lstm", ["She smiles."], dim=8, embedding=6)).eval()
+    return TGFR(ModelConfig(8, (16, side, side), dim=8), build_text_encoder("lstm", ["She smiles."] * 2, dim=8, embedding=6)).eval()
 
 
 def test_a_model_goes_out_with_its_card_alone_and_comes_back(tmp_path, hub, capsys):
@@ -65,6 +69,83 @@ def test_a_model_goes_out_with_its_card_alone_and_comes_back(tmp_path, hub, caps
     assert calls[-1] == ("fetch", "me/mine", "v1") and type(again) is TGFR
     for name, tensor in model.state_dict().items(): assert torch.equal(tensor, again.state_dict()[name])
     assert "| face encoder | made up |" in (home / "me/mine/README.md").read_text()
+
+
+@pytest.mark.parametrize("least, at_home", [(2, {"xanthippe", "okonkwo"}), (3, {"xanthippe", "okonkwo", "beard"}), (1, set())])
+def test_words_of_one_person_stay_at_home(tmp_path, hub, capsys, least, at_home):
+    "A name in every caption of one person is in no file that is sent; all other captions are read as before, and the model in the folder stays."
+    seed_everything(0)
+    captions = ["Xanthippe smiles.", "Xanthippe Okonkwo has a hat.", "She smiles.", "He has a hat and a beard.", "She has a beard", "a hat, she smiles, he has and he"]
+    text = build_text_encoder("lstm", captions, dim=8, embedding=6, people=["x", "x", "a", "b", "c", "d"])
+    model = TGFR(ModelConfig(8, (16, 4, 4), dim=8), text).eval()
+    model.save(tmp_path / "model")
+    before = {p: p.read_bytes() for p in (tmp_path / "model").rglob("*") if p.is_file()}
+    main(["push", str(tmp_path / "model"), "me/mine", "--least", str(least)])
+    sent = b"".join(p.read_bytes().lower() for p in (hub[0] / "me/mine").rglob("*") if p.is_file())
+    for name in ("xanthippe", "okonkwo", "beard"): assert (name.encode() in sent) == (name not in at_home)
+    assert {p: p.read_bytes() for p in before} == before and (hub[0] / "me/mine/model.safetensors").is_file()
+    assert ("words stay here" in capsys.readouterr().err) == bool(at_home)
+    again = from_pretrained("me/mine")
+    for caption in ("She has a hat, she smiles.", "smiles"): assert torch.equal(again.read([caption]).words, model.read([caption]).words)
+    assert (again.text_encoder.tokenize(["Xanthippe smiles"])["ids"][0, 0] == 1) == bool(at_home)
+    push_to_hub(hub[0] / "me/mine", "you/mine", least=least)  # what was fetched can be sent on
+
+
+def test_a_vocabulary_without_counts_is_not_sent_unasked(tmp_path, hub):
+    small_model().save(tmp_path / "model")
+    write_json(tmp_path / "model/text/vocabulary.json", {"words": read_json(tmp_path / "model/text/vocabulary.json")["words"]})
+    with pytest.raises(TgfrError, match="does not tell how many people"): push_to_hub(tmp_path / "model", "me/mine")
+    assert hub[1] == [] and type(from_pretrained(tmp_path / "model")) is TGFR
+    push_to_hub(tmp_path / "model", "me/mine", least=1)
+
+
+def refused_by(kind, text):
+    def call(*args, **kwargs): raise kind(text)
+    return call
+
+
+class NetworkError(Exception):
+    "As httpx2.ConnectError: of no type that a library of the Hub has."
+
+
+@pytest.mark.parametrize("kind", [NetworkError, OSError, PermissionError, RuntimeError, TimeoutError, OfflineModeIsEnabled, LocalTokenNotFoundError])
+@pytest.mark.parametrize("text", ["[Errno 111]\nConnection refused", ""])
+def test_no_network_is_one_line(tmp_path, monkeypatch, refusal, kind, text):
+    small_model().save(tmp_path / "model")
+    for step in ("create_repo", "upload_folder"):
+        monkeypatch.setattr(tgfr.hub, "HfApi", type("Api", (), {"create_repo": lambda *a, **k: None, step: refused_by(kind, text)} | ({"upload_folder": refused_by(kind, text)} if step == "create_repo" else {})))
+        assert refusal("push", str(tmp_path / "model"), "me/mine").startswith("tgfr: me/mine: the Hub did not take it (" + kind.__name__)
+    monkeypatch.setattr(tgfr.hub, "snapshot_download", refused_by(kind, text))
+    with pytest.raises(TgfrError, match="the Hub gives no such model") as error: from_pretrained("me/mine")
+    assert "\n" not in str(error.value)
+
+
+def test_a_port_where_nobody_listens(tmp_path):
+    "The real library, without a network."
+    small_model().save(tmp_path / "model")
+    code = f"from tgfr.cli import main; main(['push', {str(tmp_path / 'model')!r}, 'me/mine'])"
+    run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_x", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 2 and "the Hub did not take it" in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 100_000, "{" * 50_000, "a: &a [1]\nb: *a", "a: 2001-99-99", "a: " + "1" * 10_000, "x" * (2 << 20), "<<: [{a: 1}]\n? [1]\n: 2", "a: !!python/object/apply:os.system [x]", "\x00", "a: !!float 1e999999"])
+def test_a_recipe_of_brackets_is_one_line(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(TgfrError, match="config.yaml") as error: read_recipe(tmp_path / "config.yaml")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("depth", [500, 900, 100_000])
+def test_a_config_of_brackets_is_one_line(tmp_path, depth):
+    small_model().save(tmp_path / "model")
+    for file in ("config.json", "text/config.json", "text/vocabulary.json"):
+        good = (tmp_path / "model" / file).read_text()
+        for text in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth, good.rstrip()[:-1] + ', "more": ' + "[" * depth + "]" * depth + "}"):
+            (tmp_path / "model" / file).write_text(text)
+            if file == "text/vocabulary.json" and "words" in text and depth < 1000: continue  # a field more is none of its business
+            with pytest.raises(TgfrError) as error: from_pretrained(tmp_path / "model")
+            assert "\n" not in str(error.value) and len(str(error.value)) < 2000
+        (tmp_path / "model" / file).write_text(good)
 
 
 def test_public_is_said_by_name(tmp_path, hub):

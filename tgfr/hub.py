@@ -6,14 +6,18 @@
 __all__ = ['REPO', 'MODEL_FILES', 'model_folder', 'local_model', 'from_pretrained', 'push_to_hub']
 
 # %% ../nbs/12_hub.ipynb #a930621d
+import os
 import re
+import shutil
+import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import nn
 
-from .core import TgfrError, in_a_line, read_json
+from .core import TgfrError, in_a_line, read_json, say
+from .data.captions import Vocabulary
 from .encoders.weights import load_encoder
 from .fusion.model import TGFR
 from .sets.weights import load_set_fusion
@@ -30,7 +34,7 @@ def model_folder(
     if (Path(name) / "config.json").is_file(): return Path(name)
     if Path(name).exists() or not (repo := re.fullmatch(REPO + "(/encoder)?", str(name))): raise TgfrError(f"{name}: neither a folder with config.json nor the OWNER/NAME of a model on the Hub")
     try: return Path(snapshot_download(repo[1], revision=revision, allow_patterns=list(MODEL_FILES)) + (repo[2] or ""))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as e: raise TgfrError(f"{name}: no such folder, and the Hub gives no such model ({in_a_line(e)})") from None
+    except Exception as e: raise TgfrError(f"{name}: no such folder, and the Hub gives no such model ({_reason(e)})") from None
 
 # %% ../nbs/12_hub.ipynb #576e3dee
 def local_model(
@@ -52,12 +56,46 @@ def from_pretrained(
     if "set_fusion" in keys: return load_set_fusion(folder)
     return load_encoder(folder) if "kind" in keys else TGFR.load(folder)
 
+# %% ../nbs/12_hub.ipynb #e9a9522c
+def _reason(error: Exception) -> str:
+    "What a library says went wrong on the way to the Hub, or what kind of error it was."
+    return f"{type(error).__name__}{': ' * bool(in_a_line(error))}{in_a_line(error)}"
+
+
+def _public(
+    folder: Path,  # a saved model
+    staged: Path,  # an empty folder
+    least: int,  # people whose captions hold a word
+) -> Path:  # the folder to send
+    "A model without the words that fewer people's captions hold: `folder` itself where there are none."
+    words = folder / "text/vocabulary.json"
+    if not words.is_file() or least <= 1: return folder
+    vocabulary = Vocabulary.load(words)
+    if vocabulary.people is None:
+        raise TgfrError(f"{words}: does not tell how many people's captions hold each word, so names may be among them (saved before this was kept); train the model again, or send every word (least=1, `tgfr push --least 1`)")
+    public = vocabulary.without_rare(least)
+    if public == vocabulary: return folder
+    shutil.copytree(folder, staged / "model", copy_function=_linked, ignore=lambda place, names: [n for n in names if (Path(place) / n) == words or not _sent(Path(place, n), folder)])
+    (staged / "model/text").mkdir(parents=True, exist_ok=True)
+    public.save(staged / "model/text/vocabulary.json")
+    say(f"{sum(w.startswith('?') for w in public.words):,} of {len(public.words):,} words stay here: the captions of fewer than {least} people hold them")
+    return staged / "model"
+
+
+def _sent(path: Path, folder: Path) -> bool: return path.is_dir() or any(fnmatch(str(path.relative_to(folder)), pattern) for pattern in MODEL_FILES)
+
+def _linked(source, target):
+    "A file once more, without its bytes where the disk allows."
+    try: os.link(source, target)
+    except OSError: shutil.copyfile(source, target)
+
 # %% ../nbs/12_hub.ipynb #0fc7ecd4
 def push_to_hub(
     folder: str | Path,  # a saved model
     repo: str,  # OWNER/NAME
     private: bool = True,  # of a repository that is made
     message: str = "Saved by tgfr",  # of the commit
+    least: int = 2,  # a word of the vocabulary goes out only if the captions of so many people hold it; 1: every word
 ) -> str:  # address of the commit
     "Put a saved model and its card on the Hub, and nothing else that lies in the folder; `hf auth login` says who one is."
     folder = Path(folder)
@@ -65,7 +103,9 @@ def push_to_hub(
     if not (folder / "config.json").is_file(): raise TgfrError(f"{folder}: no folder of a saved model (config.json)")
     if not (folder / "README.md").is_file(): raise TgfrError(f"{folder}: no README.md; a model goes out with its card, save it again")
     from_pretrained(folder)
-    try:
-        HfApi().create_repo(repo, private=private, exist_ok=True)
-        return str(HfApi().upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(MODEL_FILES), commit_message=message))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as e: raise TgfrError(f"{repo}: the Hub did not take it ({in_a_line(e)})") from None
+    with tempfile.TemporaryDirectory() as staged:
+        ready = _public(folder, Path(staged), least)
+        try:
+            HfApi().create_repo(repo, private=private, exist_ok=True)
+            return str(HfApi().upload_folder(repo_id=repo, folder_path=ready, allow_patterns=list(MODEL_FILES), commit_message=message))
+        except Exception as e: raise TgfrError(f"{repo}: the Hub did not take it ({_reason(e)})") from None  # of the network alone there are dozens of types, in other packages

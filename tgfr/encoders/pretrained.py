@@ -8,6 +8,7 @@ __all__ = ['ENCODERS', 'VISION_LANGUAGE', 'KINDS', 'EXPECTED', 'FIELDS', 'WORDS'
            'read_text_model', 'places', 'train_top']
 
 # %% ../../nbs/2_encoders/05_pretrained.ipynb #97386e42
+import contextlib
 import functools
 import json
 import shutil
@@ -22,6 +23,7 @@ from huggingface_hub import model_info, snapshot_download
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoTokenizer, PretrainedConfig
+from transformers.utils import logging
 
 from ..core import TgfrError, check_integers, in_a_line, read_json
 from .checkpoint import open_checkpoint
@@ -113,6 +115,15 @@ def _tower(
     if "Siglip" in type(tower).__name__ and hasattr(tower, "head"): tower.head = nn.Identity()  # it makes the sentence, of the last place alone
     return way, _backwards(tower) if way == "text_decoder.bert" else tower
 
+# %% ../../nbs/2_encoders/05_pretrained.ipynb #c161952f
+@contextlib.contextmanager
+def _quiet():
+    "transformers speaks of marks beyond a vocabulary, which only a writing model would need."
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try: yield
+    finally: logging.set_verbosity(before)
+
 # %% ../../nbs/2_encoders/05_pretrained.ipynb #edfab553
 def _build(
     config: dict,  # from `text_config`
@@ -121,9 +132,9 @@ def _build(
     "A text model of transformers, as `text_config` describes it."
     stem = KINDS[config["model_type"]]
     kind = getattr(transformers, f"{stem}{'Encoder' * (stem in ('T5', 'MT5', 'UMT5'))}Model")
-    shape: PretrainedConfig = getattr(transformers, f"{stem}Config")(**{k: v for k, v in config.items() if k != "model_type"})
+    with _quiet(): shape: PretrainedConfig = getattr(transformers, f"{stem}Config")(**{k: v for k, v in config.items() if k != "model_type"})
     shape.is_decoder = shape.add_cross_attention = shape.is_encoder_decoder = False
-    tower = _tower(kind(shape))[1]
+    with _quiet(): tower = _tower(kind(shape))[1]
     return _backwards(tower) if decoder else tower
 
 # %% ../../nbs/2_encoders/05_pretrained.ipynb #92ae5c91

@@ -9,6 +9,7 @@ __all__ = ['RECURRENT', 'WordHead', 'TextEncoder', 'RnnText', 'TransformerText',
 import inspect
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from reprlib import repr as short
 
@@ -18,8 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ..core import TextFeatures, TgfrError, check_integers, check_keys, check_names, in_a_line, load_built, read_json, unit, write_json, write_weights
-from ..data.captions import Vocabulary, check_captions, pad_rows
+from ..core import TextFeatures, TgfrError, check_integers, check_keys, check_names, in_a_line, load_built, read_json, say, unit, write_json, write_weights
+from ..data.captions import Vocabulary, check_captions, letters_lost, pad_rows
 from ..data.captions import tokenize as split_words
 from .pretrained import new_text_model, places, read_text_model, read_tokenizer, text_config, train_top
 
@@ -286,6 +287,7 @@ def build_text_encoder(
     spec: str,  # "lstm", "gru", or a Hub name or local folder of a text model
     captions: list[str],  # training captions; the vocabulary of an RNN is made of them, a transformer does not look at them
     dim: int = 256,  # D, the shared width
+    people: Sequence | None = None,  # whose photo each caption is of; a vocabulary counts in how many people's captions a word is
     **options,  # further arguments of `RnnText` (and `min_count` of its vocabulary, or `vocabulary`, the file of one) or `TransformerText`
 ) -> TextEncoder:
     "A new text encoder."
@@ -294,4 +296,5 @@ def build_text_encoder(
     check_names(f"text encoder {spec}, options", options, known)
     if not recurrent: return TransformerText(spec, dim, **options)
     least, file = options.pop("min_count", 1), options.pop("vocabulary", None)
-    return RnnText(Vocabulary.load(file) if file else Vocabulary.from_captions(captions, least), dim, kind=spec, **options)
+    if not file and (lost := letters_lost(captions)) > .001: say(f"captions: {lost:.1%} of their letters are in no word that is read", "yellow")
+    return RnnText(Vocabulary.load(file) if file else Vocabulary.from_captions(captions, least, people), dim, kind=spec, **options)
