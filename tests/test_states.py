@@ -159,6 +159,7 @@ def test_killed_and_run_again(home, tmp_path): assert kills(home, tmp_path, 3) =
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_killed_at_twenty_places(home, tmp_path): assert kills(home, tmp_path, 20) == [(True, True)] * 20
 
 

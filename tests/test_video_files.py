@@ -12,6 +12,7 @@ from test_video import FACES, MEAN, Pixels, Scripted, picture_file, scene, shots
 
 from tgfr.core import ImageFeatures, Skips, TgfrError, rng
 from tgfr.data.containers import Container
+from tgfr.data.embed import embed_crops
 from tgfr.data.packets import Packets
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.weights import load_encoder
@@ -209,6 +210,16 @@ def test_pieces_of_another_shape_are_warned_of(tmp_path):
     assert told(joined(tmp_path, (96, 64), (48, 32)))[2] == [] and told(joined(tmp_path, (96, 64), (96, 64)))[2] == []
 
 
+def test_an_index_of_several_shapes_is_warned_of(plain):
+    def second(tree, size):
+        stsd = box(tree, *STBL, b"stsd")
+        other = bytearray(stsd[1][8:])
+        struct.pack_into(">HH", other, 32, *size)
+        stsd[1] = stsd[1][:4] + struct.pack(">I", 2) + stsd[1][8:] + bytes(other)
+    assert "pictures of 96 x 64 and of 64 x 96" in told(changed(plain, "b.mp4", lambda tree: second(tree, (64, 96))))[2][0]
+    assert told(changed(plain, "c.mp4", lambda tree: second(tree, (192, 128))))[2] == []
+
+
 @pytest.mark.parametrize("colours, strange", [((1, 1), False), ((6, 6), False), ((2, 2), False), ((9, 16), True), ((9, 18), True), ((9, 14), True), ((12, 1), True), ((1, 16), True)])
 def test_colours_that_other_readers_see_otherwise(plain, colours, strange):
     path = changed(plain, "b.mp4", lambda tree: sample_entry(tree, b"colr", b"nclx" + struct.pack(">HHHB", *colours, 1, 0)))
@@ -254,6 +265,17 @@ def test_a_folder_with_some_and_with_none(tmp_path):
     with pytest.raises(TgfrError, match="no embedding of any of its 12 faces"): fuse_video(folder, Overflowing(0), out=tmp_path / "none")
     with pytest.raises(TgfrError, match="no embedding of the gallery photo"): fuse_video(folder, Overflowing(0), picture_file(tmp_path / "g.png", FACES[0]), out=tmp_path / "none")
     assert not (tmp_path / "none").exists() and MEAN.shape == (16, 16, 3)
+
+
+def test_embed_leaves_out_by_name(tmp_path):
+    pictures = shots(10)
+    folder, level = stills(tmp_path / "photos", enumerate(pictures)), np.sort([p.mean() for p in pictures])
+    names = [f"{k}.png" for k in range(10)]
+    store = embed_crops(folder, names, None, Overflowing(level[-3]), tmp_path / "store", batch=4, mirror=True)
+    bright = {names[k] for k in range(10) if pictures[k].mean() > level[-3]}
+    assert {name for name, _ in store.lost.items} == bright and len(bright) == 2 and all("not finite" in reason for _, reason in store.lost.items)
+    assert np.isfinite(store.embedding).all((0, 2)).tolist() == store.readable.tolist() and store.readable.sum() == 8
+    with pytest.raises(TgfrError, match="so with all 10 images"): embed_crops(folder, names, None, Overflowing(0), tmp_path / "none")
 
 
 def test_an_encoder_of_damaged_weights_is_refused(tmp_path, capsys):

@@ -23,6 +23,7 @@ class Container:
     frames: int | None = None  # at least so many are to be seen; None: it does not say
     mirrored: bool = False  # its display matrix mirrors
     colours: tuple[int, int] | None = None  # code points of primaries and transfer (ITU-T H.273); None: it does not say
+    sizes: tuple[tuple[int, int], ...] = ()  # width and height of each kind of picture that its index describes
 
     @classmethod
     def read(
@@ -155,8 +156,16 @@ def _read_mp4(file, size) -> Container:
     clocks = tuple(max(struct.unpack_from(">I", box, 20 if box[0] == 1 else 12)[0], 1) for box in (about, media))
     edits, times = _inside(track, b"edts", b"elst"), _times(table) if b"mvex" not in _tree(movie) else None
     frames = None if times is None else _shown(times, _edits(edits) if edits else [], clocks)
-    entry = _inside(table, b"stsd")[8:]
-    return Container(max(last - size, _lacking(table, size), 0), frames, _mirrors(_inside(track, b"tkhd"), about), _colours(entry[8:]))
+    entries = _entries(_inside(table, b"stsd")[8:])
+    colours = _colours(entries[0]) if entries else None
+    sizes = tuple(struct.unpack_from(">HH", entry, 24) for entry in entries)
+    return Container(max(last - size, _lacking(table, size), 0), frames, _mirrors(_inside(track, b"tkhd"), about), colours, sizes)
+
+def _entries(data) -> list[bytes]:
+    "The sample entries of a table, without their heads."
+    found = []
+    while len(data) >= 8 and 8 <= (length := struct.unpack_from(">I", data)[0]) <= len(data): found, data = [*found, data[8:length]], data[length:]
+    return found
 
 def _lacking(table, size) -> int:
     "By how many bytes the last chunk of samples begins beyond the end of the file."

@@ -174,9 +174,13 @@ def _read_video(frames, skips) -> Iterator[Frame]:
     finally: capture.release()
     packets = Packets.read(frames.source)
     if broken := _broken(frames, number, last, gap, packets): skips.add(frames.source.name, broken)
-    doubt = f"{frames.source.name}: {packets.reshaped()}"
-    if packets.reshaped() and doubt not in frames.warnings: frames.warnings.append(doubt)
+    pieces = packets.reshaped() or _pieces(frames.container.sizes)
+    if pieces and (doubt := f"{frames.source.name}: {pieces}") not in frames.warnings: frames.warnings.append(doubt)
 
+def _pieces(sizes) -> str:
+    "What there is to say of an index that describes pictures of several shapes."
+    if all(abs(width * sizes[0][1] - height * sizes[0][0]) <= .01 * width * sizes[0][1] for width, height in sizes): return ""
+    return f"its index describes pictures of {' and of '.join(f'{width} x {height}' for width, height in dict.fromkeys(sizes))}: OpenCV scales them to the first shape, so faces of the others are broader or narrower than they are; cut the file there"
 def _picture(capture) -> np.ndarray | None:
     "The grabbed frame in RGB, None where it is damaged."
     try: good, image = capture.retrieve()
