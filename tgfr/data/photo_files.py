@@ -191,8 +191,8 @@ def overhear(
 
 def _hand_on(heard: int, said: list[str]) -> None:
     "Sort what was heard: decoders' sentences are noted, anything else is written after all."
+    if not os.lseek(heard, 0, os.SEEK_END): return os.close(heard)  # nearly always
     with open(heard, "rb") as file:
-        if not file.seek(0, os.SEEK_END): return
         file.seek(0)
         text = file.read(1 << 16).decode(errors="replace")
     for line in text.splitlines(keepends=True):
