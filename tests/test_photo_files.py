@@ -58,6 +58,15 @@ def test_netpbm_that_is_none(data, said):
     with pytest.raises(TgfrError, match=f"photo x cannot be read: .*{said}"): read_image(data, "x")
 
 
+@pytest.mark.parametrize("kind", range(1, 8))
+def test_headers_of_comments_take_no_time(kind):
+    "A row of # is one comment, however it might be taken apart."
+    start = time.perf_counter()
+    for junk in (b"#" * 60_000, b"# " * 30_000, b"#\n" * 30_000, b" " * 60_000, b"9" * 60_000, b"#\r" * 30_000):
+        with pytest.raises(TgfrError): read_image(b"P%d\n" % kind + junk, "x")
+    assert time.perf_counter() - start < 5
+
+
 def test_a_verification_set_of_a_12_bit_camera_is_the_same_photos():
     shades = np.repeat(np.arange(256)[None], 4, 0)
     np.testing.assert_array_equal(read_image(netpbm("P5", np.rint(shades / 255 * 4095), 4095), size=None)[..., 0], shades)

@@ -75,7 +75,7 @@ def name_left(
     return f"{len(left):,} left out: {'; '.join(f'{name}: {why}' for name, why in left[:3])}{'; ...' if len(left) > 3 else ''}" if left else ""
 
 # %% ../../nbs/1_data/18_photo_files.ipynb #ec4233e3
-_TOKEN = re.compile(rb"(?:\s|#[^\r\n]*)*(\d{1,9})(?=[\s#])")
+_TOKEN = re.compile(rb"(?:\s|#[^\r\n]*+)*+(\d{1,9})(?=[\s#])")  # possessive: a comment is not tried again in pieces
 _FIELDS = re.compile(rb"P7\s(?:[^\n]*\n){0,100}?ENDHDR[ \t\r]*\n")
 
 def _named_header(data: bytes) -> tuple[int, int, int, int, int]:
