@@ -129,6 +129,18 @@ def test_scans_are_counted_where_they_are():
     assert read_image(jpeg[:2] + segment + jpeg[2:], size=None, pixels=112 * 112).shape == (112, 112, 3)
 
 
+@pytest.mark.parametrize("part", [b"IHDR", b"IDAT", b"IEND"])
+def test_a_part_of_a_png_is_believed_only_where_its_bytes_are(part, monkeypatch):
+    "OpenCV 5 takes memory for what a length claims; no such file is given to it here."
+    Pillow.fromarray(NOISE).save(file := io.BytesIO(), "PNG")
+    data = bytearray(file.getvalue())
+    at = data.index(part) - 4
+    assert read_image(bytes(data) + b"behind its end", size=None).shape == (112, 112, 3)
+    data[at:at + 4] = (len(data) + 99).to_bytes(4, "big")
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
+    with pytest.raises(TgfrError, match="cut-off PNG|not the beginning"): read_image(bytes(data), "x")
+
+
 # ---- what decoders say
 
 def damaged() -> bytes:

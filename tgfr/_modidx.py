@@ -596,6 +596,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'tgfr.data.parquet.read_faces': ('1_data/parquet.html#read_faces', 'tgfr/data/parquet.py'),
                                    'tgfr.data.parquet.read_ids': ('1_data/parquet.html#read_ids', 'tgfr/data/parquet.py')},
             'tgfr.data.photo_files': { 'tgfr.data.photo_files._buffer': ('1_data/photo_files.html#_buffer', 'tgfr/data/photo_files.py'),
+                                       'tgfr.data.photo_files._check_chunks': ( '1_data/photo_files.html#_check_chunks',
+                                                                                'tgfr/data/photo_files.py'),
                                        'tgfr.data.photo_files._hand_on': ('1_data/photo_files.html#_hand_on', 'tgfr/data/photo_files.py'),
                                        'tgfr.data.photo_files._named_header': ( '1_data/photo_files.html#_named_header',
                                                                                 'tgfr/data/photo_files.py'),
