@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+try:
+    import resource
+except ImportError:
+    resource = None  # Windows
+
 HERE = Path(__file__).parent
 needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 
@@ -66,3 +71,12 @@ def killed_at(number: int, job: Callable, folder: Path) -> bool:
     status = os.waitpid(child, 0)[1]
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"it failed before operation {number}"
     return os.WIFSIGNALED(status)
+
+
+def limited(job: Callable) -> None:
+    "Do it where files have at most 20,000 bytes, which is what a full disk looks like from inside."
+    if resource is None: pytest.skip("needs POSIX limits")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try: job()
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,6 +1,7 @@
 """IJB meta files, verification sets and pair lists: what is read, and how each fault is named."""
 import pickle
 import re
+import shutil
 import struct
 import tracemalloc
 
@@ -193,3 +194,19 @@ def test_bytes_that_are_no_text_in_columns_nobody_reads(text, tmp_path):
 def test_bytes_that_are_no_text_in_columns_that_are_read(read, text, tmp_path):
     with pytest.raises(TgfrError, match="file.txt") as caught: read(saved(tmp_path, text), **{"name": "G1"} if read is read_subjects else {})
     assert "\n" not in str(caught.value)
+
+
+def test_links_out_of_a_set(files, tmp_path):
+    shutil.copytree(files.folder, tmp_path / "IJBB")
+    (tmp_path / "IJBB/loose_crop").mkdir(exist_ok=True), (tmp_path / "private").mkdir()
+    (tmp_path / "way").symlink_to("IJBB")
+    assert IjbFiles.open(tmp_path / "way").crops.is_dir()  # its user named it
+    (tmp_path / "IJBB/loose_crop/1.jpg").symlink_to("/etc/hostname")
+    with pytest.raises(TgfrError, match="1.jpg: a symbolic link out of"): _ = IjbFiles.open(tmp_path / "IJBB").crops
+    shutil.rmtree(tmp_path / "IJBB/loose_crop")
+    (tmp_path / "IJBB/loose_crop").symlink_to("../private")
+    with pytest.raises(TgfrError, match="loose_crop: a symbolic link out of .*--points"): _ = IjbFiles.open(tmp_path / "IJBB").crops
+    (tmp_path / "IJBB/meta/ijbb_other.txt").symlink_to("/etc/hostname")
+    with pytest.raises(TgfrError, match="ijbb_other.txt: a symbolic link out of"): IjbFiles.open(tmp_path / "IJBB")
+    (tmp_path / "IJBB/meta").rename(tmp_path / "private/meta"), (tmp_path / "IJBB/meta").symlink_to("../private/meta")
+    with pytest.raises(TgfrError, match="meta: a symbolic link out of"): IjbFiles.open(tmp_path / "IJBB")

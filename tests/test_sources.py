@@ -1,6 +1,8 @@
 "From what a user downloads to the canonical form: each layout, its quirks, splits, replicas, kill and resume, hostile files."
 import json
+import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -392,3 +394,101 @@ def test_source_names(tmp_path):
     with pytest.raises(TgfrError, match="there are mm-celeba-hq, celeba-dialog"): read_source("lfw", tmp_path)
     for name in PUBLISHED | {"tgfr-layout": 0}:
         with pytest.raises(TgfrError, match="expected"): read_source(name, tmp_path)
+
+
+# ---- photos that change, links
+
+def exchange(a: Path, b: Path) -> None:
+    "Two photos under each other's names, as long in bytes and as old as before."
+    one, two = a.read_bytes(), b.read_bytes()
+    longest, stats = max(len(one), len(two)), (a.stat(), b.stat())
+    for path, data, stat in ((a, two, stats[0]), (b, one, stats[1])):
+        path.write_bytes(data.ljust(longest, b"\0"))
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "resumed"])
+def test_photos_exchanged_under_their_names_are_prepared_anew(tmp_path, drawn, finished, capsys):
+    folder, options = make_mm(tmp_path / "in", drawn), Options(rows=5)
+    for n in (0, 29): (folder / f"image/{n}.jpg").write_bytes(drawn[n]["image"]["bytes"].ljust(20_000, b"\0"))
+    prepare("mm-celeba-hq", folder, tmp_path / "out", options=options)
+    before = {name: data for name, data in files(tmp_path / "out").items() if name.endswith(".parquet")}
+    if not finished: (tmp_path / "out" / list(before)[2]).unlink()
+    exchange(folder / "image/0.jpg", folder / "image/29.jpg")
+    prepare("mm-celeba-hq", folder, tmp_path / "out", options=options)
+    assert "photos have changed" in capsys.readouterr().err
+    prepare("mm-celeba-hq", folder, tmp_path / "fresh", options=options)
+    assert files(tmp_path / "out") == files(tmp_path / "fresh")
+    assert sum(data != before[name] for name, data in files(tmp_path / "out").items() if name in before) == 2
+    capsys.readouterr()
+    prepare("mm-celeba-hq", folder, tmp_path / "out", options=options)
+    assert "changed" not in capsys.readouterr().err
+
+
+def test_a_photo_of_another_size_is_prepared_anew(tmp_path, drawn):
+    folder = make_mm(tmp_path / "in", drawn)
+    prepare("mm-celeba-hq", folder, tmp_path / "out")
+    (folder / "image/3.jpg").write_bytes(drawn[4]["image"]["bytes"])
+    prepare("mm-celeba-hq", folder, tmp_path / "out")
+    assert drawn[4]["image"]["bytes"] in [row["image"]["bytes"] for name, row in rows(tmp_path / "out").items() if name.endswith("/3")]
+
+
+def test_unpacked_again_is_the_same(tmp_path, drawn, capsys):
+    "The same photos with other dates are the same photos."
+    folder = make_mm(tmp_path / "in", drawn)
+    prepare("mm-celeba-hq", folder, tmp_path / "out")
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.parquet")}
+    shutil.rmtree(folder)
+    prepare("mm-celeba-hq", make_mm(folder, drawn), tmp_path / "out")
+    assert times == {p: p.stat().st_mtime_ns for p in times} and "changed" not in capsys.readouterr().err
+
+
+def test_an_older_preparation_is_said(tmp_path, drawn):
+    folder = make_mm(tmp_path / "in", drawn)
+    prepare("mm-celeba-hq", folder, tmp_path / "out")
+    path = next((tmp_path / "out").glob("train*.parquet"))
+    table = pq.read_table(path)
+    note = json.loads(pq.read_metadata(path).metadata[b"tgfr"])
+    del note["content"]
+    pq.write_table(table.replace_schema_metadata({"tgfr": json.dumps(note)}), path)
+    prepare("mm-celeba-hq", folder, tmp_path / "out")
+    assert "content" in json.loads(pq.read_metadata(path).metadata[b"tgfr"])  # it could not be told, so it was written anew
+
+
+LINKS = {"a caption": "text/3.txt", "a photo": "image/3.jpg", "identities": "identity_CelebA.txt", "a folder of captions": "text", "a folder of photos": "image"}
+
+
+@pytest.mark.parametrize("case", LINKS)
+@pytest.mark.parametrize("inside", [False, True], ids=["out", "within"])
+def test_links_of_a_set(tmp_path, drawn, case, inside):
+    folder = make_mm(tmp_path / "in", drawn)
+    path, away = folder / LINKS[case], (folder / "kept" if inside else tmp_path / "private") / "that"
+    away.parent.mkdir()
+    path.rename(away), path.symlink_to(away)
+    call = {"name": "mm-celeba-hq", "source": folder, "out": tmp_path / "out"}
+    if inside: assert sum(s["photos"] for s in prepare(**call)["splits"].values()) == 30
+    else:
+        with pytest.raises(TgfrError, match=f"{path.name}: a symbolic link out of .*/in, to .*/private/that.*--follow-links"): prepare(**call)
+        assert not (tmp_path / "out").exists()
+        assert sum(s["photos"] for s in prepare(**call, follow_links=True)["splits"].values()) == 30
+        assert main(["prepare", "mm-celeba-hq", str(folder), "--out", str(tmp_path / "again"), "--follow-links"]) in (0, None)
+
+
+def test_links_its_user_chose(tmp_path, drawn):
+    "The folder itself, and one given by --photos, may be links."
+    folder = make_mm(tmp_path / "in", drawn)
+    (folder / "image").rename(tmp_path / "photos")
+    (tmp_path / "way").symlink_to(folder), (tmp_path / "pictures").symlink_to(tmp_path / "photos")
+    report = prepare("mm-celeba-hq", tmp_path / "way", tmp_path / "out", photos=tmp_path / "pictures")
+    assert sum(s["photos"] for s in report["splits"].values()) == 30
+    (tmp_path / "photos/5.jpg").unlink(), (tmp_path / "photos/5.jpg").symlink_to("/etc/hostname")
+    with pytest.raises(TgfrError, match="5.jpg: a symbolic link out of .*pictures, to /etc/hostname"): prepare("mm-celeba-hq", tmp_path / "way", tmp_path / "out2", photos=tmp_path / "pictures")
+
+
+@pytest.mark.parametrize("link", ["/dev/zero", "loop.txt", "nowhere"])
+def test_links_to_nothing(tmp_path, drawn, link):
+    folder = make_mm(tmp_path / "in", drawn)
+    (folder / "text/3.txt").unlink(), (folder / "text/3.txt").symlink_to(folder / "text" / link if link == "nowhere" else "3.txt" if "loop" in link else link)
+    if link == "/dev/zero":
+        with pytest.raises(TgfrError, match="a symbolic link out of"): prepare("mm-celeba-hq", folder, tmp_path / "out")
+    else: assert sum(s["photos"] for s in prepare("mm-celeba-hq", folder, tmp_path / "out")["splits"].values()) == 29

@@ -1,4 +1,5 @@
 "Captions and text encoders: goldens, padding equals absence, gradients, round trips, speed-relevant shapes."
+import functools
 import importlib.util
 import json
 import time
@@ -322,7 +323,7 @@ MODELS = {  # the model that is saved, its tokenizer, and its text model, which 
     "align": (lambda: of("AlignModel", text_config=TEXT, vision_config=EFFICIENT, projection_dim=8), tiny_tokenizer, lambda m: m.text_model),
     "align-text": (lambda: of("AlignTextModel", **TEXT), tiny_tokenizer, lambda m: m),
     "blip": (lambda: of("BlipModel", text_config=TEXT | dict(encoder_hidden_size=16), vision_config=VISION, projection_dim=8), tiny_tokenizer, lambda m: m.text_model),
-    "blip-captions": (lambda: of("BlipForConditionalGeneration", text_config=TEXT | dict(encoder_hidden_size=16), vision_config=VISION), tiny_tokenizer, lambda m: m.text_decoder.bert),
+    "blip-captions": (lambda: of("BlipForConditionalGeneration", text_config=TEXT | dict(encoder_hidden_size=16), vision_config=VISION), tiny_tokenizer, lambda m: functools.partial(m.text_decoder.bert, is_decoder=True)),
     "blip-retrieval": (lambda: of("BlipForImageTextRetrieval", text_config=TEXT | dict(encoder_hidden_size=16), vision_config=VISION), tiny_tokenizer, lambda m: m.text_encoder),
     "blip-text": (lambda: of("BlipTextModel", **TEXT, encoder_hidden_size=16), tiny_tokenizer, lambda m: m),
     "flava": (lambda: of("FlavaModel", text_config=TEXT, image_config=VISION, multimodal_config=dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24), projection_dim=8),
@@ -369,6 +370,149 @@ def test_every_kind_of_text_model(saved, tmp_path):
     encoder.eval().save(tmp_path / "ours")
     again = load_text_encoder(tmp_path / "ours")
     assert again.config == encoder.config and torch.equal(again(**again.tokenize(CAPTIONS)).words, encoder(**tokens).words)
+
+
+MORE = {  # those whose files are made of one class, and what theirs is called with
+    "albert": ("AlbertModel", TEXT | dict(embedding_size=8)), "electra": ("ElectraModel", TEXT | dict(embedding_size=16)), "mpnet": ("MPNetModel", TEXT), "xlm-roberta": ("XLMRobertaModel", TEXT),
+    "camembert": ("CamembertModel", TEXT), "deberta": ("DebertaModel", TEXT), "deberta-v2": ("DebertaV2Model", TEXT | dict(relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8)),
+    "xlnet": ("XLNetModel", dict(vocab_size=60, d_model=16, n_layer=2, n_head=2, d_inner=24)),
+    "modernbert": ("ModernBertModel", TEXT | dict(pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3)),
+    "mobilebert": ("MobileBertModel", TEXT | dict(embedding_size=8, intra_bottleneck_size=16)), "ernie": ("ErnieModel", TEXT),
+    "megatron": ("MegatronBertModel", TEXT), "rembert": ("RemBertModel", TEXT | dict(input_embedding_size=8)), "roberta-prelayernorm": ("RobertaPreLayerNormModel", TEXT), "data2vec": ("Data2VecTextModel", TEXT),
+    "t5": ("T5EncoderModel", dict(vocab_size=60, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)), "mt5": ("MT5EncoderModel", dict(vocab_size=60, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)),
+    "umt5": ("UMT5EncoderModel", dict(vocab_size=60, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)),
+    "chinese-clip": ("ChineseCLIPTextModel", TEXT), "clipseg": ("CLIPSegTextModel", TEXT), "owlvit": ("OwlViTTextModel", TEXT), "owlv2": ("Owlv2TextModel", TEXT), "xclip": ("XCLIPTextModel", TEXT), "metaclip2": ("MetaClip2TextModel", TEXT)}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_other_text_models_run_as_published(name, tmp_path):
+    "The published class's own forward is the judge; a caption does not depend on the ones beside it; saved (tied weights, too) and read back."
+    seed_everything(0)
+    kind, options = MORE[name]
+    theirs = of(kind, **options).eval()
+    theirs.save_pretrained(tmp_path / "model"), tiny_tokenizer().save_pretrained(tmp_path / "model")
+    encoder = TransformerText(tmp_path / "model", dim=8, length=20).eval()
+    tokens = encoder.tokenize(CAPTIONS)
+    attended = torch.arange(tokens["ids"].shape[1]) < tokens["lengths"][:, None]
+    with torch.no_grad():
+        ours, wanted = encoder._hidden(**tokens), theirs(input_ids=tokens["ids"], attention_mask=attended.long()).last_hidden_state
+        torch.testing.assert_close(ours[attended], wanted[attended], rtol=1e-4, atol=1e-5)
+        out = encoder(**tokens)
+        for i, caption in enumerate(CAPTIONS):
+            own = encoder(**encoder.tokenize([caption]))
+            torch.testing.assert_close(own.sentence[0], out.sentence[i], rtol=1e-4, atol=1e-5)
+    encoder.save(tmp_path / "ours")
+    again = load_text_encoder(tmp_path / "ours")
+    assert again.config == encoder.config
+    assert torch.equal(again(**again.tokenize(CAPTIONS)).words, encoder(**tokens).words)
+    assert places(encoder.transformer, encoder.tokenizer) > 20
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("kind", ["Siglip", "Siglip2"])
+def test_siglip_reads_all_places_without_a_mask(kind, whole, tmp_path):
+    "As published: padding=\"max_length\", and the padding is text (open_clip #1039, transformers PR 26522)."
+    seed_everything(0)
+    text = TEXT | dict(max_position_embeddings=64, pad_token_id=0, bos_token_id=2, eos_token_id=3)
+    model = of(f"{kind}Model", text_config=text, vision_config=VISION | (dict(num_patches=16) if kind == "Siglip2" else {})) if whole else of(f"{kind}TextModel", **text)
+    model.eval().save_pretrained(tmp_path / "model"), tiny_tokenizer().save_pretrained(tmp_path / "model")
+    encoder = TransformerText(tmp_path / "model", dim=8, length=20).eval()
+    tokens = encoder.tokenize(CAPTIONS)
+    padded = encoder.tokenizer(CAPTIONS, padding="max_length", padding_side="right", max_length=64, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        wanted = (model.text_model if whole else model)(input_ids=padded).last_hidden_state
+        real = torch.arange(tokens["ids"].shape[1]) < tokens["lengths"][:, None]
+        torch.testing.assert_close(encoder._hidden(**tokens)[real], wanted[:, :tokens["ids"].shape[1]][real], rtol=1e-4, atol=1e-5)
+        alone = encoder(**encoder.tokenize(CAPTIONS[:1])).sentence[0]
+    torch.testing.assert_close(alone, encoder(**tokens).sentence[0], rtol=1e-4, atol=1e-5)
+    out = encoder.train()(**tokens)
+    ((out.words * torch.randn_like(out.words)).sum() + (out.sentence * torch.randn_like(out.sentence)).sum()).backward()
+    assert [n for n, p in encoder.named_parameters() if p.grad is None] == []
+    encoder.eval().save(tmp_path / "ours")
+    again = load_text_encoder(tmp_path / "ours")
+    assert torch.equal(again(**again.tokenize(CAPTIONS)).words, encoder(**tokens).words)
+
+
+def test_captions_of_blip_are_read_backwards(tmp_path):
+    "A later word changes nothing before it, in the file and after ours is saved; for retrieval it does."
+    for name, backwards in (("blip-captions", True), ("blip-retrieval", False), ("clip", True)):
+        make, tokenizer, _ = MODELS[name]
+        make().eval().save_pretrained(tmp_path / name), tokenizer().save_pretrained(tmp_path / name)
+        encoder = TransformerText(tmp_path / name, dim=8, length=20).eval()
+        encoder.save(tmp_path / f"{name}-ours")
+        for each in (encoder, load_text_encoder(tmp_path / f"{name}-ours")):
+            ids, lengths = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]]), torch.tensor([4, 4])
+            first, second = each._hidden(ids, lengths).detach()
+            assert torch.equal(first[:3], second[:3]) == backwards
+
+
+@pytest.mark.parametrize("config, said", [
+    (dict(model_type="gpt2"), "a gpt2 model, which reads only backwards"), (dict(model_type="llama"), "reads only backwards"), (dict(model_type="bert", is_decoder=True), "which writes text"),
+    (dict(model_type="opt"), "reads only backwards"), (dict(model_type="blip-2"), "no text tower"), (dict(model_type="vilt"), "no text tower"), (dict(model_type="bart"), "a bart model"),
+    (dict(model_type=["bert"]), "no readable"), (dict(model_type="bert", vocab_size=10**9), "claims"), (dict(model_type="bert", vocab_size=10**12), "vocab_size"), (dict(model_type="bert", num_hidden_layers=10**6), "num_hidden_layers"),
+    (dict(model_type="bert", vocab_size=2**20, hidden_size=2**14, num_attention_heads=1), "claims"), (dict(model_type="convbert"), "no text tower"), (dict(model_type="bert", hidden_act="../gelu"), "hidden_act"), (dict(model_type="clip", text_config=[1]), "no readable"), ([], "no readable"),
+    (dict(model_type="modernbert", num_hidden_layers=10**5), "num_hidden_layers")])
+def test_configs_that_are_refused_by_name(config, said, tmp_path):
+    of("BertModel", **TEXT).save_pretrained(tmp_path), tiny_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    start = time.monotonic()
+    with pytest.raises(TgfrError, match=said) as error: TransformerText(tmp_path)
+    assert "\n" not in str(error.value) and time.monotonic() - start < 10
+
+
+def test_a_config_chooses_nothing_that_runs(tmp_path, monkeypatch):
+    "Code, classes, kernels, quantisation, adapters, paths: beside a sound BERT they change nothing, and no module of transformers' for fetching code or kernels is asked."
+    bert, tokenizer = tiny_bert()
+    bert.save_pretrained(tmp_path / "m"), tokenizer.save_pretrained(tmp_path / "m")
+    wanted = TransformerText(tmp_path / "m", dim=8).transformer.state_dict()
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    (tmp_path / "m/evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Model: pass\nclass Config: pass\nclass Words: pass\n")
+    (tmp_path / "m/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/else", "peft_type": "LORA"}))
+    (tmp_path / "m/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../../secret.safetensors"}}))
+    (tmp_path / "m/generation_config.json").write_text(json.dumps({"custom_generate": "someone/else"}))
+    (tmp_path / "private.txt").write_text("secret\n")
+    words = json.loads((tmp_path / "m/tokenizer_config.json").read_text())
+    code = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model", "AutoTokenizer": ["evil.Words", "evil.Words"]}
+    fields = [{"auto_map": code}, {"architectures": ["TrainingArguments"]}, {"_attn_implementation": "someone/kernels"}, {"attn_implementation": "kernels-community/flash-attn"}, {"_attn_implementation_internal": "x/y"},
+              {"experts_implementation": "x/y"}, {"quantization_config": {"quant_method": "gptq", "bits": 4}}, {"_name_or_path": "someone/else"}, {"custom_pipelines": {"a": {"impl": "evil.Model"}}}, {"torch_dtype": "evil"},
+              {"dtype": "evil"}, {"tokenizer_class": "evil.Words"}, {"use_kernels": True}, {"base_model_tp_plan": {"a": "b"}}, {"sub_configs": {"a": "b"}}, {"pruned_heads": {"0": [0]}}, {"adapter_path": "/"}, {"id2label": {"0": 5}}]
+    from transformers import dynamic_module_utils
+    monkeypatch.setattr(dynamic_module_utils, "get_class_from_dynamic_module", lambda *a, **k: pytest.fail("code was asked for"))
+    for more in [*fields, {k: v for f in fields for k, v in f.items()}]:
+        (tmp_path / "m/config.json").write_text(json.dumps(config | more))
+        (tmp_path / "m/tokenizer_config.json").write_text(json.dumps(words | {"auto_map": code, "vocab_file": str(tmp_path / "private.txt"), "tokenizer_file": str(tmp_path / "private.txt"), "chat_template": "{{ x }}", "name_or_path": "/"}))
+        encoder = TransformerText(tmp_path / "m", dim=8)
+        assert all(torch.equal(t, wanted[name]) for name, t in encoder.transformer.state_dict().items()) and "secret" not in encoder.tokenizer.get_vocab()
+        assert not {"auto_map", "architectures", "quantization_config", "_attn_implementation"} & set(encoder.config["transformer"])
+    encoder.save(tmp_path / "ours")
+    assert "private" not in "".join(p.read_text() for p in (tmp_path / "ours").rglob("*.json")) and not (tmp_path / "ran").exists()
+    saved = json.loads((tmp_path / "ours/config.json").read_text())
+    (tmp_path / "ours/config.json").write_text(json.dumps(saved | {"transformer": saved["transformer"] | {k: v for f in fields for k, v in f.items()}}))
+    load_text_encoder(tmp_path / "ours")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_saved_tokenizer_reads_as_many_words_as_it_was_trained_on(tmp_path):
+    "Whoever opens it with transformers and cuts captions gets ours; a truncation in the file of the tokenizer it began from does not shorten ours."
+    bert, tokenizer = tiny_bert()
+    tokenizer.backend_tokenizer.enable_truncation(6)
+    bert.save_pretrained(tmp_path / "m"), tokenizer.save_pretrained(tmp_path / "m")
+    encoder = TransformerText(tmp_path / "m", dim=8, length=24).eval()
+    encoder.save(tmp_path / "ours")
+    long = "he has a beard " * 20
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours/tokenizer")
+    assert encoder.tokenize([long])["ids"].tolist()[0] == load_text_encoder(tmp_path / "ours").tokenize([long])["ids"].tolist()[0] == theirs(long, truncation=True)["input_ids"]
+    assert len(theirs(long, truncation=True)["input_ids"]) == 24
+
+
+def test_files_of_the_old_form_are_read_without_running_them(tmp_path):
+    bert, tokenizer = tiny_bert()
+    bert.save_pretrained(tmp_path), tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    old = {f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t for name, t in bert.state_dict().items()}
+    torch.save(old, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    read, _ = read_text_model(tmp_path)
+    assert all(torch.equal(t, bert.state_dict()[name]) for name, t in read.state_dict().items())
 
 
 def test_top_layers_of_every_kind(saved):

@@ -1,5 +1,6 @@
 """Training: every tensor learns, captions belong to their photos, two processes equal one, a killed run resumes to the same end."""
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 import torch
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import AutocastKwargs
-from processes import kill_when, needs_kill, python, run_two
+from processes import kill_when, killed_at, limited, needs_kill, python, run_two
 from safetensors.torch import load_file
 from small_run import epochs_done, made_up, objective_and_batches, same_end, small_run
 
@@ -66,6 +67,101 @@ def test_another_recipe_is_refused(tmp_path):
     objective, batches = objective_and_batches("fuse", SMALL)
     fit(objective, batches, SMALL, "fuse", tmp_path)
     with pytest.raises(TgfrError, match="another recipe"): fit(*objective_and_batches("fuse", SMALL), replace(SMALL, lambda_keep=1.0), "fuse", tmp_path)
+
+
+def trained(folder, epochs=3, **how):
+    "A run that is the same in each call; three epochs, of which the last is the best."
+    recipe = replace(SMALL, epochs_fuse=3)
+    objective, batches = objective_and_batches("fuse", recipe)
+    fit(objective, batches, recipe, "fuse", folder, stop_after=epochs, **how)
+    return {k: v.clone() for k, v in objective.model.state_dict().items()}
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) * 2 // 3] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {  # how, and the file that is named
+    **{f"{name} flipped": (lambda run, name=name: flip(run / "state-2" / name), f"state-2: {name} missing or not what was written")
+       for name in ("model.safetensors", "optimizer.bin", "random_states_0.pkl")},
+    "state gone": (lambda run: shutil.rmtree(run / "state-2"), "state-2: is not there"),
+    "optimizer gone": (lambda run: (run / "state-2/optimizer.bin").unlink(), "state-2: optimizer.bin missing"),
+    "state of an earlier version cut": (lambda run: ((run / "state-2/checksums.json").unlink(), (run / "state-2/optimizer.bin").write_bytes(b"PK")), "state-2: cannot be loaded"),
+    **{f"run.json {text[:12]}": (lambda run, text=text: (run / "run.json").write_text(text), "run.json: ") for text in
+       ("null", "[]", "{}", "", '{"mark": 1', '{"mark": "x", "epoch": 2, "metrics": [1, 2]}', '{"mark": "x", "epoch": 2, "metrics": []}', '{"mark": "x", "epoch": [], "metrics": [{"epoch": 1}]}')},
+    "a number in run.json": (lambda run: (run / "run.json").write_text((run / "run.json").read_text().replace('"id_fused": 1', '"id_fused": 2', 1)), "run.json: damaged"),
+}
+
+
+@pytest.fixture(scope="module")
+def two_of_three(tmp_path_factory):
+    "A run that stopped after its second epoch."
+    trained(folder := tmp_path_factory.mktemp("two of three") / "run", 2)
+    return folder
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_run_is_one_sentence_with_what_to_do(tmp_path, two_of_three, how):
+    shutil.copytree(two_of_three, run := tmp_path / "run")
+    spoil, said = DAMAGE[how]
+    spoil(run)
+    for _ in range(2):
+        with pytest.raises(TgfrError, match=said) as found: trained(run)
+        assert "\n" not in str(found.value) and ("to train" in str(found.value) or "not valid JSON" in str(found.value))
+
+
+@pytest.mark.parametrize("how", ["flipped", "gone", "cut"])
+def test_damaged_best_weights_are_named(tmp_path, how):
+    trained(tmp_path / "run")
+    best = tmp_path / "run/best-3.safetensors"
+    {"flipped": flip, "gone": Path.unlink, "cut": lambda p: p.write_bytes(p.read_bytes()[:999])}[how](best)
+    with pytest.raises(TgfrError, match=r"best-3.safetensors: .*; remove .*run to train this run anew"): trained(tmp_path / "run")
+
+
+def test_a_finished_run_does_not_need_its_state_and_what_a_kill_left_goes(tmp_path, capsys):
+    weights = trained(tmp_path / "run")
+    assert {p.stat().st_mode & 0o77 for p in (tmp_path / "run/state-3").iterdir() if p.name != "checksums.json"} == {0}
+    flip(tmp_path / "run/state-3/optimizer.bin")
+    (tmp_path / "run/state-2").mkdir(), shutil.copy(tmp_path / "run/best-3.safetensors", tmp_path / "run/best-1.safetensors")
+    (tmp_path / "run/.run.json.999999999.tmp").touch()
+    for name, value in trained(tmp_path / "run").items(): assert torch.equal(value, weights[name])
+    assert "state-3: optimizer.bin missing or not what was written; the run is finished" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["best-3.safetensors", "metrics.jsonl", "run.json", "state-3"]
+
+
+@needs_kill
+def test_killed_at_any_file_operation_and_resumed_to_the_same_end(tmp_path):
+    torch.set_num_threads(1)
+    weights, kills = trained(tmp_path / "whole", 2), 0
+    for at in range(1, 99, 7):
+        if not killed_at(at, lambda folder: trained(folder, 2), tmp_path / f"{at}"): break
+        for name, value in trained(tmp_path / f"{at}", 2).items(): assert torch.equal(value, weights[name]), (at, name)
+        assert sorted(p.name for p in (tmp_path / f"{at}").iterdir()) == ["best-2.safetensors", "metrics.jsonl", "run.json", "state-2"]
+        kills += 1
+    assert kills > 3
+
+
+def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_path):
+    with pytest.raises(TgfrError, match="state-1: cannot be written, there is no room left"): limited(lambda: trained(tmp_path / "full", 2))
+    weights = trained(tmp_path / "whole", 2)
+    for name, value in trained(tmp_path / "full", 2).items(): assert torch.equal(value, weights[name])
+
+
+def test_what_is_not_trained_belongs_to_the_run_too(tmp_path):
+    "A frozen layer replaced under its name, a photo replaced under its name, a person renamed: another run."
+    def run(change=0.):
+        objective, batches = objective_and_batches("fuse", SMALL)
+        frozen = next(p for name, p in objective.named_parameters() if "text_encoder" in name)
+        frozen.requires_grad_(False).add_(change)
+        fit(objective, batches, SMALL, "fuse", tmp_path)
+    run()
+    run()
+    with pytest.raises(TgfrError, match="another recipe, other data or another model"): run(.5)
+    def photos(*content, people=(0, 0, 1)): return PhotoBatches({"image": [{"bytes": c, "path": None} for c in content], "identity": people, "photo_id": ["a", "b", "c"]}, SimpleNamespace(config=SimpleNamespace(size=64)), (64,))
+    marks = [photos(b"x", b"y", b"z"), photos(b"x", b"y", b"w"), photos(b"x", b"y", b"z", people=(0, 1, 1))]
+    assert len({b.fingerprint for b in marks}) == 3 and photos(b"x", b"y", b"z").fingerprint == marks[0].fingerprint
 
 
 class Rows:

@@ -44,6 +44,8 @@ class Prepare:
     """pixels a side; None: files as they are"""
     quality: int = 95
     """JPEG quality of photos that are changed"""
+    follow_links: bool = False
+    """read what symbolic links in SOURCE or --photos lead to outside of them, where you made them yourself"""
 
     def run(self) -> None:
         "Call `tgfr.data.prepare.prepare`, `tgfr.data.ijb_files.prepare_ijb` or `tgfr.data.pairs.prepare_pairs`."
@@ -55,7 +57,7 @@ class Prepare:
             return
         from tgfr.data.prepare import Options, prepare, summary
         options = Options(self.split_by, self.fractions, self.seed, self.replicas, self.size, self.quality)
-        print(summary(prepare(self.name, self.source, self.out, self.photos, self.detector, self.part, options)))
+        print(summary(prepare(self.name, self.source, self.out, self.photos, self.detector, self.part, options, self.follow_links)))
         print(f"all names: {self.out / 'prepare.json'}")
 
 # %% ../nbs/13_commands.ipynb #276690b5

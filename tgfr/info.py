@@ -84,10 +84,11 @@ def _look(
     "What lies at `path`, and whether tgfr can use it."
     try:
         if not path.exists(): raise TgfrError("no such file or folder")
-        if path.suffix == ".parquet" or any(path.glob("*.parquet")): said = _faces(path)
+        if path.suffix.lower() == ".parquet" or any(path.glob("*.parquet")): said = _faces(path)
         elif any(path.glob("**/meta/ijb?_face_tid_mid.*")): said = _ijb(IjbFiles.open(path))
         elif any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
             said = "saved dataset: " + "; ".join(f"{name or ''} {len(load_faces(path, name)):,} photos".strip() for name in split_names(path) or [None])
+        elif path.is_dir() and parquet_splits(path): said = _faces(path)
         else:
             kinds = Counter(p.suffix or "no suffix" for p in path.glob("*") if p.is_file()).most_common(4)
             raise TgfrError(f"neither SPLIT-*.parquet nor meta/ijb*; found {', '.join([f'{n:,} {kind}' for kind, n in kinds] + [p.name + '/' for p in sorted(path.glob('*/'))[:4]]) or 'nothing'}")

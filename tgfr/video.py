@@ -234,6 +234,7 @@ def fuse_video(
     if chunk < 1 or batch < 1: raise TgfrError(f"chunk {chunk}, batch {batch}: expected at least 1")
     frames = Frames(source)
     if search_size is not None and not isinstance(detector, str | Path): raise TgfrError("search_size: it is for a YuNet file (--detector)")
+    if search_size is not None and search_size < 32: raise TgfrError(f"search_size {search_size}: expected at least 32 pixels")
     detector = YuNet(detector, side=search_size) if isinstance(detector, str | Path) else detector
     encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
     styles = tuple(getattr(encoder, "default_styles", ()) if styles is None else styles)
@@ -318,5 +319,6 @@ def _write(out, report, frames, track, weights, photo, clip, start, grown, kept)
     if gone := [name for name in written if not (out / name).is_file()]: raise TgfrError(f"{out}: {', '.join(gone)} removed while this command wrote there; run it again")
     for warning in report["warnings"]: say(f"warning: {warning}", "yellow")
     for line in report["summary"]: say(line)
+    for name, why in report["skipped"]["items"][:5]: say(f"left out {name}: {why}")
     say(f"{report['skipped']['count']:,} left out; {report['run']['minutes']:.1f} minutes; {out / 'report.html'}")
     return report

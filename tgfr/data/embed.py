@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..core import TgfrError, check_file, fingerprint, say, track, write_text
 from .faces import FILE_LIMIT, read_image
 from .features import FeatureStore, digest, encode_rows, show_some, store_meta, write_store
+from .foreign import check_links
 from .ijb_files import IjbFiles, read_points
 from .landmarks import check_points, crop_face
 from .photo_files import IMAGES, list_pictures, name_left
@@ -123,7 +124,7 @@ def embed_crops(
             first, good = done + number * batch, np.array([reason == "" for _, reason, *_ in rows])
             changed = [names[first + k] for k, (_, reason, *_) in enumerate(rows) if reason is None]
             if changed: raise TgfrError(f"{crops / changed[0]}: was changed while images were encoded; the same command begins anew")
-            if not good.all(): _note(lost, [[first + k, names[first + k], reason] for k, (_, reason, *_) in enumerate(rows) if reason])
+            gone = [[first + k, names[first + k], reason] for k, (_, reason, *_) in enumerate(rows) if reason]
             for k, (_, reason, shape, said) in enumerate(rows): log.add(names[first + k], shape, [] if reason else said)
             log.write(first)
             block = {what: np.full((len(rows), *array["shape"][1:]), np.nan, array["dtype"]) for what, array in meta["arrays"].items()}
@@ -132,7 +133,8 @@ def embed_crops(
                 views = [faces, np.ascontiguousarray(faces[:, :, ::-1])][:1 + mirror]
                 places, unsound = first + np.flatnonzero(good), {}
                 for what, values in encode_rows(encoder, views, [names[k] for k in places], meta, unsound).items(): block[what][good] = values
-                if unsound: _note(lost, [[int(places[k]), names[places[k]], f"the encoder gives no features {reason}"] for k, reason in unsound.items()])
+                gone += [[int(places[k]), names[places[k]], f"the encoder gives no features {reason}"] for k, reason in unsound.items()]
+            if gone: _note(lost, sorted(gone))
             yield block
 
     def facts(): return {"unreadable": _all_but_some(_unreadable(lost), len(names))} | log.facts()
@@ -168,7 +170,7 @@ def embed_ijb(
     "Features of all images of an IJB set; see `embed_crops`."
     files = IjbFiles.open(folder, strict)
     images = files.images()
-    return embed_crops(files.folder / "loose_crop", images.name.to_pylist(), images.points, encoder, out, what=str(files.path("name_5pts_score.txt")), **how)
+    return embed_crops(files.crops, images.name.to_pylist(), images.points, encoder, out, what=str(files.path("name_5pts_score.txt")), **how)
 
 # %% ../../nbs/1_data/15_embed.ipynb #7c5cfeda
 def embed_file(
@@ -181,6 +183,7 @@ def embed_file(
 ) -> FeatureStore:
     "Features of the images that a file names; see `embed_crops`."
     names, found, _ = read_points(points, strict)
+    if Path(crops).is_dir(): check_links(crops, "expected the images themselves")
     return embed_crops(crops, names.to_pylist(), found, encoder, out, what=str(points), **how)
 
 # %% ../../nbs/1_data/15_embed.ipynb #cacfc4ae

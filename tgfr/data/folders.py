@@ -32,7 +32,7 @@ def remove_leftovers(
         if not (pid := re.fullmatch(r"\..+\.(\d+)\.tmp(\.\w+)?", path.name)): continue
         try: alive = psutil.Process(int(pid[1])).create_time() <= path.stat().st_mtime + 1  # else another process has its number now
         except (psutil.Error, OSError): alive = False
-        if not alive: path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError): alive or path.unlink()
 
 # %% ../../nbs/1_data/17_folders.ipynb #c1f0b009
 def _same_file(file, path) -> bool:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'CALLS', 'STAND_INS', 'MARKS', 'read_pickle', 'decode_text', 'squeeze', 'split_lines', 'read_lines',
-           'json_items', 'json_lines', 'leads_out']
+           'json_items', 'json_lines', 'leads_out', 'check_links']
 
 # %% ../../nbs/1_data/08_foreign.ipynb #41682136
 import codecs
@@ -311,3 +311,18 @@ def leads_out(
     "Whether `path`, its symbolic links followed, lies outside of the folder `root`."
     real, top = os.path.realpath(path), os.path.realpath(root)
     return real != top and not real.startswith(top.rstrip(os.sep) + os.sep)
+
+def check_links(
+    root: str | Path,  # a folder that the user named
+    way_out: str,  # what the user can do, for the error
+) -> None:
+    "`TgfrError` where symbolic links below `root` lead out of it; hidden folders are not looked at."
+    folders, out = [str(root)], []
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink(): out += [entry.path] * leads_out(entry.path, root)
+                elif entry.is_dir() and not entry.name.startswith("."): folders.append(entry.path)
+    if not out: return
+    first, more = min(out), f" ({len(out) - 1:,} more like it)" if len(out) > 1 else ""
+    raise TgfrError(f"{first}: a symbolic link out of {root}, to {os.path.realpath(first)}{more}; {way_out}")

@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from ..core import TgfrError, atomic_write, in_a_line
 from .folders import one_at_a_time
+from .foreign import check_links, leads_out
 
 # %% ../../nbs/1_data/14_ijb_files.ipynb #d11fe7f2
 @dataclass(frozen=True)
@@ -255,7 +256,10 @@ class IjbFiles:
         found = sorted(f for place in (folder, folder / "IJBB", folder / "IJBC") for f in place.glob("meta/ijb[bc]_face_tid_mid.*"))
         if not found: raise TgfrError(f"{folder}: no IJB set; expected {folder}/meta/ijbb_face_tid_mid.txt or ijbc_face_tid_mid.txt")
         if len(sets := sorted({str(f.parent.parent) for f in found})) > 1: raise TgfrError(f"{folder}: two sets, name one of {', '.join(sets)}")
-        return cls(found[0].parent.parent, found[0].name[:4].upper(), strict)
+        meta = found[0].parent
+        if leads_out(meta, meta.parent): raise TgfrError(f"{meta}: a symbolic link out of {meta.parent}; expected the files themselves")
+        check_links(meta, "expected the files themselves")
+        return cls(meta.parent, found[0].name[:4].upper(), strict)
 
     def path(self, what: str) -> Path:
         "A meta file, such as `face_tid_mid.txt`."
@@ -264,6 +268,14 @@ class IjbFiles:
     def has(self, what: str) -> bool:
         "Whether a meta file is there, as text or as Parquet."
         return self.path(what).is_file() or self.path(what).with_suffix(".parquet").is_file()
+
+    @property
+    def crops(self) -> Path:
+        "The folder of the images; `TgfrError` where it, or a file in it, is a link out of the set."
+        crops = self.folder / "loose_crop"
+        if leads_out(crops, self.folder): raise TgfrError(f"{crops}: a symbolic link out of {self.folder}; where you made it yourself, embed the folder it leads to, with --points {self.path('name_5pts_score.txt')}")
+        if crops.is_dir(): check_links(crops, "expected the images themselves")
+        return crops
 
     def images(self) -> IjbImages:
         "Names, points, scores, templates and media of all images."

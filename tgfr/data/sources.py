@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core import Skips, TgfrError, check_file
-from .foreign import decode_text, json_items, json_lines, read_lines, read_pickle, split_lines, squeeze
+from .foreign import check_links, decode_text, json_items, json_lines, read_lines, read_pickle, split_lines, squeeze
 from .photo_files import IMAGES, UNREAD
 
 # %% ../../nbs/1_data/09_sources.ipynb #355bb4e8
@@ -304,9 +304,12 @@ def read_source(
     source: str | Path,  # the folder as it was downloaded and unpacked
     photos: str | Path | None = None,  # folder of the photos where it is not below `source`
     part: str | None = None,  # celeba-dialog: hq or all
+    follow_links: bool = False,  # symbolic links may lead out of the folders: where you made them yourself
 ) -> Source:
     "Read a downloaded set; `TgfrError` says what is missing or broken."
     if name not in READERS: raise TgfrError(f"no set {name!r}; there are {', '.join(READERS)}")
     if part is not None and name != "celeba-dialog": raise TgfrError(f"part {part!r}: only celeba-dialog has parts")
     if not Path(source).is_dir(): raise TgfrError(f"{source}: no such folder")
+    for folder in [source, photos] if photos and Path(photos).is_dir() else [source]:
+        if not follow_links: check_links(folder, "--follow-links reads what it leads to, where you made it yourself; photos elsewhere are given by --photos")
     return READERS[name](Path(source), Path(photos) if photos else None, part)

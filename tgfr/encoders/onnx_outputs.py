@@ -73,17 +73,25 @@ def why_not(
     if linear is not None and width >= 500 and width % 32: return f"{width:,} numbers of a linear layer, as of scores of classes"
     return ""
 
-# %% ../../nbs/2_encoders/09_onnx_outputs.ipynb #bb8928b7
+# %% ../../nbs/2_encoders/09_onnx_outputs.ipynb #dcba58bc
 LEAST = 32  # numbers of an embedding
 
-def _follows(graph, name, other) -> str:
-    "How `name` is made of `other`: by scaling alone, by more, or (empty) not at all."
+def _is_made_of(graph, name, other) -> bool:
+    "Whether `other` goes through a layer with weights on its way to `name`."
     behind = {o: n for n in needed(graph, [name]) for o in n.output}
-    if name == other or other not in {i for n in behind.values() for i in n.input}: return ""
+    if name == other or other not in {i for n in behind.values() for i in n.input}: return False
     before = {o for n in needed(graph, [other]) for o in n.output}
-    kinds = {n.op_type for o, n in behind.items() if o not in before}
-    heavy = kinds & {"Gemm", "MatMul", "Conv", "Softmax", "LogSoftmax", "BatchNormalization", "Relu", "PRelu"}
-    return "more" if heavy else "scaling"
+    return bool({n.op_type for o, n in behind.items() if o not in before} & {"Gemm", "MatMul", "Conv"})
+
+_LENGTH = ("Div", "Mul", "LpNormalization", "MeanVarianceNormalization")  # what may change the length alone
+
+def _origin(graph, name, stored) -> tuple[str, bool]:
+    "The vector that a tensor is, behind changes of form and length, and whether its length was changed."
+    maker, changed = {o: n for n in graph.node for o in n.output}, False
+    while (node := maker.get(name)) is not None and node.op_type in ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", *_LENGTH):
+        changed = changed or node.op_type in _LENGTH
+        name = next((i for i in node.input if i not in stored), "")
+    return name, changed
 
 def find_embedding(
     model: onnx.ModelProto,
@@ -104,10 +112,11 @@ def find_embedding(
         raise TgfrError(f"{path}: not a face model: output shape {shape}; an embedding (N, E) with E of at least {LEAST} is expected")
     against = {name: why_not(model, name, shapes) for name in vectors}
     for name in vectors:
-        made_of = next((other for other in vectors if _follows(model.graph, name, other) == "more" and vectors[name] > vectors[other]), None)
+        made_of = next((other for other in vectors if vectors[name] > vectors[other] and _is_made_of(model.graph, name, other)), None)
         if made_of and not against[name]: against[name] = f"made of {made_of}, as scores are"
     left = [name for name, why in against.items() if not why]
-    left = [name for name in left if not any(_follows(model.graph, name, other) == "scaling" for other in left)]
+    origins = {name: _origin(model.graph, name, constants(model.graph)) for name in left}
+    if len({origin for origin, _ in origins.values()}) == 1: left = sorted(left, key=lambda name: origins[name][1])[:1]
     if len(left) == 1: return left[0], vectors[left[0]]
     take = "--output NAME (in Python output=, beside the file \"output\" in its .json)"
     if not left: raise TgfrError(f"{path}: not a face model: {'; '.join(f'{name} {shapes[name]} is {why}' for name, why in against.items())}, not an embedding; if it is one all the same, or an inner tensor is, name it by {take}")

@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from transformers import AutoConfig, AutoTokenizer
 
 from ..core import TextFeatures, TgfrError, check_integers, check_keys, check_names, in_a_line, load_built, read_json, unit, write_json, write_weights
 from ..data.captions import Vocabulary, check_captions, pad_rows
 from ..data.captions import tokenize as split_words
-from .pretrained import new_text_model, places, read_text_model, train_top
+from .pretrained import new_text_model, places, read_text_model, read_tokenizer, text_config, train_top
 
 # %% ../../nbs/2_encoders/06_text.ipynb #65174d11
 def _windows(
@@ -90,7 +89,7 @@ class TextEncoder(nn.Module):
         "Write config.json, model.safetensors and the tokenizer's files."
         folder = Path(folder)
         self._save_words(folder)
-        write_weights(folder / "model.safetensors", self.state_dict())
+        write_weights(folder / "model.safetensors", {name: t.clone() for name, t in self.state_dict().items()})  # tied tensors are written under each name
         write_json(folder / "config.json", self.config)
 
     @classmethod
@@ -188,14 +187,15 @@ class TransformerText(TextEncoder):
         check_integers(1, 1 << 16, dim=dim), check_integers(3, 1 << 16, length=length), check_integers(0, 1 << 16, train_layers=train_layers or 0)
         if not isinstance(mask_padding, bool): raise TgfrError(f"mask_padding: True or False is expected, found {short(mask_padding)}")
         self.transformer, self.tokenizer = name_or_path if isinstance(name_or_path, tuple) else read_text_model(name_or_path)
+        plain = json.loads(self.transformer.config.to_json_string(use_diff=False))
+        plain = text_config(plain | {"is_decoder": False}, "text model") | {"is_decoder": getattr(self.transformer.config, "is_decoder", False)}
+        self.padded = plain["model_type"].startswith("siglip")  # trained on text padded to all places, padding read as text
         if length > (most := places(self.transformer, self.tokenizer)): raise TgfrError(f"length: {length} tokens are asked for, the model reads at most {most}")
         marks = self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
         self.before = marks.index(0) if 0 in marks else 1
         self.behind = marks[::-1].index(0) if 0 in marks else len(marks) - 1
         train_top(self.transformer, train_layers)
         self.head = WordHead(self.transformer.config.hidden_size, dim)
-        plain = json.loads(self.transformer.config.to_json_string(use_diff=False))
-        for private in ("_name_or_path", "dtype", "transformers_version"): plain.pop(private, None)
         self.config = dict(kind="transformer", dim=dim, length=length, train_layers=train_layers, mask_padding=mask_padding, transformer=plain)
 
     def tokenize(
@@ -227,8 +227,12 @@ class TransformerText(TextEncoder):
         order, parts = lengths.argsort(), []
         for some in order.split(group):
             width = int(lengths[some].max()) if self.config["mask_padding"] else ids.shape[1]
-            mask = torch.arange(width, device=ids.device) < lengths[some, None]
-            hidden = self.transformer(input_ids=ids[some, :width], attention_mask=mask.long()).last_hidden_state
+            if self.padded:
+                whole = F.pad(ids[some], (0, self.transformer.config.max_position_embeddings - ids.shape[1]), value=self.tokenizer.pad_token_id or 0)
+                hidden = self.transformer(input_ids=whole).last_hidden_state[:, :width]
+            else:
+                mask = torch.arange(width, device=ids.device) < lengths[some, None]
+                hidden = self.transformer(input_ids=ids[some, :width], attention_mask=mask.long()).last_hidden_state
             parts.append(F.pad(hidden, (0, 0, 0, ids.shape[1] - width)))
         return torch.cat(parts)[order.argsort()]
 
@@ -241,16 +245,17 @@ class TransformerText(TextEncoder):
         ids = tokens["ids"][0, self.before:max(int(tokens["lengths"][0]) - self.behind, self.before + 1)]
         return self.tokenizer.convert_ids_to_tokens(ids.tolist())
 
-    def _save_words(self, folder): self.tokenizer.save_pretrained(folder / "tokenizer")
+    def _save_words(self, folder):
+        before, self.tokenizer.model_max_length = self.tokenizer.model_max_length, self.config["length"]  # whoever reads it cuts captions as the model had them
+        try: self.tokenizer.save_pretrained(folder / "tokenizer")
+        finally: self.tokenizer.model_max_length = before
 
     @classmethod
     def _load_words(cls, folder, config):
         try:
-            shape = AutoConfig.for_model(**config["transformer"])
-            for name, most in (("num_hidden_layers", 256), ("max_position_embeddings", 1 << 20)): check_integers(0, most, **{name: getattr(shape, name, None) or 0})
-            return new_text_model(config["transformer"]), AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+            return new_text_model(config["transformer"]), read_tokenizer(folder / "tokenizer", config["transformer"]["model_type"])
         except Exception as e:  # whatever a damaged tokenizer or config makes of itself
-            raise TgfrError(f"{folder}: its tokenizer or config.json cannot be read ({in_a_line(e)})") from None
+            raise TgfrError(f"{folder}/config.json or the tokenizer beside it cannot be read ({in_a_line(e)})") from None
 
 # %% ../../nbs/2_encoders/06_text.ipynb #ad5f2b04
 def load_text_encoder(

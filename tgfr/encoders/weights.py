@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
-from ..core import Skips, TgfrError, check_file, check_finite, check_names, check_weights, read_json, say
+from ..core import Skips, TgfrError, check_file, check_finite, check_names, check_sums, check_weights, read_json, say
 from ..data.faces import read_image
 from ..data.outputs import try_encoder
 from ..data.photo_files import IMAGES, list_pictures, name_left
@@ -40,8 +39,11 @@ def _open(
     path = check_file(path, limit)
     with path.open("rb") as file: head = file.read(16)
     if head[8:9] == b"{":
-        try: return Checkpoint(path, None, {"": load_file(path)}, None)
+        try:
+            with safe_open(path, "pt") as file: about, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
         except (OSError, SafetensorError) as e: raise TgfrError(f"{path}: not a readable safetensors file ({e})") from None
+        check_sums(path, about, weights)
+        return Checkpoint(path, None, {"": weights}, None)
     found = open_checkpoint(path, limit)
     if found.places: return found
     if isinstance(name := getattr(found.content, "name", None), str): raise TgfrError(f"{path}: holds {name}, which is no weight; refused, and nothing of it was run. {ALONE}")

@@ -187,12 +187,14 @@ def _remove_old(folder, seen):
 # %% ../../nbs/7_training/04_loop.ipynb #69eddcc1
 def _read_run(folder) -> dict:
     "What run.json holds; `TgfrError` unless it is what `_save` wrote."
-    found = read_json(path := folder / "run.json")
+    path = folder / "run.json"
+    try: found = read_json(path)
+    except TgfrError as e: raise TgfrError(f"{e}; remove {folder} to train this run anew") from None
     try:
         check, epochs = found.pop("check", None), [row["epoch"] for row in found["metrics"]]
         whole = epochs == list(range(1, found["epoch"] + 1)) != [] and isinstance(found["mark"], str) and check in (None, fingerprint(found))
     except (AttributeError, KeyError, TypeError): whole = False
-    if not whole: raise TgfrError(f"{path}: damaged, not what a training run wrote; remove {folder} to train it anew")
+    if not whole: raise TgfrError(f"{path}: damaged, not what a training run wrote; remove {folder} to train this run anew")
     return found
 
 def _damaged(state) -> str:
