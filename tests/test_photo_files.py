@@ -58,6 +58,15 @@ def test_netpbm_that_is_none(data, said):
     with pytest.raises(TgfrError, match=f"photo x cannot be read: .*{said}"): read_image(data, "x")
 
 
+@pytest.mark.parametrize("kind", range(1, 8))
+def test_headers_of_comments_take_no_time(kind):
+    "A row of # is one comment, however it might be taken apart."
+    start = time.perf_counter()
+    for junk in (b"#" * 60_000, b"# " * 30_000, b"#\n" * 30_000, b" " * 60_000, b"9" * 60_000, b"#\r" * 30_000):
+        with pytest.raises(TgfrError): read_image(b"P%d\n" % kind + junk, "x")
+    assert time.perf_counter() - start < 5
+
+
 def test_a_verification_set_of_a_12_bit_camera_is_the_same_photos():
     shades = np.repeat(np.arange(256)[None], 4, 0)
     np.testing.assert_array_equal(read_image(netpbm("P5", np.rint(shades / 255 * 4095), 4095), size=None)[..., 0], shades)
@@ -118,6 +127,18 @@ def test_scans_are_counted_where_they_are():
     assert jpeg_scans(progressive(), 1000) == 10 and jpeg_scans(progressive(), 4) == 4
     assert jpeg_scans(b"\xff\xd8" + 30_000 * b"\xff\xfe\x00\x02", 77) == 77  # segments without end
     assert read_image(jpeg[:2] + segment + jpeg[2:], size=None, pixels=112 * 112).shape == (112, 112, 3)
+
+
+@pytest.mark.parametrize("part", [b"IHDR", b"IDAT", b"IEND"])
+def test_a_part_of_a_png_is_believed_only_where_its_bytes_are(part, monkeypatch):
+    "OpenCV 5 takes memory for what a length claims; no such file is given to it here."
+    Pillow.fromarray(NOISE).save(file := io.BytesIO(), "PNG")
+    data = bytearray(file.getvalue())
+    at = data.index(part) - 4
+    assert read_image(bytes(data) + b"behind its end", size=None).shape == (112, 112, 3)
+    data[at:at + 4] = (len(data) + 99).to_bytes(4, "big")
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
+    with pytest.raises(TgfrError, match="cut-off PNG|not the beginning"): read_image(bytes(data), "x")
 
 
 # ---- what decoders say

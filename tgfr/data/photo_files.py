@@ -75,7 +75,7 @@ def name_left(
     return f"{len(left):,} left out: {'; '.join(f'{name}: {why}' for name, why in left[:3])}{'; ...' if len(left) > 3 else ''}" if left else ""
 
 # %% ../../nbs/1_data/18_photo_files.ipynb #ec4233e3
-_TOKEN = re.compile(rb"(?:\s|#[^\r\n]*)*(\d{1,9})(?=[\s#])")
+_TOKEN = re.compile(rb"(?:\s|#[^\r\n]*+)*+(\d{1,9})(?=[\s#])")  # possessive: a comment is not tried again in pieces
 _FIELDS = re.compile(rb"P7\s(?:[^\n]*\n){0,100}?ENDHDR[ \t\r]*\n")
 
 def _named_header(data: bytes) -> tuple[int, int, int, int, int]:
@@ -146,6 +146,16 @@ def jpeg_scans(
         if marker[1] not in b"\x01\xd8": at += int.from_bytes(data[at:at + 2], "big")
     return scans
 
+def _check_chunks(data: bytes) -> None:
+    "A plain `ValueError` where a PNG's chunk claims more bytes than there are: OpenCV 5 takes memory on its word, gigabytes for a file of 4,000 bytes."
+    at = 8
+    for _ in range(100_000):
+        size, kind = int.from_bytes(data[at:at + 4], "big"), data[at + 4:at + 8]
+        if at + 12 + size > len(data): raise ValueError(f"a damaged or cut-off PNG: at byte {at:,} a part of {size:,} bytes is claimed, and there are {max(len(data) - at - 12, 0):,}")
+        if kind == b"IEND": return
+        at += 12 + size
+    raise ValueError("a PNG in more than 100,000 parts")
+
 def check_work(
     data: bytes,  # a whole file
     width: int,  # as its header says
@@ -154,6 +164,7 @@ def check_work(
 ) -> None:
     "A plain `ValueError` where decoding would take too many pixels, or too many passes over them."
     if width * height > pixels: raise ValueError(f"its header claims {width:,} x {height:,} pixels, more than the {pixels:,} allowed")
+    if data[:4] == b"\x89PNG": _check_chunks(data)
     most = 10 * pixels // (width * height) + 1
     if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") >= most and jpeg_scans(data, most) >= most:
         raise ValueError(f"a JPEG of {width:,} x {height:,} pixels in {most:,} scans or more: too much work, at most ten scans of {pixels:,} pixels are done")
@@ -191,8 +202,8 @@ def overhear(
 
 def _hand_on(heard: int, said: list[str]) -> None:
     "Sort what was heard: decoders' sentences are noted, anything else is written after all."
+    if not os.lseek(heard, 0, os.SEEK_END): return os.close(heard)  # nearly always
     with open(heard, "rb") as file:
-        if not file.seek(0, os.SEEK_END): return
         file.seek(0)
         text = file.read(1 << 16).decode(errors="replace")
     for line in text.splitlines(keepends=True):
