@@ -44,7 +44,7 @@ class Demo:
 
     Without flags: synthetic people, no download, a few minutes on two cores. With --data and --encoder: real photos."""
     data: str = "synthetic:people=200,photos=10"
-    """a Parquet file, a folder of Parquet files named SPLIT-*.parquet, a `datasets` folder, or synthetic[:people=N,photos=N,seed=N]; columns image, identity, photo_id, captions"""
+    """a Parquet file, a folder of Parquet files named SPLIT-*.parquet, a `datasets` folder, or synthetic[:people=N,photos=N,seed=N]; columns image, identity (numbers or names), photo_id, captions"""
     out: Path = Path("runs/demo")
     """folder for report.html, report.json, figures, model and features; an unfinished run there is resumed"""
     encoder: str | None = None

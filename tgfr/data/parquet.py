@@ -227,10 +227,10 @@ def _feature(
     "What `datasets` makes of a column, labels and all."
     field = part.schema.field(name)
     field = field.with_type(_simple(field.type))
-    try: return Features.from_arrow_schema(pa.schema([field], part.schema.metadata))[name]
-    except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException): pass
-    try: return Features.from_arrow_schema(pa.schema([field]))[name]
-    except (ValueError, KeyError, TypeError, pa.ArrowException): return None
+    for metadata in part.schema.metadata, None:  # what a file says of itself may be anything
+        try: return Features.from_arrow_schema(pa.schema([field], metadata))[name]
+        except Exception: continue
+    return None
 
 def _simple(kind: pa.DataType) -> pa.DataType:
     "The type that `_plain` gives."
@@ -400,7 +400,7 @@ def _as_dataset(
     _check_rows(table, where)
     settled = _settle_paths(table["image"], table["photo_id"], root)
     if settled is not table["image"]: table = table.set_column(table.column_names.index("image"), schema.field("image"), settled)
-    if any(_is_text(part.schema.field("identity").type) for part in parts): _say_names(table, where)
+    if any(_is_text(part.schema.field("identity").type) for part in parts) and not any("identity_name" in part.schema.names for part in parts): _say_names(table, where)
     return Dataset(table, datasets.DatasetInfo(features=features), fingerprint=fingerprint(str(where), len(table), table["photo_id"][0].as_py()))
 
 def read_ids(
