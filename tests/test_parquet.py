@@ -503,3 +503,16 @@ def test_what_a_file_says_of_itself_may_be_anything(tmp_path):
         pq.write_table(table(age=lambda _: pa.array(range(4))).replace_schema_metadata({b"huggingface": said}), tmp_path / "a.parquet")
         faces = load_faces(tmp_path / "a.parquet")
         assert rows(faces) == wanted() and faces["age"][:] == [0, 1, 2, 3]
+
+
+def test_large_files_go_there_at_once(tmp_path, monkeypatch):
+    "The size of the files decides before anything is read; what unfolds to more goes there on the way."
+    called = []
+    def held(batches, schema, most): called.append(most); return mapped(batches, schema, most)
+    mapped = parquet._held
+    monkeypatch.setattr(parquet, "_held", held)
+    folder = shards(tmp_path / "set", table(8), table(8, 8))
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    for limit, most in ((size, size), (size - 1, 0)):
+        monkeypatch.setattr(parquet, "IN_MEMORY", limit)
+        assert rows(load_faces(folder)) == wanted(16) and called.pop() == most

@@ -76,6 +76,7 @@ class Trainer:
     def __post_init__(self):
         self.identity, self.captions = self.split.identity, self.split.captions
         self.rows, self.aside = set_aside(self.identity, self.recipe.seed)
+        if not len(self.rows): raise TgfrError(f"{len(np.unique(self.identity))} people to train on: expected at least 3, since 2 are set aside for the choice of epoch")
         self.pairs = genuine, impostor = pair_masks(people := self.identity[self.aside])
         if not genuine.any() or not impostor.any(): raise TgfrError(f"training people: of those set aside for choices ({len(set(people))} people, {len(people)} photos) at least two are needed, and one with two photos; give more people, or more photos of each")
         self.variants = [self.split.store.variants.index(name) if (name := Degradation(size=s).name) in self.split.store.variants else 0 for s in self.recipe.sizes]

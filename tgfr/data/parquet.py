@@ -342,6 +342,7 @@ def _mapped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
             file.flush()
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # outlives the file's own handle
     except OSError as e: raise TgfrError(f"{tempfile.gettempdir()}: no room for a set of more than {IN_MEMORY >> 30} GB ({e}); TMPDIR names another folder") from None
+    pa.default_memory_pool().release_unused()
     return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
 # %% ../../nbs/1_data/17_parquet.ipynb #037a2b7e
@@ -423,7 +424,8 @@ def read_faces(
         except (pa.ArrowException, OSError) as e: raise TgfrError(f"{file}: not a readable Parquet file ({in_a_line(e)})") from None
         check_columns(parts[-1].schema, file, captions)
     where = files[0] if len(files) == 1 else files[0].parent
-    return _as_dataset(parts, where, where if where.is_dir() else where.parent, IN_MEMORY)
+    large = sum(file.stat().st_size for file in files) > IN_MEMORY
+    return _as_dataset(parts, where, where if where.is_dir() else where.parent, 0 if large else IN_MEMORY)
 
 def canonical(
     dataset: Dataset,  # as somebody saved it
