@@ -3,6 +3,7 @@ import io
 import json
 import struct
 import zlib
+from types import SimpleNamespace
 
 import cv2
 import datasets
@@ -16,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from tgfr.compare import load_splits
+from tgfr.compare import Trainer, load_splits
 from tgfr.core import TgfrError, rng
 from tgfr.data import faces
 from tgfr.data.catalog import load_faces, screen, split_names, split_people
 from tgfr.data.faces import Degradation, augment, encode_jpeg, read_image
+from tgfr.training.recipes import Recipe
 
 
 def picture(key: int = 0, height: int = 112, width: int = 112) -> np.ndarray:
@@ -445,3 +447,9 @@ def test_real_faces(shared_data):
     good, skips = screen(part.select(range(300)))
     assert len(good) == 300 and not len(skips) and "link" in good.column_names
     assert json.dumps(good["captions"][:3])
+
+
+def test_two_people_are_too_few_to_train_on(tmp_path):
+    "All of them would be set aside: the message is about people, not about captions."
+    split = SimpleNamespace(identity=np.repeat([3, 5], 4), captions=[["A."]] * 8)
+    with pytest.raises(TgfrError, match="2 people to train on: expected at least 3"): Trainer(split, Recipe(), tmp_path)

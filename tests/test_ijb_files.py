@@ -8,11 +8,12 @@ import tracemalloc
 import numpy as np
 import pyarrow.parquet
 import pytest
+from hostile import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tgfr.cli import main
-from tgfr.core import TgfrError
+from tgfr.core import TgfrError, rng
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.ijb_files import IjbFiles, prepare_ijb, read_images, read_pairs, read_points, read_subjects
 from tgfr.data.pairs import read_bin, read_lfw_pairs, read_pairs_list
@@ -210,3 +211,27 @@ def test_links_out_of_a_set(files, tmp_path):
     with pytest.raises(TgfrError, match="ijbb_other.txt: a symbolic link out of"): IjbFiles.open(tmp_path / "IJBB")
     (tmp_path / "IJBB/meta").rename(tmp_path / "private/meta"), (tmp_path / "IJBB/meta").symlink_to("../private/meta")
     with pytest.raises(TgfrError, match="meta: a symbolic link out of"): IjbFiles.open(tmp_path / "IJBB")
+
+
+def fuzz(tmp_path, rounds):
+    "Damaged verification sets: our error in one line, or photos that are in the file, in memory bounded by it."
+    draw, path, taken = rng(5, "bin"), tmp_path / "some.bin", 0
+    photos = [encode_jpeg(np.full((8, 8, 3), 20 * k, np.uint8)) for k in range(4)]
+    whole = [pickle.dumps(([photos[0], photos[1], np.frombuffer(photos[2], np.uint8), photos[3]], [True, np.bool_(False)]), protocol) for protocol in range(6)]
+    tracemalloc.start()
+    for i in range(rounds):
+        data = damaged(whole[i % 6], draw.integers(1, 6), draw.integers)
+        if draw.random() < .2: data = data[:draw.integers(len(data))]
+        path.write_bytes(data)
+        try: found = read_bin(path)
+        except TgfrError as e: assert "some.bin" in str(e) and "\n" not in str(e) and len(str(e)) < 600
+        else: taken += sum(map(len, found.images)) <= 64 * len(data)
+    assert rounds / 20 < taken < rounds and tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+
+
+def test_damaged_sets(tmp_path): fuzz(tmp_path, 300)
+
+
+@pytest.mark.slow
+def test_many_damaged_sets(tmp_path): fuzz(tmp_path, 10_000)

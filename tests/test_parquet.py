@@ -489,3 +489,30 @@ def test_splits_of_a_file_of_any_ending(tmp_path):
     pq.write_table(table(), tmp_path / "A.PARQUET")
     assert len(load_faces(tmp_path / "A.PARQUET")) == len(load_faces(tmp_path)) == 4
     assert pc.sum(load_faces(tmp_path).data.table["identity"]).as_py() == 2 and list(parquet_splits(tmp_path)) == ["A"]
+
+
+def test_names_of_ones_own(tmp_path):
+    "A column identity_name that is there already stays as it is."
+    pq.write_table(table(identity=lambda x: pa.array(["Anna", "Anna", "Ben", "Ben"]), identity_name=lambda _: pa.array(["a", None, "c", "d"])), tmp_path / "a.parquet")
+    faces = load_faces(tmp_path / "a.parquet")
+    assert faces["identity_name"][:] == ["a", None, "c", "d"] and len(set(faces["identity"])) == 2
+
+
+def test_what_a_file_says_of_itself_may_be_anything(tmp_path):
+    for said in (b"{", b"[]", b'{"info": 3}', b'{"info": {"features": {"image": {"_type": "Nothing"}, "age": 7}}}', b'{"info": {"features": []}}', b'{"info": {"features": {"age": {"_type": "ClassLabel", "names": 5}}}}', b"\xff"):
+        pq.write_table(table(age=lambda _: pa.array(range(4))).replace_schema_metadata({b"huggingface": said}), tmp_path / "a.parquet")
+        faces = load_faces(tmp_path / "a.parquet")
+        assert rows(faces) == wanted() and faces["age"][:] == [0, 1, 2, 3]
+
+
+def test_large_files_go_there_at_once(tmp_path, monkeypatch):
+    "The size of the files decides before anything is read; what unfolds to more goes there on the way."
+    called = []
+    def held(batches, schema, most): called.append(most); return mapped(batches, schema, most)
+    mapped = parquet._held
+    monkeypatch.setattr(parquet, "_held", held)
+    folder = shards(tmp_path / "set", table(8), table(8, 8))
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    for limit, most in ((size, size), (size - 1, 0)):
+        monkeypatch.setattr(parquet, "IN_MEMORY", limit)
+        assert rows(load_faces(folder)) == wanted(16) and called.pop() == most

@@ -92,7 +92,7 @@ def _look(
         else:
             kinds = Counter(p.suffix or "no suffix" for p in path.glob("*") if p.is_file()).most_common(4)
             raise TgfrError(f"neither SPLIT-*.parquet nor meta/ijb*; found {', '.join([f'{n:,} {kind}' for kind, n in kinds] + [p.name + '/' for p in sorted(path.glob('*/'))[:4]]) or 'nothing'}")
-    except (TgfrError, pa.ArrowException, OSError) as e: return f"wrong: {in_a_line(e)}"
+    except (ValueError, pa.ArrowException, OSError) as e: return f"wrong: {in_a_line(e)}"
     return ("wrong: " if ": missing" in said else "ok: ") + said
 
 # %% ../nbs/12_info.ipynb #52415a0f

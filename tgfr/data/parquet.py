@@ -227,10 +227,10 @@ def _feature(
     "What `datasets` makes of a column, labels and all."
     field = part.schema.field(name)
     field = field.with_type(_simple(field.type))
-    try: return Features.from_arrow_schema(pa.schema([field], part.schema.metadata))[name]
-    except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException): pass
-    try: return Features.from_arrow_schema(pa.schema([field]))[name]
-    except (ValueError, KeyError, TypeError, pa.ArrowException): return None
+    for metadata in part.schema.metadata, None:  # what a file says of itself may be anything
+        try: return Features.from_arrow_schema(pa.schema([field], metadata))[name]
+        except Exception: continue
+    return None
 
 def _simple(kind: pa.DataType) -> pa.DataType:
     "The type that `_plain` gives."
@@ -342,6 +342,7 @@ def _mapped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
             file.flush()
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # outlives the file's own handle
     except OSError as e: raise TgfrError(f"{tempfile.gettempdir()}: no room for a set of more than {IN_MEMORY >> 30} GB ({e}); TMPDIR names another folder") from None
+    pa.default_memory_pool().release_unused()
     return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
 # %% ../../nbs/1_data/17_parquet.ipynb #037a2b7e
@@ -400,7 +401,7 @@ def _as_dataset(
     _check_rows(table, where)
     settled = _settle_paths(table["image"], table["photo_id"], root)
     if settled is not table["image"]: table = table.set_column(table.column_names.index("image"), schema.field("image"), settled)
-    if any(_is_text(part.schema.field("identity").type) for part in parts): _say_names(table, where)
+    if any(_is_text(part.schema.field("identity").type) for part in parts) and not any("identity_name" in part.schema.names for part in parts): _say_names(table, where)
     return Dataset(table, datasets.DatasetInfo(features=features), fingerprint=fingerprint(str(where), len(table), table["photo_id"][0].as_py()))
 
 def read_ids(
@@ -423,7 +424,8 @@ def read_faces(
         except (pa.ArrowException, OSError) as e: raise TgfrError(f"{file}: not a readable Parquet file ({in_a_line(e)})") from None
         check_columns(parts[-1].schema, file, captions)
     where = files[0] if len(files) == 1 else files[0].parent
-    return _as_dataset(parts, where, where if where.is_dir() else where.parent, IN_MEMORY)
+    large = sum(file.stat().st_size for file in files) > IN_MEMORY
+    return _as_dataset(parts, where, where if where.is_dir() else where.parent, 0 if large else IN_MEMORY)
 
 def canonical(
     dataset: Dataset,  # as somebody saved it
