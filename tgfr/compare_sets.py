@@ -29,7 +29,7 @@ from .evaluation.metrics import mate_ranks
 from .evaluation.model_cards import result_sections
 from .evaluation.protocols import by_person
 from .evaluation.report import conclude, run_facts
-from .evaluation.tables import result_rows, unresolved
+from .evaluation.tables import by_chance, result_rows, unresolved
 from .plots import plot_set_gain
 from .sets.caface import CAFace
 from .sets.pooling import FaceSet, SetFusion, build_set_fusion
@@ -223,7 +223,7 @@ def _report(found, trainer, names, data, test, face, poor, skips) -> dict:
     "The content of report.json but for the run."
     identity, results = np.array(test["identity"]), result_rows(found, names[0])
     judged = int((np.unique(identity, return_counts=True)[1] >= 3).sum())
-    return {"title": "What many poor images add", "definition": "standard", "reference": names[0], "results": results, "warnings": unresolved(found.values()),
+    return {"title": "What many poor images add", "definition": "standard", "reference": names[0], "results": results, "warnings": by_chance(found) + unresolved(found.values()),
             "groups": {probe: f"sets of {probe.replace('N=', '')} images, mixed quality" if probe.startswith("N=") else probe for probe in dict.fromkeys(r["probe"] for r in results)},
             "data": {"source": data, "trained on": f"{len(trainer.rows):,} photos of {len(set(trainer.identity[trainer.rows])):,} people", "judged on": f"{judged:,} people with three photos, 10 sets each; gallery: the first photo as it is",
                      "poor images": ", ".join(f"{name} {share:.0%}" for name, share in trainer.variants.items()) if poor == "sizes" else f"{len(trainer.variants)} augmentations of each photo"},

@@ -244,7 +244,7 @@ def plot_set_gain(
         n = [int(row["probe"][2:]) for row in own]
         if reference is None: ax.plot(n, [row["values"][key] for row in own], marker=".", label=name, **look)
         elif own:
-            middle, low, high = np.array([row["difference"][key] for row in own]).T
+            middle, low, high = np.array([row["difference"].get(key, (np.nan,) * 3) for row in own]).T
             ax.plot(n, middle, marker=".", label=name, **look), ax.fill_between(n, low, high, color=look["color"], alpha=.15, linewidth=0)
     if reference is not None: ax.axhline(0, color=".4", linewidth=.8)
     ax.set_xscale("log", base=2), ax.xaxis.set_major_formatter("{x:.0f}")

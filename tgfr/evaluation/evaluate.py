@@ -23,7 +23,7 @@ from .protocols import FPRS, PairProtocol, make_pairs, match_pairs, published_fi
 from .report import conclude, run_facts
 from .retrieval import retrieve
 from .scoring import embed_photos
-from .tables import MODES, result_rows, unresolved
+from .tables import MODES, by_chance, result_rows, unresolved
 from ..fusion.model import TGFR
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #5814f968
@@ -76,7 +76,7 @@ def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dic
             found |= {(system, f"{name} list, {probe}", mode): f for name, f in judged.items()}
             if v == 0: published[f"{system}, {MODES[mode]}"] = {k: round(x, 4) for k, x in published_figures(scores, protocol.pairs.same).items()}
     reference = _names(model, other)[1]
-    return {"results": result_rows(found, reference), "reference": reference, "warnings": unresolved(found.values()), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": f.pairs for name, f in judged.items()},
+    return {"results": result_rows(found, reference), "reference": reference, "warnings": by_chance(found) + unresolved(found.values()), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": f.pairs for name, f in judged.items()},
             "setup": {f"{protocol.pairs.name} list, {variants[0]}, as the TGFR scripts define figures": published}}
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #cba70d9a

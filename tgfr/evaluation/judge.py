@@ -18,7 +18,7 @@ from ..data.features import FeatureStore, encode_faces
 from .bootstrap import PersonBootstrap, Verification
 from .groups import group_tables
 from .scoring import embed_photos, score_matrix
-from .tables import result_rows, unresolved
+from .tables import by_chance, result_rows, unresolved
 from ..fusion.model import TGFR
 
 # %% ../../nbs/6_evaluation/11_judge.ipynb #ccd4113b
@@ -103,5 +103,5 @@ class Judge:
     ) -> dict:  # results, reference, warnings and tables, as `tgfr.evaluation.tables` takes them
         "The parts of a report that follow from the scores: rows with intervals and paired differences, and rates by group where the data knows attributes."
         shown = {name: self.scores[name] for name in self.scores if name in (system, self.reference)}
-        return {"results": result_rows(self.found, self.reference), "reference": self.reference, "warnings": unresolved(self.found.values()),
+        return {"results": result_rows(self.found, self.reference), "reference": self.reference, "warnings": by_chance(self.found) + unresolved(self.found.values()),
                 "tables": group_tables(self.split.dataset, shown, self.bootstrap, self.split.store.variants[-1])}

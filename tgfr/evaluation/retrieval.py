@@ -46,7 +46,7 @@ def retrieval_figures(
     weights = _draw(len(names), np.ones(len(names), bool), replicates, seed)[:, person].astype(float)
     found, order = {f"recall@{k}": share for k, share in zip(ks, cmc_of(rank - 1, ks, weights).T)}, np.argsort(rank, kind="stable")
     found["median rank"] = rank[order][(weights[:, order].cumsum(axis=1) >= weights.sum(axis=1)[:, None] / 2).argmax(axis=1)].astype(float)
-    return Figures.of(found, fingerprint(person, replicates, seed))
+    return Figures.of(found, fingerprint(person, replicates, seed), people=len(names))
 
 # %% ../../nbs/6_evaluation/10_retrieval.ipynb #895abd65
 def retrieve(
