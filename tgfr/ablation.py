@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from .compare import Trainer, load_splits, split_features
+from .compare import Trainer, load_splits, shared_photos, split_features
 from .data.faces import Degradation
 from .demo import comparison_report, intervals_figure
 from .encoders.text import RECURRENT
@@ -70,10 +70,11 @@ def ablate(
     check_draws(replicates)
     face, accelerator = load_encoder(encoder), make_accelerator()
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
+    warnings = shared_photos(train, test)
     splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
     judge, trainer = _judge_all(*splits, recipes, out, replicates, accelerator)
     if not accelerator.is_main_process: return {}
-    report = comparison_report(judge, trainer, face, data, skips, start, "What each part of the recipe is worth")
+    report = comparison_report(judge, trainer, face, data, skips, start, "What each part of the recipe is worth", warnings)
     report["setup"]["variants"] = {name: ", ".join(f"{k}={v}" for k, v in vars(r).items() if v != getattr(recipe, k)) for name, r in recipes.items() if r != recipe}
     conclude(out, report, intervals_figure(report))
     return report

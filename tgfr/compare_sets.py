@@ -18,7 +18,7 @@ import torch.nn as nn
 from accelerate import Accelerator
 from matplotlib.figure import Figure
 
-from .compare import load_splits, set_aside
+from .compare import check_features, load_splits, set_aside, shared_photos
 from .core import TgfrError, check_names, rng, unit
 from .data.augmentations import augmentations
 from .data.faces import Degradation
@@ -122,6 +122,7 @@ class SetTrainer:
     accelerator: Accelerator
 
     def __post_init__(self):
+        check_features(self.store)
         self.rows, aside = set_aside(self.identity, self.recipe.seed)
         shares = {self.store.variants.index(name): share for name, share in self.variants.items()}
         self.judge = SetJudge(self.store, draw_probe_sets(self.identity, shares, aside, sets=3, seed=self.recipe.seed), replicates=1)
@@ -193,6 +194,7 @@ def compare_sets(
     if not fusions or min(images, default=0) < 1: raise TgfrError(f"fusions, images: {list(fusions)}, {list(images)}; expected at least one name, and numbers of at least 1")
     face = load_encoder(encoder)
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed, captions=False)
+    warnings = shared_photos(train, test)
     changes = [Degradation(size=32), Degradation(size=16)] if poor == "sizes" else augmentations(count)
     shares = SHARES if poor == "sizes" else {change.name: 1 / count for change in changes}
     folder = Path(features or out / "features")
@@ -203,6 +205,7 @@ def compare_sets(
     if not accelerator.is_main_process: return {}
     found = judge_fusions(trained, stores[1], np.array(test["identity"]), shares, images, 8 if poor == "sizes" else 0, replicates=replicates, seed=recipe.seed)
     report = _report(found, trainer, names, data, test, face, poor, skips) | {"run": run_facts(start)}
+    report["warnings"] = warnings + report["warnings"]
     for name, fusion in trained.items():
         if fusion.learned: save_set_fusion(fusion, out / "fusions" / name, None, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1"), "Fusions of sets are not measured by group."), face)
     conclude(out, report, set_figures(report["results"], names[0]))

@@ -8,6 +8,7 @@ __all__ = ['demo_encoder', 'pair_examples', 'word_regions', 'above_even', 'inter
 
 # %% ../nbs/10_demo.ipynb #a64e8df5
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 
 from .alignment.losses import attend
-from .compare import SYSTEMS, Trainer, check_systems, compare, load_splits, split_features
+from .compare import SYSTEMS, Trainer, check_systems, compare, load_splits, shared_photos, split_features
 from .core import Skips, say
 from .data.catalog import load_faces
 from .data.faces import Degradation, read_image
@@ -155,11 +156,12 @@ def demo(
     face = load_encoder(encoder) if encoder else None
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
     if skips: say(skips.summary())
+    warnings = shared_photos(train, test)
     face = face or demo_encoder(out, recipe, accelerator=accelerator)
     splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
     judge, trainer, model = compare(*splits, recipe, out / "runs", systems, replicates, accelerator)
     if not accelerator.is_main_process: return {}
-    report = comparison_report(judge, trainer, face, data, skips, start)
+    report = comparison_report(judge, trainer, face, data, skips, start, warnings=warnings)
     model.save(out / "model", None, result_sections(report, (judge.reference, "frozen face", recipe.fusion)), face)
     note_training(out / "model", train)
     write_recipe(out / "config.yaml", recipe)
@@ -175,12 +177,15 @@ def comparison_report(
     skips: Skips,  # what was left out
     start: float,  # `time.perf_counter()` when it began
     title: str = "What words add to face recognition",
+    warnings: Sequence[str] = (),  # of the data, see `shared_photos`
 ) -> dict:
     "The content of report.json, as `tgfr.evaluation.tables` documents it."
     def count(split, rows=slice(None)): return f"{len(split.identity[rows]):,} photos of {len(set(split.identity[rows])):,} people"
     words = {"all": "all of a photo's captions", "one": "its first caption"}
-    return judge.parts(trainer.recipe.fusion) | {
+    parts, below = judge.parts(trainer.recipe.fusion), trainer.below.get(trainer.recipe.fusion)
+    return parts | {
         "title": title,
+        "warnings": [*warnings, *([below] if below else []), *parts["warnings"]],
         "data": {"source": data, "trained on": count(trainer.split, trainer.rows), "set aside for choices": count(trainer.split, trainer.aside),
                  "judged on": count(judge.split), "pairs": judge.pairs,
                  "captions": "; ".join(f"{k}: {v}" for k, v in words.items())},

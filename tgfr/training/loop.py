@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from safetensors.torch import load_file
 
-from ..core import TgfrError, fingerprint, read_json, say, track, write_json, write_text, write_weights
+from ..core import Tensors, TgfrError, fingerprint, read_json, say, track, write_json, write_text, write_weights
 from .objectives import synchronise
 from .recipes import Recipe
 
@@ -120,14 +120,26 @@ def fit(
             _step(optimizers, accelerator.scaler)
         row = {"stage": stage, "epoch": epoch + 1, "seconds": time.perf_counter() - start}
         row |= {name: accelerator.reduce(value / steps, "mean").item() for name, value in sums.items()}
-        if not math.isfinite(sum(v for k, v in row.items() if k in sums)): raise TgfrError(f"{folder}: the loss is not finite in epoch {epoch + 1}; lower the learning rates of the recipe")
+        sound = math.isfinite(sum(v for k, v in row.items() if k in sums)) and all(p.isfinite().all() for p in model.parameters())
+        if not sound: raise TgfrError(f"{folder}: the loss is not finite in epoch {epoch + 1}; {_why_not_finite(batches, stage, epoch, size)}")
         if validate is not None: row |= _validate(validate, model, accelerator)
         seen.append(row)
         _save(folder, seen, mark, model, accelerator)
-        say(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, " + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k == "score"))
+        say(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, " + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k in ("score", "frozen", "image-only")))
     model.load_state_dict(_read_best(folder))
     accelerator.free_memory()
     return seen
+
+# %% ../../nbs/7_training/04_loop.ipynb #5e1e0001
+def _why_not_finite(batches, stage, epoch, size) -> str:
+    "What to do about a loss that is no number: its features may have been none."
+    def broken(x):
+        if isinstance(x, Tensors): return any(map(broken, vars(x).values()))
+        if isinstance(x, dict): return any(map(broken, x.values()))
+        return isinstance(x, torch.Tensor) and x.is_floating_point() and not x.isfinite().all()
+    for step, batch in enumerate(batches.epoch(stage, epoch, size)):
+        if broken(batch): return f"the features of its step {step + 1} are NaN or infinite: check the encoder and the photos, and encode them anew"
+    return "its features are sound: lower the learning rates of the recipe"
 
 # %% ../../nbs/7_training/04_loop.ipynb #24e00b52
 def _validate(validate, model, accelerator) -> dict:
