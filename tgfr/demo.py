@@ -187,7 +187,7 @@ def comparison_report(
         "title": title,
         "warnings": [*warnings, *([below] if below else []), *parts["warnings"]],
         "data": {"source": data, "trained on": count(trainer.split, trainer.rows), "set aside for choices": count(trainer.split, trainer.aside),
-                 "judged on": count(judge.split), "pairs": judge.pairs,
+                 "judged on": count(judge.split), "pairs": judge.pairs, "label errors": judge.label_errors[0],
                  "captions": "; ".join(f"{k}: {v}" for k, v in words.items())},
         "setup": {"face encoder": f"{face.config.name}, {face.config.embedding}-d, regions {face.config.regions}, preprocessing: {face.config.source}",
                   "recipe": asdict(trainer.recipe)},

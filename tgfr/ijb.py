@@ -24,7 +24,7 @@ from .evaluation.ijb import IjbProtocol, IjbResult, MediaPooling, draws_of, eval
 from .evaluation.metrics import _definition
 from .evaluation.report import run_facts, write_report
 from .evaluation.simulate import simulate
-from .evaluation.tables import by_chance, print_table, result_rows, results_table, unresolved
+from .evaluation.tables import by_chance, label_errors, print_table, result_rows, results_table, unresolved
 from .plots import plot_cmc, plot_det, plot_roc, plot_score_histograms
 from .sets.caface import CAFace
 from .sets.pooling import SetFusion
@@ -87,6 +87,7 @@ def ijb_report(
     first, published, skipped = results[0], results[0].definition == "published", skipped or Skips()
     counts = {"set": protocol.name, "images": len(protocol.images), "templates": len(protocol.ids), "subjects": len(np.unique(protocol.subject)), "genuine pairs": first.verification.genuine,
               "impostor pairs": first.verification.impostor} | {f"gallery {k}": len(v) for k, v in protocol.galleries.items()} | ({"probes": len(protocol.probe)} if protocol.galleries else {})
+    counts["label errors"] = label_errors(np.unique(protocol.subject, return_counts=True)[1], first.verification.value)[0]
     groups = {"1:1": "1:1 verification"} | ({"1:N": f"1:N identification, {'galleries joined' if published else 'mean of galleries'}"} if first.identification else {})
     terms = {"rank-1": "The share of probes with a mate in the gallery whose mate comes first; rank-5 and rank-10: is among the first five or ten. Higher is better.", "TPIR@FPIR=f": (
         "The share of mated probes above a threshold taken from the highest impostor scores of all searches together, rank not asked (the published scripts' definition)." if published else
@@ -162,6 +163,7 @@ def ijb(
     report["summary"] += [said for store in {s.store.folder: s.store for s in systems}.values() if (said := alike_lengths(store))]
     report["warnings"] = ["a simulated set of made-up people: its figures tell speed and memory, and say nothing about a real encoder."] if simulated else []
     report["warnings"] += unresolved([results[0].verification]) + by_chance({(r.system, "1:1", "-"): r.verification for r in results})
+    report["warnings"] += label_errors(np.unique(protocol.subject, return_counts=True)[1], results[0].verification.value)[1]
     if simulated: report["title"] = f"Simulated {report['title']}"
     report["run"] = run_facts(start, ("tgfr", "numpy", "torch"))
     write_report(out, report, ijb_figures(results))

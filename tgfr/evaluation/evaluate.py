@@ -23,7 +23,7 @@ from .protocols import FPRS, PairProtocol, make_pairs, match_pairs, published_fi
 from .report import conclude, run_facts
 from .retrieval import retrieve
 from .scoring import embed_photos
-from .tables import MODES, by_chance, result_rows, unresolved
+from .tables import MODES, by_chance, label_errors, result_rows, unresolved
 from ..fusion.model import TGFR
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #5814f968
@@ -46,7 +46,7 @@ def _all_pairs(model, other, split: FaceSplit, replicates, seed) -> dict:
     name, reference = _names(model, other)
     judge = Judge(split, reference, replicates, seed)
     for system in _systems(model, other, split): judge.add_embeddings(*system)
-    return judge.parts(name) | {"data": {"pairs": judge.pairs}}
+    return judge.parts(name) | {"data": {"pairs": judge.pairs, "label errors": judge.label_errors[0]}}
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #ba0926d5
 def _pair_list(
@@ -76,7 +76,8 @@ def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dic
             found |= {(system, f"{name} list, {probe}", mode): f for name, f in judged.items()}
             if v == 0: published[f"{system}, {MODES[mode]}"] = {k: round(x, 4) for k, x in published_figures(scores, protocol.pairs.same).items()}
     reference = _names(model, other)[1]
-    return {"results": result_rows(found, reference), "reference": reference, "warnings": by_chance(found) + unresolved(found.values()), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": f.pairs for name, f in judged.items()},
+    doubt, doubted = label_errors(np.unique(split.identity, return_counts=True)[1], [key for f in found.values() for key in f.value])
+    return {"results": result_rows(found, reference), "reference": reference, "warnings": by_chance(found) + unresolved(found.values()) + doubted, "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": f.pairs for name, f in judged.items()} | {"label errors": doubt},
             "setup": {f"{protocol.pairs.name} list, {variants[0]}, as the TGFR scripts define figures": published}}
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #cba70d9a

@@ -18,7 +18,7 @@ from ..data.features import FeatureStore, encode_faces
 from .bootstrap import PersonBootstrap, Verification
 from .groups import group_tables
 from .scoring import embed_photos, score_matrix
-from .tables import by_chance, result_rows, unresolved
+from .tables import by_chance, label_errors, result_rows, unresolved
 from ..fusion.model import TGFR
 
 # %% ../../nbs/6_evaluation/11_judge.ipynb #ccd4113b
@@ -97,11 +97,16 @@ class Judge:
         "What was scored, in words."
         return f"every ordered pair of different photos, {next(iter(self.found.values())).pairs}; gallery as it is, probe at each size"
 
+    @property
+    def label_errors(self) -> tuple[str, list[str]]:
+        "How many wrong labels would empty a figure, in words, and a warning where few would."
+        return label_errors(np.bincount(self.bootstrap.person), [key for f in self.found.values() for key in f.value])
+
     def parts(
         self,
         system: str,  # that is judged by group beside the reference
     ) -> dict:  # results, reference, warnings and tables, as `tgfr.evaluation.tables` takes them
         "The parts of a report that follow from the scores: rows with intervals and paired differences, and rates by group where the data knows attributes."
         shown = {name: self.scores[name] for name in self.scores if name in (system, self.reference)}
-        return {"results": result_rows(self.found, self.reference), "reference": self.reference, "warnings": by_chance(self.found) + unresolved(self.found.values()),
+        return {"results": result_rows(self.found, self.reference), "reference": self.reference, "warnings": by_chance(self.found) + unresolved(self.found.values()) + self.label_errors[1],
                 "tables": group_tables(self.split.dataset, shown, self.bootstrap, self.split.store.variants[-1])}
