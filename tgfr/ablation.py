@@ -59,7 +59,7 @@ def ablate(
     test_split: str | None = None,  # default: "validation" if there is one
     probe_sizes: tuple[int, ...] = (112, 32, 16),  # px
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
-    replicates: int = 200,  # bootstrap draws of people
+    replicates: int = 500,  # bootstrap draws of people
 ) -> dict:  # the content of report.json
     "Train and judge the recipe and its variants; write report.html and report.json."
     start, out, recipe = time.perf_counter(), Path(out), recipe or make_recipe("ours")

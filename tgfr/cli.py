@@ -63,7 +63,7 @@ class Demo:
     """split of --data to judge on; default: validation, where there is one"""
     systems: tuple[str, ...] | None = None
     """which systems are compared with the recipe's fusion, of: image-only head (always), frozen face, words only, frozen + tf-idf, concat, linear; default: all"""
-    replicates: int = 200
+    replicates: int = 500
     """bootstrap draws of people behind the intervals"""
     features: Path | None = None
     """folder of cached features, to share between runs; default: inside --out"""
@@ -133,7 +133,7 @@ class Ablate:
     """split of --data to judge on; default: validation, where there is one"""
     features: Path | None = None
     """folder of cached features, to share between runs; default: inside --out"""
-    replicates: int = 200
+    replicates: int = 500
     """bootstrap draws of people behind the intervals"""
 
     def run(self) -> None:
@@ -173,7 +173,7 @@ class Sets:
     """split of --data to judge on; default: validation, where there is one"""
     features: Path | None = None
     """folder of cached features, to share between runs; default: inside --out"""
-    replicates: int = 200
+    replicates: int = 500
     """bootstrap draws of people behind the intervals"""
 
     def run(self) -> None:
@@ -209,7 +209,7 @@ class Evaluate:
     """folder for the report and the features"""
     features: Path | None = None
     """folder of cached features; default: inside --out"""
-    replicates: int = 200
+    replicates: int = 500
     """bootstrap draws of people behind the intervals"""
     seed: int = 0
     """of the draws, and of a list that is drawn"""

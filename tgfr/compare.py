@@ -212,7 +212,7 @@ def compare(
     recipe: Recipe,
     folder: str | Path,  # for the run directories
     systems: tuple[str, ...] = SYSTEMS,  # beside the recipe's own fusion, which is always there
-    replicates: int = 200,
+    replicates: int = 500,
     accelerator: Accelerator | None = None,
 ) -> tuple[Judge, Trainer, TGFR]:  # results, run histories, the trained model of the recipe
     "Train and judge all systems."

@@ -71,7 +71,7 @@ class SetJudge:
         self,
         store: FeatureStore,  # of the photos, first variant: undegraded
         probes: ProbeSets,
-        replicates: int = 200,  # bootstrap draws of people; 1: values only
+        replicates: int = 500,  # bootstrap draws of people; 1: values only
         seed: int = 0,
     ):
         self.store, self.probes = store, probes
@@ -153,7 +153,7 @@ def judge_fusions(
     alone: int = 8,  # images of the sets of one quality; 0: none, where variants are no qualities
     chunk: int = 8,  # images of CAFace's chunks
     sets: int = 10,  # of each person
-    replicates: int = 200,
+    replicates: int = 500,
     seed: int = 0,
 ) -> dict[tuple[str, str, str], Verification]:  # by (fusion, kind of set, "-"), as `result_rows` takes them
     "Figures of all fusions on the same sets and draws of people."
@@ -184,7 +184,7 @@ def compare_sets(
     train_split: str | None = None,  # of `data`; default: "train" if there is one
     test_split: str | None = None,  # default: "validation" if there is one
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
-    replicates: int = 200,  # bootstrap draws of people
+    replicates: int = 500,  # bootstrap draws of people
 ) -> dict:  # the content of report.json
     "Train set fusions on the people of one split, judge them on another's; write report.html, report.json, figures and the fusions."
     start, out, recipe, accelerator = time.perf_counter(), Path(out), recipe or quick_sets(), make_accelerator()

@@ -145,7 +145,7 @@ def demo(
     test_split: str | None = None,  # default: "validation" if there is one
     probe_sizes: tuple[int, ...] = (112, 32, 16),  # px
     systems: tuple[str, ...] = SYSTEMS,  # compared with the recipe's fusion
-    replicates: int = 200,  # bootstrap draws of people
+    replicates: int = 500,  # bootstrap draws of people
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
 ) -> dict:  # the content of report.json
     "Compare face recognition with and without words; write report.html, report.json, figures and the model."

@@ -240,7 +240,7 @@ class PersonBootstrap:
     def __init__(
         self,
         identity: np.ndarray,  # (N,) a person for each photo
-        replicates: int = 200,  # R; draws without a genuine or without an impostor pair are drawn again
+        replicates: int = 500,  # R; draws without a genuine or without an impostor pair are drawn again
         seed: int = 0,
     ):
         names, self.person = np.unique(np.asarray(identity), return_inverse=True)
@@ -303,7 +303,7 @@ class PairBootstrap:
         first: np.ndarray,  # (n,) int, subject of the first side of each pair
         second: np.ndarray,  # (n,) int, of the second side
         genuine: np.ndarray,  # (n,) bool
-        replicates: int = 200,  # R
+        replicates: int = 500,  # R
         seed: int = 0,
         exact: int = 300_000,  # impostor pairs that are weighed one by one
     ):

@@ -94,7 +94,7 @@ def evaluate(
     probe_sizes: tuple[int, ...] = (112, 32, 16),  # px of the probes (retrieval: of the gallery)
     out: str | Path = "runs/evaluate",  # report.html, report.json
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
-    replicates: int = 200,  # bootstrap draws of people
+    replicates: int = 500,  # bootstrap draws of people
     seed: int = 0,  # of the draws, and of a list drawn anew
     against: str | Path | None = None,  # verification: folder of a second model, the reference of differences (say, one trained without words); None: the frozen face
     card: bool = True,  # put the results onto the model's card

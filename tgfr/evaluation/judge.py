@@ -54,7 +54,7 @@ class Judge:
     "Collects the results of systems on the test people."
     split: FaceSplit  # of the test people
     reference: str = "image-only head"  # the system that differences are taken to
-    replicates: int = 200  # bootstrap draws of people
+    replicates: int = 500  # bootstrap draws of people
     seed: int = 0
 
     def __post_init__(self):

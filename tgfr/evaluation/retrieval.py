@@ -36,7 +36,7 @@ def retrieval_figures(
     rank: np.ndarray,  # (N,) from 1
     identity: np.ndarray,  # (N,) the person of each query
     ks: Sequence[int] = (1, 5, 10),
-    replicates: int = 200,  # draws of people
+    replicates: int = 500,  # draws of people
     seed: int = 0,
 ) -> Figures:  # "recall@1" ..., each 0 to 1, and "median rank"
     "Recall at each k, and the median rank, on all queries and on each draw of people."
@@ -56,7 +56,7 @@ def retrieve(
     identity: np.ndarray,  # (N,)
     modes: tuple[str, ...] = MODES,  # "one" (first caption) and "all"
     ks: Sequence[int] = (1, 5, 10),
-    replicates: int = 200,  # draws of people
+    replicates: int = 500,  # draws of people
     seed: int = 0,
 ) -> list[dict]:  # rows of results, see `tgfr.evaluation.tables`
     "Text to image and image to text retrieval."
