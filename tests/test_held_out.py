@@ -1,5 +1,7 @@
 """What the people held out of the training know, and what is said before a figure is believed: photos of the training among those judged, features that are no numbers, encoders that tell nobody apart."""
 import json
+import pickle
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +20,13 @@ from tgfr.data.features import FeatureStore
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.demo import demo
 from tgfr.encoders.backbones import IResNet, save_encoder
+from tgfr.encoders.weights import load_encoder
+from tgfr.evaluation.bootstrap import PersonBootstrap
+from tgfr.evaluation.evaluate import evaluate
+from tgfr.evaluation.identification import evaluate_bins
 from tgfr.evaluation.metrics import tpr_of
+from tgfr.evaluation.tables import by_chance
+from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.caface import quick_sets
 from tgfr.training.recipes import make_recipe
 
@@ -130,3 +138,30 @@ def test_an_encoder_that_tells_nobody_apart(faces, encoder, tmp_path):  # noqa: 
     data = written(tmp_path / "data", faces, synthetic_faces(people=10, photos=3, first=500))
     with pytest.raises(TgfrError, match="one and the same embedding"): demo(data, tmp_path / "out", str(tmp_path / "zero"), make_recipe("demo", **TINY), probe_sizes=(112,), replicates=5)
     with pytest.raises(TgfrError, match="one and the same embedding"): compare_sets(data, str(tmp_path / "zero"), tmp_path / "sets", ("average",), recipe=quick_sets(), images=(1,), replicates=5)
+
+
+def test_a_figure_of_an_encoder_that_tells_nobody_apart_is_doubted(tmp_path):
+    "All zero, constant, random: AUC .5 at every size, said in the report; a good system beside it is not."
+    draw, who = rng("chance"), np.repeat(np.arange(30), 4)
+    plan = PersonBootstrap(who, 20)
+    x = draw.normal(size=(30, 32))[who] + draw.normal(size=(120, 32))
+    systems = {"zero": np.zeros((120, 120)), "constant": np.ones((120, 120)), "random": draw.normal(size=(120, 120)), "face": x @ x.T}
+    said = by_chance({(name, size, "-"): plan.evaluate(scores) for name, scores in systems.items() for size in ("112px", "16px")})
+    assert [line.split(":")[0] for line in said] == ["zero", "constant", "random"] and all(re.search(r"an AUC of \.?0?\.(4|5)", line) for line in said)
+    poor = by_chance({("face", size, "-"): plan.evaluate(scores) for size, scores in (("112px", systems["face"]), ("16px", systems["random"]))})
+    assert poor == []  # good at one size: small probes are hard, the encoder is sound
+
+
+def test_evaluate_and_verify_doubt_a_zero_encoder(faces, tmp_path, capsys):
+    with torch.no_grad():
+        zero = IResNet((1, 1, 1, 1), width=4, embedding=32)
+        for p in zero.parameters(): p.zero_()
+    save_encoder(zero, tmp_path / "zero")
+    TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", words=False)).eval().save(tmp_path / "model")
+    faces.to_parquet(str(tmp_path / "photos.parquet"))
+    report = evaluate(tmp_path / "model", str(tmp_path / "photos.parquet"), str(tmp_path / "zero"), probe_sizes=(112, 16), out=tmp_path / "out", replicates=5, card=False)
+    assert any(said.startswith("frozen face: an AUC of 0.500 at best is chance") for said in report["warnings"])
+    photos = [faces["image"][i]["bytes"] for i in range(24)]
+    (tmp_path / "lfw.bin").write_bytes(pickle.dumps(([p for k in range(12) for p in (photos[k], photos[k + 1])], [k % 2 == 0 for k in range(12)])))
+    evaluate_bins([tmp_path / "lfw.bin"], load_encoder(str(tmp_path / "zero")), tmp_path / "bins", folds=2)
+    assert "lfw: an accuracy of 0.500 is chance" in capsys.readouterr().err
