@@ -17,6 +17,7 @@ from ..data.catalog import load_faces, screen
 from ..data.pairs import read_pairs_list
 from ..encoders.weights import check_encoder, load_encoder
 from .bootstrap import check_draws
+from .intervals import FEWEST
 from .judge import FaceSplit, Judge, with_features
 from .model_cards import result_sections, seen_people, write_results
 from .protocols import FPRS, PairProtocol, make_pairs, match_pairs, published_figures, score_pairs, write_pairs
@@ -137,6 +138,7 @@ def _report(parts, task, data, dataset, face, models, skips) -> dict:
     "The content of report.json but for the run."
     people = len(set(dataset["identity"][:]))
     warnings = [f"{len(seen):,} of the {people:,} people judged here were in the training of the model in {Path(folder).name}: these figures say nothing about people it has never seen." for folder in models.values() if (seen := seen_people(folder, dataset))]
+    if people < FEWEST and task == "retrieval": warnings.append(f"{people} people are too few for intervals; expected at least {FEWEST}.")
     return parts | {
         "warnings": warnings + parts.get("warnings", []),
         "title": "Find by description" if task == "retrieval" else "Verification",

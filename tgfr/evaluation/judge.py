@@ -7,7 +7,7 @@ __all__ = ['FaceSplit', 'with_features', 'Judge']
 
 # %% ../../nbs/6_evaluation/11_judge.ipynb #11bf534a
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -95,7 +95,9 @@ class Judge:
     @property
     def pairs(self) -> str:
         "What was scored, in words."
-        return f"every ordered pair of different photos, {next(iter(self.found.values())).pairs}; gallery as it is, probe at each size"
+        first = next(iter(self.found.values()))
+        counts = replace(first, twice=False).pairs + ", of which half are distinct where both photos are as they are" * first.twice
+        return f"every ordered pair of different photos, {counts}; gallery as it is, probe at each size"
 
     @property
     def label_errors(self) -> tuple[str, list[str]]:
