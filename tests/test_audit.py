@@ -12,6 +12,8 @@ from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.pairs import NamePairs
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.evaluation.audit import audit, audit_data, near_duplicates, print_audit, signature
+from tgfr.evaluation.metrics import label_floor, tpr_at_fpr
+from tgfr.evaluation.tables import label_errors
 
 
 def changed(data, rows):
@@ -140,3 +142,43 @@ def test_photos_damaged_inside_are_named(splits, capsys):
     said = capsys.readouterr()
     assert f"1 photo damaged inside, which other programs use without a word: {name}" in " ".join(said.out.split()) and "Corrupt" not in said.err
     assert audit(splits)["damaged inside"]["count"] == 0
+
+
+def split_in_two(people, photos, mistaken):
+    "Names of photos, where the first people stand under two, half of their photos under either."
+    person = np.repeat(np.arange(people), photos)
+    return person, np.where((person < mistaken) & (np.arange(people * photos) % photos >= photos // 2), person + people, person)
+
+
+@pytest.mark.parametrize("photos, mistaken", [(5, 8), (4, 10), (7, 6)])
+def test_label_errors_empty_a_rate_below_the_floor(photos, mistaken):
+    "The floor is the pairs that errors make, by counting them; above it a TPR stays, below it falls to about their ratio."
+    people, draw = 300, rng("label errors", photos)
+    person, named = split_in_two(people, photos, mistaken)
+    first, second = np.triu_indices(len(person), 1)
+    wrong = np.count_nonzero((person[first] == person[second]) & (named[first] != named[second]))
+    floor = label_floor(np.full(people, photos), mistaken / people)
+    assert floor == pytest.approx(wrong / np.count_nonzero(person[first] != person[second]))
+    x = draw.normal(size=(people, 64))[person] + .6 * draw.normal(size=(len(person), 64))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    scores, fprs = (x @ x.T)[first, second], (floor / 3, floor * 1.5)
+    right, found = (tpr_at_fpr(scores, who[first] == who[second], fprs) for who in (person, named))
+    assert right.min() > .97 and found[1] > .97 and found[0] == pytest.approx(1 / 3, abs=.15)
+
+
+def test_the_table_of_the_review():
+    "2,000 people of 5 photos: TPR at FPR 1e-6 falls between .4 and .45 % of people under two names (discovery-peers, D5)."
+    photos = np.full(2000, 5)
+    assert label_floor(photos, .004) < 1e-6 < label_floor(photos, .0045)
+    assert 1e-6 / label_floor(photos, .01) == pytest.approx(.43, abs=.03) and 1e-6 / label_floor(photos, .02) == pytest.approx(.22, abs=.03)  # measured: .434, .233
+    assert label_floor(photos, .1) < 1e-4 and label_floor(photos, .05) > 1e-5  # measured: nothing to 10 % at 1e-4, .824 at 1e-5
+    said, warned = label_errors(photos, ["TPR@FPR=1e-5", "TPR@FPR=1e-6", "EER"])
+    assert "TPR@FPR=1e-6 9 (0.45 %)" in said and "TPR@FPR=1e-5" in said and len(warned) == 1 and warned[0].startswith("TPR@FPR=1e-6: 9 of 2,000 people")
+    assert label_errors(np.ones(9), ["TPR@FPR=1e-2"]) == ("people under two names, of 9, that would empty it: none does", [])
+
+
+def test_audit_says_down_to_which_fpr(splits, capsys):
+    report = audit(splits)
+    assert report["label errors"]["test"] == [{"people": 1, "FPR": pytest.approx(2 / (30 * 27 / 2))}]
+    print_audit(report)
+    assert "test: a TPR survives people under two names (half of their photos under either) down to an FPR of 4.9e-03 with 1 (10 %)" in " ".join(capsys.readouterr().out.split())

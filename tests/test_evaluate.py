@@ -102,7 +102,7 @@ def differences(report, system): return {(r["probe"], r["mode"], key): d for r i
 def test_a_model_does_not_differ_from_itself(call, model, listed, task):
     report = evaluate(**call, pairs=listed[task], against=model)
     found = differences(report, "linear")
-    assert report["reference"] == "other linear" and {mode for _, mode, _ in found} == {"one", "all"} and len(found) >= 16
+    assert report["reference"] == "other linear" and {mode for _, mode, _ in found} == {"one", "all"} and len(found) >= 8
     assert all(tuple(d) == (0, 0, 0) for d in found.values())
 
 
@@ -206,7 +206,7 @@ def test_a_list_and_its_leak_free_half(call, photos, tmp_path):
     assert {r["probe"] for r in report["results"]} == {f"{name} list, {p}" for name in ("published", "leak-free") for p in ("112px", "16px")}
     assert report["data"]["published list"] == "10 genuine, 90 impostor pairs" and report["data"]["leak-free list"] == "9 genuine, 90 impostor pairs"
     assert report["notes"]["TPR@FPR=1e-3"] == "0 false accepts" and "false accepts" in (call["out"] / "report.html").read_text()
-    assert all(set(r["interval"]) == set(r["values"]) for r in report["results"])
+    assert all(set(r["interval"]) == {"EER", "AUC", "rank-1"} < set(r["values"]) for r in report["results"])  # 90 impostor pairs allow no false accept at any rate
 
 
 def test_retrieval(call):

@@ -240,13 +240,16 @@ def plot_set_gain(
     ax, rows = new_axes(ax, 4.4, 3), [row for row in results if row["probe"].startswith("N=")]
     names = list(dict.fromkeys(row["system"] for row in rows))
     for name, look in looks(names).items():
-        own = [row for row in rows if row["system"] == name and (reference is None or name != reference)]
+        own = [row for row in rows if row["system"] == name and (reference is None or key in row.get("difference", {}))]  # no interval is known of a withheld one
         n = [int(row["probe"][2:]) for row in own]
         if reference is None: ax.plot(n, [row["values"][key] for row in own], marker=".", label=name, **look)
         elif own:
             middle, low, high = np.array([row["difference"][key] for row in own]).T
             ax.plot(n, middle, marker=".", label=name, **look), ax.fill_between(n, low, high, color=look["color"], alpha=.15, linewidth=0)
     if reference is not None: ax.axhline(0, color=".4", linewidth=.8)
+    drawn = ax.get_legend_handles_labels()[0]
+    if not drawn: ax.set_xlim(1, max((int(row["probe"][2:]) for row in rows), default=1) + 1)  # nothing to scale by
     ax.set_xscale("log", base=2), ax.xaxis.set_major_formatter("{x:.0f}")
-    ax.set(xlabel="images of a set", ylabel=key if reference is None else f"difference to {reference}"), ax.legend()
+    ax.set(xlabel="images of a set", ylabel=key if reference is None else f"difference to {reference}")
+    if drawn: ax.legend()
     return ax

@@ -7,13 +7,14 @@ __all__ = ['Figures', 'Verification', 'check_draws', 'PersonBootstrap', 'PairBoo
 
 # %% ../../nbs/6_evaluation/02_bootstrap.ipynb #4761f31e
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
-from scipy.sparse import csc_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 
 from ..core import TgfrError, fingerprint, rng
+from .intervals import FEWEST, deviations, difference_interval, rank_interval, rate_interval
 from .metrics import auc_of, cmc_of, eer_of, false_accepts, mate_ranks, pair_masks, split_scores, tpr_of
 
 # %% ../../nbs/6_evaluation/02_bootstrap.ipynb #d55af1cf
@@ -23,21 +24,31 @@ class Figures:
     value: dict[str, float]  # such as "TPR@FPR=1e-2", "EER", "AUC", "rank-1", each 0 to 1, on everything
     samples: dict[str, np.ndarray]  # the same keys, (R,)
     draws: str  # names the people and the draws; results with equal `draws` are paired
+    people: float = field(default=np.inf, kw_only=True)  # how many are drawn; infinite: not known
 
     @classmethod
-    def of(cls, figures: dict[str, np.ndarray], *more) -> Self:
+    def of(cls, figures: dict[str, np.ndarray], *more, **named) -> Self:
         "From figures (1 + R,), each first on everything and then on each draw, and the other fields."
-        return cls({k: float(v[0]) for k, v in figures.items()}, {k: v[1:] for k, v in figures.items()}, *more)
+        return cls({k: float(v[0]) for k, v in figures.items()}, {k: v[1:] for k, v in figures.items()}, *more, **named)
 
     def interval(self, key: str, level: float = .95) -> tuple[float, float]:
-        "The percentile interval of a figure (Efron and Tibshirani 1993, section 13.3)."
-        return _percentiles(self.samples[_known(key, self)], level)
+        "The interval of a figure over people, see `tgfr.evaluation.intervals`."
+        kind = rank_interval if key == "median rank" else rate_interval
+        return kind(self.value[_known(key, self)], self.samples[key], self.people, level)
 
-    def difference(self, other: "Figures", key: str, level: float = .95) -> tuple[float, float, float]:
-        "`self - other` of a figure on everything, and its percentile interval over the common draws."
+    def difference(self, other: "Figures", key: str, level: float = .95, reach: float | None = None) -> tuple[float, float, float]:
+        "`self - other` of a figure on everything, and its interval over the common draws; `reach` in standard deviations in place of `level`."
+        samples, value = self.drawn_difference(other, key), self.value[key] - other.value[key]
+        return value, *difference_interval(value, samples, self.people, deviations(self.people, level) if reach is None else reach)
+
+    def drawn_difference(self, other: "Figures", key: str) -> np.ndarray:
+        "`self - other` of a figure in each common draw, (R,)."
         if self.draws != other.draws: raise TgfrError("other: comes from different photos or draws, expected one bootstrap for both")
-        _known(key, other)
-        return self.value[_known(key, self)] - other.value[key], *_percentiles(self.samples[key] - other.samples[key], level)
+        return self.samples[_known(key, self)] - other.samples[_known(key, other)]
+
+    def withheld(self, key: str) -> bool:
+        "Whether the draws cannot know the interval of a figure."
+        return self.people < FEWEST
 
     def with_rank1(self, rank: np.ndarray, weights: np.ndarray) -> Self:
         "These figures and rank-1 of probes, from the `rank (Q,)` of their mates (as `mate_ranks`) and their `weights (1 + R, Q)`, the first row for everything."
@@ -49,21 +60,31 @@ class Verification(Figures):
     "Figures of scored pairs."
     genuine: int  # how many genuine pairs
     impostor: int  # how many impostor pairs
+    twice: bool = field(default=False, kw_only=True)  # each two photos stand there in both orders with one score
 
     @property
     def pairs(self) -> str:
         "How many there are, in words."
-        return f"{self.genuine:,} genuine, {self.impostor:,} impostor pairs"
+        return f"{self.genuine:,} genuine, {self.impostor:,} impostor pairs" + (" (half of them distinct)" if self.twice else "")
+
+    @property
+    def distinct(self) -> int:
+        "How many impostor pairs there are, each two photos counted once."
+        return self.impostor // (1 + self.twice)
+
+    def unresolved(self, key: str) -> bool:
+        "Whether a figure is at an FPR at which the impostor pairs allow no false accept."
+        _, at, fpr = key.partition("@FPR=")
+        return bool(at) and not false_accepts(float(fpr), self.distinct)[0]
+
+    def withheld(self, key: str) -> bool:
+        "Whether the draws cannot know the interval of a figure."
+        return super().withheld(key) or self.unresolved(key)
 
 # %% ../../nbs/6_evaluation/02_bootstrap.ipynb #20f24e20
 def _known(key, result):
     if key not in result.value: raise TgfrError(f"key: {key!r}, expected one of {', '.join(result.value)}")
     return key
-
-def _percentiles(samples, level):
-    if not 0 < level < 1: raise TgfrError(f"level: {level}, expected a share between 0 and 1")
-    low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 # %% ../../nbs/6_evaluation/02_bootstrap.ipynb #09f0594a
 def _thresholds(
@@ -152,16 +173,30 @@ def _replicates(
     owner,  # (g,) who each genuine pair is of
     weights,  # (R, P) of people in each draw
     fprs,  # false positive rates
+    cells=1 << 20,  # draws times distinct genuine scores looked at together
 ):
-    "The figures of pairs for each draw, a few draws at a time where genuine pairs are many."
-    order = near.argsort()
-    ends = np.flatnonzero(np.append(near[order][1:] != near[order][:-1], True))  # the last pair of each distinct score
-    owner, near = owner[order], near[order][ends]
-    parts, step = [], max(1, (1 << 20) // len(near))
+    "The figures of pairs for each draw, a few draws at a time where genuine scores are many."
+    near, score = np.unique(near, return_inverse=True)
+    if len(near) > cells: near, score = _merged(top, near, score)
+    step, parts = max(1, cells // len(near)), []
+    holders = csr_matrix((np.ones(len(score), np.float32), (score.astype(np.int32), owner.astype(np.int32))), shape=(len(near), weights.shape[1]))
     for rows in (slice(a, a + step) for a in range(0, len(passed), step)):
-        accepted = np.pad(weights[rows, owner].cumsum(axis=1, dtype=float)[:, ends], ((0, 0), (1, 0)))
+        accepted = (holders @ weights[rows].T.astype(float)).cumsum(axis=0)
+        accepted = np.pad(accepted.T, ((0, 0), (1, 0)))
         parts.append(_figures(_Impostors(top, ranks, passed[rows]), near, accepted / accepted[:, -1:], fprs))
     return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+
+# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #5e1b0004
+def _merged(
+    top,  # (m,) negated impostor scores, sorted
+    near,  # (n,) distinct negated genuine scores, sorted
+    score,  # (g,) which of them each genuine pair has
+):
+    "The same with one score for all genuine scores between two neighbouring impostor scores: only the order counts."
+    left = np.searchsorted(top, near)
+    tied = np.searchsorted(top, near, "right") > left
+    _, first, place = np.unique(2 * left + tied, return_index=True, return_inverse=True)
+    return near[first], place[score]
 
 # %% ../../nbs/6_evaluation/02_bootstrap.ipynb #2564d160
 def check_draws(
@@ -205,7 +240,7 @@ class PersonBootstrap:
     def __init__(
         self,
         identity: np.ndarray,  # (N,) a person for each photo
-        replicates: int = 200,  # R; draws without a genuine or without an impostor pair are drawn again
+        replicates: int = 500,  # R; draws without a genuine or without an impostor pair are drawn again
         seed: int = 0,
     ):
         names, self.person = np.unique(np.asarray(identity), return_inverse=True)
@@ -213,9 +248,9 @@ class PersonBootstrap:
         photos, people = np.bincount(self.person), len(names)
         if not (photos > 1).any(): raise TgfrError(f"identity: no genuine pair, the {people:,} people have one photo each")
         if people < 2: raise TgfrError(f"identity: no impostor pair, all {len(self.person):,} photos are of {names[0]}")
-        self.weights = _draw(people, photos > 1, replicates, seed)
+        self.people, self.weights = people, _draw(people, photos > 1, replicates, seed)
         self.draws = fingerprint(self.person, replicates, seed)
-        self._genuine, self._impostor, self._people, self._start = _pairs(self.person, people)
+        self._genuine, self._impostor, self._both, self._start = _pairs(self.person, people)
         self._gallery = np.unique(self.person, return_index=True)[1]
         self._probe = np.setdiff1d(np.arange(len(self.person)), self._gallery)
 
@@ -234,16 +269,30 @@ class PersonBootstrap:
             raise TgfrError(f"scores: NaN at row {row}, column {column}, expected a number for every two photos")
         figures, person = self._verification(far, near, fprs), self.person[self._probe]
         rank = mate_ranks(scores[np.ix_(self._gallery, self._probe)].T, person, self.person[self._gallery])  # everybody's other photos against everybody's first
-        return Verification.of(figures, self.draws, len(near), len(far)).with_rank1(rank, self.weights[:, person])
+        found = Verification.of(figures, self.draws, len(near), len(far), twice=_symmetric(scores), people=self.people)
+        return found.with_rank1(rank, self.weights[:, person])
 
     def _verification(self, far, near, fprs):
         "The figures of pairs for each row of weights, from negated scores in the order of the plan."
         top = np.sort(far)
         levels = _thresholds(top)
         bins = np.searchsorted(levels, far).astype(np.int32)
-        passed = _histogram(bins, len(levels), self._people, self._start, np.ascontiguousarray(self.weights.T)).cumsum(axis=0).T
+        passed = _histogram(bins, len(levels), self._both, self._start, np.ascontiguousarray(self.weights.T)).cumsum(axis=0).T
         passed, ranks = np.pad(passed, ((0, 0), (1, 0))), np.append(0, np.searchsorted(top, levels, "right"))
         return _replicates(top, ranks, passed, near, self.person[self._genuine % len(self.person)], self.weights, fprs)
+
+# %% ../../nbs/6_evaluation/02_bootstrap.ipynb #5e1b0002
+def _symmetric(
+    scores,  # (N, N) float
+    rows=512,  # at a time
+):
+    "Whether each two photos have one score in both orders, but for rounding; the diagonal is not read."
+    for a in range(0, len(scores), rows):
+        with np.errstate(invalid="ignore"): gap = np.abs(scores[a:a + rows, a:] - scores[a:, a:a + rows].T)  # of two infinite scores
+        gap[np.arange(len(gap)), np.arange(len(gap))] = 0
+        size = np.abs(scores[a:a + rows, a:])
+        if (gap > 1e-5 * np.maximum(size, 1e-3)).any(): return False
+    return True
 
 # %% ../../nbs/6_evaluation/02_bootstrap.ipynb #56d40c74
 class PairBootstrap:
@@ -254,7 +303,7 @@ class PairBootstrap:
         first: np.ndarray,  # (n,) int, subject of the first side of each pair
         second: np.ndarray,  # (n,) int, of the second side
         genuine: np.ndarray,  # (n,) bool
-        replicates: int = 200,  # R
+        replicates: int = 500,  # R
         seed: int = 0,
         exact: int = 300_000,  # impostor pairs that are weighed one by one
     ):
@@ -267,7 +316,7 @@ class PairBootstrap:
         self._owner = self._first[self.genuine]
         mated = np.bincount(self._owner, minlength=len(self.subjects)) > 0
         if len(mated) < 2: raise TgfrError(f"first: all pairs are of subject {self.subjects[0]}, expected at least two subjects")
-        self.weights = _draw(len(mated), mated, replicates, seed)  # (1 + R, S)
+        self.people, self.weights = len(mated), _draw(len(mated), mated, replicates, seed)  # weights (1 + R, S)
         self._total = _pair_weight(self._first[~self.genuine], self._second[~self.genuine], self.weights)
         self.draws = fingerprint(self.subjects, self._first, self._second, self.genuine, replicates, seed)
 
@@ -296,7 +345,7 @@ class PairBootstrap:
         passed = weight.cumsum(axis=0).T
         if not passed[:, -1].all(): raise TgfrError("first, second: a draw of subjects holds no impostor pair; there are too few subjects for intervals")
         samples = _replicates(top, ranks, np.pad(passed[1:], ((0, 0), (1, 0))), near, self._owner, self.weights[1:], fprs)
-        return Verification({k: float(v) for k, v in value.items()}, samples, self.draws, len(near), len(far))
+        return Verification({k: float(v) for k, v in value.items()}, samples, self.draws, len(near), len(far), people=self.people)
 
     def _weighed(self, far, top):
         "Impostor pairs that stand for all: the highest ones, as many of the others, and the lowest."

@@ -46,7 +46,7 @@ def group_rates(
         pairs = np.outer(photos, photos).astype(float)
         np.fill_diagonal(pairs, photos * (photos - 1))
         rates = {"TPR": _share(drawn @ passed.diagonal(), drawn @ pairs.diagonal()), "FPR": _share(_between(passed, drawn), _between(pairs, drawn))}
-        found[name] = Figures.of(rates, bootstrap.draws)
+        found[name] = Figures.of(rates, bootstrap.draws, people=len(people))
     return found
 
 def _between(counts, weights):

@@ -310,7 +310,7 @@ def _average(searches, bootstrap) -> Verification | None:
     if not searches: return None
     def mean(what): return {k: np.mean([s[what][k] for s in searches], axis=0) for k in searches[0][what] if all(k in s[what] for s in searches)}
     mated, others = (int(sum(s[what] for s in searches)) for what in ("mated", "others"))
-    return Verification({k: float(v) for k, v in mean("values").items()}, mean("samples"), bootstrap.draws if bootstrap else "", genuine=mated, impostor=others)
+    return Verification({k: float(v) for k, v in mean("values").items()}, mean("samples"), bootstrap.draws if bootstrap else "", genuine=mated, impostor=others, people=bootstrap.people if bootstrap else np.inf)
 
 def _notes(p, templates) -> list[str]:
     "Contradictions of the files that do not stop an evaluation."

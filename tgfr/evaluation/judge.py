@@ -7,7 +7,7 @@ __all__ = ['FaceSplit', 'with_features', 'Judge']
 
 # %% ../../nbs/6_evaluation/11_judge.ipynb #11bf534a
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -18,7 +18,7 @@ from ..data.features import FeatureStore, encode_faces
 from .bootstrap import PersonBootstrap, Verification
 from .groups import group_tables
 from .scoring import embed_photos, score_matrix
-from .tables import result_rows, unresolved
+from .tables import by_chance, label_errors, result_rows, unresolved
 from ..fusion.model import TGFR
 
 # %% ../../nbs/6_evaluation/11_judge.ipynb #ccd4113b
@@ -54,7 +54,7 @@ class Judge:
     "Collects the results of systems on the test people."
     split: FaceSplit  # of the test people
     reference: str = "image-only head"  # the system that differences are taken to
-    replicates: int = 200  # bootstrap draws of people
+    replicates: int = 500  # bootstrap draws of people
     seed: int = 0
 
     def __post_init__(self):
@@ -95,7 +95,14 @@ class Judge:
     @property
     def pairs(self) -> str:
         "What was scored, in words."
-        return f"every ordered pair of different photos, {next(iter(self.found.values())).pairs}; gallery as it is, probe at each size"
+        first = next(iter(self.found.values()))
+        counts = replace(first, twice=False).pairs + ", of which half are distinct where both photos are as they are" * first.twice
+        return f"every ordered pair of different photos, {counts}; gallery as it is, probe at each size"
+
+    @property
+    def label_errors(self) -> tuple[str, list[str]]:
+        "How many wrong labels would empty a figure, in words, and a warning where few would."
+        return label_errors(np.bincount(self.bootstrap.person), [key for f in self.found.values() for key in f.value])
 
     def parts(
         self,
@@ -103,5 +110,5 @@ class Judge:
     ) -> dict:  # results, reference, warnings and tables, as `tgfr.evaluation.tables` takes them
         "The parts of a report that follow from the scores: rows with intervals and paired differences, and rates by group where the data knows attributes."
         shown = {name: self.scores[name] for name in self.scores if name in (system, self.reference)}
-        return {"results": result_rows(self.found, self.reference), "reference": self.reference, "warnings": unresolved(self.found.values()),
+        return {"results": result_rows(self.found, self.reference), "reference": self.reference, "warnings": by_chance(self.found) + unresolved(self.found.values()) + self.label_errors[1],
                 "tables": group_tables(self.split.dataset, shown, self.bootstrap, self.split.store.variants[-1])}

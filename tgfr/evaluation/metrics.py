@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['split_scores', 'Roc', 'roc_of', 'roc', 'false_accepts', 'OperatingPoints', 'impostor_thresholds', 'operating_points',
            'tpr_of', 'tpr_at_fpr', 'eer_of', 'eer', 'auc_of', 'auc', 'score_histogram', 'accuracy', 'Search', 'search',
-           'mate_ranks', 'pair_masks', 'cmc_of', 'cmc', 'rank1']
+           'mate_ranks', 'pair_masks', 'cmc_of', 'cmc', 'rank1', 'label_floor']
 
 # %% ../../nbs/6_evaluation/01_metrics.ipynb #b7930d91
 from collections.abc import Sequence
@@ -320,3 +320,14 @@ def rank1(
 ) -> float:  # 0 to 1
     "The share of mated probes whose mate scores above every wrong candidate."
     return float(cmc(scores, probe_ids, gallery_ids, (1,))[0])
+
+# %% ../../nbs/6_evaluation/01_metrics.ipynb #5e1f0002
+def label_floor(
+    photos: np.ndarray,  # (P,) how many each person has
+    share: float,  # of people that stand under two names, half of their photos under either
+) -> float:
+    "The FPR below which such label errors empty a TPR: it falls to about the FPR over this floor."
+    photos = np.asarray(photos, float)
+    wrong = share * (photos // 2 * (photos - photos // 2)).sum()
+    impostors = (photos.sum()**2 - (photos**2).sum()) / 2
+    return float(wrong / impostors) if impostors else 1.

@@ -15,7 +15,7 @@ import datasets
 import numpy as np
 
 from ..core import TgfrError, read_json, write_json, write_text
-from ..data.cards import markdown_rows
+from ..data.cards import in_markdown, markdown_rows
 from ..data.features import photo_digests
 from .tables import definitions, markdown_table, only
 
@@ -36,7 +36,7 @@ def result_sections(
     "How a model was trained and judged, as sections of its card."
     rows = [row | {"values": {key: row["values"][key] for key in keys if key in row["values"]}} for row in only(report, system=systems)["results"]]
     shown, keys = report | {"results": rows}, [key for key in keys if any(key in row["values"] for row in rows)]
-    warnings = "".join(f"**Warning:** {said}\n\n" for said in report.get("warnings", []))
+    warnings = "".join(f"**Warning:** {in_markdown(said)}\n\n" for said in report.get("warnings", []))
     said = "\n".join("* **{}**: {}".format(term.replace("*", "\\*"), what) for term, what in definitions(shown).items())
     tables = {title: markdown_rows(**table) for title, table in report.get("tables", {}).items()}
     unknown = "No attributes of these people are known, so nothing can be said about groups of them." if "tables" in report else groups

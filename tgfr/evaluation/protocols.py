@@ -156,7 +156,7 @@ class PairProtocol:
         identity: np.ndarray,  # (N,) of the dataset
         captions: list[list[str]],  # N lists
         replica_of: Sequence[str | None] | None = None,  # (N,), see `leaks`
-        replicates: int = 200,  # bootstrap draws of people
+        replicates: int = 500,  # bootstrap draws of people
         seed: int = 0,
     ):
         leak = leaks(pairs, captions, replica_of)

@@ -36,7 +36,7 @@ def retrieval_figures(
     rank: np.ndarray,  # (N,) from 1
     identity: np.ndarray,  # (N,) the person of each query
     ks: Sequence[int] = (1, 5, 10),
-    replicates: int = 200,  # draws of people
+    replicates: int = 500,  # draws of people
     seed: int = 0,
 ) -> Figures:  # "recall@1" ..., each 0 to 1, and "median rank"
     "Recall at each k, and the median rank, on all queries and on each draw of people."
@@ -46,7 +46,7 @@ def retrieval_figures(
     weights = _draw(len(names), np.ones(len(names), bool), replicates, seed)[:, person].astype(float)
     found, order = {f"recall@{k}": share for k, share in zip(ks, cmc_of(rank - 1, ks, weights).T)}, np.argsort(rank, kind="stable")
     found["median rank"] = rank[order][(weights[:, order].cumsum(axis=1) >= weights.sum(axis=1)[:, None] / 2).argmax(axis=1)].astype(float)
-    return Figures.of(found, fingerprint(person, replicates, seed))
+    return Figures.of(found, fingerprint(person, replicates, seed), people=len(names))
 
 # %% ../../nbs/6_evaluation/10_retrieval.ipynb #895abd65
 def retrieve(
@@ -56,7 +56,7 @@ def retrieve(
     identity: np.ndarray,  # (N,)
     modes: tuple[str, ...] = MODES,  # "one" (first caption) and "all"
     ks: Sequence[int] = (1, 5, 10),
-    replicates: int = 200,  # draws of people
+    replicates: int = 500,  # draws of people
     seed: int = 0,
 ) -> list[dict]:  # rows of results, see `tgfr.evaluation.tables`
     "Text to image and image to text retrieval."
