@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from .compare import Trainer, load_splits, split_features
+from .compare import Trainer, load_splits, shared_photos, split_features
 from .data.faces import Degradation
 from .data.folders import one_at_a_time
 from .demo import comparison_report, intervals_figure
@@ -61,7 +61,7 @@ def ablate(
     test_split: str | None = None,  # default: "validation" if there is one
     probe_sizes: tuple[int, ...] = (112, 32, 16),  # px
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
-    replicates: int = 200,  # bootstrap draws of people
+    replicates: int = 500,  # bootstrap draws of people
 ) -> dict:  # the content of report.json
     "Train and judge the recipe and its variants; write report.html and report.json."
     start, out, recipe = time.perf_counter(), Path(out), recipe or make_recipe("ours")
@@ -72,10 +72,11 @@ def ablate(
     check_draws(replicates)
     face, accelerator = load_encoder(encoder), make_accelerator()
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
+    warnings = shared_photos(train, test)
     splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
     judge, trainer = _judge_all(*splits, recipes, out, replicates, accelerator)
     if not accelerator.is_main_process: return {}
-    report = comparison_report(judge, trainer, face, data, skips, start, "What each part of the recipe is worth")
+    report = comparison_report(judge, trainer, face, data, skips, start, "What each part of the recipe is worth", warnings)
     report["setup"]["variants"] = {name: ", ".join(f"{k}={v}" for k, v in vars(r).items() if v != getattr(recipe, k)) for name, r in recipes.items() if r != recipe}
     conclude(out, report, intervals_figure(report))
     return report

@@ -49,7 +49,7 @@ class Demo:
 
     Without flags: synthetic people, no download, a few minutes on two cores. With --data and --encoder: real photos."""
     data: str = "synthetic:people=200,photos=10"
-    """a Parquet file, a folder of Parquet files named SPLIT-*.parquet, a `datasets` folder, or synthetic[:people=N,photos=N,seed=N]; columns image, identity, photo_id, captions"""
+    """a Parquet file, a folder of Parquet files named SPLIT-*.parquet, a `datasets` folder, or synthetic[:people=N,photos=N,seed=N]; columns image, identity (numbers or names), photo_id, captions"""
     out: Path = Path("runs/demo")
     """folder for report.html, report.json, figures, model and features; an unfinished run there is resumed"""
     encoder: str | None = None
@@ -70,7 +70,7 @@ class Demo:
     """split of --data to judge on; default: validation, where there is one"""
     systems: tuple[str, ...] | None = None
     """which systems are compared with the recipe's fusion, of: image-only head (always), frozen face, words only, frozen + tf-idf, concat, linear; default: all"""
-    replicates: int = 200
+    replicates: int = 500
     """bootstrap draws of people behind the intervals"""
     features: Path | None = None
     """folder of cached features, to share between runs; default: inside --out"""
@@ -152,7 +152,7 @@ class Ablate:
     """split of --data to judge on; default: validation, where there is one"""
     features: Path | None = None
     """folder of cached features, to share between runs; default: inside --out"""
-    replicates: int = 200
+    replicates: int = 500
     """bootstrap draws of people behind the intervals"""
     output: str | None = None
     """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
@@ -196,7 +196,7 @@ class Sets:
     """split of --data to judge on; default: validation, where there is one"""
     features: Path | None = None
     """folder of cached features, to share between runs; default: inside --out"""
-    replicates: int = 200
+    replicates: int = 500
     """bootstrap draws of people behind the intervals"""
     output: str | None = None
     """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
@@ -234,7 +234,7 @@ class Evaluate:
     """folder for the report and the features"""
     features: Path | None = None
     """folder of cached features; default: inside --out"""
-    replicates: int = 200
+    replicates: int = 500
     """bootstrap draws of people behind the intervals"""
     seed: int = 0
     """of the draws, and of a list that is drawn"""

@@ -98,11 +98,13 @@ class Push:
     """OWNER/NAME; made where it does not exist"""
     public: bool = False
     """make it public; default: private"""
+    least: int = 2
+    """people whose captions have to hold a word of the vocabulary for it to be sent: a rarer one may be a name; 1 sends every word"""
 
     def run(self) -> None:
         "Call `tgfr.hub.push_to_hub`."
         from tgfr.hub import push_to_hub
-        print(push_to_hub(self.folder, self.repo, not self.public))
+        print(push_to_hub(self.folder, self.repo, not self.public, least=self.least))
 
 # %% ../nbs/13_commands.ipynb #0cb105cd
 @dataclass

@@ -18,7 +18,7 @@ import torch.nn as nn
 from accelerate import Accelerator
 from matplotlib.figure import Figure
 
-from .compare import load_splits, set_aside
+from .compare import check_features, load_splits, set_aside, shared_photos
 from .core import TgfrError, check_names, rng, unit
 from .data.augmentations import augmentations
 from .data.faces import Degradation
@@ -30,7 +30,7 @@ from .evaluation.metrics import mate_ranks
 from .evaluation.model_cards import result_sections
 from .evaluation.protocols import by_person
 from .evaluation.report import conclude, run_facts
-from .evaluation.tables import result_rows, unresolved
+from .evaluation.tables import by_chance, result_rows, unresolved
 from .plots import plot_set_gain
 from .sets.caface import CAFace
 from .sets.pooling import FaceSet, SetFusion, build_set_fusion
@@ -72,7 +72,7 @@ class SetJudge:
         self,
         store: FeatureStore,  # of the photos, first variant: undegraded
         probes: ProbeSets,
-        replicates: int = 200,  # bootstrap draws of people; 1: values only
+        replicates: int = 500,  # bootstrap draws of people; 1: values only
         seed: int = 0,
     ):
         self.store, self.probes = store, probes
@@ -123,6 +123,7 @@ class SetTrainer:
     accelerator: Accelerator
 
     def __post_init__(self):
+        check_features(self.store)
         self.rows, aside = set_aside(self.identity, self.recipe.seed)
         shares = {self.store.variants.index(name): share for name, share in self.variants.items()}
         self.judge = SetJudge(self.store, draw_probe_sets(self.identity, shares, aside, sets=3, seed=self.recipe.seed), replicates=1)
@@ -153,7 +154,7 @@ def judge_fusions(
     alone: int = 8,  # images of the sets of one quality; 0: none, where variants are no qualities
     chunk: int = 8,  # images of CAFace's chunks
     sets: int = 10,  # of each person
-    replicates: int = 200,
+    replicates: int = 500,
     seed: int = 0,
 ) -> dict[tuple[str, str, str], Verification]:  # by (fusion, kind of set, "-"), as `result_rows` takes them
     "Figures of all fusions on the same sets and draws of people."
@@ -185,7 +186,7 @@ def compare_sets(
     train_split: str | None = None,  # of `data`; default: "train" if there is one
     test_split: str | None = None,  # default: "validation" if there is one
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
-    replicates: int = 200,  # bootstrap draws of people
+    replicates: int = 500,  # bootstrap draws of people
 ) -> dict:  # the content of report.json
     "Train set fusions on the people of one split, judge them on another's; write report.html, report.json, figures and the fusions."
     start, out, recipe, accelerator = time.perf_counter(), Path(out), recipe or quick_sets(), make_accelerator()
@@ -195,6 +196,7 @@ def compare_sets(
     if not fusions or min(images, default=0) < 1: raise TgfrError(f"fusions, images: {list(fusions)}, {list(images)}; expected at least one name, and numbers of at least 1")
     face = load_encoder(encoder)
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed, captions=False)
+    warnings = shared_photos(train, test)
     changes = [Degradation(size=32), Degradation(size=16)] if poor == "sizes" else augmentations(count)
     shares = SHARES if poor == "sizes" else {change.name: 1 / count for change in changes}
     folder = Path(features or out / "features")
@@ -206,6 +208,7 @@ def compare_sets(
     found = judge_fusions(trained, stores[1], np.array(test["identity"]), shares, images, 8 if poor == "sizes" else 0, replicates=replicates, seed=recipe.seed)
     for store in stores: store.recheck()
     report = _report(found, trainer, names, data, test, face, poor, skips) | {"run": run_facts(start)}
+    report["warnings"] = warnings + report["warnings"]
     for name, fusion in trained.items():
         if fusion.learned: save_set_fusion(fusion, out / "fusions" / name, None, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1"), "Fusions of sets are not measured by group."), face)
     conclude(out, report, set_figures(report["results"], names[0]))
@@ -226,7 +229,7 @@ def _report(found, trainer, names, data, test, face, poor, skips) -> dict:
     "The content of report.json but for the run."
     identity, results = np.array(test["identity"]), result_rows(found, names[0])
     judged = int((np.unique(identity, return_counts=True)[1] >= 3).sum())
-    return {"title": "What many poor images add", "definition": "standard", "reference": names[0], "results": results, "warnings": unresolved(found.values()),
+    return {"title": "What many poor images add", "definition": "standard", "reference": names[0], "results": results, "warnings": by_chance(found) + unresolved(found.values()),
             "groups": {probe: f"sets of {probe.replace('N=', '')} images, mixed quality" if probe.startswith("N=") else probe for probe in dict.fromkeys(r["probe"] for r in results)},
             "data": {"source": data, "trained on": f"{len(trainer.rows):,} photos of {len(set(trainer.identity[trainer.rows])):,} people", "judged on": f"{judged:,} people with three photos, 10 sets each; gallery: the first photo as it is",
                      "poor images": ", ".join(f"{name} {share:.0%}" for name, share in trainer.variants.items()) if poor == "sizes" else f"{len(trainer.variants)} augmentations of each photo"},

@@ -9,6 +9,7 @@ __all__ = ['ENCODE', 'demo_encoder', 'pair_examples', 'word_regions', 'above_eve
 # %% ../nbs/10_demo.ipynb #a64e8df5
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 
 from .alignment.losses import attend
-from .compare import SYSTEMS, Trainer, check_systems, compare, load_splits, split_features
+from .compare import SYSTEMS, Trainer, check_systems, compare, load_splits, shared_photos, split_features
 from .core import Skips, TgfrError, json_text, read_json, say, write_json
 from .data.catalog import load_faces
 from .data.faces import Degradation, read_image
@@ -153,7 +154,7 @@ def demo(
     test_split: str | None = None,  # default: "validation" if there is one
     probe_sizes: tuple[int, ...] = (112, 32, 16),  # px
     systems: tuple[str, ...] = SYSTEMS,  # compared with the recipe's fusion
-    replicates: int = 200,  # bootstrap draws of people
+    replicates: int = 500,  # bootstrap draws of people
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
 ) -> dict:  # the content of report.json
     "Compare face recognition with and without words; write report.html, report.json, figures and the model."
@@ -164,11 +165,12 @@ def demo(
     face = load_encoder(encoder) if encoder else None
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
     if skips: say(skips.summary())
+    warnings = shared_photos(train, test)
     face = face or demo_encoder(out, recipe, accelerator=accelerator)
     splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
     judge, trainer, model = compare(*splits, recipe, out / "runs", systems, replicates, accelerator)
     if not accelerator.is_main_process: return {}
-    report = comparison_report(judge, trainer, face, data, skips, start)
+    report = comparison_report(judge, trainer, face, data, skips, start, warnings=warnings)
     model.save(out / "model", None, result_sections(report, (judge.reference, "frozen face", recipe.fusion)), face)
     note_training(out / "model", train)
     write_recipe(out / "config.yaml", recipe)
@@ -184,18 +186,20 @@ def comparison_report(
     skips: Skips,  # what was left out
     start: float,  # `time.perf_counter()` when it began
     title: str = "What words add to face recognition",
+    warnings: Sequence[str] = (),  # of the data, see `shared_photos`
 ) -> dict:
     "The content of report.json, as `tgfr.evaluation.tables` documents it."
     for split in (judge.split, trainer.split): split.store.recheck()
     def count(split, rows=slice(None)): return f"{len(split.identity[rows]):,} photos of {len(set(split.identity[rows])):,} people"
-    words, parts = {"all": "all of a photo's captions", "one": "its first caption"}, judge.parts(trainer.recipe.fusion)
+    words = {"all": "all of a photo's captions", "one": "its first caption"}
+    parts, below = judge.parts(trainer.recipe.fusion), trainer.below.get(trainer.recipe.fusion)
     stores = trainer.split.store, judge.split.store
     said = [line for store in stores for line in photo_warnings(getattr(store, "meta", {}), len(store))]
     return parts | {
-        "warnings": list(dict.fromkeys(said + parts["warnings"])),
         "title": title,
+        "warnings": list(dict.fromkeys([*warnings, *([below] if below else []), *said, *parts["warnings"]])),
         "data": {"source": data, "trained on": count(trainer.split, trainer.rows), "set aside for choices": count(trainer.split, trainer.aside),
-                 "judged on": count(judge.split), "pairs": judge.pairs,
+                 "judged on": count(judge.split), "pairs": judge.pairs, "label errors": judge.label_errors[0],
                  "captions": "; ".join(f"{k}: {v}" for k, v in words.items())},
         "setup": {"face encoder": f"{face.config.name}, {face.config.embedding}-d, regions {face.config.regions}, preprocessing: {face.config.source}",
                   "recipe": asdict(trainer.recipe)},

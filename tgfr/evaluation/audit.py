@@ -24,6 +24,7 @@ from ..core import Skips, TgfrError, track, write_json
 from ..data.catalog import load_faces, split_names
 from ..data.faces import cell_bytes, read_image
 from ..data.pairs import NamePairs, read_pairs_list
+from .metrics import label_floor
 from .protocols import PairList, caption_keys, match_pairs
 
 # %% ../../nbs/6_evaluation/09_audit.ipynb #13aae307
@@ -155,6 +156,7 @@ def audit(
     listed, where = (None, None) if pairs is None else _listed(splits, pairs)
     report = {"splits": {name: {"photos": len(d), "people": len(set(d["identity"][:])), "captions": sum(map(len, d["captions"][:]))} for name, d in splits.items()},
               "findings": [_finding(name, key, photos, listed) for name, key in _keys(photos).items()]}
+    report["label errors"] = {name: _label_floors(np.array(d["identity"])) for name, d in splits.items()}
     if listed is not None: report["pairs"] = {"split": where, "genuine": int(listed.same.sum()), "impostor": int((~listed.same).sum())}
     return report | {"skipped": photos.skips.facts(), "damaged inside": photos.damaged.facts()}
 
@@ -167,6 +169,12 @@ def _listed(splits, pairs) -> tuple[PairList, str]:
         else: return PairList("", found.first + start, found.second + start, found.same), name
         start += len(data)
     raise TgfrError("; ".join(problems))
+
+def _label_floors(identity, shares=(.001, .005, .01)) -> list[dict]:
+    "Down to which FPR a TPR survives where so many of the people stand under two names."
+    photos = np.unique(identity, return_counts=True)[1]
+    wrong = sorted({max(1, round(share * len(photos))) for share in shares})
+    return [{"people": n, "FPR": label_floor(photos, n / len(photos))} for n in wrong]
 
 # %% ../../nbs/6_evaluation/09_audit.ipynb #9d771733
 def print_audit(
@@ -183,6 +191,9 @@ def print_audit(
     for f in report["findings"]:
         table.add_row(f["name"], *(f"{x:,}" for x in (f["groups"], f["photos"], f["groups over splits"], f["groups over people"], *f.get("pairs", {}).values())))
     console.print(table)
+    for name, floors in report["label errors"].items():
+        told = ", ".join(f"{f['FPR']:.1e} with {f['people']:,} ({100 * f['people'] / report['splits'][name]['people']:.2g} %)" for f in floors if f["FPR"])
+        if told: console.print(Text(f"{name}: a TPR survives people under two names (half of their photos under either) down to an FPR of {told}"))
     if n := report["skipped"]["count"]: console.print(Text(f"{n:,} photo{'s' * (n > 1)} could not be read, such as {report['skipped']['items'][0][0]}"))
     if n := report.get("damaged inside", {}).get("count"): console.print(Text(f"{n:,} photo{'s' * (n > 1)} damaged inside, which other programs use without a word: {'; '.join(f'{name} ({said})' for name, said in report['damaged inside']['items'][:3])}"))
 

@@ -19,13 +19,14 @@ from ..data.pairs import read_pairs_list
 from ..data.reading import photo_warnings
 from ..encoders.weights import check_encoder, load_encoder
 from .bootstrap import check_draws
+from .intervals import FEWEST
 from .judge import FaceSplit, Judge, with_features
 from .model_cards import result_sections, seen_people, write_results
 from .protocols import FPRS, PairProtocol, make_pairs, match_pairs, published_figures, score_pairs, write_pairs
 from .report import conclude, run_facts
 from .retrieval import retrieve
 from .scoring import embed_photos
-from .tables import MODES, result_rows, unresolved
+from .tables import MODES, by_chance, label_errors, result_rows, unresolved
 from ..fusion.model import TGFR
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #5814f968
@@ -48,7 +49,7 @@ def _all_pairs(model, other, split: FaceSplit, replicates, seed) -> dict:
     name, reference = _names(model, other)
     judge = Judge(split, reference, replicates, seed)
     for system in _systems(model, other, split): judge.add_embeddings(*system)
-    return judge.parts(name) | {"data": {"pairs": judge.pairs}}
+    return judge.parts(name) | {"data": {"pairs": judge.pairs, "label errors": judge.label_errors[0]}}
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #ba0926d5
 def _pair_list(
@@ -78,7 +79,8 @@ def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dic
             found |= {(system, f"{name} list, {probe}", mode): f for name, f in judged.items()}
             if v == 0: published[f"{system}, {MODES[mode]}"] = {k: round(x, 4) for k, x in published_figures(scores, protocol.pairs.same).items()}
     reference = _names(model, other)[1]
-    return {"results": result_rows(found, reference), "reference": reference, "warnings": unresolved(found.values()), "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": f.pairs for name, f in judged.items()},
+    doubt, doubted = label_errors(np.unique(split.identity, return_counts=True)[1], [key for f in found.values() for key in f.value])
+    return {"results": result_rows(found, reference), "reference": reference, "warnings": by_chance(found) + unresolved(found.values()) + doubted, "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": f.pairs for name, f in judged.items()} | {"label errors": doubt},
             "setup": {f"{protocol.pairs.name} list, {variants[0]}, as the TGFR scripts define figures": published}}
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #cba70d9a
@@ -96,7 +98,7 @@ def evaluate(
     probe_sizes: tuple[int, ...] = (112, 32, 16),  # px of the probes (retrieval: of the gallery)
     out: str | Path = "runs/evaluate",  # report.html, report.json
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
-    replicates: int = 200,  # bootstrap draws of people
+    replicates: int = 500,  # bootstrap draws of people
     seed: int = 0,  # of the draws, and of a list drawn anew
     against: str | Path | None = None,  # verification: folder of a second model, the reference of differences (say, one trained without words); None: the frozen face
     card: bool = True,  # put the results onto the model's card
@@ -142,6 +144,7 @@ def _report(parts, task, data, dataset, face, models, skips) -> dict:
     "The content of report.json but for the run."
     people = len(set(dataset["identity"][:]))
     warnings = [f"{len(seen):,} of the {people:,} people judged here were in the training of the model in {Path(folder).name}: these figures say nothing about people it has never seen." for folder in models.values() if (seen := seen_people(folder, dataset))]
+    if people < FEWEST and task == "retrieval": warnings.append(f"{people} people are too few for intervals; expected at least {FEWEST}.")
     return parts | {
         "warnings": warnings + parts.get("warnings", []),
         "title": "Find by description" if task == "retrieval" else "Verification",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import TgfrError, read_json, write_json
+from ..core import TgfrError, read_json, say, write_json
 from ..data.augmentations import Mirrored
 from ..data.faces import Degradation
 from ..data.features import encode_faces
@@ -21,6 +21,7 @@ from ..data.folders import one_at_a_time
 from ..data.pairs import read_bin
 from ..data.reading import photo_warnings
 from .metrics import Search, _definition, _scores, _share, false_accepts, impostor_thresholds, search, split_scores, tpr_of
+from .tables import CHANCE
 
 # %% ../../nbs/6_evaluation/05_identification.ipynb #11ea242a
 def open_set_scores(
@@ -184,6 +185,8 @@ def evaluate_bins(
         try: found[name] = evaluate_bin(path, encoder, features, **how).summary() | _noted(features)
         except TgfrError as e: found[name] = {"error": str(e)}
     if all("error" in row for row in found.values()): raise TgfrError("; ".join(row["error"] for row in found.values()) or "paths: no set")
+    for name, row in found.items():
+        if row.get("accuracy", 1) < CHANCE: say(f"warning: {name}: an accuracy of {row['accuracy']:.3f} is chance (.5); check the encoder and how it wants photos prepared before any figure is believed", "yellow")
     write_json(Path(out) / "verification.json", found)
     return found
 

@@ -23,7 +23,7 @@ import torch.nn as nn
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast
 
-from ..core import TgfrError, fingerprint, in_a_line, json_text, read_json, read_weights, say, track, write_json, write_text, write_weights, writing
+from ..core import Tensors, TgfrError, fingerprint, in_a_line, json_text, read_json, read_weights, say, track, write_json, write_text, write_weights, writing
 from ..data.folders import one_at_a_time
 from .objectives import synchronise
 from .recipes import Recipe
@@ -130,16 +130,29 @@ def fit(
             _step(optimizers, accelerator.scaler)
         row = {"stage": stage, "epoch": epoch + 1, "seconds": time.perf_counter() - start}
         row |= {name: accelerator.reduce(value / steps, "mean").item() for name, value in sums.items()}
-        if not math.isfinite(sum(v for k, v in row.items() if k in sums)): raise TgfrError(f"{folder}: the loss is not finite in epoch {epoch + 1}; lower the learning rates of the recipe")
+        sound = math.isfinite(sum(v for k, v in row.items() if k in sums)) and all(p.isfinite().all() for p in model.parameters())
+        if not sound: raise TgfrError(f"{folder}: the loss is not finite in epoch {epoch + 1}; {_why_not_finite(batches, stage, epoch, size)}")
         if validate is not None: row |= _validate(validate, model, accelerator)
         seen.append(row)
         _save(folder, seen, mark, model, accelerator)
         logged = {f"{folder.name}/{stage}/{name}": value for name, value in row.items() if isinstance(value, (int, float))}
         accelerator.log(logged, step=epoch + 1)
-        say(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, " + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k == "score"))
+        said = ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k in ("score", "frozen", "image-only"))
+        say(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, {said}")
     model.load_state_dict(_read_best(folder, model.state_dict()))
     accelerator.free_memory()
     return seen
+
+# %% ../../nbs/7_training/04_loop.ipynb #5e1e0001
+def _why_not_finite(batches, stage, epoch, size) -> str:
+    "What to do about a loss that is no number: its features may have been none."
+    def broken(x):
+        if isinstance(x, Tensors): return any(map(broken, vars(x).values()))
+        if isinstance(x, dict): return any(map(broken, x.values()))
+        return isinstance(x, torch.Tensor) and x.is_floating_point() and not x.isfinite().all()
+    for step, batch in enumerate(batches.epoch(stage, epoch, size)):
+        if broken(batch): return f"the features of its step {step + 1} are NaN or infinite: check the encoder and the photos, and encode them anew"
+    return "its features are sound: lower the learning rates of the recipe"
 
 # %% ../../nbs/7_training/04_loop.ipynb #24e00b52
 def _validate(validate, model, accelerator) -> dict:

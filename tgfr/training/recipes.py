@@ -18,7 +18,7 @@ from reprlib import repr as short
 import yaml
 
 from ..alignment.margins import MARGINS
-from ..core import TgfrError, check_names, in_a_line, write_text
+from ..core import TgfrError, check_file, check_names, in_a_line, write_text
 from ..encoders.text import RECURRENT
 from ..fusion.fcfm import FUSIONS
 
@@ -182,12 +182,22 @@ def write_recipe(
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items()}
     write_text(path, head + yaml.safe_dump(plain, sort_keys=False))
 
+# %% ../../nbs/7_training/01_recipes.ipynb #ec716d8c
+class _Plain(yaml.SafeLoader):
+    "YAML without references, which a recipe has no use for and which can grow without end."
+
+    def compose_node(self, parent, index):
+        "One node; a reference to another is an error."
+        if self.check_event(yaml.AliasEvent): raise yaml.YAMLError("a reference to another field")
+        return super().compose_node(parent, index)
+
 # %% ../../nbs/7_training/01_recipes.ipynb #c669d09d
 def read_recipe(
     path: str | Path,  # written by `write_recipe`; fields left out have their defaults
 ) -> Recipe:
     "Read a recipe; `TgfrError` names a field that is unknown, of the wrong kind or out of range."
-    try: found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e: raise TgfrError(f"{path}: not a readable recipe ({in_a_line(e)})") from None
+    try: found = yaml.load(check_file(path, 1 << 20).read_text(encoding="utf-8"), _Plain)  # noqa: S506, a SafeLoader
+    except TgfrError: raise
+    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as e: raise TgfrError(f"{path}: not a readable recipe ({in_a_line(e)})") from None
     if not isinstance(found, dict): raise TgfrError(f"{path}: a recipe is a list of `field: value`, found {type(found).__name__}")
     return _known(path, Recipe(), {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
