@@ -118,10 +118,10 @@ class TextFeatures(Tensors):
 def unit(
     x: torch.Tensor,  # any shape
     dim: int = -1,  # the dimension that is scaled
-    eps: float = 1e-8,  # shortest length divided by
+    eps: float = 1e-8,  # shortest length divided by; in float16, which has no such number, its least normal one
 ) -> torch.Tensor:  # as `x`, of length 1 along `dim`
     "`x` scaled to unit length along `dim`; a zero vector stays zero."
-    return x / x.norm(dim=dim, keepdim=True).clamp_min(eps)
+    return x / x.norm(dim=dim, keepdim=True).clamp_min(max(eps, torch.finfo(x.dtype).tiny))
 
 # %% ../nbs/00_core.ipynb #b417c69c
 def cosine(
@@ -130,7 +130,8 @@ def cosine(
     eps: float = 1e-8,  # the papers' floor under |x||y|
 ) -> torch.Tensor:  # (N, M)
     "All cosines between the rows of `x` and the rows of `y`."
-    return (x @ y.T) / (x.norm(dim=-1)[:, None] * y.norm(dim=-1)).clamp_min(eps)
+    lengths = x.norm(dim=-1)[:, None] * y.norm(dim=-1)
+    return (x @ y.T) / lengths.clamp_min(max(eps, torch.finfo(lengths.dtype).tiny))
 
 # %% ../nbs/00_core.ipynb #e546a7d0
 def rng(
