@@ -1,6 +1,7 @@
 """The documentation as one static site, `make docs`: every notebook, data card and note, from stored outputs. Nothing is executed or imported."""
 import ast
 import io
+import json
 import re
 import shutil
 import sys
@@ -76,7 +77,7 @@ def interface(source: str) -> str:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_": found.append(entry(node, comments, "class" if isinstance(node, ast.ClassDef) else "function"))
         if not isinstance(node, (ast.Assign, ast.AnnAssign)): continue
         names = [n.id for target in getattr(node, "targets", [getattr(node, "target", None)]) for n in ast.walk(target) if isinstance(n, ast.Name) and n.id[0] != "_"]
-        value = f":value: {text(node.value)}\n" if len(names) == 1 and len(text(node.value)) <= 80 else ""
+        value = f":value: {json.dumps(text(node.value))}\n" if len(names) == 1 and len(text(node.value)) <= 80 else ""
         found += [f":::::{{py:data}} {name}\n{value}\n{prose(comments.get(node.lineno) or comments.get(node.end_lineno, ''))}\n:::::\n" for name in names]
     return "\n".join(found)
 

@@ -456,7 +456,7 @@ def test_commands_say_how_photos_go_in(tmp_path, capsys, shared_data, mobile):
     onnx.save(model, path)
     cli.main(["verify", str(tmp_path / "few.bin"), "--encoder", str(path), "--out", str(tmp_path / "a"), "--folds", "2"])
     said = capsys.readouterr().err
-    assert said.count("photos go in as RGB, scaled to -1..1") == 1 and "a guess, default of the insightface models" in said and "warning" not in said
+    assert said.count("photos go in as RGB, scaled to -1..1") == 1 and "a guess, default of the insightface models" in said and "is fed" not in said
     assert "a guess" in FeatureStore.open(tmp_path / "a/features/few").meta["preparation"]
     shutil.copy(path, tmp_path / "n.onnx")
     (tmp_path / "n.onnx.json").write_text(json.dumps({"mean": [0] * 3, "std": [1 / 255] * 3}))

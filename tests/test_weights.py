@@ -387,10 +387,10 @@ def test_no_object_is_made_from_a_claimed_number(tmp_path):
                 "offset": flat % (b"K\x01", long(1 << 30) + b"K\x01\x85K\x01\x85"), "negative": flat % (b"K\x01", long(-4) + b"K\x01\x85K\x01\x85"),
                 "array": b"\x80\x02cnumpy\nzeros\n" + long(1 << 40) + b"\x85R.", "repeat": b"\x80\x02coperator\nmul\nX\x01\0\0\0a" + long(1 << 40) + b"\x86R.",
                 "pairs": b"\x80\x02(" + b"]X\x01\0\0\0a1\x86" * 3 + b"."}
-    before, start = peak_memory(), time.monotonic()
+    before, start = peak_memory(), time.process_time()
     for name, program in programs.items():
         with pytest.raises(TgfrError, match=name): load_weights(zipped(tmp_path / f"{name}.pth", program, bytes(4)))
-    assert peak_memory() - before < .3 and time.monotonic() - start < 10
+    assert peak_memory() - before < .3 and time.process_time() - start < 10
 
 
 def test_work_is_bounded(tmp_path):
@@ -399,10 +399,10 @@ def test_work_is_bounded(tmp_path):
     programs = {"calls": b"\x80\x02ccollections\nOrderedDict\nq\0" + many + b"q\x010" + b"h\0h\x01\x85R0" * 30_000 + b"h\0.",
                 "shared": b"\x80\x02(" + b"X\x01\0\0\0aN" * 30_000 + b"dq\x01(" + b"ca\nb\nh\x01\x85R" * 30_000 + b"t.",
                 "steps": b"\x80\x02" + b"N0" * 2_500_000 + b"N."}
-    start = time.monotonic()
+    start = time.process_time()
     for name, program in programs.items():
         with pytest.raises(TgfrError, match=name): load_weights(zipped(tmp_path / f"{name}.pth", program))
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
     with pytest.raises(TgfrError, match="more than 4,000,000 steps"): load_weights(tmp_path / "steps.pth")
     inner = {"_parameters": {}, "_buffers": {}, "_modules": {}}
     for _ in range(60): inner = {"_parameters": {}, "_buffers": {}, "_modules": {"a": Inert("x", inner), "b": Inert("x", inner)}}  # 2^60 modules

@@ -879,6 +879,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'tgfr/encoders/onnx_face.py'),
                                          'tgfr.encoders.onnx_face.OnnxFace._run': ( '2_encoders/onnx_face.html#onnxface._run',
                                                                                     'tgfr/encoders/onnx_face.py'),
+                                         'tgfr.encoders.onnx_face.OnnxFace._sees_any': ( '2_encoders/onnx_face.html#onnxface._sees_any',
+                                                                                         'tgfr/encoders/onnx_face.py'),
                                          'tgfr.encoders.onnx_face.OnnxFace._try': ( '2_encoders/onnx_face.html#onnxface._try',
                                                                                     'tgfr/encoders/onnx_face.py'),
                                          'tgfr.encoders.onnx_face.OnnxFace.candidates': ( '2_encoders/onnx_face.html#onnxface.candidates',

@@ -222,6 +222,7 @@ def compare(
     check_systems(systems)
     trainer = Trainer(train, recipe, Path(folder), accelerator or make_accelerator())
     judge, captions = Judge(test, replicates=replicates, seed=recipe.seed), test.captions
+    trainer._model(None, True)  # a text encoder that cannot be read is said before anything long begins
     image = trainer.train(recipe.fusion, words=False)  # first, so that the log of the others shows its score beside theirs
     main = trainer.train(recipe.fusion)
     judge.add_model("image-only head", image)
