@@ -195,3 +195,14 @@ def _unflipped(image, key):
 def test_registry_builds_with_config():
     assert isinstance(build_set_fusion("caface", E, styles=S, style_width=8, norm_width=8, centres=3), CAFace)
     assert isinstance(SET_FUSIONS["average"], partial) and build_set_fusion("average", E).power == 0
+
+
+@pytest.mark.parametrize("score", [0., -1.])
+def test_a_set_without_anything_to_weigh_by_is_averaged(score):
+    "insightface #756: a template in which the detector finds no face."
+    draw = torch.Generator().manual_seed(0)
+    faces = FaceSet(torch.randn(2, 3, 8, generator=draw), torch.tensor([[True, True, False], [True, True, True]]), score=torch.tensor([[score] * 3, [.5, score, .25]]))
+    fused = build_set_fusion("score", 8).fuse(faces)
+    torch.testing.assert_close(fused[0], unit(faces.embedding[0, :2]).mean(0))
+    torch.testing.assert_close(fused[1], (2 * unit(faces.embedding[1, 0]) + unit(faces.embedding[1, 2])) / 3)
+    assert not build_set_fusion("score", 8).fuse(FaceSet(torch.zeros(1, 2, 8), torch.zeros(1, 2, dtype=torch.bool), score=torch.zeros(1, 2))).any()

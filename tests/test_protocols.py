@@ -17,6 +17,7 @@ from tgfr.evaluation.protocols import (
     make_pairs,
     match_pairs,
     published_figures,
+    repeated_pairs,
     score_pairs,
     write_pairs,
 )
@@ -158,3 +159,11 @@ def test_golden_published_figures_of_a_list(golden):
         if "auc" not in expected: continue
         found = published_figures(*(golden.i[f"{case}.{k}"].numpy() for k in ("score", "label")))
         assert expected["printed"] == (f"AUC {found['AUC']:.4f} | EER {found['EER']:.4f} | " + " | ".join(f"TPR@FPR=1e-{k} {100 * found[f'TPR@FPR=1e-{k}']:.4f}" for k in (5, 4, 3)) + f" | score {found['score']:.4f}")
+
+
+def test_pairs_that_count_again_are_told():
+    "insightface #620 and facenet #655: lists that people draw themselves."
+    first, second, same = np.array([0, 1, 2, 3, 0, 3]), np.array([1, 0, 2, 0, 1, 2]), np.array([True, True, True, False, True, False])
+    said, = repeated_pairs(PairList("mine", first, second, same))
+    assert "of the 6 pairs of mine, 1 compare a photo with itself and 2 compare two photos that an earlier line compares" in said
+    assert repeated_pairs(make_pairs(np.repeat(np.arange(9), 3), 5)) == []

@@ -333,3 +333,19 @@ def test_a_batch_that_does_not_divide_is_refused():
     for batches, field in ((faces, "batch_align and batch_fuse"), (photos, "batch_encode")):
         with pytest.raises(TgfrError, match="does not divide into 5 shares"): next(batches.epoch("fuse", 0, 12, 0, 5))
         with pytest.raises(TgfrError, match=f"only 24 photos to train on.*make {field} of the recipe smaller"): batches.steps(25)
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path, capsys):
+    "pytorch-lightning #2636, #1008: NaN first, and no later score was better."
+    scores, weights = iter([float("nan"), .5, .3]), []
+    def validate(model):
+        weights.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"score": next(scores)}
+    recipe = replace(SMALL, epochs_align=3)
+    objective, batches = objective_and_batches("align", recipe)
+    fit(objective, batches, recipe, "align", tmp_path / "run", validate, stop_after=2)
+    assert "the score of epoch 1 is no number" in capsys.readouterr().err
+    objective, batches = objective_and_batches("align", recipe)
+    fit(objective, batches, recipe, "align", tmp_path / "run", validate)
+    assert (tmp_path / "run/best-2.safetensors").is_file()
+    for name, value in objective.model.state_dict().items(): assert torch.equal(value, weights[1][name])

@@ -205,7 +205,10 @@ def read_pairs(
     rows = _read(Path(path), _PAIRS)
     genuine = rows.labels("genuine")
     rows.check_templates(templates, "first", "second")
-    if strict: rows.refuse(_repeated(rows["first"], rows["second"]), lambda i: f"the pair {rows['first'][i]} {rows['second'][i]} for the second time")
+    if strict:
+        rows.refuse(rows["first"] == rows["second"], lambda i: f"the pair of template {rows['first'][i]} with itself")
+        low, high = np.minimum(rows["first"], rows["second"]), np.maximum(rows["first"], rows["second"])
+        rows.refuse(_repeated(low, high), lambda i: f"the pair {rows['first'][i]} {rows['second'][i]} for the second time")
     return IjbPairs(rows["first"], rows["second"], genuine)
 
 # %% ../../nbs/1_data/14_ijb_files.ipynb #a06b9369

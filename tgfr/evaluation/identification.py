@@ -164,10 +164,17 @@ def evaluate_bin(
 ) -> FoldFigures:
     "The K-fold figures of an encoder on an insightface verification set."
     pairs = read_bin(path)
+    _say_twice(pairs, Path(path).name)
     store = encode_faces(pairs.to_dataset(), encoder, [Degradation(), Mirrored()], folder, regions=False)
     x = store.embedding.sum(axis=0)
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return fold_figures(np.einsum("pe,pe->p", x[::2], x[1::2]), pairs.same, folds, far, definition)
+
+def _say_twice(pairs, name):
+    "Say which pairs are of one file, or stand in the set before."
+    both = list(zip(pairs.images[::2], pairs.images[1::2]))
+    own, again = sum(a == b for a, b in both), len(both) - len({frozenset(pair) for pair in both})
+    if own or again: say(f"warning: {name}: of {len(both):,} pairs {own:,} are a file beside itself, and {again:,} stand in the set before; each counts in every figure", "yellow")
 
 # %% ../../nbs/6_evaluation/05_identification.ipynb #2bca0a62
 @one_at_a_time()

@@ -114,6 +114,7 @@ class SetFusion(nn.Module):
 
     def _weigh(self, faces):
         weights = self.importance(faces) * faces.mask
+        weights = torch.where(weights.any(1, keepdim=True), weights, faces.mask.to(weights.dtype))  # where nothing tells images apart, all count alike
         return weights / weights.sum(1, keepdim=True).clamp_min(1e-12)
 
     def forward(self, faces: FaceSet) -> torch.Tensor:
