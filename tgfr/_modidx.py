@@ -1424,6 +1424,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'tgfr/evaluation/protocols.py'),
                                            'tgfr.evaluation.protocols.PairProtocol.evaluate': ( '6_evaluation/protocols.html#pairprotocol.evaluate',
                                                                                                 'tgfr/evaluation/protocols.py'),
+                                           'tgfr.evaluation.protocols._composed': ( '6_evaluation/protocols.html#_composed',
+                                                                                    'tgfr/evaluation/protocols.py'),
                                            'tgfr.evaluation.protocols._others': ( '6_evaluation/protocols.html#_others',
                                                                                   'tgfr/evaluation/protocols.py'),
                                            'tgfr.evaluation.protocols._stem': ( '6_evaluation/protocols.html#_stem',

@@ -48,7 +48,9 @@ def match_pairs(
     "The pairs of a list as rows of a dataset."
     sides, ids, same = [names.first, names.second], pa.array(photo_ids, pa.string()), names.same
     if not len(same): raise TgfrError("pairs: the list is empty")
-    if not all(pc.all(pc.is_in(side, ids)).as_py() for side in sides) and len(pc.unique(_stem(ids))) == len(ids): sides, ids = [_stem(side) for side in sides], _stem(ids)
+    def found(): return all(pc.all(pc.is_in(side, ids)).as_py() for side in sides)
+    for read in _composed, _stem:
+        if not found() and len(pc.unique(read(ids))) == len(ids): sides, ids = [read(side) for side in sides], read(ids)
     rows = [pc.index_in(side, ids) for side in sides]
     if lost := {n.as_py() for side, row in zip((names.first, names.second), rows) for n in pc.unique(side.filter(pc.is_null(row)))}:
         raise TgfrError(f"pairs: {len(lost):,} photos are not in the dataset of {len(ids):,}, such as {min(lost)}")
@@ -57,6 +59,8 @@ def match_pairs(
         k = int(wrong.argmax())
         raise TgfrError(f"pairs: line {k + 1} is labelled {int(same[k])}, but the dataset's identities are {identity[first[k]]} and {identity[second[k]]} ({wrong.sum():,} such lines)")
     return PairList(name, first, second, same)
+
+def _composed(names: pa.Array) -> pa.Array: return pc.utf8_normalize(names, form="NFC")  # file names of macOS have letters and accents apart
 
 def _stem(names: pa.Array) -> pa.Array: return pc.replace_substring_regex(names, r"^.*/|\.\w+$", "")
 
