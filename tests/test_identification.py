@@ -114,8 +114,15 @@ def test_folds_are_the_loop(seed, far):
     scores = np.where(labels, draw.normal(.5, .2, 48), draw.normal(0, .2, 48)).round(1).clip(-1, 1)
     found = fold_figures(scores, labels, folds if seed % 2 else 4, far)
     np.testing.assert_allclose([found.accuracy, found.threshold, found.val, found.far], loop_folds(scores, labels, folds, far))
-    off_grid = np.clip(scores + .0013, -1, 1)  # no distance falls on a grid point, where rounding would decide
-    np.testing.assert_allclose(fold_figures(off_grid, labels, folds, far, "published").accuracy, loop_published(off_grid, labels, folds))
+    for some in scores, scores.astype(np.float32), np.clip(scores + .0013, -1, 1):  # on grid points and off them
+        np.testing.assert_allclose(fold_figures(some, labels, folds, far, "published").accuracy, loop_published(some, labels, folds))
+
+
+def test_published_folds_of_scores_on_the_grid():
+    "insightface #2152, scipy #21550: two scores in all, kept apart wholly, where the interpolation of thresholds gave up."
+    labels = np.tile([True, False], 60)
+    found = fold_figures(np.where(labels, .9, -.9), labels, definition="published").summary()
+    assert (found["accuracy"], found["val"], found["far"]) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("call, said", [

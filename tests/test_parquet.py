@@ -555,3 +555,11 @@ def test_people_who_are_not_known(tmp_path, capsys):
     pq.write_table(table(identity=lambda _: pa.array([3, -1, 3, 4])), tmp_path / "a.parquet")
     load_faces(tmp_path / "a.parquet")
     assert not capsys.readouterr().err
+
+
+def test_photos_of_more_than_2_gb_stay_in_parts(tmp_path):
+    "huggingface/datasets #6206, LlamaFactory #6606: `offset overflow while concatenating arrays`; here where one photo lies beside the file."
+    parts = [pa.array([{"bytes": PHOTOS[0], "path": "0.jpg"}], parquet._PHOTO), pa.array([{"bytes": None, "path": "1.jpg"}, None], parquet._PHOTO), pa.array([{"bytes": PHOTOS[2], "path": None}], parquet._PHOTO)]
+    found = parquet._settle_paths(pa.chunked_array(parts), pa.chunked_array([pa.array(list("abcd"))]), tmp_path)
+    assert [len(chunk) for chunk in found.chunks] == [1, 2, 1]
+    assert found.to_pylist() == [{"bytes": PHOTOS[0], "path": "0.jpg"}, {"bytes": None, "path": str(tmp_path / "1.jpg")}, None, {"bytes": PHOTOS[2], "path": None}]

@@ -364,17 +364,17 @@ def _settle_paths(
     root: Path,  # the folder of the data set
 ) -> pa.ChunkedArray:
     "Paths of photos without bytes, made absolute; `TgfrError` names one that leads out of the folder."
-    bytes_, paths = pc.struct_field(column, "bytes"), pc.struct_field(column, "path")
-    named = pc.and_(pc.fill_null(pc.equal(pc.binary_length(bytes_), 0), True), pc.greater(pc.fill_null(pc.binary_length(paths), 0), 0))
-    rows = np.flatnonzero(named.to_numpy())
+    paths = pc.struct_field(column, "path")
+    named = pc.and_(pc.fill_null(pc.equal(pc.binary_length(pc.struct_field(column, "bytes")), 0), True), pc.greater(pc.fill_null(pc.binary_length(paths), 0), 0))
+    rows, settled = np.flatnonzero(named.to_numpy()), paths.to_pylist()
     if not len(rows): return column
-    settled = paths.to_pylist()
     for row in rows.tolist():
         path = root / settled[row]
         if "\0" in settled[row] or leads_out(path, root): raise TgfrError(f"{root}: photo {ids[row]}: its path {settled[row][:100]!r} leads out of this folder; expected a file in it, or bytes")
         settled[row] = str(path)
-    there = pc.is_valid(column).combine_chunks()
-    return pa.chunked_array([pa.StructArray.from_arrays([bytes_.combine_chunks(), pa.array(settled, pa.string())], fields=list(_PHOTO), mask=pc.invert(there))])
+    def part(chunk, at): return [pc.struct_field(chunk, "bytes"), pa.array(settled[at:at + len(chunk)], pa.string())]
+    starts = np.cumsum([0, *map(len, column.chunks)]).tolist()  # chunk by chunk: together their bytes may be more than 2 GB
+    return pa.chunked_array([pa.StructArray.from_arrays(part(chunk, start), fields=list(_PHOTO), mask=pc.invert(pc.is_valid(chunk))) for chunk, start in zip(column.chunks, starts)])
 
 def _check_rows(
     table: pa.Table,
