@@ -14,7 +14,7 @@ from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.evaluate import evaluate
 from tgfr.evaluation.groups import attribute_groups, group_table
 from tgfr.evaluation.metrics import tpr_of
-from tgfr.evaluation.retrieval import find_photos, own_ranks, retrieval_figures, retrieve
+from tgfr.evaluation.retrieval import find_photos, own_ranks, retrieval_figures, retrieve, same_captions
 from tgfr.evaluation.scoring import embed_photos, score_matrix
 from tgfr.evaluation.tables import number
 from tgfr.fusion.model import TGFR, ModelConfig
@@ -247,3 +247,18 @@ def test_hostile_model_folders(call, model, tmp_path, spoil):
     shutil.copytree(model, tmp_path / "hostile")
     spoil(tmp_path / "hostile")
     with pytest.raises(TgfrError, match="hostile"): evaluate(**call | {"model": tmp_path / "hostile"})
+
+
+def test_captions_that_tell_no_photos_apart_bound_recall(call, photos, tmp_path):
+    "InternVideo #153, LanguageBind #58: several pictures fit one caption, and only one counts."
+    assert same_captions([["a"], ["b", "a"]]) == []
+    one, every = same_captions([["a man"], ["a man"], ["a woman"], ["a man", "old"]])
+    assert "3 of 4 photos" in one and "at most 0.500 from text to image and 0.250 from image to text" in one
+    assert "2 of 4 photos" in every and "at most 0.750 from text to image and 0.500 from image to text" in every
+    x = np.eye(4, dtype="f")
+    said = x[[0, 0, 2, 3]]  # the best that sentences of three kinds can do
+    assert (own_ranks(said, said) == 1).mean() == .5  # two that are the same: both stand behind the other
+    columns = {n: photos[n][:] for n in photos.column_names}
+    columns["captions"][1] = columns["captions"][0]
+    call["data"] = str(parquet(type(photos).from_dict(columns, features=photos.features), tmp_path, "same.parquet"))
+    assert any("of 30 photos have the same caption" in line for line in evaluate(**call, task="retrieval")["warnings"])

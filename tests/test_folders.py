@@ -186,3 +186,12 @@ def test_weights_of_others_are_read_and_the_same_weights_are_the_same_bytes(tmp_
     assert (tmp_path / "0").stat().st_mode & 0o044 == 0o044
     write_weights(tmp_path / "0", WEIGHTS, private=True)
     assert (tmp_path / "0").stat().st_mode & 0o777 == 0o600
+
+
+def test_tensors_that_share_memory_are_saved(tmp_path):
+    "safetensors #202, #308: tied weights, slices, and convolutions with channels last."
+    whole, conv = torch.arange(12.).view(3, 4), torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    weights = {"whole": whole, "again": whole, "turned": whole.T, "part": whole[:, 1:3], "row": whole[1], "conv": conv.weight}
+    write_weights(tmp_path / "w", weights)
+    found = load_file(tmp_path / "w")
+    for name, value in weights.items(): assert torch.equal(found[name], value), name

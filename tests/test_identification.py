@@ -114,8 +114,15 @@ def test_folds_are_the_loop(seed, far):
     scores = np.where(labels, draw.normal(.5, .2, 48), draw.normal(0, .2, 48)).round(1).clip(-1, 1)
     found = fold_figures(scores, labels, folds if seed % 2 else 4, far)
     np.testing.assert_allclose([found.accuracy, found.threshold, found.val, found.far], loop_folds(scores, labels, folds, far))
-    off_grid = np.clip(scores + .0013, -1, 1)  # no distance falls on a grid point, where rounding would decide
-    np.testing.assert_allclose(fold_figures(off_grid, labels, folds, far, "published").accuracy, loop_published(off_grid, labels, folds))
+    for some in scores, scores.astype(np.float32), np.clip(scores + .0013, -1, 1):  # on grid points and off them
+        np.testing.assert_allclose(fold_figures(some, labels, folds, far, "published").accuracy, loop_published(some, labels, folds))
+
+
+def test_published_folds_of_scores_on_the_grid():
+    "insightface #2152, scipy #21550: two scores in all, kept apart wholly, where the interpolation of thresholds gave up."
+    labels = np.tile([True, False], 60)
+    found = fold_figures(np.where(labels, .9, -.9), labels, definition="published").summary()
+    assert (found["accuracy"], found["val"], found["far"]) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("call, said", [
@@ -163,3 +170,15 @@ def test_images_that_are_no_aligned_crops_are_counted(tmp_path, capsys):
     assert "48 of the 48 photos are not square (48 of 96 x 112" in found["narrow"]["warnings"][0] and "8 columns a side" in said
     assert "48 of 250 x 250" in found["raw"]["warnings"][0] and "align those first" in said and "000003 (Corrupt JPEG data" in said
     assert found == json.loads((tmp_path / "out/verification.json").read_text())
+
+
+def test_pairs_of_one_file_are_told(tmp_path, capsys):
+    "MagFace #56, insightface #620: one photo on both sides of a pair, and pairs that stand in a set twice."
+    faces = [row["bytes"] for row in synthetic_faces(people=6, photos=2)["image"]]
+    pairs = [pair for p in range(6) for pair in ((faces[2 * p], faces[2 * p + 1]), (faces[2 * p], faces[(2 * p + 2) % 12]))]
+    pairs[0], pairs[4] = (faces[0], faces[0]), (faces[3], faces[2])
+    for name, some in ("twice", pairs), ("sound", pairs[1:4] + pairs[5:8]):
+        (tmp_path / f"{name}.bin").write_bytes(pickle.dumps(([image for pair in some for image in pair], [some[k][0] != some[k][1] and pairs.index(some[k]) % 2 == 0 for k in range(len(some))])))
+    evaluate_bins([tmp_path / "twice.bin", tmp_path / "sound.bin"], IResNet((1, 1, 1, 1), width=4, embedding=32), tmp_path / "out", folds=2, far=.2)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "twice.bin: of 12 pairs 1 are a file beside itself, and 1 stand in the set before" in said and "sound.bin: of" not in said

@@ -370,3 +370,15 @@ def test_features_of_other_images_are_refused(made, tmp_path):
     files, protocol, _ = made
     _, store = simulate("IJBB", tmp_path, scale=.01)
     with pytest.raises(TgfrError, match="features of .* images, but IJBC has"): ijb(files.folder, [store], out=tmp_path / "out")
+
+
+def test_scores_of_no_face_do_not_turn_a_template_round():
+    "insightface #756: images in which no face was found, scored 0 or -1."
+    draw = rng("scores")
+    x, template, media = draw.normal(size=(1, 6, 8)).astype("f"), np.array([0, 0, 0, 1, 1, 1]), np.array([1, 1, 2, 3, 3, 4])
+    plain = pool_media(x, template, media)
+    for none in 0, -1:
+        found = pool_media(x, template, media, np.float32([none, none, none, .5, none, .25]), MediaPooling())
+        np.testing.assert_allclose(found[0], plain[0], atol=1e-6)  # nothing to weigh by
+        expected = .5 * x[0, 3] / 2 + .25 * x[0, 5]
+        np.testing.assert_allclose(found[1], expected / np.linalg.norm(expected), atol=1e-6)

@@ -36,7 +36,8 @@ def saved(folder, text, name="file.txt"):
     ("", "Empty"), ("\n", "line 1: invalid value '' for first"), ("3 7 0\n3 9 1 4\n", "line 2: Expected 3 columns, got 4"), ("3 7 0\n3  9 1\n", "line 2: Expected 3 columns, got 4"),
     ("3 7 0\n\n3 9 1\n", "line 2"), ("3 7 0\n3 x 1\n", "line 2: invalid value 'x' for second, expected int32"), ("3 7 0\n3 9 2\n", "line 2: label 2, expected 0 or 1"), ("3 7 0\n3 9 -1\n", "line 2: label -1"),
     ("3 7 0\n99999999999 9 1\n", "line 2: invalid value '99999999999' for first"), ("3 7 0\n3 8 1\n", "line 2: template 8, which no image belongs to"), ("3 7 0\n-3 9 1\n", "line 2: template -3"),
-    ("3 7 0\n3 9 1\n3 7 0\n3 7 1\n", "line 3: the pair 3 7 for the second time; 1 more rows like it"), ("3 7 nan\n", "line 1: invalid value 'nan' for genuine"), (b"\xff\xfe\x00\x01", "Expected 3 columns"), ("3,7,0\n", "separated by one space")])
+    ("3 7 0\n3 9 1\n3 7 0\n3 7 1\n", "line 3: the pair 3 7 for the second time; 1 more rows like it"), ("3 7 0\n9 9 1\n", "line 2: the pair of template 9 with itself"),
+    ("3 7 nan\n", "line 1: invalid value 'nan' for genuine"), (b"\xff\xfe\x00\x01", "Expected 3 columns"), ("3,7,0\n", "separated by one space")])
 def test_pairs_name_the_line(tmp_path, text, said):
     with pytest.raises(TgfrError) as e: read_pairs(saved(tmp_path, text), np.int32([3, 7, 9]))
     assert str(tmp_path / "file.txt") in str(e.value) and said in str(e.value)
@@ -235,3 +236,16 @@ def test_damaged_sets(tmp_path): fuzz(tmp_path, 300)
 
 @pytest.mark.slow
 def test_many_damaged_sets(tmp_path): fuzz(tmp_path, 10_000)
+
+
+def test_a_photo_beside_itself_in_pairs_txt(tmp_path):
+    "insightface #620: a list that somebody made holds `C C2.jpg C2.jpg`."
+    with pytest.raises(TgfrError, match="line 3: 'C 2 2', a photo with itself"): read_lfw_pairs(saved(tmp_path, "1 2\nC 1 2\nC 2 2\nA 1 C 1\nB 1 C 2\n"))
+
+
+def test_pairs_the_other_way_round_are_told(tmp_path, capsys):
+    "insightface #620: lists that somebody made compare two photos twice."
+    assert len(read_pairs(saved(tmp_path, "3 7 0\n3 9 1\n7 3 0\n"))) == 3
+    assert "1 of 3 pairs stand in it before, the other way round" in " ".join(capsys.readouterr().err.split())
+    read_pairs(saved(tmp_path, "3 7 0\n3 9 1\n"))
+    assert not capsys.readouterr().err

@@ -372,3 +372,13 @@ def test_identical_captions_and_same_people_are_no_negatives_by_option():
         torch.testing.assert_close(contrastive(10 * cosine(g, s), same(sentence))[0], sum(rows) / 4)
     regions, words, mask = example(4, 4)
     assert word_region_loss(regions, words, mask, exclude=same(sentence)) < word_region_loss(regions, words, mask)
+
+
+@pytest.mark.parametrize("gamma", [0., .25, .5, 1., 2.])
+@pytest.mark.parametrize("mean", [False, True])
+def test_focal_of_a_certain_answer_has_a_gradient(gamma, mean):
+    "kornia #918, optax #1267, focal_loss_pytorch #13: NaN with a gamma below 1."
+    logits = torch.tensor([[100., -100.], [.5, 0.]])[:1 if mean else 2].requires_grad_()
+    focal_loss(logits, torch.zeros(len(logits), dtype=torch.long), gamma, mean).backward()
+    assert logits.grad.isfinite().all() and not logits.grad[0].any()
+    if not mean: assert logits.grad[1].all()

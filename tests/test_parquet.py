@@ -516,3 +516,50 @@ def test_large_files_go_there_at_once(tmp_path, monkeypatch):
     for limit, most in ((size, size), (size - 1, 0)):
         monkeypatch.setattr(parquet, "IN_MEMORY", limit)
         assert rows(load_faces(folder)) == wanted(16) and called.pop() == most
+
+
+def labelled(numbers, names, start=0) -> pa.Table:
+    "A table whose people are class labels, written without the check that `datasets` makes."
+    kind = datasets.Features({"identity": datasets.ClassLabel(names=names)}).arrow_schema
+    made = table(len(numbers), start, identity=lambda _: pa.array(numbers, pa.int64()))
+    return made.replace_schema_metadata(kind.metadata)
+
+
+def test_people_as_class_labels(tmp_path, capsys):
+    "mmdetection #3019, avalanche #771: numbers of two files mean what the names of each file say, in shards and in splits."
+    shards(tmp_path / "a", labelled([0, 1, 1], ["ann", "bob"]), labelled([0, 0, 1], ["bob", "ann"], 3))
+    found = load_faces(tmp_path / "a")
+    assert found["identity_name"][:] == ["ann", "bob", "bob", "bob", "bob", "ann"]
+    assert found["identity"][:] == [identity_number(name) for name in found["identity_name"]]
+    put(tmp_path / "b", **{"train.parquet": labelled([0, 1], ["ann", "bob"]), "validation.parquet": labelled([0, 1], ["cid", "dan"], 4)})
+    assert not set(load_faces(tmp_path / "b", "train")["identity"]) & set(load_faces(tmp_path / "b", "validation")["identity"])
+    pq.write_table(labelled([1, 0, 1], ["17", "4"]), tmp_path / "numbers.parquet")
+    assert load_faces(tmp_path / "numbers.parquet")["identity"][:] == [4, 17, 4]
+    load_faces(tmp_path / "a").save_to_disk(tmp_path / "saved")
+    assert load_faces(tmp_path / "saved")["identity"][:] == found["identity"][:]
+    assert parquet.read_ids(tmp_path / "numbers.parquet")["identity"].to_pylist() == [4, 17, 4]
+
+
+@pytest.mark.parametrize("numbers, said", [([0, 1, 5], "identity 5 is a class label beyond the 2 names"), ([0, -1, -1], "row 1 has no identity; 1 more rows like it"), ([0, None, 1], "row 1 has no identity")])
+def test_class_labels_without_a_person(numbers, said, tmp_path):
+    "huggingface/datasets #8494 (a label out of range is kept), #4511 (-1 is no label)."
+    pq.write_table(labelled(numbers, ["ann", "bob"]), tmp_path / "a.parquet")
+    with pytest.raises(TgfrError, match=said): load_faces(tmp_path / "a.parquet")
+
+
+def test_people_who_are_not_known(tmp_path, capsys):
+    "deep-person-reid #551, Person_reID_baseline_pytorch #58: photos of nobody in particular are numbered -1."
+    pq.write_table(table(identity=lambda _: pa.array([3, -1, -1, 4])), tmp_path / "a.parquet")
+    assert load_faces(tmp_path / "a.parquet")["identity"][:] == [3, -1, -1, 4]
+    assert "2 photos have identity -1, and are taken for one person" in " ".join(capsys.readouterr().err.split())
+    pq.write_table(table(identity=lambda _: pa.array([3, -1, 3, 4])), tmp_path / "a.parquet")
+    load_faces(tmp_path / "a.parquet")
+    assert not capsys.readouterr().err
+
+
+def test_photos_of_more_than_2_gb_stay_in_parts(tmp_path):
+    "huggingface/datasets #6206, LlamaFactory #6606: `offset overflow while concatenating arrays`; here where one photo lies beside the file."
+    parts = [pa.array([{"bytes": PHOTOS[0], "path": "0.jpg"}], parquet._PHOTO), pa.array([{"bytes": None, "path": "1.jpg"}, None], parquet._PHOTO), pa.array([{"bytes": PHOTOS[2], "path": None}], parquet._PHOTO)]
+    found = parquet._settle_paths(pa.chunked_array(parts), pa.chunked_array([pa.array(list("abcd"))]), tmp_path)
+    assert [len(chunk) for chunk in found.chunks] == [1, 2, 1]
+    assert found.to_pylist() == [{"bytes": PHOTOS[0], "path": "0.jpg"}, {"bytes": None, "path": str(tmp_path / "1.jpg")}, None, {"bytes": PHOTOS[2], "path": None}]

@@ -1,6 +1,7 @@
 "What files of pixels say of themselves: Netpbm by arithmetic, endings, work, and what decoders complain of."
 import io
 import os
+import struct
 import threading
 import time
 
@@ -189,3 +190,52 @@ def test_a_closed_terminal_is_no_obstacle():
         os.close(2)
         assert read_image(encode_jpeg(NOISE)).shape == (112, 112, 3)
     finally: os.dup2(kept, 2), os.close(kept)
+
+
+MASKS = {"RGBX": ((0xFF, 0xFF00, 0xFF0000), (0, 1, 2, 3)), "XBGR": ((0xFF000000, 0xFF0000, 0xFF00), (3, 2, 1, 0)), "BGRX": ((0xFF0000, 0xFF00, 0xFF), (2, 1, 0, 3)), "XRGB": ((0xFF00, 0xFF0000, 0xFF000000), (3, 0, 1, 2))}
+
+
+def bmp(bits: int, kind: int, data: bytes, width: int, height: int, masks: tuple = (), size: int = 40) -> bytes:
+    "A BMP by hand; newer headers hold the masks, behind the oldest they follow."
+    head = struct.pack("<IiiHHIIiiII", size, width, height, 1, bits, kind, len(data), 0, 0, 0, 0) + struct.pack(f"<{len(masks)}I", *masks)
+    head = head.ljust(size, b"\0")
+    return struct.pack("<2sIHHI", b"BM", 14 + len(head) + len(data), 0, 0, 14 + len(head)) + head + data
+
+
+@pytest.mark.parametrize("size", [40, 56, 108, 124])
+@pytest.mark.parametrize("order", MASKS)
+def test_a_bmp_with_masks_is_read_by_them(order, size):
+    "Pillow #2534 (GIMP), #3444, #6435, PR 2221: OpenCV 5 takes red for alpha, Pillow refuses some."
+    colours = rng("bmp").integers(0, 256, (5, 3, 3), np.uint8)
+    masks, places = MASKS[order]
+    values = np.concatenate([colours, np.full((5, 3, 1), 7, np.uint8)], 2)[..., list(places)]
+    alpha = 0xFFFFFFFF ^ sum(masks)
+    for rows, height in (values[::-1], 5), (values, -5):
+        found = read_image(bmp(32, 3, rows.tobytes(), 3, height, masks if size == 40 else (*masks, alpha), size), size=None)
+        np.testing.assert_array_equal(found, colours)
+
+
+@pytest.mark.parametrize("kind, masks, parts", [(0, (), (31, 31, 31)), (3, (0xF800, 0x7E0, 0x1F), (31, 63, 31)), (3, (0x7C00, 0x3E0, 0x1F), (31, 31, 31))])
+def test_white_of_a_bmp_of_16_bits_is_white(kind, masks, parts):
+    colours = rng("bmp 16").integers(0, np.array(parts) + 1, (4, 3, 3))
+    colours[0, 0], colours[0, 1] = parts, 0
+    low = [(mask & -mask).bit_length() - 1 for mask in masks or (0x7C00, 0x3E0, 0x1F)]
+    rows = np.zeros((4, 4), "<u2")  # rows of three pixels fill four
+    rows[:, :3] = sum(colours[..., k] << low[k] for k in range(3))
+    found = read_image(bmp(16, kind, rows[::-1].tobytes(), 3, 4, masks), size=None)
+    np.testing.assert_array_equal(found, np.rint(255 * colours / parts))
+
+
+@pytest.mark.parametrize("data, said", [
+    (bmp(32, 3, bytes(40), 3, 4, (0xFF, 0xFF00, 0xFF0000)), "damaged or cut-off image of 3 x 4"), (bmp(32, 3, bytes(48), 3, 4, (0xFF, 0, 0xFF0000)), "masks of colours 0xff, 0x0"),
+    (bmp(16, 3, bytes(48), 3, 4, (0xFF, 0xFF00, 0xFF0000)), "expected some bits of 16"), (bmp(32, 3, bytes(48), 1 << 20, 1 << 20, (0xFF, 0xFF00, 0xFF0000)), "more than the"), (bmp(32, 3, bytes(48), -3, -4, (0xFF, 0xFF00, 0xFF0000)), "or none")])
+def test_a_bmp_with_masks_that_is_none(data, said):
+    with pytest.raises(TgfrError, match=said): read_image(data)
+
+
+def test_sixteen_bits_of_either_order():
+    "scikit-image PR 97, Pillow #7301: pictures of 16 bits with the higher byte first."
+    values = rng("order").integers(0, 65536, (4, 5))
+    expected = np.repeat((values >> 8)[..., None], 3, 2)
+    for kind in ">u2", "<u2": np.testing.assert_array_equal(read_image(values.astype(kind), size=None), expected)
+    np.testing.assert_array_equal(read_image(Pillow.frombytes("I;16B", (5, 4), values.astype(">u2").tobytes()), size=None), expected)

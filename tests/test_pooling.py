@@ -13,6 +13,7 @@ from tgfr.data.augmentations import CHANGES, Augmentation, Mirrored, augmentatio
 from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import SET_FUSIONS, FaceSet, NormPower, SetFusion, buckets, build_set_fusion, cut, divide, face_set, fuse_ragged
 from tgfr.sets.state import fuse_sharded, shard_states
+from tgfr.sets.stream import Running
 from tgfr.sets.weights import load_set_fusion, save_set_fusion
 
 E, S = 12, 6
@@ -195,3 +196,26 @@ def _unflipped(image, key):
 def test_registry_builds_with_config():
     assert isinstance(build_set_fusion("caface", E, styles=S, style_width=8, norm_width=8, centres=3), CAFace)
     assert isinstance(SET_FUSIONS["average"], partial) and build_set_fusion("average", E).power == 0
+
+
+@pytest.mark.parametrize("score", [0., -1.])
+def test_a_set_without_anything_to_weigh_by_is_averaged(score):
+    "insightface #756: a template in which the detector finds no face."
+    draw = torch.Generator().manual_seed(0)
+    faces = FaceSet(torch.randn(2, 3, 8, generator=draw), torch.tensor([[True, True, False], [True, True, True]]), score=torch.tensor([[score] * 3, [.5, score, .25]]))
+    fused = build_set_fusion("score", 8).fuse(faces)
+    torch.testing.assert_close(fused[0], unit(faces.embedding[0, :2]).mean(0))
+    torch.testing.assert_close(fused[1], (2 * unit(faces.embedding[1, 0]) + unit(faces.embedding[1, 2])) / 3)
+    assert not build_set_fusion("score", 8).fuse(FaceSet(torch.zeros(1, 2, 8), torch.zeros(1, 2, dtype=torch.bool), score=torch.zeros(1, 2))).any()
+
+
+def test_a_stream_without_anything_to_weigh_by_is_averaged_too():
+    draw = torch.Generator().manual_seed(1)
+    faces = FaceSet(torch.randn(1, 5, 8, generator=draw), torch.ones(1, 5, dtype=torch.bool), score=torch.tensor([[0., -1., 0., 0., 0.]]))
+    running = Running(build_set_fusion("score", 8).eval())
+    for part in faces[:, :2], faces[:, 2:]: running = running.add(part)
+    template, weights = running.readout()
+    torch.testing.assert_close(template, unit(faces.embedding[0]).mean(0))
+    torch.testing.assert_close(weights, torch.full((5,), .2))
+    better = running.add(FaceSet(faces.embedding[:, :1], faces.mask[:, :1], score=torch.tensor([[.7]])))
+    torch.testing.assert_close(better.readout()[0], unit(faces.embedding[0, 0]))

@@ -1,4 +1,6 @@
 """Pair lists: names to rows, drawn lists, leaks, scores against the loop, figures against metrics, and what is refused."""
+import unicodedata
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,6 +19,7 @@ from tgfr.evaluation.protocols import (
     make_pairs,
     match_pairs,
     published_figures,
+    repeated_pairs,
     score_pairs,
     write_pairs,
 )
@@ -158,3 +161,22 @@ def test_golden_published_figures_of_a_list(golden):
         if "auc" not in expected: continue
         found = published_figures(*(golden.i[f"{case}.{k}"].numpy() for k in ("score", "label")))
         assert expected["printed"] == (f"AUC {found['AUC']:.4f} | EER {found['EER']:.4f} | " + " | ".join(f"TPR@FPR=1e-{k} {100 * found[f'TPR@FPR=1e-{k}']:.4f}" for k in (5, 4, 3)) + f" | score {found['score']:.4f}")
+
+
+def test_pairs_that_count_again_are_told():
+    "insightface #620 and facenet #655: lists that people draw themselves."
+    first, second, same = np.array([0, 1, 2, 3, 0, 3]), np.array([1, 0, 2, 0, 1, 2]), np.array([True, True, True, False, True, False])
+    said, = repeated_pairs(PairList("mine", first, second, same))
+    assert "of the 6 pairs of mine, 1 compare a photo with itself and 2 compare two photos that an earlier line compares" in said
+    assert repeated_pairs(make_pairs(np.repeat(np.arange(9), 3), 5)) == []
+
+
+def test_names_whose_accents_stand_apart_meet():
+    "FPVTracksideCore #75, renpy PR 2327: names of files on macOS are decomposed, those of lists are not."
+    ids = ["José/José_1.jpg", "B/B_1.jpg"]
+    for form in "NFC", "NFD":
+        listed = names(*[(unicodedata.normalize(form, a), b, False) for a, b in (("José/José_1.jpg", "B/B_1.jpg"), ("José_1", "B_1"))][:1])
+        for other in "NFC", "NFD":
+            assert match_pairs(listed, [unicodedata.normalize(other, i) for i in ids], np.array([1, 2])).first.tolist() == [0]
+            stems = names((unicodedata.normalize(form, "José_1"), "B_1", False))
+            assert match_pairs(stems, [unicodedata.normalize(other, i) for i in ids], np.array([1, 2])).first.tolist() == [0]

@@ -1,4 +1,6 @@
 """Photos without a caption: an error that names them, never NaN and never an IndexError."""
+import unicodedata
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ import torch
 from tgfr.core import ImageFeatures, TextFeatures, TgfrError, seed_everything, unit
 from tgfr.data.features import FeatureStore
 from tgfr.encoders.text import build_text_encoder
-from tgfr.evaluation.scoring import CaptionIndex, embed_photos
+from tgfr.evaluation.scoring import CaptionIndex, embed_photos, spoken
 from tgfr.fusion.fcfm import FUSIONS, build_fusion
 from tgfr.fusion.model import TGFR, ModelConfig, merge_captions
 
@@ -66,3 +68,26 @@ def test_a_caption_of_no_known_word_is_finite(kind):
     net = model(kind=kind)
     said = net.read(["", "?!", "zebra"])
     assert said.sentence.isfinite().all() and unit(said.sentence).norm(dim=-1).allclose(torch.ones(3))
+
+
+@pytest.mark.parametrize("caption, words", [
+    ("आधुनिक मानक हिन्दी", ["आधुनिक", "मानक", "हिन्दी"]), ("ప్రధానమంత్రిని కలుసుకున్నారు", ["ప్రధానమంత్రిని", "కలుసుకున్నారు"]),
+    ("They met the Prime Minister", ["they", "met", "the", "prime", "minister"]), ("ভৌতিক গল্প পড়তে", ["ভৌতিক", "গল্প", "পড়তে"])])
+def test_the_index_of_captions_reads_whole_words(caption, words):
+    "scikit-learn #30935, #20211, #7379: words of Indic scripts were cut at their vowel signs."
+    found = CaptionIndex([[caption]]).vectorizer.get_feature_names_out()
+    assert sorted(unicodedata.normalize("NFC", word) for word in found) == sorted(unicodedata.normalize("NFC", word) for word in words)
+
+
+def test_the_index_of_captions_sees_what_captions_share():
+    index = CaptionIndex([["这个女人有黑色的长发"], ["她有黑色的长发"], ["他戴眼镜"]])
+    scores = index.scores([["这个女人有黑色的长发"], ["她有黑色的长发"], ["他戴眼镜"]])
+    assert scores[0, 1] > .3 > scores[0, 2] == 0
+    cafe = ["a café", unicodedata.normalize("NFD", "a café")]
+    assert CaptionIndex([cafe]).scores([[text] for text in cafe])[0, 1] == pytest.approx(1)
+    with pytest.raises(TgfrError, match="not a word in those of 2 photos"): CaptionIndex([["..."], ["!"]])
+
+
+def test_a_caption_that_is_none_is_blank():
+    assert spoken([["a man", None], [None, "", "old"]]) == [["a man"], ["old"]]
+    with pytest.raises(TgfrError, match="none of 1 of 1 photos"): spoken([[None]])

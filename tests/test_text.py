@@ -1,4 +1,5 @@
 "Captions and text encoders: goldens, padding equals absence, gradients, round trips, speed-relevant shapes."
+import copy
 import functools
 import importlib.util
 import json
@@ -648,3 +649,16 @@ def test_real_minilm():
         out, alone = encoder(**encoder.tokenize(captions)), encoder(**encoder.tokenize(captions[:1]))
     assert out.words.shape[1] == 64 and out.mask[0].sum() == 5  # six pieces
     torch.testing.assert_close(out.sentence[0], alone.sentence[0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_tokenizer_that_cuts_at_the_left_keeps_the_beginning_of_a_caption():
+    "vllm PR 12050, gill #4: tokenizers made for chat threw the beginning away; padding on the left changes nothing."
+    model, tokenizer = tiny_bert()
+    plain = TransformerText((model, tokenizer), length=8).eval()
+    long, short = " ".join(["blond", "hair", "smile"] * 6), "blond hair"
+    expected = plain.tokenize([long, short])
+    odd = copy.deepcopy(tokenizer)
+    odd.truncation_side, odd.padding_side = "left", "left"
+    other = TransformerText((model, odd), length=8).eval()
+    for key, value in other.tokenize([long, short]).items(): assert torch.equal(value, expected[key]), key
+    assert other.labels(long) == plain.labels(long)

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from small_run import epochs_done, made_up, objective_and_batches, same_end, small_run
 
 from tgfr.core import TgfrError, rng
+from tgfr.data.synthetic import synthetic_faces
+from tgfr.encoders.backbones import IResNet
 from tgfr.encoders.text import build_text_encoder
 from tgfr.training import objectives
 from tgfr.training.batches import CaptionTable, FaceBatches
@@ -333,3 +335,30 @@ def test_a_batch_that_does_not_divide_is_refused():
     for batches, field in ((faces, "batch_align and batch_fuse"), (photos, "batch_encode")):
         with pytest.raises(TgfrError, match="does not divide into 5 shares"): next(batches.epoch("fuse", 0, 12, 0, 5))
         with pytest.raises(TgfrError, match=f"only 24 photos to train on.*make {field} of the recipe smaller"): batches.steps(25)
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path, capsys):
+    "pytorch-lightning #2636, #1008: NaN first, and no later score was better."
+    scores, weights = iter([float("nan"), .5, .3]), []
+    def validate(model):
+        weights.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"score": next(scores)}
+    recipe = replace(SMALL, epochs_align=3)
+    objective, batches = objective_and_batches("align", recipe)
+    fit(objective, batches, recipe, "align", tmp_path / "run", validate, stop_after=2)
+    assert "the score of epoch 1 is no number" in capsys.readouterr().err
+    objective, batches = objective_and_batches("align", recipe)
+    fit(objective, batches, recipe, "align", tmp_path / "run", validate)
+    assert (tmp_path / "run/best-2.safetensors").is_file()
+    for name, value in objective.model.state_dict().items(): assert torch.equal(value, weights[1][name])
+
+
+def test_photos_given_by_a_path_train_an_encoder(tmp_path):
+    "huggingface/datasets PR 8254: `bytes` is None where a photo lies beside the file."
+    faces = synthetic_faces(people=3, photos=2, size=32)
+    for name, cell in zip(faces["photo_id"], faces["image"]): (tmp_path / f"{name.replace('/', '_')}.png").write_bytes(cell["bytes"])
+    cells = [{"bytes": None, "path": str(tmp_path / f"{name.replace('/', '_')}.png")} for name in faces["photo_id"]]
+    beside = faces.remove_columns("image").add_column("image", cells, feature=faces.features["image"])
+    encoder = IResNet((1, 1, 1, 1), width=4, embedding=8, size=32)
+    whole, other = (next(PhotoBatches(some, encoder, (32, 16)).epoch("encode", 0, 6)) for some in (faces, beside))
+    assert torch.equal(whole[0], other[0]) and torch.equal(whole[1], other[1])

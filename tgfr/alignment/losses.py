@@ -279,7 +279,7 @@ def focal_loss(
 ) -> torch.Tensor:  # scalar
     "Cross-entropy with easy samples weighed down (Lin et al., ICCV 2017, equation 4)."
     c = F.cross_entropy(logits, target, reduction="mean" if batch_mean else "none")
-    return ((-torch.expm1(-c)) ** gamma * c).mean()
+    return ((-torch.expm1(-c)).clamp_min(1e-30) ** gamma * c).mean()  # at 0 a power below 1 has no derivative
 
 # %% ../../nbs/3_alignment/01_losses.ipynb #971eaf56
 @full_precision

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
-from ..core import Skips, TgfrError, in_a_line, read_json, rng, track
+from ..core import Skips, TgfrError, in_a_line, read_json, rng, say, track
 from .faces import read_image
 from .foreign import leads_out
 from .parquet import CANONICAL, canonical, parquet_splits, read_faces
@@ -112,6 +112,16 @@ def _saved(
     if split is not None and split != str(dataset.split): raise TgfrError(f"{path}: one saved dataset, it has no split {split!r}")
     return dataset.with_format(None)
 
+def _say_unknown(
+    dataset: Dataset,  # canonical
+    source: str | Path,  # for the message
+) -> Dataset:  # the same
+    "Say which identity could mean that the person is not known."
+    identity = dataset.data["identity"].to_numpy()
+    for number in np.unique(identity[identity < 0])[:1]:
+        if (count := (identity == number).sum()) > 1: say(f"warning: {source}: {count:,} photos have identity {number}, and are taken for one person: if it stands for people who are not known, leave them out", "yellow")
+    return dataset
+
 def _below(
     path: Path,  # a folder
 ) -> str:  # empty where there is nothing
@@ -130,7 +140,7 @@ def load_faces(
         if _is_drawn(source):
             if split is not None: raise TgfrError(f"{source} has no splits (asked for {split!r}); use split_people")
             return _synthetic(source.partition(":")[2])
-        try: return _from_disk(Path(source), split, captions)
+        try: return _say_unknown(_from_disk(Path(source), split, captions), source)
         except TgfrError: raise
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as e:
             raise TgfrError(f"{source}: cannot be read ({type(e).__name__}: {in_a_line(e)})") from e

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..core import TgfrError, rng
-from .photo_files import IMAGES, check_work, overhear, picture_kind, read_netpbm  # noqa: F401 - IMAGES is looked for here
+from .photo_files import IMAGES, check_work, overhear, picture_kind, read_masked_bmp, read_netpbm  # noqa: F401 - IMAGES is looked for here
 
 # %% ../../nbs/1_data/01_faces.ipynb #271d593e
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")  # PPM includes PBM, PGM and PAM
@@ -43,6 +43,7 @@ def _decode(
     "Decode `data` after checking what its header claims; a plain `ValueError` says what is wrong."
     if not data: raise ValueError("it is empty (0 bytes)")
     if data[:1] == b"P" and data[1:2] in b"1234567": return read_netpbm(data, pixels)
+    if (image := read_masked_bmp(data, pixels)) is not None: return image
     try: width, height = Image.open(io.BytesIO(data), formats=FORMATS[:-1]).size
     except Image.DecompressionBombError as e: raise ValueError(f"more than the {pixels:,} pixels allowed ({e})") from None
     except Exception: raise ValueError(_no_picture(data)) from None
@@ -63,7 +64,7 @@ def _from_array(
     image: np.ndarray,  # (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8 or uint16
 ) -> np.ndarray:  # uint8 (H, W, 3)
     "An array as 8-bit RGB: 16 bits lose the lower eight, grey is repeated, alpha is dropped."
-    if image.dtype == np.uint16: image = (image >> 8).astype(np.uint8)
+    if image.dtype.kind == "u" and image.dtype.itemsize == 2: image = (image >> 8).astype(np.uint8)  # of either order of bytes
     if image.ndim == 2: image = image[..., None]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:
         raise ValueError(f"an array of {image.dtype} {image.shape}; expected uint8 (H, W), (H, W, 3) or (H, W, 4)")

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from ..core import TgfrError, atomic_write, in_a_line
+from ..core import TgfrError, atomic_write, in_a_line, say
 from .folders import one_at_a_time
 from .foreign import check_links, leads_out
 
@@ -205,7 +205,12 @@ def read_pairs(
     rows = _read(Path(path), _PAIRS)
     genuine = rows.labels("genuine")
     rows.check_templates(templates, "first", "second")
-    if strict: rows.refuse(_repeated(rows["first"], rows["second"]), lambda i: f"the pair {rows['first'][i]} {rows['second'][i]} for the second time")
+    if strict:
+        rows.refuse(rows["first"] == rows["second"], lambda i: f"the pair of template {rows['first'][i]} with itself")
+        low, high = np.minimum(rows["first"], rows["second"]), np.maximum(rows["first"], rows["second"])
+        if count := np.count_nonzero(_repeated(low, high)):
+            rows.refuse(_repeated(rows["first"], rows["second"]), lambda i: f"the pair {rows['first'][i]} {rows['second'][i]} for the second time")
+            say(f"warning: {rows.path}: {count:,} of {len(genuine):,} pairs stand in it before, the other way round; each counts again in every figure", "yellow")
     return IjbPairs(rows["first"], rows["second"], genuine)
 
 # %% ../../nbs/1_data/14_ijb_files.ipynb #a06b9369

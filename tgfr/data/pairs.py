@@ -62,6 +62,7 @@ def read_lfw_pairs(
     first, second, same = [], [], np.tile(np.repeat([True, False], count), folds)
     for k, (line, genuine) in enumerate(zip(lines[1:], same), 2):
         if len(line) != 4 - genuine or not (line[1].isdecimal() and line[-1].isdecimal()): raise TgfrError(f"{path}, line {k}: {' '.join(line)[:60]!r}, expected {'name number number' if genuine else 'name number name number'}")
+        if genuine and int(line[1]) == int(line[2]): raise TgfrError(f"{path}, line {k}: {' '.join(line)[:60]!r}, a photo with itself")
         for side, (name, number) in (first, line[:2]), (second, (line[-2] if not genuine else line[0], line[-1])): side.append(f"{name}/{name}_{int(number):04d}.jpg")
     return NamePairs(pa.array(first, pa.string()), pa.array(second, pa.string()), same, np.repeat(np.arange(folds), 2 * count))
 

@@ -15,7 +15,7 @@ import tempfile
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, Features, Image, List, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
 from ..core import TgfrError, fingerprint, in_a_line, say
 from .foreign import leads_out
@@ -232,6 +232,18 @@ def _feature(
         except Exception: continue
     return None
 
+def _named(part: _Part) -> _Part:
+    "People given as class labels become the names these stand for, the same in all files; -1 is no label, as in `datasets`."
+    feature = _feature(part, "identity")
+    if not isinstance(feature, ClassLabel): return part
+    names, field = pa.array(feature.names, pa.string()), pa.field("identity", pa.string())
+    def batches():
+        for batch in part.batches():
+            numbers, most = _plain(batch["identity"]).cast(pa.int64()), pc.max(_plain(batch["identity"])).as_py() or 0
+            if most >= len(names): raise TgfrError(f"{part.where}: identity {most} is a class label beyond the {len(names):,} names that the file has for them")
+            yield batch.set_column(batch.schema.get_field_index("identity"), field, names.take(pc.if_else(pc.less(numbers, 0), None, numbers)))
+    return replace(part, schema=part.schema.set(part.schema.get_field_index("identity"), field), batches=batches)
+
 def _simple(kind: pa.DataType) -> pa.DataType:
     "The type that `_plain` gives."
     kind = _decoded(kind)
@@ -352,17 +364,17 @@ def _settle_paths(
     root: Path,  # the folder of the data set
 ) -> pa.ChunkedArray:
     "Paths of photos without bytes, made absolute; `TgfrError` names one that leads out of the folder."
-    bytes_, paths = pc.struct_field(column, "bytes"), pc.struct_field(column, "path")
-    named = pc.and_(pc.fill_null(pc.equal(pc.binary_length(bytes_), 0), True), pc.greater(pc.fill_null(pc.binary_length(paths), 0), 0))
-    rows = np.flatnonzero(named.to_numpy())
+    paths = pc.struct_field(column, "path")
+    named = pc.and_(pc.fill_null(pc.equal(pc.binary_length(pc.struct_field(column, "bytes")), 0), True), pc.greater(pc.fill_null(pc.binary_length(paths), 0), 0))
+    rows, settled = np.flatnonzero(named.to_numpy()), paths.to_pylist()
     if not len(rows): return column
-    settled = paths.to_pylist()
     for row in rows.tolist():
         path = root / settled[row]
         if "\0" in settled[row] or leads_out(path, root): raise TgfrError(f"{root}: photo {ids[row]}: its path {settled[row][:100]!r} leads out of this folder; expected a file in it, or bytes")
         settled[row] = str(path)
-    there = pc.is_valid(column).combine_chunks()
-    return pa.chunked_array([pa.StructArray.from_arrays([bytes_.combine_chunks(), pa.array(settled, pa.string())], fields=list(_PHOTO), mask=pc.invert(there))])
+    def part(chunk, at): return [pc.struct_field(chunk, "bytes"), pa.array(settled[at:at + len(chunk)], pa.string())]
+    starts = np.cumsum([0, *map(len, column.chunks)]).tolist()  # chunk by chunk: together their bytes may be more than 2 GB
+    return pa.chunked_array([pa.StructArray.from_arrays(part(chunk, start), fields=list(_PHOTO), mask=pc.invert(pc.is_valid(chunk))) for chunk, start in zip(column.chunks, starts)])
 
 def _check_rows(
     table: pa.Table,
@@ -371,9 +383,7 @@ def _check_rows(
     "`TgfrError` unless each row has an identity and a photo id of its own."
     if not len(table): raise TgfrError(f"{where}: no rows")
     for name in ("identity", "photo_id"):
-        if not (count := table[name].null_count): continue
-        more = f"; {count - 1:,} more rows like it" if count > 1 else ""
-        raise TgfrError(f"{where}: row {pc.index(pc.is_null(table[name]), True)} has no {name}{more}")
+        if count := table[name].null_count: raise TgfrError(f"{where}: row {pc.index(pc.is_null(table[name]), True)} has no {name}" + f"; {count - 1:,} more rows like it" * (count > 1))
     if pc.count_distinct(table["photo_id"]).as_py() < len(table):
         counts = pc.value_counts(table["photo_id"])
         worst = pc.index(counts.field("counts"), pc.max(counts.field("counts"))).as_py()
@@ -395,6 +405,7 @@ def _as_dataset(
     most: int | None = None,  # bytes in memory, as for `_held`
 ) -> Dataset:
     "Parts as one canonical data set."
+    parts = [_named(part) for part in parts]
     features = _shared(parts)
     schema = features.arrow_schema
     table = _held(_steps(parts, schema), schema, most)
@@ -409,9 +420,11 @@ def read_ids(
 ) -> pa.Table:  # identity and photo_id, canonical
     "Who is on which photo of a Parquet file, without the photos."
     check_columns(pq.read_schema(file), file)
-    with pq.ParquetFile(file) as opened: table = opened.read(columns=["identity", "photo_id"]).combine_chunks()
-    batch = table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], table.schema)
-    return pa.table({"identity": _numbers(batch["identity"])[0], "photo_id": _plain(batch["photo_id"]).cast(pa.string())})
+    def batches():
+        with pq.ParquetFile(file) as opened: yield from opened.iter_batches(columns=["identity", "photo_id"])
+    part, schema = _named(_Part(str(file), pq.read_schema(file), batches)), pa.schema([("identity", pa.int64()), ("photo_id", pa.string())])
+    rows = ([_numbers(batch["identity"])[0], _plain(batch["photo_id"]).cast(pa.string())] for batch in part.batches())
+    return pa.Table.from_batches([pa.RecordBatch.from_arrays(row, schema=schema) for row in rows], schema)
 
 def read_faces(
     files: Sequence[Path],  # of one split, in order
@@ -424,8 +437,7 @@ def read_faces(
         except (pa.ArrowException, OSError) as e: raise TgfrError(f"{file}: not a readable Parquet file ({in_a_line(e)})") from None
         check_columns(parts[-1].schema, file, captions)
     where = files[0] if len(files) == 1 else files[0].parent
-    large = sum(file.stat().st_size for file in files) > IN_MEMORY
-    return _as_dataset(parts, where, where if where.is_dir() else where.parent, 0 if large else IN_MEMORY)
+    return _as_dataset(parts, where, where if where.is_dir() else where.parent, 0 if sum(file.stat().st_size for file in files) > IN_MEMORY else IN_MEMORY)
 
 def canonical(
     dataset: Dataset,  # as somebody saved it

@@ -192,6 +192,7 @@ class TransformerText(TextEncoder):
         plain = text_config(plain | {"is_decoder": False}, "text model") | {"is_decoder": getattr(self.transformer.config, "is_decoder", False)}
         self.padded = plain["model_type"].startswith("siglip")  # trained on text padded to all places, padding read as text
         if length > (most := places(self.transformer, self.tokenizer)): raise TgfrError(f"length: {length} tokens are asked for, the model reads at most {most}")
+        self.tokenizer.truncation_side = "right"  # the beginning of a caption is kept; tokenizers of chat models would keep its end
         marks = self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
         self.before = marks.index(0) if 0 in marks else 1
         self.behind = marks[::-1].index(0) if 0 in marks else len(marks) - 1

@@ -22,9 +22,9 @@ from .bootstrap import check_draws
 from .intervals import FEWEST
 from .judge import FaceSplit, Judge, with_features
 from .model_cards import result_sections, seen_people, write_results
-from .protocols import FPRS, PairProtocol, make_pairs, match_pairs, published_figures, score_pairs, write_pairs
+from .protocols import FPRS, PairProtocol, make_pairs, match_pairs, published_figures, repeated_pairs, score_pairs, write_pairs
 from .report import conclude, run_facts
-from .retrieval import retrieve
+from .retrieval import retrieve, same_captions
 from .scoring import embed_photos
 from .tables import MODES, by_chance, label_errors, result_rows, unresolved
 from ..fusion.model import TGFR
@@ -80,7 +80,7 @@ def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dic
             if v == 0: published[f"{system}, {MODES[mode]}"] = {k: round(x, 4) for k, x in published_figures(scores, protocol.pairs.same).items()}
     reference = _names(model, other)[1]
     doubt, doubted = label_errors(np.unique(split.identity, return_counts=True)[1], [key for f in found.values() for key in f.value])
-    return {"results": result_rows(found, reference), "reference": reference, "warnings": by_chance(found) + unresolved(found.values()) + doubted, "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": f.pairs for name, f in judged.items()} | {"label errors": doubt},
+    return {"results": result_rows(found, reference), "reference": reference, "warnings": repeated_pairs(protocol.pairs) + by_chance(found) + unresolved(found.values()) + doubted, "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": f.pairs for name, f in judged.items()} | {"label errors": doubt},
             "setup": {f"{protocol.pairs.name} list, {variants[0]}, as the TGFR scripts define figures": published}}
 
 # %% ../../nbs/6_evaluation/14_evaluate.ipynb #cba70d9a
@@ -117,7 +117,7 @@ def evaluate(
     dataset, skips = screen(load_faces(data, split))
     protocol = None if pairs is None else _pair_list(dataset, pairs, seed, out, replicates)
     faces = with_features(dataset, face, probe_sizes, features or out / "features", regions=any(m.config.needs_regions for m in (trained, other) if m))
-    if task == "retrieval": parts = {"reference": "chance", "results": retrieve(trained, faces.store, faces.captions, faces.identity, replicates=replicates, seed=seed)}
+    if task == "retrieval": parts = {"reference": "chance", "warnings": same_captions(faces.captions), "results": retrieve(trained, faces.store, faces.captions, faces.identity, replicates=replicates, seed=seed)}
     elif protocol: parts = _listed_pairs(trained, other, faces, protocol)
     else: parts = _all_pairs(trained, other, faces, replicates, seed)
     faces.store.recheck()

@@ -127,8 +127,13 @@ def fold_figures(
         test = folds == fold
         for part, which in (test, f"fold {fold}"), (~test, f"the folds without {fold}"):
             if labels[part].all() or not labels[part].any(): raise TgfrError(f"folds: {which} has only pairs of one kind")
-        best, strict = (_published_thresholds if published else _thresholds)(scores[~test], labels[~test], far)
-        accepted, valid = scores[test] > best if published else scores[test] >= best, scores[test] > strict
+        if published:
+            distance = 2 - 2 * scores
+            near, nearer = _published_thresholds(distance[~test], labels[~test], far)
+            best, accepted, valid = 1 - near / 2, distance[test] < near, distance[test] < nearer
+        else:
+            best, strict = _thresholds(scores[~test], labels[~test], far)
+            accepted, valid = scores[test] >= best, scores[test] > strict
         rows.append(((accepted == labels[test]).mean(), best, valid[labels[test]].mean(), valid[~labels[test]].mean()))
     return FoldFigures(*np.array(rows).T)
 
@@ -143,15 +148,15 @@ def _thresholds(scores, labels, far):
     right = _counts(genuine, values, "left") + len(impostor) - _counts(impostor, values, "left")
     return values[right.argmax()], impostor_thresholds(impostor, far)[0][0]
 
-def _published_thresholds(scores, labels, far):
+def _published_thresholds(distance, labels, far):
     "The same from fixed squared distances; a distance below its threshold is accepted."
-    distance, grid, fine = 2 - 2 * scores, np.arange(0, 4, .01), np.arange(0, 4, .001)
+    grid, fine = np.arange(0, 4, .01), np.arange(0, 4, .001)
     below = lambda values, at: np.searchsorted(np.sort(values), at)
     right = below(distance[labels], grid) + (~labels).sum() - below(distance[~labels], grid)
     rate = below(distance[~labels], fine) / (~labels).sum()
     i = np.clip(np.searchsorted(rate, far), 1, len(rate) - 1)  # the first that reaches it, and the one before
     strict = fine[i - 1] + np.clip((far - rate[i - 1]) / max(rate[i] - rate[i - 1], 1e-12), 0, 1) * .001 if rate[-1] >= far else 0.
-    return 1 - grid[right.argmax()] / 2, 1 - strict / 2
+    return grid[right.argmax()], strict
 
 # %% ../../nbs/6_evaluation/05_identification.ipynb #1d734f25
 def evaluate_bin(
@@ -164,10 +169,17 @@ def evaluate_bin(
 ) -> FoldFigures:
     "The K-fold figures of an encoder on an insightface verification set."
     pairs = read_bin(path)
+    _say_twice(pairs, Path(path).name)
     store = encode_faces(pairs.to_dataset(), encoder, [Degradation(), Mirrored()], folder, regions=False)
     x = store.embedding.sum(axis=0)
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return fold_figures(np.einsum("pe,pe->p", x[::2], x[1::2]), pairs.same, folds, far, definition)
+
+def _say_twice(pairs, name):
+    "Say which pairs are of one file, or stand in the set before."
+    both = list(zip(pairs.images[::2], pairs.images[1::2]))
+    own, again = sum(a == b for a, b in both), len(both) - len({frozenset(pair) for pair in both})
+    if own or again: say(f"warning: {name}: of {len(both):,} pairs {own:,} are a file beside itself, and {again:,} stand in the set before; each counts in every figure", "yellow")
 
 # %% ../../nbs/6_evaluation/05_identification.ipynb #2bca0a62
 @one_at_a_time()

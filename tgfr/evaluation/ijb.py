@@ -61,7 +61,10 @@ def pool_media(
     if pooling.detector and score is None: raise TgfrError(f"fusion: {pooling.name} needs the detector's scores")
     use = np.ones(len(template), bool) if use is None else use
     medium = np.unique(both_numbers(template, media), return_inverse=True)[1]
-    weight = use / np.maximum(np.bincount(medium, use), 1)[medium] * (score if pooling.detector else 1)
+    weight = use / np.maximum(np.bincount(medium, use), 1)[medium]
+    if pooling.detector:
+        score = np.maximum(score, 0)  # some detectors score below 0; a negative weight would turn a face into its opposite
+        weight = weight * np.where(np.bincount(template, use * score)[template] > 0, score, 1)  # a template in which no face was found is averaged
     total = np.zeros((template.max() + 1, features.shape[2] * (1 + (pooling.flip == "concat"))), np.float32)
     for start in range(0, len(template), block):
         rows = slice(start, start + block)

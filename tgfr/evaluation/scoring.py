@@ -11,6 +11,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..core import ImageFeatures, TextFeatures, TgfrError, cosine, track
+from ..data.captions import tokenize
 from ..data.features import FeatureStore
 from .metrics import pair_masks, tpr_of
 from ..fusion.model import NEEDED, TGFR, merge_captions
@@ -23,7 +24,7 @@ def spoken(
 ) -> list[list[str]]:  # without captions that are blank
     "Captions that say something; `TgfrError` names the photos that have none."
     kept, rows = list(captions), np.arange(len(captions)) if rows is None else np.asarray(rows)
-    for row in rows.tolist(): kept[row] = [text for text in captions[row] if text.strip()] if captions[row] is not None else []
+    for row in rows.tolist(): kept[row] = [text for text in captions[row] if text and text.strip()] if captions[row] is not None else []
     silent = [str(row if names is None else names[row]) for row in rows.tolist() if not kept[row]]
     if silent: raise TgfrError(f"captions: none of {len(silent):,} of {len(rows):,} photos ({', '.join(silent[:8])}); {NEEDED}")
     return kept
@@ -98,7 +99,9 @@ class CaptionIndex:
         self,
         captions: list[list[str]],  # of the training photos
     ):
-        self.vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", sublinear_tf=True).fit(" ".join(row) for row in captions)
+        self.vectorizer = TfidfVectorizer(analyzer=tokenize, sublinear_tf=True)
+        try: self.vectorizer.fit(" ".join(row) for row in captions)
+        except ValueError: raise TgfrError(f"captions: not a word in those of {len(captions):,} photos") from None
 
     def scores(
         self,

@@ -114,6 +114,7 @@ class SetFusion(nn.Module):
 
     def _weigh(self, faces):
         weights = self.importance(faces) * faces.mask
+        weights = torch.where(weights.any(1, keepdim=True), weights, faces.mask.to(weights.dtype))  # where nothing tells images apart, all count alike
         return weights / weights.sum(1, keepdim=True).clamp_min(1e-12)
 
     def forward(self, faces: FaceSet) -> torch.Tensor:
@@ -151,9 +152,9 @@ class DetectorScore(SetFusion):
     "Weights are the face detector's scores."
 
     def importance(self, faces: FaceSet) -> torch.Tensor:
-        "The score, 0 where it is negative."
+        "The score, next to nothing where it is not above 0: a set in which no face was found is averaged."
         if faces.score is None: raise TgfrError("score: this fusion weighs by the detector's score, and the set has none")
-        return faces.score.clamp_min(0)
+        return faces.score.clamp_min(1e-12)
 
 # %% ../../nbs/5_sets/01_pooling.ipynb #ce16fdde
 def over_images(

@@ -133,6 +133,7 @@ def fit(
         sound = math.isfinite(sum(v for k, v in row.items() if k in sums)) and all(p.isfinite().all() for p in model.parameters())
         if not sound: raise TgfrError(f"{folder}: the loss is not finite in epoch {epoch + 1}; {_why_not_finite(batches, stage, epoch, size)}")
         if validate is not None: row |= _validate(validate, model, accelerator)
+        if math.isnan(row.get("score", 0)): say(f"warning: {folder.name}: the score of epoch {epoch + 1} is no number; its weights are not taken for the best", "yellow")
         seen.append(row)
         _save(folder, seen, mark, model, accelerator)
         logged = {f"{folder.name}/{stage}/{name}": value for name, value in row.items() if isinstance(value, (int, float))}
@@ -188,8 +189,11 @@ def _save(folder, seen, mark, model, accelerator):
     accelerator.wait_for_everyone()
 
 def _best(seen) -> int:
-    "The epoch with the best score."
-    return max(seen, key=lambda row: row.get("score", row["epoch"]))["epoch"]
+    "The epoch with the best score; one that is no number is the worst."
+    def score(row):
+        value = row.get("score", row["epoch"])
+        return -math.inf if value is None or math.isnan(value) else value
+    return max(seen, key=score)["epoch"]
 
 def _remove_old(folder, seen):
     "Remove all states and weights but the last and the best; a run that was killed may have left more."
