@@ -19,6 +19,7 @@ import re
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -311,6 +312,8 @@ def write_weights(
 ) -> None:
     "Write a safetensors file with its checksums, atomically, and the same bytes for the same weights."
     weights = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
+    owners = Counter(t.untyped_storage().data_ptr() for t in weights.values())
+    weights = {name: t.clone() if owners[t.untyped_storage().data_ptr()] > 1 else t for name, t in weights.items()}  # tied tensors are written under each name
     facts = about or {}
     data = memoryview(save(weights, {"facts": ""}))  # `save` shuffles several facts, and `save_file` would leave a file that only its owner may read
     start = 8 + int.from_bytes(data[:8], "little")
