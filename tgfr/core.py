@@ -131,8 +131,8 @@ def cosine(
     eps: float = 1e-8,  # the papers' floor under |x||y|
 ) -> torch.Tensor:  # (N, M)
     "All cosines between the rows of `x` and the rows of `y`."
-    lengths = x.norm(dim=-1)[:, None] * y.norm(dim=-1)
-    return (x @ y.T) / lengths.clamp_min(max(eps, torch.finfo(lengths.dtype).tiny))
+    least = max(eps, torch.finfo(x.dtype).tiny)
+    return (x @ y.T) / (x.norm(dim=-1)[:, None] * y.norm(dim=-1)).clamp_min(least)
 
 # %% ../nbs/00_core.ipynb #e546a7d0
 def rng(
