@@ -319,3 +319,16 @@ def test_a_header_that_claims_too_much(tmp_path, plain):
         node = box(tree, *STBL, b"stts")
         node[1] = struct.pack(">IIII", 0, 1, 0xFFFFFFFF, 1)
     assert Container.read(changed(plain, "many.mp4", claim)).frames is None
+
+
+def test_a_packet_that_ffmpeg_calls_empty(monkeypatch):
+    "Found by tools/fuzz.py in 5 of 10,000 damaged videos: OpenCV says that it has a packet, and hands out None."
+    class Capture:
+        def __init__(self, *_): self.left = [None, np.zeros(4, np.uint8), np.zeros(99, np.uint8)]
+        def get(self, _): return 0
+        def grab(self): return bool(self.left)
+        def retrieve(self): return True, self.left.pop(0)
+        def release(self): pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    assert Packets.read("any.mp4") == Packets(1, [])

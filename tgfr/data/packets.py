@@ -147,7 +147,7 @@ class Packets:
         count, sizes = 0, []
         while capture.grab():
             good, packet = capture.retrieve()
-            if not good or packet.size <= 8: continue  # so small a packet says that nothing has changed
+            if not good or packet is None or packet.size <= 8: continue  # so small a packet says that nothing has changed
             if size_of and capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME):
                 try: size = size_of(packet.tobytes())
                 except (ValueError, IndexError, struct.error): size = None
