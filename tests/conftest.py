@@ -120,6 +120,15 @@ def noise(count: int, size: int = 112) -> np.ndarray:
 
 
 @pytest.fixture
+def one_thread():
+    "torch on one thread, as `killed_at` needs it: the threads of a pool do not come along into a forked child, which would wait for them without end."
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def refusal(capsys):
     "What the command line says on stderr of a call that it refuses with code 2."
     from tgfr.cli import main

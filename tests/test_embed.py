@@ -149,7 +149,7 @@ def test_a_run_whose_pictures_change_does_not_mix(encoder, tmp_path):
 
 
 @needs_kill
-def test_killed_at_any_file_operation_and_resumed_to_the_bit(ijb_set, encoder, tmp_path):
+def test_killed_at_any_file_operation_and_resumed_to_the_bit(ijb_set, encoder, tmp_path, one_thread):
     "Every fifth operation of a run on images of which two cannot be read; `unreadable.jsonl` too says each once."
     crops, names = ijb_set.folder / "loose_crop", ijb_set.images().name.to_pylist()[:16]
     def files(folder): return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != ".lock"}

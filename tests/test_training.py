@@ -134,8 +134,7 @@ def test_a_finished_run_does_not_need_its_state_and_what_a_kill_left_goes(tmp_pa
 
 
 @needs_kill
-def test_killed_at_any_file_operation_and_resumed_to_the_same_end(tmp_path):
-    torch.set_num_threads(1)
+def test_killed_at_any_file_operation_and_resumed_to_the_same_end(tmp_path, one_thread):
     weights, kills = trained(tmp_path / "whole", 2), 0
     for at in range(1, 99, 7):
         if not killed_at(at, lambda folder: trained(folder, 2), tmp_path / f"{at}"): break

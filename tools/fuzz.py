@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+os.environ["OMP_NUM_THREADS"] = "1"  # the threads of a pool do not come along into a forked child
 OUTCOMES = ("not run", "refused", "taken", "traceback", "memory", "hang", "signal")
 SECONDS, GIGABYTES = 20, 4
 
