@@ -14,7 +14,7 @@ from datasets import Dataset, Features, Image, Value
 from processes import finish, kill_when, needs_kill, python, wait_for
 
 from tgfr.core import ImageFeatures, TgfrError, rng
-from tgfr.data import features
+from tgfr.data import features, folders
 from tgfr.data.faces import Degradation, encode_jpeg, read_image
 from tgfr.data.features import FeatureStore, _npy_head, encode_faces
 
@@ -317,7 +317,7 @@ ENCODE = "import sys; from pathlib import Path; from test_features import *; enc
 
 
 @needs_kill
-@pytest.mark.skipif(features.fcntl is None, reason="needs file locks")
+@pytest.mark.skipif(folders.fcntl is None, reason="needs file locks")
 def test_killed_and_continued_by_the_process_that_waited(store, dataset, tmp_path):
     folder = tmp_path / "killed"
     reference = encode_faces(dataset, Tiny(), DEGRADATIONS, tmp_path / "reference", batch=4)
@@ -340,7 +340,7 @@ def test_killed_and_resumed_to_the_bit(dataset, tmp_path):
     assert files(folder) == files(encode_faces(dataset, Tiny(), DEGRADATIONS, tmp_path / "reference", batch=4).folder)
 
 
-@pytest.mark.skipif(features.fcntl is None, reason="needs file locks")
+@pytest.mark.skipif(folders.fcntl is None, reason="needs file locks")
 def test_two_processes_share_one_run(tmp_path):
     printed = finish(*(python("-c", ENCODE, tmp_path / "shared", .05) for _ in range(2)))
     assert sorted(map(int, printed)) == [0, 63]

@@ -26,10 +26,9 @@ from safetensors.torch import save_file
 from tgfr import cli
 from tgfr.core import ImageFeatures, Skips, TgfrError, peak_memory, read_weights, seed_everything, write_json, write_weights
 from tgfr.encoders.backbones import EncoderConfig, IResNet, preprocess
-from tgfr.encoders.checkpoint import Inert, module_entries
+from tgfr.encoders.checkpoint import PICKLE_LIMIT, Inert, module_entries
 from tgfr.encoders.ir import IR
 from tgfr.encoders.weights import (
-    PICKLE_LIMIT,
     channel_check,
     check_encoder,
     convert,

@@ -22,6 +22,7 @@ from .data.catalog import load_faces, screen, split_names, split_people, usual_s
 from .data.faces import Degradation
 from .data.features import FeatureStore, photo_digests
 from .data.folders import one_at_a_time
+from .data.outputs import sightless
 from .encoders.text import RECURRENT, build_text_encoder
 from .encoders.weights import encoder_mark, load_encoder
 from .evaluation.judge import FaceSplit, Judge, with_features
@@ -91,7 +92,7 @@ def check_features(
     for name, embedding in zip(store.variants, store.embedding):
         bad = ~np.isfinite(embedding).all(axis=1)
         if bad.any(): raise TgfrError(f"{store.folder}: the features of {np.count_nonzero(bad):,} of {len(bad):,} photos at {name} are NaN or infinite, the first of photo {photos[bad.argmax()]}; check the encoder's weights and the photos, and encode them anew")
-    if (first == first[0]).all(): raise TgfrError(f"{store.folder}: all {len(first):,} photos have one and the same embedding: the encoder tells nobody apart; check its weights and how it wants photos prepared")
+    if sightless(first): raise TgfrError(f"{store.folder}: all {len(first):,} photos have one and the same embedding: the encoder tells nobody apart; check its weights and how it wants photos prepared")
 
 # %% ../nbs/09_compare.ipynb #f0ebd5bb
 @dataclass
@@ -105,7 +106,6 @@ class Trainer:
     def __post_init__(self):
         self.identity, self.captions = self.split.identity, self.split.captions
         self.rows, self.aside = set_aside(self.identity, self.recipe.seed)
-        if not len(self.rows): raise TgfrError(f"{len(np.unique(self.identity))} people to train on: expected at least 3, since 2 are set aside for the choice of epoch")
         check_features(self.split.store)
         self.pairs = genuine, impostor = pair_masks(people := self.identity[self.aside])
         if not genuine.any() or not impostor.any(): raise TgfrError(f"training people: of those set aside for choices ({len(set(people))} people, {len(people)} photos) at least two are needed, and one with two photos; give more people, or more photos of each")

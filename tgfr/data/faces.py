@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..core import TgfrError, rng
-from .photo_files import IMAGES, check_work, overhear, picture_kind, read_masked_bmp, read_netpbm  # noqa: F401 - IMAGES is looked for here
+from .photo_files import check_work, overhear, picture_kind, read_masked_bmp, read_netpbm
 
 # %% ../../nbs/1_data/01_faces.ipynb #271d593e
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")  # PPM includes PBM, PGM and PAM

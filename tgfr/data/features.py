@@ -22,7 +22,7 @@ from datasets import Dataset
 
 from ..core import ImageFeatures, Skips, TgfrError, fingerprint, in_a_line, json_text, read_json, say, track, write_json, write_text, writing
 from .faces import cell_bytes, read_image
-from .folders import fcntl, folder_lock  # noqa: F401
+from .folders import folder_lock
 from .reading import PhotoLog, tell_of_photos
 
 # %% ../../nbs/1_data/06_features.ipynb #8c80fc10

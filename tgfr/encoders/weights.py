@@ -26,7 +26,7 @@ from ..data.faces import read_image
 from ..data.outputs import try_encoder
 from ..data.photo_files import IMAGES, list_pictures, name_left
 from .backbones import DEPTHS, FaceEncoder, IResNet, save_encoder
-from .checkpoint import LIMIT, PICKLE_LIMIT, Checkpoint, Inert, open_checkpoint  # noqa: F401
+from .checkpoint import LIMIT, Checkpoint, Inert, open_checkpoint
 from .ir import IR, IR_DEPTHS
 from .onnx_face import OnnxFace
 
