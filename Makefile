@@ -29,7 +29,7 @@ bench: $(READY)  ## speed and memory against textbook versions: writes benchmark
 	$(BIN)/python benchmarks/run.py
 
 sync: $(READY)   ## notebooks to library and README, cleaned and checked
-	$(BIN)/python tests/house.py --write
+	$(BIN)/python tools/sync.py --write
 
 clean:           ## remove runs and caches, not the environment
 	rm -rf runs _docs _proc build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -15,10 +15,10 @@ from measure import machine, one
 from sklearn.metrics import roc_curve
 
 from tgfr.core import peak_memory
-from tgfr.data.features import FeatureStore
-from tgfr.data.ijb_files import IjbFiles
+from tgfr.encoders.feature_store import FeatureStore
 from tgfr.evaluation.ijb import IjbProtocol, draws_of, evaluate_ijb, pair_scores
 from tgfr.evaluation.metrics import tpr_at_fpr
+from tgfr.formats.ijb_files import IjbFiles
 
 STAGES = ("reading", "pooling", "1:1 scores", "1:1 figures", "1:N")
 FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -128,7 +128,7 @@ def main():
     print(f"{machine()}, {args.threads} threads, load {os.getloadavg()[0]:.1f} at the start; wall seconds, one run each.\n")
     for size in args.size:
         with tempfile.TemporaryDirectory() as folder:
-            made = f"from tgfr.evaluation.simulate import simulate; simulate({size!r}, {folder!r}, scale={args.scale})"
+            made = f"from tgfr.evaluation.simulated_ijb import simulate; simulate({size!r}, {folder!r}, scale={args.scale})"
             subprocess.run([sys.executable, "-c", made], check=True)
             a, b = (one(__file__, name, folder, "--share", args.share, threads=args.threads) for name in ("ours", "loops"))
         for f, key in [(f"{f:g}", f"TPR@FPR=1e-{k}") for f, k in zip(FPRS, range(6, 0, -1))] + [("rank-1", "rank-1")]:

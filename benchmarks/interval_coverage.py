@@ -10,7 +10,7 @@ from scipy.stats import beta
 
 from tgfr.core import rng
 from tgfr.evaluation.bootstrap import PersonBootstrap, Verification
-from tgfr.evaluation.tables import result_rows
+from tgfr.evaluation.results import result_rows
 
 FPRS = (1e-2, 1e-3, 1e-4)
 KEYS = ("TPR@FPR=1e-2", "TPR@FPR=1e-3", "TPR@FPR=1e-4", "EER", "AUC")

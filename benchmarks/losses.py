@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from measure import compare, timed
 
-from tgfr.alignment.losses import sentence_loss, word_region_loss
+from tgfr.losses.contrastive import sentence_loss, word_region_loss
 
 D, T, SIDE = 256, 22, 14
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from measure import compare, timed
 
 from tgfr.core import rng
-from tgfr.evaluation.protocols import PairProtocol, make_pairs, score_pairs
+from tgfr.evaluation.pair_lists import PairProtocol, make_pairs, score_pairs
 
 PEOPLE, IMPOSTORS, WIDTH = 1193, 299, 640
 

@@ -7,8 +7,8 @@ from measure import compare, timed
 
 from tgfr.core import rng
 from tgfr.sets.caface import CAFace, fuse_sets
+from tgfr.sets.caface_state import fuse_sharded, fuse_stream
 from tgfr.sets.pooling import FaceSet, fuse_ragged
-from tgfr.sets.state import fuse_sharded, fuse_stream
 
 E, S, SETS, IMAGES = 512, 384, 12_115, 227_630  # IJB-B has as many templates and images
 

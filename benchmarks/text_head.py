@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from measure import compare, timed
 
-from tgfr.encoders.text import WordHead
+from tgfr.encoders.text_encoders import WordHead
 
 WIDTH, T = 768, 23
 

@@ -62,7 +62,7 @@ class Golden:
 
     def caface(self):
         "The published CAFace, whose weights lie beside this golden."
-        from tgfr.sets.weights import from_published  # here, so that a broken library fails its tests one by one
+        from tgfr.sets.checkpoints import from_published  # here, so that a broken library fails its tests one by one
         params = self.beside("caface_params")
         return from_published(params.p, heads=params.meta["hparams"]["num_heads"][0])
 

@@ -155,8 +155,8 @@ def test_a_trained_model_is_kept_with_its_recipe_and_evaluated(tmp_path, encoder
 
 
 def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encoder, monkeypatch):
-    from tgfr import compare
     from tgfr.training.recipes import make_recipe, read_recipe
+    from tgfr.workflows import compare
     def killed(*_): raise KeyboardInterrupt
     monkeypatch.setattr(compare.Trainer, "train", killed)
     for dim, kept in (16, 16), (24, 24), (32, 24):
@@ -211,7 +211,7 @@ def test_bad_recipes(tmp_path, encoder):
 
 def test_an_option_given_again_adds_or_is_refused(tmp_path, monkeypatch):
     "The report's right answer (tyro keeps the last alone): both settings hold; of two seeds none is dropped in silence."
-    from tgfr import compare
+    from tgfr.workflows import compare
     seen = {}
     monkeypatch.setattr(compare, "train", lambda data, encoder, recipe, *more: seen.update(recipe=recipe, more=more))
     main(["train", "ours", "--set", "dim=64", "--data", "d", "--set=epochs_fuse=2", "captions=3", "--encoder", "e", "--seed", "7"])

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 from fastcore.docments import docments
-from house import ROOT, notebooks
+from sync import ROOT, notebooks
 
 for package in ("sphinx", "myst_nb", "furo", "latex2mathml"): pytest.importorskip(package, reason=f"{package} is not installed: pip install '.[docs]'")
 VOID = {"img", "link", "script", "source", "video"}  # what a page loads, apart from what it links to
@@ -126,7 +126,7 @@ def test_search_finds_a_definition(browser, address):
     tab = browser.new_page()
     tab.goto(f"{address}/search.html?q=read_image")
     tab.wait_for_selector("#search-results ul.search li a")
-    assert "1_data/01_faces.html#tgfr.data.faces.read_image" in tab.locator("#search-results ul.search li a").first.get_attribute("href")
+    assert "01_data/02_faces.html#tgfr.data.faces.read_image" in tab.locator("#search-results ul.search li a").first.get_attribute("href")
 
 
 def test_the_list_of_modules_is_whole(site, pages):
@@ -137,4 +137,4 @@ def test_the_list_of_modules_is_whole(site, pages):
 
 
 def test_names_in_prose_are_links(pages, site):
-    assert any(link.endswith("00_core.html#tgfr.core.TgfrError") for link in pages[site / "1_data/01_faces.html"].links)
+    assert any(link.endswith("00_core.html#tgfr.core.TgfrError") for link in pages[site / "01_data/02_faces.html"].links)

@@ -5,9 +5,9 @@ import re
 import pandas as pd
 import pytest
 
-from tgfr.data.cards import markdown_rows, model_card
-from tgfr.evaluation.model_cards import result_sections
-from tgfr.ijb import _write_points
+from tgfr.formats.cards import markdown_rows, model_card
+from tgfr.report.model_cards import result_sections
+from tgfr.workflows.ijb_benchmark import _write_points
 
 NAMES = ["=1+1 N1D1F0", "@SUM(1)", "-2+3", "+7", "\t=1", " =1", "\r=1", "\uff1d1+1", "average", "x=1", "'quoted"]
 

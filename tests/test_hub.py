@@ -14,15 +14,15 @@ from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 import tgfr.hub
 from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, seed_everything, write_json
-from tgfr.data.cards import parse_card
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.encoders.text import build_text_encoder
-from tgfr.encoders.weights import check_encoder
+from tgfr.encoders.pretrained_faces import check_encoder
+from tgfr.encoders.text_encoders import build_text_encoder
+from tgfr.formats.cards import parse_card
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.hub import from_pretrained, local_model, push_to_hub
 from tgfr.sets.caface import CAFace
+from tgfr.sets.checkpoints import save_set_fusion
 from tgfr.sets.pooling import build_set_fusion
-from tgfr.sets.weights import save_set_fusion
 from tgfr.training.recipes import read_recipe
 
 
@@ -222,10 +222,10 @@ def refusals(file, load):
 
 def transformer_model():
     "A TGFR model that reads captions with a small BERT."
-    from test_text import TEXT, tiny_tokenizer
+    from test_text_encoders import TEXT, tiny_tokenizer
     from transformers import BertConfig, BertModel
 
-    from tgfr.encoders.text import TransformerText
+    from tgfr.encoders.text_encoders import TransformerText
     return TGFR(ModelConfig(8, (16, 4, 4), dim=8), TransformerText((BertModel(BertConfig(**TEXT), add_pooling_layer=False), tiny_tokenizer()), dim=8, length=12)).eval()
 
 

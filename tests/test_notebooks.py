@@ -3,8 +3,8 @@ import matplotlib
 import pytest
 import torch
 from conftest import SHARED
-from house import ROOT, notebooks
 from nbdev.test import test_nb as run_notebook
+from sync import ROOT, notebooks
 
 from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import SET_FUSIONS

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tgfr.core import ImageFeatures, TextFeatures, TgfrError, seed_everything, unit
-from tgfr.data.features import FeatureStore
-from tgfr.encoders.text import build_text_encoder
+from tgfr.encoders.feature_store import FeatureStore
+from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.scoring import CaptionIndex, embed_photos, spoken
 from tgfr.fusion.fcfm import FUSIONS, build_fusion
 from tgfr.fusion.model import TGFR, ModelConfig, merge_captions

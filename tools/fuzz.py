@@ -125,7 +125,7 @@ def make_bin(folder): (folder / "a.bin").write_bytes(pickle.dumps(([row["image"]
 
 
 def read_bin(folder):
-    from tgfr.data.pairs import read_bin
+    from tgfr.formats.pairs import read_bin
     return read_bin(folder / "a.bin")
 
 
@@ -135,33 +135,33 @@ def make_pickles(folder):
 
 
 def read_pickles(folder):
-    from tgfr.data.foreign import read_pickle
+    from tgfr.formats.untrusted import read_pickle
     for path in folder.iterdir(): read_pickle(path)
 
 
 def make_records(folder):
-    from tgfr.data.records import Record, write_records
+    from tgfr.formats.records import Record, write_records
     photos = _photos(6)
     write_records(folder / "train.rec", [Record(id=i, id2=0, label=(float(i // 2),), data=row["image"]["bytes"]) for i, row in enumerate(photos)])
     (folder / "train.lst").write_text("".join(f"{i}\t{i // 2}\tphotos/{i}.jpg\n" for i in range(6)))
 
 
 def read_records(folder):
-    from tgfr.data.records import RecordFile, read_list
+    from tgfr.formats.records import RecordFile, read_list
     file = RecordFile(folder / "train.rec")
     for key in file.images: file[int(key)]
     read_list(folder / "train.lst")
 
 
 def make_ijb(folder):
-    from tgfr.evaluation.simulate import simulate
+    from tgfr.evaluation.simulated_ijb import simulate
     simulate("IJBB", folder / "set", scale=.001, width=4)
     for path in list((folder / "set").glob("**/*")):
         if path.is_file() and path.parent.name != "meta": path.unlink()
 
 
 def read_ijb(folder):
-    from tgfr.data.ijb_files import IjbFiles
+    from tgfr.formats.ijb_files import IjbFiles
     files = IjbFiles.open(folder / "set")
     images = files.images()
     templates = np.unique(images.template)
@@ -174,7 +174,7 @@ def make_pairs(folder):
 
 
 def read_pairs(folder):
-    from tgfr.data.pairs import read_lfw_pairs, read_pairs_list
+    from tgfr.formats.pairs import read_lfw_pairs, read_pairs_list
     read_lfw_pairs(folder / "pairs.txt")
     read_pairs_list(folder / "list.txt")
 
@@ -212,12 +212,12 @@ def make_checkpoints(folder):
 
 
 def read_checkpoints(folder):
-    from tgfr.encoders.weights import read_checkpoint
+    from tgfr.encoders.pretrained_faces import read_checkpoint
     for path in folder.iterdir(): read_checkpoint(path)
 
 
 def make_model(folder):
-    from tgfr.encoders.text import build_text_encoder
+    from tgfr.encoders.text_encoders import build_text_encoder
     from tgfr.fusion.model import TGFR, ModelConfig
     text = build_text_encoder("lstm", [c for row in _photos(8)["captions"] for c in row], dim=16, embedding=8)
     TGFR(ModelConfig(16, (8, 7, 7), 16, "residual"), text).save(folder / "model")
@@ -234,7 +234,7 @@ def make_encoder(folder):
 
 
 def read_encoder(folder):
-    from tgfr.encoders.weights import load_encoder
+    from tgfr.encoders.pretrained_faces import load_encoder
     return load_encoder(str(folder / "encoder"))
 
 
@@ -249,8 +249,8 @@ def make_state(folder):
     import torch
 
     from tgfr.core import ImageFeatures
+    from tgfr.sets.caface_state import save_state
     from tgfr.sets.pooling import FaceSet
-    from tgfr.sets.state import save_state
     model, draw = _caface(), torch.Generator().manual_seed(0)
     embedding, styles = torch.randn(1, 5, 16, generator=draw), torch.randn(1, 5, 8, 2, generator=draw)
     faces = FaceSet.full(ImageFeatures(embedding, styles=styles))
@@ -258,18 +258,18 @@ def make_state(folder):
 
 
 def read_state(folder):
-    from tgfr.sets.state import load_state
+    from tgfr.sets.caface_state import load_state
     return load_state(folder / "state.safetensors", _caface())
 
 
 def make_store(folder):
     from tgfr.data.faces import Degradation
-    from tgfr.data.features import encode_faces
+    from tgfr.encoders.feature_store import encode_faces
     encode_faces(_photos(6), _network(), [Degradation(size=112)], folder / "store")
 
 
 def read_store(folder):
-    from tgfr.data.features import FeatureStore
+    from tgfr.encoders.feature_store import FeatureStore
     store = FeatureStore.open(folder / "store")
     return store.batch(0, np.arange(len(store)))
 
@@ -285,8 +285,8 @@ def make_captions(folder):
 
 
 def read_captions(folder):
-    from tgfr.data.foreign import json_items, json_lines
-    from tgfr.data.sources import read_source
+    from tgfr.formats.sources import read_source
+    from tgfr.formats.untrusted import json_items, json_lines
     read_source("mm-celeba-hq", folder)
     list(json_items(folder / "captions.json"))
     list(json_lines(folder / "captions.jsonl"))
@@ -301,7 +301,7 @@ def make_video(folder):
 
 def read_video(folder):
     from tgfr.core import Skips
-    from tgfr.sets.video import Frames
+    from tgfr.sets.tracking import Frames
     list(Frames(folder / "a.mp4").read(Skips()))
 
 
@@ -322,7 +322,7 @@ def make_onnx(folder):
 
 
 def read_onnx(folder):
-    from tgfr.encoders.onnx_face import OnnxFace
+    from tgfr.encoders.onnx_encoder import OnnxFace
     OnnxFace(folder / "a.onnx", region=None, threads=1)
 
 

@@ -1,0 +1,61 @@
+"""Notebooks to library and README, and whether the committed ones are in step: `python tools/sync.py --write`."""
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from nbdev.doclinks import nbglob
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+def notebooks() -> list[Path]:
+    "All notebooks, in reading order."
+    return sorted(nbglob(ROOT / "nbs", as_path=True))
+
+
+def readme() -> str:
+    "README.md as made from nbs/index.ipynb: its markdown, the tables its cells make, and other visible code."
+    parts = ["<!-- made from nbs/index.ipynb by `make sync`: edit the notebook -->"]
+    for cell in json.loads((ROOT / "nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown": parts.append(source)
+        elif source.startswith("#| echo: false"): parts += ["".join(o["data"]["text/markdown"]).rstrip() for o in cell["outputs"]]
+        elif not source.startswith("#| hide"): parts.append(f"```python\n{source}\n```")
+    return re.sub(r"\]\((?!\w+:|#)", "](nbs/", "\n\n".join(parts)) + "\n"  # links of the notebook, seen from the project's folder
+
+
+def export(to: Path) -> None:
+    "Export the library to the folder `to`."
+    code = f"from nbdev.export import nb_export; from pathlib import Path\nfor f in {[str(p) for p in notebooks()]!r}: nb_export(f, lib_path={str(to)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def write() -> None:
+    "Bring the library, the notebooks' metadata and README into step."
+    subprocess.run([BIN / "nbdev-export"], check=True, cwd=ROOT)
+    subprocess.run([BIN / "nbdev-clean"], check=True, cwd=ROOT)
+    (ROOT / "README.md").write_text(readme(), encoding="utf-8")
+
+
+def library(folder: Path) -> dict[str, str]:
+    "Text of each exported module below `folder`; the way to its notebook, which depends on the folder, is left out."
+    def text(p): return re.sub(r"(\.\./)+\S*?nbs/", "nbs/", p.read_text(encoding="utf-8"))
+    return {str(p.relative_to(folder)): text(p) for p in folder.rglob("*.py") if p.name not in ("_modidx.py", "__init__.py")}
+
+
+def out_of_step() -> list[str]:
+    "What differs from the notebooks: modules, README."
+    with tempfile.TemporaryDirectory() as tmp:
+        export(Path(tmp) / "tgfr")
+        fresh, kept = library(Path(tmp) / "tgfr"), library(ROOT / "tgfr")
+    wrong = [f"tgfr/{name}" for name in sorted(fresh.keys() | kept.keys()) if fresh.get(name) != kept.get(name)]
+    return wrong + ([] if (ROOT / "README.md").read_text(encoding="utf-8") == readme() else ["README.md"])
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv: write()
+    sys.exit(f"out of step with the notebooks: {wrong}" if (wrong := out_of_step()) else 0)
