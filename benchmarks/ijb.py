@@ -16,7 +16,7 @@ from sklearn.metrics import roc_curve
 
 from tgfr.core import peak_memory
 from tgfr.encoders.feature_store import FeatureStore
-from tgfr.evaluation.ijb import IjbProtocol, draws_of, evaluate_ijb, pair_scores
+from tgfr.evaluation.ijb import IjbProtocol, bootstrap_subjects, evaluate_ijb, pair_scores
 from tgfr.evaluation.metrics import tpr_at_fpr
 from tgfr.formats.ijb_files import IjbFiles
 
@@ -32,7 +32,7 @@ def ours(folder, share):
     result = evaluate_ijb(protocol, templates, "N1D1F0")
     seconds, used, memory = dict(protocol.seconds), time.process_time() - cpu, peak_memory()
     before = time.perf_counter()
-    evaluate_ijb(protocol, templates, "N1D1F0", bootstrap=draws_of(protocol))
+    evaluate_ijb(protocol, templates, "N1D1F0", bootstrap=bootstrap_subjects(protocol))
     extra = time.perf_counter() - before - sum(seconds[s] for s in STAGES[2:])
     value = result.verification.value | result.identification.value
     return dict(seconds=seconds, cpu=used, start=start, memory=memory, intervals=extra, with_intervals=peak_memory(), value=value, features=store.embedding.nbytes / 2**30)

@@ -69,7 +69,7 @@ def test_help_into_a_pipe_that_closes():
 def test_a_log_gets_lines_where_a_terminal_has_a_bar(monkeypatch, capsys):
     from tgfr import core
     monkeypatch.setattr(core, "LOG_SECONDS", 0)
-    assert list(core.track(iter("abc"), "reading", done=1200, total=1203)) == list("abc")
+    assert list(core.progress_bar(iter("abc"), "reading", done=1200, total=1203)) == list("abc")
     assert capsys.readouterr().err.splitlines() == ["reading: 1,201 of 1,203", "reading: 1,202 of 1,203", "reading: 1,203 of 1,203"]
 
 

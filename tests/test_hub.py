@@ -225,8 +225,8 @@ def transformer_model():
     from test_text_encoders import TEXT, tiny_tokenizer
     from transformers import BertConfig, BertModel
 
-    from tgfr.encoders.text_encoders import TransformerText
-    return TGFR(ModelConfig(8, (16, 4, 4), dim=8), TransformerText((BertModel(BertConfig(**TEXT), add_pooling_layer=False), tiny_tokenizer()), dim=8, length=12)).eval()
+    from tgfr.encoders.text_encoders import TransformerTextEncoder
+    return TGFR(ModelConfig(8, (16, 4, 4), dim=8), TransformerTextEncoder((BertModel(BertConfig(**TEXT), add_pooling_layer=False), tiny_tokenizer()), dim=8, length=12)).eval()
 
 
 @pytest.fixture
@@ -272,8 +272,8 @@ def test_what_is_wrong_with_a_config_is_said(tmp_path):
 def test_a_model_names_its_encoder(tmp_path):
     own, other = (IResNet((1, 1, 1, 1), width=4, embedding=8) for _ in range(2))
     small_model().save(tmp_path / "mine", {"data": "drawn"}, encoder=own)
-    assert read_json(tmp_path / "mine/config.json")["face_encoder"] == {"name": own.config.name, "fingerprint": own.fingerprint}
-    assert f"| face encoder | {own.config.name}, fingerprint {own.fingerprint} |" in (tmp_path / "mine/README.md").read_text()
+    assert read_json(tmp_path / "mine/config.json")["face_encoder"] == {"name": own.config.name, "fingerprint": own.content_digest}
+    assert f"| face encoder | {own.config.name}, fingerprint {own.content_digest} |" in (tmp_path / "mine/README.md").read_text()
     small_model().save(tmp_path / "nobodys")
     assert read_json(tmp_path / "nobodys/config.json")["face_encoder"] is None and "face encoder |" not in (tmp_path / "nobodys/README.md").read_text()
     old = read_json(tmp_path / "mine/config.json")
@@ -282,9 +282,9 @@ def test_a_model_names_its_encoder(tmp_path):
     for name in "model.safetensors", "text": (shutil.copytree if name == "text" else shutil.copy)(tmp_path / "mine" / name, tmp_path / "old" / name)
     for name in "mine", "nobodys", "old":
         assert torch.equal(TGFR.load(tmp_path / name).image_head.carrier, small_model().image_head.carrier)
-        check_encoder(tmp_path / name, own.config.name, own.fingerprint)
-        if name != "mine": check_encoder(tmp_path / name, other.config.name, other.fingerprint)
-    with pytest.raises(TgfrError, match=f"mine: belongs to the encoder .*fingerprint {own.fingerprint}, but these are features of .*, fingerprint {other.fingerprint}"): check_encoder(tmp_path / "mine", other.config.name, other.fingerprint)
+        check_encoder(tmp_path / name, own.config.name, own.content_digest)
+        if name != "mine": check_encoder(tmp_path / name, other.config.name, other.content_digest)
+    with pytest.raises(TgfrError, match=f"mine: belongs to the encoder .*fingerprint {own.content_digest}, but these are features of .*, fingerprint {other.content_digest}"): check_encoder(tmp_path / "mine", other.config.name, other.content_digest)
 
 
 def test_nothing_sends_on_its_own():

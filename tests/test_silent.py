@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tgfr.core import ImageFeatures, TextFeatures, TgfrError, seed_everything, unit
+from tgfr.core import ImageFeatures, TextFeatures, TgfrError, l2_normalize, seed_everything
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.scoring import CaptionIndex, embed_photos, spoken
@@ -67,7 +67,7 @@ def test_the_index_of_captions_names_them():
 def test_a_caption_of_no_known_word_is_finite(kind):
     net = model(kind=kind)
     said = net.read(["", "?!", "zebra"])
-    assert said.sentence.isfinite().all() and unit(said.sentence).norm(dim=-1).allclose(torch.ones(3))
+    assert said.sentence.isfinite().all() and l2_normalize(said.sentence).norm(dim=-1).allclose(torch.ones(3))
 
 
 @pytest.mark.parametrize("caption, words", [

@@ -17,7 +17,7 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import tyro
 
 from .commands import Audit, Convert, Embed, Fuse, Ijb, Info, Prepare, Push, Verify
-from .core import TgfrError, check_names, console, printable, say, writing
+from .core import TgfrError, check_choices, console, printable, say, writing
 
 # %% ../nbs/12_cli.ipynb #6766b317
 def recipe_changes(
@@ -161,7 +161,7 @@ class Ablate:
         "Call `tgfr.workflows.ablate.ablate`."
         from tgfr.training.recipes import make_recipe
         from tgfr.workflows.ablate import ABLATIONS, ablate
-        check_names("--variants", self.variants or (), ABLATIONS)
+        check_choices("--variants", self.variants or (), ABLATIONS)
         variants = None if self.variants is None else {name: ABLATIONS[name] for name in self.variants}
         recipe = make_recipe(self.recipe, **recipe_changes(self.set, text=self.text, seed=self.seed))
         ablate(self.data, self.encoder, self.out, recipe, variants, self.transformer, self.train_split, self.test_split, self.probe_size, features=self.features, replicates=self.replicates)

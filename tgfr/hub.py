@@ -16,7 +16,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 from torch import nn
 
-from .core import TgfrError, in_a_line, read_json, say
+from .core import TgfrError, one_line, read_json, say
 from .data.captions import Vocabulary
 from .encoders.pretrained_faces import load_encoder
 from .fusion.model import TGFR
@@ -59,7 +59,7 @@ def from_pretrained(
 # %% ../nbs/11_hub.ipynb #e9a9522c
 def _reason(error: Exception) -> str:
     "What a library says went wrong on the way to the Hub, or what kind of error it was."
-    return f"{type(error).__name__}{': ' * bool(in_a_line(error))}{in_a_line(error)}"
+    return f"{type(error).__name__}{': ' * bool(one_line(error))}{one_line(error)}"
 
 
 def _public(

@@ -183,8 +183,8 @@ def make_parquet(folder): _photos(6).to_parquet(str(folder / "train-00000-of-000
 
 
 def read_parquet(folder):
-    from tgfr.data.catalog import load_faces, screen
-    screen(load_faces(folder))
+    from tgfr.data.catalog import drop_unusable, load_faces
+    drop_unusable(load_faces(folder))
 
 
 def make_recipe(folder):
@@ -322,8 +322,8 @@ def make_onnx(folder):
 
 
 def read_onnx(folder):
-    from tgfr.encoders.onnx_encoder import OnnxFace
-    OnnxFace(folder / "a.onnx", region=None, threads=1)
+    from tgfr.encoders.onnx_encoder import OnnxEncoder
+    OnnxEncoder(folder / "a.onnx", region=None, threads=1)
 
 
 READERS = {

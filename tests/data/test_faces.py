@@ -19,7 +19,7 @@ from PIL import Image as Pillow
 
 from tgfr.core import TgfrError, rng
 from tgfr.data import faces
-from tgfr.data.catalog import load_faces, screen, split_names, split_people
+from tgfr.data.catalog import drop_unusable, load_faces, split_names, split_people
 from tgfr.data.faces import Degradation, augment, encode_jpeg, read_image
 from tgfr.training.recipes import Recipe
 from tgfr.workflows.compare import Trainer, load_splits
@@ -389,7 +389,7 @@ def test_screen_names_what_it_leaves_out():
     faces[6]["captions"] = []
     faces[8]["image"] = None
     faces[7]["captions"] = [" Only a blank before."]
-    good, skips = screen(Dataset.from_list([{**f, "link": "exact"} for f in faces], features=Features({**CANONICAL, "link": Value("string")})))
+    good, skips = drop_unusable(Dataset.from_list([{**f, "link": "exact"} for f in faces], features=Features({**CANONICAL, "link": Value("string")})))
     assert good["photo_id"][:] == [f["photo_id"] for i, f in enumerate(faces) if i not in (1, 2, 4, 6, 8)]
     captions = dict(zip(good["photo_id"], good["captions"]))
     assert captions["1/2"] == ["She smiles.", "Wavy hair."] and captions["2/1"] == ["Only a blank before."] and captions["0/0"] == ["Person 0.", "Photo 0."]
@@ -398,7 +398,7 @@ def test_screen_names_what_it_leaves_out():
     assert "112 x 112" in reasons["0/1"] and "empty" in reasons["0/2"] and reasons["1/1"] == reasons["2/0"] == "no caption"
     assert reasons["1/2"] == "2 empty captions, 1 repeated caption"
     assert good.column_names == [*CANONICAL, "link"] and good.features["captions"] == CANONICAL["captions"]
-    again, none = screen(good)
+    again, none = drop_unusable(good)
     assert again[:] == good[:] and not len(none)
 
 
@@ -406,13 +406,13 @@ def test_screen_names_what_it_leaves_out():
     (b"x", ["A."], "no readable image at all among 12"), (None, ["", " "], "captions are empty everywhere: 12"), (None, [], "captions are empty everywhere: 12")])
 def test_screen_says_why_nothing_is_left(image, captions, message):
     faces = [{**f, "captions": captions, "image": {"bytes": image or f["image"]["bytes"], "path": None}} for f in rows()]
-    with pytest.raises(TgfrError, match=message): screen(Dataset.from_list(faces, features=CANONICAL))
+    with pytest.raises(TgfrError, match=message): drop_unusable(Dataset.from_list(faces, features=CANONICAL))
 
 
 def test_screen_of_mixed_ruin():
     faces = rows(2, 1)
     faces[0]["captions"], faces[1]["image"]["bytes"] = [], b"x"
-    with pytest.raises(TgfrError, match="1 unreadable, 1 without captions"): screen(Dataset.from_list(faces, features=CANONICAL))
+    with pytest.raises(TgfrError, match="1 unreadable, 1 without captions"): drop_unusable(Dataset.from_list(faces, features=CANONICAL))
 
 
 @settings(max_examples=30, deadline=None)
@@ -444,7 +444,7 @@ def test_real_faces(shared_data):
     folder = shared_data / "celeba_hq"
     if not folder.is_dir(): pytest.skip(f"no {folder}")
     part = load_faces(folder, "validation")
-    good, skips = screen(part.select(range(300)))
+    good, skips = drop_unusable(part.select(range(300)))
     assert len(good) == 300 and not len(skips) and "link" in good.column_names
     assert json.dumps(good["captions"][:3])
 

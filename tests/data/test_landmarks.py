@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tgfr.core import TgfrError, rng
 from tgfr.data.faces import read_image
-from tgfr.data.landmarks import FIVE_POINTS, YuNet, align, check_points, similarity, template_distance
+from tgfr.data.landmarks import ARCFACE_TEMPLATE, YuNet, align, check_points, similarity, template_distance
 
 SIZES = st.floats(-200, 200)
 
@@ -15,24 +15,24 @@ SIZES = st.floats(-200, 200)
 @given(SIZES, SIZES, st.floats(-3.1, 3.1), st.floats(.05, 20))
 def test_similarity_undoes_any_similarity(x, y, angle, scale):
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    points = FIVE_POINTS @ turn.T + (x, y)
+    points = ARCFACE_TEMPLATE @ turn.T + (x, y)
     matrix = similarity(points)
-    np.testing.assert_allclose(points @ matrix[:, :2].T + matrix[:, 2], FIVE_POINTS, atol=1e-6)
+    np.testing.assert_allclose(points @ matrix[:, :2].T + matrix[:, 2], ARCFACE_TEMPLATE, atol=1e-6)
 
 
 @given(st.integers(0, 1000))
 def test_no_other_similarity_is_nearer(seed):
     draw = rng("similarity", seed)
-    points = FIVE_POINTS + draw.normal(0, 10, (5, 2))
+    points = ARCFACE_TEMPLATE + draw.normal(0, 10, (5, 2))
     matrix = similarity(points)
-    def error(m): return ((points @ m[:, :2].T + m[:, 2] - FIVE_POINTS) ** 2).sum()
+    def error(m): return ((points @ m[:, :2].T + m[:, 2] - ARCFACE_TEMPLATE) ** 2).sum()
     for a, b, x, y in draw.normal(0, .01, (20, 4)): assert error(matrix) <= error(matrix + [[a, -b, x], [b, a, y]]) + 1e-9
-    np.testing.assert_allclose(similarity(np.stack([FIVE_POINTS, points]))[1], matrix)
+    np.testing.assert_allclose(similarity(np.stack([ARCFACE_TEMPLATE, points]))[1], matrix)
     assert abs(matrix[0, 0] - matrix[1, 1]) < 1e-9 and abs(matrix[0, 1] + matrix[1, 0]) < 1e-9  # never a mirror
 
 
 def test_template_is_the_published_one():
-    np.testing.assert_allclose(FIVE_POINTS, [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
+    np.testing.assert_allclose(ARCFACE_TEMPLATE, [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
 
 
 @pytest.mark.parametrize("points", [np.zeros((5, 2)), np.full((5, 2), np.inf), np.zeros((3, 2)), np.zeros(10), np.zeros((1, 2, 5, 2))])
@@ -44,16 +44,16 @@ def test_points_that_are_none(points):
 @pytest.mark.parametrize("size", [112, 56])
 def test_align_brings_a_mark_to_its_place(scale, size):
     image = np.zeros((112 * scale + 40, 112 * scale + 90, 3), np.uint8)
-    points = FIVE_POINTS * scale + (60, 20)
+    points = ARCFACE_TEMPLATE * scale + (60, 20)
     cv2.circle(image, np.rint(points[2]).astype(int).tolist(), 2 * scale, (255, 255, 255), -1)
     crop = align(image, points, size)[..., 0].astype(float)
     y, x = np.mgrid[:size, :size]
-    assert crop.shape == (size, size) and np.hypot((crop * x).sum() / crop.sum() - FIVE_POINTS[2, 0] * size / 112, (crop * y).sum() / crop.sum() - FIVE_POINTS[2, 1] * size / 112) < .75
+    assert crop.shape == (size, size) and np.hypot((crop * x).sum() / crop.sum() - ARCFACE_TEMPLATE[2, 0] * size / 112, (crop * y).sum() / crop.sum() - ARCFACE_TEMPLATE[2, 1] * size / 112) < .75
 
 
 def test_align_without_reduction_is_one_warp():
     image = cv2.resize(rng("align").integers(0, 256, (9, 9, 3), np.uint8), (150, 130), interpolation=cv2.INTER_CUBIC)
-    points = FIVE_POINTS * 1.2 + 3
+    points = ARCFACE_TEMPLATE * 1.2 + 3
     np.testing.assert_array_equal(align(image, points), cv2.warpAffine(image, similarity(points), (112, 112), borderValue=0))
     np.testing.assert_array_equal(align(image, points), align(image, points, antialias=False))
     with pytest.raises(TgfrError): align(image, points, 0)
@@ -72,12 +72,12 @@ def test_yunet_finds_real_faces(shared_data):
     for path in sorted((shared_data / "raw_mm_celeba_hq/image").glob("*.jpg"))[:20]:  # aligned crops: the points lie at the template
         image = read_image(path)
         face = detector.detect(image)[0]
-        assert np.abs(face.points - FIVE_POINTS).mean() < 8 and .6 <= face.score <= 1
+        assert np.abs(face.points - ARCFACE_TEMPLATE).mean() < 8 and .6 <= face.score <= 1
         large = cv2.copyMakeBorder(cv2.resize(image, (900, 900), interpolation=cv2.INTER_CUBIC), 100, 200, 300, 50, cv2.BORDER_CONSTANT)
         found = detector.detect(large)[0]
-        assert np.abs((found.points - (300, 100)) * 112 / 900 - FIVE_POINTS).mean() < 8
+        assert np.abs((found.points - (300, 100)) * 112 / 900 - ARCFACE_TEMPLATE).mean() < 8
         again = detector.detect(align(large, found.points))[0]
-        assert np.abs(again.points - FIVE_POINTS).mean() < 6
+        assert np.abs(again.points - ARCFACE_TEMPLATE).mean() < 6
 
 
 def test_main_face_is_the_large_one_in_the_middle(shared_data):
@@ -90,10 +90,10 @@ def test_main_face_is_the_large_one_in_the_middle(shared_data):
 
 # ---- points that are no face in this order
 
-def looks(n: int = 60, seed: int = 0, noise: float = 2) -> np.ndarray:
+def system_styles(n: int = 60, seed: int = 0, noise: float = 2) -> np.ndarray:
     "Five points of n faces, turned up to 15 degrees, of 60 to 300 px, with the noise of a detector; (n, 5, 2)."
     draw = rng("looks", seed)
-    points = FIVE_POINTS + draw.normal(0, noise, (n, 5, 2))
+    points = ARCFACE_TEMPLATE + draw.normal(0, noise, (n, 5, 2))
     angle, scale = np.radians(draw.uniform(-15, 15, n)), draw.uniform(.5, 2.7, n)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     return np.einsum("ijn,nkj->nki", turn, points) + draw.uniform(80, 120, (n, 1, 2))
@@ -110,27 +110,27 @@ READ_AS = {"left and right exchanged": "right eye, left eye, nose, right corner"
 @pytest.mark.parametrize("kind", WRONG)
 @pytest.mark.parametrize("count", [1, 60])
 def test_points_in_another_order_or_unit_are_refused_with_what_would_fit(kind, count):
-    with pytest.raises(TgfrError, match="points.txt.*expected x1 y1 .. x5 y5 of left eye, right eye, nose") as error: check_points(WRONG[kind](looks(count)), "points.txt")
+    with pytest.raises(TgfrError, match="points.txt.*expected x1 y1 .. x5 y5 of left eye, right eye, nose") as error: check_points(WRONG[kind](system_styles(count)), "points.txt")
     assert READ_AS.get(kind, "read as [") in str(error.value) or kind == "y1 .. y5 x1 .. x5"
-    check_points(looks(count), "points.txt")
+    check_points(system_styles(count), "points.txt")
 
 
 @pytest.mark.parametrize("kind", ["left and right exchanged", "mouth corners exchanged", "eyes exchanged", "y before x", "y upwards", "0 to 1", "mouth first"])
 def test_align_refuses_them_too(kind):
     image = np.zeros((400, 400, 3), np.uint8)
-    for points, right in zip(WRONG[kind](looks(20)), looks(20)):
+    for points, right in zip(WRONG[kind](system_styles(20)), system_styles(20)):
         align(image, right)
         with pytest.raises(TgfrError, match="expected x1 y1"): align(image, points)
 
 
 def test_distance_is_the_least_squares_residual():
-    points = looks(5, noise=6)
+    points = system_styles(5, noise=6)
     moved = np.stack([p @ m[:, :2].T + m[:, 2] for p, m in zip(points, similarity(points))])
-    np.testing.assert_allclose(template_distance(points), np.linalg.norm(moved - FIVE_POINTS, axis=-1).mean(1))
+    np.testing.assert_allclose(template_distance(points), np.linalg.norm(moved - ARCFACE_TEMPLATE, axis=-1).mean(1))
 
 
 def test_a_few_rows_that_do_not_fit_are_named_and_used(capsys):
-    points = looks(60)
+    points = system_styles(60)
     points[[7, 11]] = WRONG["left and right exchanged"](points[[7, 11]])
     points[20] = [(50, 60), (51, 60), (70, 80), (52, 99), (53, 99)]  # from the side
     assert set(check_points(points, "points.txt", [f"{i}.jpg" for i in range(60)])) >= {7, 11}

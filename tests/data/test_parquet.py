@@ -17,7 +17,7 @@ from hostile import damaged
 
 from tgfr.core import TgfrError, rng
 from tgfr.data import parquet
-from tgfr.data.catalog import load_faces, screen, split_names
+from tgfr.data.catalog import drop_unusable, load_faces, split_names
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.parquet import CANONICAL, identity_number, parquet_splits
 
@@ -195,7 +195,7 @@ def test_one_caption(kind, tmp_path):
 def test_captions_that_are_not_there(column, tmp_path):
     pq.write_table(table(captions=lambda x: column), tmp_path / "a.parquet")
     assert not any(c for row in load_faces(tmp_path / "a.parquet")["captions"] for c in row or [])
-    assert len(screen(load_faces(tmp_path / "a.parquet"), wanted=False)[0]) == 4
+    assert len(drop_unusable(load_faces(tmp_path / "a.parquet"), wanted=False)[0]) == 4
 
 
 @pytest.mark.parametrize("column, make, said", [
@@ -226,7 +226,7 @@ def test_nulls_are_counted(tmp_path):
     pq.write_table(table(identity=lambda x: pa.array(["Anna", "", "Ben", "Ben"])), tmp_path / "a.parquet")
     with pytest.raises(TgfrError, match="row 1 has no identity"): load_faces(tmp_path / "a.parquet")
     pq.write_table(table(image=lambda x: pa.array([None, *x.to_pylist()[1:]], x.type)), tmp_path / "a.parquet")
-    good, skips = screen(load_faces(tmp_path / "a.parquet"))
+    good, skips = drop_unusable(load_faces(tmp_path / "a.parquet"))
     assert good["photo_id"][:] == ["0/1", "1/2", "1/3"] and skips.items[0][0] == "0/0"
 
 
@@ -356,11 +356,11 @@ def test_photos_beside_the_file(tmp_path, monkeypatch):
     for path in ("photos/1.jpg", str(tmp_path / "set/photos/1.jpg"), "photos/../0.jpg", "photos/link.jpg"):
         pq.write_table(beside(path), tmp_path / "set/a.parquet")
         faces = load_faces("set/a.parquet")
-        assert len(screen(faces)[0]) == 2 and (read_image(faces[1]["image"]) == read_image(PHOTOS[3])).all()
+        assert len(drop_unusable(faces)[0]) == 2 and (read_image(faces[1]["image"]) == read_image(PHOTOS[3])).all()
     (tmp_path / "way").symlink_to("set")  # the folder itself may be a link
-    assert len(screen(load_faces("way/a.parquet"))[0]) == 2
+    assert len(drop_unusable(load_faces("way/a.parquet"))[0]) == 2
     pq.write_table(beside("nowhere.jpg"), tmp_path / "set/a.parquet")
-    assert "no such file" in screen(load_faces("set/a.parquet"))[1].items[0][1]
+    assert "no such file" in drop_unusable(load_faces("set/a.parquet"))[1].items[0][1]
 
 
 @pytest.mark.parametrize("save", ["parquet", "saved"])
@@ -437,7 +437,7 @@ def test_large_sets_lie_in_a_file_without_a_name(tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     faces = load_faces(shards(tmp_path / "set", table(8), table(8, 8, age=lambda _: pa.array(range(8)))))
     assert rows(faces) == wanted(16) and faces["age"][:] == [None] * 8 + list(range(8)) and not list((tmp_path / "tmp").iterdir())
-    good, _ = screen(faces)
+    good, _ = drop_unusable(faces)
     assert rows(good) == wanted(16)
     monkeypatch.setattr(parquet.tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(TgfrError, match="nowhere: no room.*TMPDIR"): load_faces(tmp_path / "set")

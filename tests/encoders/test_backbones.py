@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import noise
 
-from tgfr.core import TgfrError, seed_everything, unit
-from tgfr.encoders.backbones import DEPTHS, STAGES, EncoderConfig, IResNet, preprocess, save_encoder, style
+from tgfr.core import TgfrError, l2_normalize, seed_everything
+from tgfr.encoders.backbones import STAGE_BLOCKS, STAGES, EncoderConfig, IResNet, preprocess, save_encoder, style
 from tgfr.encoders.ir import IR, IR_DEPTHS
-from tgfr.encoders.pretrained_faces import load_weights
+from tgfr.encoders.pretrained_faces import load_checkpoint
 
 KINDS = pytest.mark.parametrize("kind,options", [(IResNet, {}), (IR, {}), (IR, {"se": True, "bottleneck": True})], ids=["iresnet", "ir", "irse-bottleneck"])
 
@@ -26,15 +26,15 @@ def test_golden_backbone(golden, tmp_path):
     meta, weights, photos = golden.meta, golden.weights(), drawn_photos(golden.meta)
     torch.testing.assert_close(photos[:, :, ::37, ::37], golden.i["image_check"])
     torch.save({"state_dict": weights}, tmp_path / "golden.pth")
-    network = load_weights(tmp_path / "golden.pth")
+    network = load_checkpoint(tmp_path / "golden.pth")
     prefix = "features." if "conv1.weight" not in weights and isinstance(network, IResNet) else ""  # MagFace keeps the network under `features.`
     assert list(network.state_dict()) == [key.removeprefix(prefix) for key in weights]  # key for key, in the same order
-    assert network.config.name in (f"iresnet{d}" for d in DEPTHS) if isinstance(network, IResNet) else network.config.name in (f"ir{se}{d}" for d in IR_DEPTHS for se in ("", "se"))
+    assert network.config.name in (f"iresnet{d}" for d in STAGE_BLOCKS) if isinstance(network, IResNet) else network.config.name in (f"ir{se}{d}" for d in IR_DEPTHS for se in ("", "se"))
     photos = photos.flip(1) if "flips channel order" in meta.get("note", "") else photos
     maps, stages = {}, network.stages
     network.stages = lambda x: maps.update(stages(x)) or maps
     with torch.no_grad(): out = network(photos, styles=STAGES)
-    golden.check("embedding", unit(out.embedding) if "norm" in golden.o else out.embedding)
+    golden.check("embedding", l2_normalize(out.embedding) if "norm" in golden.o else out.embedding)
     if "norm" in golden.o: golden.check("norm", out.norm)
     styles = dict(zip((f"style{2 * i - 1}" for i in (1, 2, 3, 4)), out.styles.split([network.style_width((stage,)) for stage in STAGES], dim=1)))
     for name in styles.keys() & golden.o.keys(): golden.check(name, styles[name])
@@ -110,12 +110,12 @@ def test_shapes_and_gradient(depth, width, embedding, size, kind, options):
 def test_encode_is_frozen_deterministic_and_chunked():
     seed_everything(0)
     network, photos = IResNet((1, 1, 1, 1), 8, 32, dropout=.5), noise(5)
-    before = network.fingerprint
+    before = network.content_digest
     network.layer1.eval(), network.train()
     a, b = network.encode(photos), network.encode(torch.from_numpy(photos), batch=2)
     torch.testing.assert_close(a.embedding, b.embedding), torch.testing.assert_close(a.regions, b.regions)
     assert torch.equal(network.encode(photos).embedding, a.embedding) and network.encode(photos, regions=False).regions is None
-    assert network.training and not a.embedding.requires_grad and network.fingerprint == before  # no batch norm has moved
+    assert network.training and not a.embedding.requires_grad and network.content_digest == before  # no batch norm has moved
     network.eval().encode(photos)
     assert not network.training
     with pytest.raises(TgfrError, match=r"\(B, 112, 112, 3\)"): network.encode(photos[:, :100])
@@ -143,9 +143,9 @@ def test_round_trip(tmp_path, kind, options):
     save_encoder(network, tmp_path / "a" / "b")
     again = kind.load(tmp_path / "a" / "b")
     photos = noise(2, 64)
-    assert again.config == network.config and again.shape == network.shape and again.fingerprint == network.fingerprint and not again.training
+    assert again.config == network.config and again.shape == network.shape and again.content_digest == network.content_digest and not again.training
     assert torch.equal(again.encode(photos).embedding, network.encode(photos).embedding)
-    assert kind((1, 2, 1, 1), 4, 32, 64, **options).fingerprint != network.fingerprint and all(p.requires_grad for p in again.parameters())
+    assert kind((1, 2, 1, 1), 4, 32, 64, **options).content_digest != network.content_digest and all(p.requires_grad for p in again.parameters())
 
 
 def test_wrong_arguments_and_damaged_folders(tmp_path):

@@ -12,11 +12,11 @@ from PIL import Image
 from processes import kill_when, killed_at, needs_kill, python
 
 from tgfr.cli import main
-from tgfr.core import TgfrError, read_json, rng, unit
+from tgfr.core import TgfrError, l2_normalize, read_json, rng
 from tgfr.data.faces import encode_jpeg, read_image
-from tgfr.data.landmarks import FIVE_POINTS, align
+from tgfr.data.landmarks import ARCFACE_TEMPLATE, align
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.encoders.embed import alike_lengths, embed_crops, embed_file, embed_folder, embed_ijb
+from tgfr.encoders.embed import constant_norms, embed_crops, embed_file, embed_folder, embed_ijb
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.pretrained_faces import load_encoder
 from tgfr.evaluation.simulated_ijb import simulate
@@ -60,7 +60,7 @@ def test_rows_are_what_a_hand_would_make(ijb_set, encoder, tmp_path):
 def test_a_finished_store_is_not_made_again(ijb_set, encoder, tmp_path):
     names = ijb_set.images().name.to_pylist()[:20]
     class Counting:
-        config, fingerprint, calls = encoder.config, encoder.fingerprint, 0
+        config, content_digest, calls = encoder.config, encoder.content_digest, 0
         def encode(self, images): Counting.calls += 1; return encoder.encode(images)
     def run(**changes): return embed_crops(ijb_set.folder / "loose_crop", changes.get("names", names), None, Counting(), tmp_path, batch=8)
     first = run()
@@ -73,11 +73,11 @@ def test_unit_features_are_warned_of_once(ijb_set, encoder, tmp_path, capsys):
     names = ijb_set.images().name.to_pylist()[:20]
     class Unit:
         config = encoder.config
-        def encode(self, images): return replace(raw := encoder.encode(images), embedding=unit(raw.embedding))
+        def encode(self, images): return replace(raw := encoder.encode(images), embedding=l2_normalize(raw.embedding))
     def run(encoder, name): return embed_crops(ijb_set.folder / "loose_crop", names, None, encoder, tmp_path / name, batch=8)
     store = run(Unit(), "unit")
     assert (said := capsys.readouterr().err).count("all embeddings have the length 1,") == 1 and said.count("warning: ") == 2  # the other: crops that are not square
-    assert "norm" in alike_lengths(store) and not alike_lengths(run(encoder, "raw")) and "length" not in capsys.readouterr().err
+    assert "norm" in constant_norms(store) and not constant_norms(run(encoder, "raw")) and "length" not in capsys.readouterr().err
 
 
 def test_lenient_takes_what_strict_refuses(ijb_set, encoder, tmp_path, refusal):
@@ -131,7 +131,7 @@ def test_a_run_whose_pictures_change_does_not_mix(encoder, tmp_path):
     for k, name in enumerate(names): put(tmp_path / "crops" / name, k)
 
     class Meddled:
-        config, fingerprint, calls = encoder.config, encoder.fingerprint, 0
+        config, content_digest, calls = encoder.config, encoder.content_digest, 0
         def encode(self, images):
             self.calls += 1
             if self.calls == 2: put(tmp_path / "crops" / names[self.which], 77)
@@ -168,7 +168,7 @@ def test_killed_at_any_file_operation_and_resumed_to_the_bit(ijb_set, encoder, t
 def test_lines_of_a_block_that_was_lost_stand_once(ijb_set, encoder, tmp_path):
     crops, names = ijb_set.folder / "loose_crop", ijb_set.images().name.to_pylist()[:16]
     class Tired:
-        config, fingerprint, calls = encoder.config, encoder.fingerprint, 0
+        config, content_digest, calls = encoder.config, encoder.content_digest, 0
         def encode(self, images):
             self.calls += 1
             if self.calls == 2: raise KeyboardInterrupt
@@ -207,7 +207,7 @@ def face_photos(folder, n=24, orientation=None, seed=0):
         draw = rng("face photos", seed, k)
         width, height = (int(x) for x in draw.integers(130, 400, 2))
         scale = min(width, height) / 200
-        points.append(FIVE_POINTS * scale + (width / 2, height / 2) - FIVE_POINTS.mean(0) * scale + draw.normal(0, 3, 2))
+        points.append(ARCFACE_TEMPLATE * scale + (width / 2, height / 2) - ARCFACE_TEMPLATE.mean(0) * scale + draw.normal(0, 3, 2))
         picture = Image.fromarray(cv2.resize(draw.integers(0, 255, (9, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC))
         exif = Image.Exif()
         if orientation: exif[0x0112] = orientation

@@ -123,7 +123,7 @@ def test_embeddings_only(dataset, tmp_path):
 Weighted = namedtuple("Weighted", "config fingerprint encode")
 
 
-def weighted(fingerprint: str) -> Weighted: return Weighted(Config(), fingerprint, Tiny().encode)
+def weighted(content_digest: str) -> Weighted: return Weighted(Config(), content_digest, Tiny().encode)
 
 
 def test_anything_that_changes_the_features_changes_the_fingerprint(dataset, tmp_path):

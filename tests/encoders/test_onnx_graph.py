@@ -17,7 +17,7 @@ from tgfr.core import TgfrError
 from tgfr.data.faces import read_image
 from tgfr.encoders import onnx_graph
 from tgfr.encoders.feature_store import FeatureStore
-from tgfr.encoders.onnx_encoder import OnnxFace
+from tgfr.encoders.onnx_encoder import OnnxEncoder
 from tgfr.encoders.preparation import preparation_check
 from tgfr.encoders.pretrained_faces import convert, load_encoder
 
@@ -102,12 +102,12 @@ def same(encoder, other, photos):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_graph_that_prepares_photos_gives_the_same_embeddings(tmp_path, mobile, faces, form):
-    encoder, right = OnnxFace(before(mobile, tmp_path / "m.onnx", *FORMS[form])), OnnxFace(mobile)
+    encoder, right = OnnxEncoder(before(mobile, tmp_path / "m.onnx", *FORMS[form])), OnnxEncoder(mobile)
     assert same(encoder, right, faces[:4]) > .9999 and encoder.region == right.region and encoder.batch == 16
     assert "its graph begins with" in encoder.preparation and encoder.config.channels == ("BGR" if "exchanged" in form or "blue" in form else "RGB")
     encoder.save(tmp_path / "saved")
     again = load_encoder(tmp_path / "saved")
-    assert again.fingerprint == encoder.fingerprint and again.config == encoder.config and again.preparation == encoder.preparation
+    assert again.content_digest == encoder.content_digest and again.config == encoder.config and again.preparation == encoder.preparation
 
 
 @pytest.mark.parametrize("form", LAST)
@@ -115,14 +115,14 @@ def test_a_graph_that_prepares_photos_gives_the_same_embeddings(tmp_path, mobile
 def test_channels_last_and_bytes(tmp_path, mobile, faces, form, kind):
     nodes, weights = LAST[form], {"m": SUB, "s": 1 / DIV, "ml": SUB.reshape(1, 1, 1, 3), "sl": 1 / DIV.reshape(1, 1, 1, 3)}
     nodes = [node("Cast", ["pixels"], ["real"], to=TensorProto.FLOAT), *[helper.make_node(n.op_type, ["real" if i == "pixels" else i for i in n.input], n.output, **{a.name: helper.get_attribute_value(a) for a in n.attribute}) for n in nodes]]
-    encoder = OnnxFace(before(mobile, tmp_path / "m.onnx", nodes, weights, (1, 112, 112, 3), kind))
-    assert same(encoder, OnnxFace(mobile), faces[:4]) > .9999 and encoder.config.std == (1 / 255,) * 3
+    encoder = OnnxEncoder(before(mobile, tmp_path / "m.onnx", nodes, weights, (1, 112, 112, 3), kind))
+    assert same(encoder, OnnxEncoder(mobile), faces[:4]) > .9999 and encoder.config.std == (1 / 255,) * 3
 
 
 def test_batch_normalisation_of_the_network_itself_changes_nothing(tmp_path, mobile):
     "Statistics of -1..1 may be the network's first layer: what was the default stays the default, and its fingerprint."
     bn = [node("BatchNormalization", ["pixels", "g", "b", "m", "v"], ["prepared"])], {"g": np.ones(3, np.float32), "b": np.zeros(3, np.float32), "m": np.float32([-.1, -.05, 0]), "v": np.float32([.25, .3, .25])}
-    encoder = OnnxFace(before(mobile, tmp_path / "m.onnx", *bn))
+    encoder = OnnxEncoder(before(mobile, tmp_path / "m.onnx", *bn))
     assert (encoder.config.mean, encoder.config.std, encoder.config.source) == ((.5,) * 3, (.5,) * 3, "default of the insightface models") and "a guess" in encoder.preparation
 
 
@@ -131,24 +131,24 @@ def test_a_word_that_contradicts_the_graph_is_refused(tmp_path, mobile, faces):
     beside = tmp_path / "m.onnx.json"
     for wrong in ({"mean": [.5] * 3, "std": [.5] * 3}, {"mean": [0, 0, 0], "std": [1, 1, 1]}, {"std": [.5] * 3}):
         beside.write_text(json.dumps(wrong))
-        with pytest.raises(TgfrError, match=r"m.onnx: its graph begins with Sub, Mul.*wants photos 0..255; m.onnx.json says mean.*twice"): OnnxFace(path)
+        with pytest.raises(TgfrError, match=r"m.onnx: its graph begins with Sub, Mul.*wants photos 0..255; m.onnx.json says mean.*twice"): OnnxEncoder(path)
     beside.write_text(json.dumps({"channels": "BGR"}))
-    with pytest.raises(TgfrError, match=r"m.onnx: its graph.*means of RGB photos; m.onnx.json says channels BGR"): OnnxFace(path)
+    with pytest.raises(TgfrError, match=r"m.onnx: its graph.*means of RGB photos; m.onnx.json says channels BGR"): OnnxEncoder(path)
     beside.write_text(json.dumps({"channels": "RGB", "mean": [0, 0, 0], "std": [1 / 255] * 3}))  # the same in other words
-    assert same(OnnxFace(path), OnnxFace(mobile), faces[:2]) > .9999
+    assert same(OnnxEncoder(path), OnnxEncoder(mobile), faces[:2]) > .9999
     beside.unlink()
-    with pytest.raises(TgfrError, match="m.onnx: its graph.*the caller says mean"): OnnxFace(path, mean=(.5,) * 3, std=(.5,) * 3)
+    with pytest.raises(TgfrError, match="m.onnx: its graph.*the caller says mean"): OnnxEncoder(path, mean=(.5,) * 3, std=(.5,) * 3)
 
 
 def test_the_known_file_keeps_its_fingerprint(mobile):
     "Stores made before graphs were read stay valid."
-    encoder = OnnxFace(mobile)
-    assert encoder.fingerprint == "56c1eb07ea537004" and "table of known files" in encoder.preparation and "guess" not in encoder.preparation
+    encoder = OnnxEncoder(mobile)
+    assert encoder.content_digest == "56c1eb07ea537004" and "table of known files" in encoder.preparation and "guess" not in encoder.preparation
 
 
 # checked on photos
 
-def feeds(mobile, channels, mean, std): return OnnxFace(mobile, region=None, channels=channels, mean=mean, std=std)
+def feeds(mobile, channels, mean, std): return OnnxEncoder(mobile, region=None, channels=channels, mean=mean, std=std)
 
 
 def poor(photos, size):
@@ -176,14 +176,14 @@ def test_photos_of_people_tell_more(mobile, shared_data):
     for row, person in enumerate(dataset["identity"]): places.setdefault(person, []).append(row)
     rows = [row for found in list(places.values())[:60] if len(found) > 1 for row in found[:2]]
     photos, people = np.stack([read_image(dataset[row]["image"], size=112) for row in rows]), [dataset[row]["identity"] for row in rows]
-    assert preparation_check(OnnxFace(mobile, region=None), photos, people).better is None
+    assert preparation_check(OnnxEncoder(mobile, region=None), photos, people).better is None
     with pytest.warns(UserWarning, match="clearly better"): preparation_check(feeds(mobile, "RGB", (0,) * 3, (1 / 255,) * 3), photos, people)
 
 
 def test_vectors_that_are_no_embeddings_are_all_alike(tmp_path, mobile, faces):
     "As of points of a face: a mean shape, and little of the photo."
     path = after(mobile, tmp_path / "m.onnx", [lambda name: node("Add", ["before", "mean"], [name])], {"mean": np.float32([50] * 128)})
-    with pytest.warns(UserWarning, match="nearly the same vector"): preparation_check(OnnxFace(path, region=None), faces)
+    with pytest.warns(UserWarning, match="nearly the same vector"): preparation_check(OnnxEncoder(path, region=None), faces)
 
 
 # chance and company
@@ -213,7 +213,7 @@ def free(path, to):
 def test_what_depends_on_chance_or_company_is_refused(tmp_path, mobile, how, batch):
     source = mobile if batch == "one" else free(mobile, tmp_path / "free.onnx")
     nodes, weights = ALIVE[how]
-    with pytest.raises(TgfrError, match=r"m.onnx: .*(training mode|random|photos beside).*model.eval\(\)"): OnnxFace(after(source, tmp_path / "m.onnx", nodes, weights))
+    with pytest.raises(TgfrError, match=r"m.onnx: .*(training mode|random|photos beside).*model.eval\(\)"): OnnxEncoder(after(source, tmp_path / "m.onnx", nodes, weights))
 
 
 def test_chance_without_a_name_is_found_by_running_twice(tmp_path):
@@ -221,16 +221,16 @@ def test_chance_without_a_name_is_found_by_running_twice(tmp_path):
     path = after(make(tmp_path / "a.onnx"), tmp_path / "m.onnx", *ALIVE["RandomNormalLike"])
     kept, onnx_graph._RANDOM = onnx_graph._RANDOM, ()
     try:
-        with pytest.raises(TgfrError, match="another embedding of the same photo each time"): OnnxFace(path)
+        with pytest.raises(TgfrError, match="another embedding of the same photo each time"): OnnxEncoder(path)
     finally: onnx_graph._RANDOM = kept
 
 
 def test_asleep_is_taken(tmp_path, mobile, faces):
     nodes, weights = ALIVE["Dropout"]
     for changed in ({"train": np.array(False)}, {"ratio": np.float32(0)}):
-        assert same(OnnxFace(after(mobile, tmp_path / "m.onnx", nodes, weights | changed)), OnnxFace(mobile), faces[:2]) > .01  # the default -1..1, as the changed file is not known
-    kept = OnnxFace(after(make(tmp_path / "a.onnx"), tmp_path / "unused.onnx", [lambda name: node("RandomNormalLike", ["before"], ["unread"]), lambda name: node("Identity", ["before"], [name])]))
-    torch.testing.assert_close(kept.encode(noise(2)).embedding, OnnxFace(tmp_path / "a.onnx").encode(noise(2)).embedding)
+        assert same(OnnxEncoder(after(mobile, tmp_path / "m.onnx", nodes, weights | changed)), OnnxEncoder(mobile), faces[:2]) > .01  # the default -1..1, as the changed file is not known
+    kept = OnnxEncoder(after(make(tmp_path / "a.onnx"), tmp_path / "unused.onnx", [lambda name: node("RandomNormalLike", ["before"], ["unread"]), lambda name: node("Identity", ["before"], [name])]))
+    torch.testing.assert_close(kept.encode(noise(2)).embedding, OnnxEncoder(tmp_path / "a.onnx").encode(noise(2)).embedding)
 
 
 def test_a_network_of_torch_in_training_mode(tmp_path):
@@ -239,15 +239,15 @@ def test_a_network_of_torch_in_training_mode(tmp_path):
         warnings.simplefilter("ignore")
         for name, mode in (("train", torch.onnx.TrainingMode.TRAINING), ("eval", torch.onnx.TrainingMode.EVAL)):
             torch.onnx.export(network, torch.zeros(2, 3, 112, 112), tmp_path / f"{name}.onnx", training=mode, dynamo=False, dynamic_axes={"photo": {0: "n"}}, input_names=["photo"], do_constant_folding=False)
-    with pytest.raises(TgfrError, match="BatchNormalization .* is in training mode"): OnnxFace(tmp_path / "train.onnx", region=None)
-    assert OnnxFace(tmp_path / "eval.onnx", region=None).batch == 16
+    with pytest.raises(TgfrError, match="BatchNormalization .* is in training mode"): OnnxEncoder(tmp_path / "train.onnx", region=None)
+    assert OnnxEncoder(tmp_path / "eval.onnx", region=None).batch == 16
 
 
 def test_quantisation_by_batch_is_run_singly(tmp_path):
     from onnxruntime.quantization import QuantType, quantize_dynamic
     path = make(tmp_path / "a.onnx", batch="N", head="flatten")
     quantize_dynamic(path, tmp_path / "q.onnx", weight_type=QuantType.QUInt8)
-    encoder, images = OnnxFace(tmp_path / "q.onnx"), noise(3)
+    encoder, images = OnnxEncoder(tmp_path / "q.onnx"), noise(3)
     alone = torch.cat([encoder.encode(images[i:i + 1]).embedding for i in range(3)])
     assert encoder.batch == 1 and torch.equal(encoder.encode(images).embedding, alone)
 
@@ -265,17 +265,17 @@ def test_scores_and_points_are_no_embeddings(tmp_path, name, width):
     del model.graph.output[:]
     model.graph.output.extend(both)  # the other one first
     onnx.save(model, path)
-    encoder = OnnxFace(path)
+    encoder = OnnxEncoder(path)
     assert encoder.config.embedding == 40
-    torch.testing.assert_close(encoder.encode(noise(2)).embedding, OnnxFace(tmp_path / "a.onnx").encode(noise(2)).embedding)
+    torch.testing.assert_close(encoder.encode(noise(2)).embedding, OnnxEncoder(tmp_path / "a.onnx").encode(noise(2)).embedding)
     del model.graph.output[1:]
     onnx.save(model, path)
-    with pytest.raises(TgfrError, match=rf"m.onnx: not a face model: {name} \(1, {width}\)|40"): assert OnnxFace(path).config.embedding == 40 or width == 64
+    with pytest.raises(TgfrError, match=rf"m.onnx: not a face model: {name} \(1, {width}\)|40"): assert OnnxEncoder(path).config.embedding == 40 or width == 64
 
 
 def test_probabilities_are_no_embedding(tmp_path):
     for nodes in ([lambda name: node("Softmax", ["before"], [name])], [lambda name: node("Exp", ["before"], ["e"]), lambda name: node("ReduceSum", ["e", "axis"], ["sum"]), lambda name: node("Div", ["e", "sum"], [name])]):
-        with pytest.raises(TgfrError, match="probabilities"): OnnxFace(after(make(tmp_path / "a.onnx"), tmp_path / "m.onnx", nodes, {"axis": np.array([1])}))
+        with pytest.raises(TgfrError, match="probabilities"): OnnxEncoder(after(make(tmp_path / "a.onnx"), tmp_path / "m.onnx", nodes, {"axis": np.array([1])}))
 
 
 def test_several_candidates_are_listed_and_chosen(tmp_path, refusal, capsys):
@@ -284,16 +284,16 @@ def test_several_candidates_are_listed_and_chosen(tmp_path, refusal, capsys):
     model = onnx.load(path)
     model.graph.node.sort(key=lambda n: n.op_type == "MatMul")
     onnx.save(model, path)
-    with pytest.raises(TgfrError, match=r"several of its outputs may be the embedding: embedding \(1, 40\), second \(1, 48\); name one by --output"): OnnxFace(path)
+    with pytest.raises(TgfrError, match=r"several of its outputs may be the embedding: embedding \(1, 40\), second \(1, 48\); name one by --output"): OnnxEncoder(path)
     assert "several of its outputs" in refusal("convert", str(path), "--to", str(tmp_path / "new"))
-    assert [OnnxFace(path, output=name).config.embedding for name in ("embedding", "second")] == [40, 48]
+    assert [OnnxEncoder(path, output=name).config.embedding for name in ("embedding", "second")] == [40, 48]
     assert load_encoder(f"{path}:second").config.embedding == 48
     cli.main(["convert", str(path), "--to", str(tmp_path / "out"), "--output", "second"])
     saved = load_encoder(tmp_path / "out")
-    assert saved.config.embedding == 48 and saved.fingerprint == OnnxFace(path, output="second").fingerprint
+    assert saved.config.embedding == 48 and saved.content_digest == OnnxEncoder(path, output="second").content_digest
     (tmp_path / "m.onnx.json").write_text(json.dumps({"output": "second"}))
-    assert OnnxFace(path).config.embedding == 48
-    with pytest.raises(TgfrError, match="output 'nobody' is no vector"): OnnxFace(path, output="nobody")
+    assert OnnxEncoder(path).config.embedding == 48
+    with pytest.raises(TgfrError, match="output 'nobody' is no vector"): OnnxEncoder(path, output="nobody")
     with pytest.raises(TgfrError, match="output: names a tensor of an .onnx file"): load_encoder(tmp_path / "out", output="second")
 
 
@@ -304,19 +304,19 @@ def test_embeddings_of_other_ranks(tmp_path, shape):
     model = onnx.load(path)
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, shape))
     onnx.save(model, path)
-    torch.testing.assert_close(OnnxFace(path).encode(noise(3)).embedding, OnnxFace(tmp_path / "a.onnx").encode(noise(3)).embedding, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(OnnxEncoder(path).encode(noise(3)).embedding, OnnxEncoder(tmp_path / "a.onnx").encode(noise(3)).embedding, rtol=1e-3, atol=1e-4)
 
 
 def test_unit_vector_and_vector_give_the_vector(tmp_path):
     nodes = [lambda name: node("LpNormalization", ["before"], ["unit"], axis=1), lambda name: node("Identity", ["before"], [name])]
     path = after(make(tmp_path / "a.onnx"), tmp_path / "m.onnx", nodes, outputs={"unit": [1, 40]})
-    assert OnnxFace(path).encode(noise(2)).norm.std() > 0
+    assert OnnxEncoder(path).encode(noise(2)).norm.std() > 0
 
 
 # half precision, repairs, versions
 
 def test_half_precision_has_regions_and_styles(tmp_path, kind=TensorProto.FLOAT16):
-    whole, model = OnnxFace(make(tmp_path / "a.onnx")), onnx.load(tmp_path / "a.onnx")
+    whole, model = OnnxEncoder(make(tmp_path / "a.onnx")), onnx.load(tmp_path / "a.onnx")
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     for t in model.graph.initializer:
         if t.data_type == TensorProto.FLOAT: t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(t).astype(dtype), t.name))
@@ -328,7 +328,7 @@ def test_half_precision_has_regions_and_styles(tmp_path, kind=TensorProto.FLOAT1
     model.graph.node.insert(0, node("Cast", ["photo"], ["narrow"], to=kind))
     model.graph.node.append(node("Cast", ["narrow embedding"], ["embedding"], to=TensorProto.FLOAT))
     onnx.save(model, tmp_path / "m.onnx")
-    encoder, images = OnnxFace(tmp_path / "m.onnx"), noise(3)
+    encoder, images = OnnxEncoder(tmp_path / "m.onnx"), noise(3)
     out, right = encoder.encode(images, styles=("stem",)), whole.encode(images, styles=("stem",))
     assert encoder.region == "sum" and out.regions.dtype == out.styles.dtype == torch.float32
     for a, b in ((out.embedding, right.embedding), (out.regions, right.regions), (out.styles, right.styles)): torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
@@ -347,11 +347,11 @@ def mxnet(path, slopes=None, spatial=False, size=64, opset=8):
 
 
 def test_exports_of_mxnet_are_repaired(tmp_path):
-    right, images = OnnxFace(mxnet(tmp_path / "right.onnx")), noise(3, 64)
+    right, images = OnnxEncoder(mxnet(tmp_path / "right.onnx")), noise(3, 64)
     for slopes, spatial, words in (((64,), False, "flat PRelu slopes"), (None, True, "spatial=0"), ((64,), True, "spatial=0")):
-        encoder = OnnxFace(mxnet(tmp_path / "m.onnx", slopes, spatial))
+        encoder = OnnxEncoder(mxnet(tmp_path / "m.onnx", slopes, spatial))
         torch.testing.assert_close(encoder.encode(images).embedding, right.encode(images).embedding)
-        assert words in encoder.preparation and encoder.fingerprint != right.fingerprint
+        assert words in encoder.preparation and encoder.content_digest != right.content_digest
 
 
 @pytest.mark.parametrize("stamp,words", [({"ir_version": 14}, "IR version 14, onnxruntime reads IR versions up to"), ({"ir_version": 99}, "IR version 99"), ({"opset": 28}, "opset 28, onnxruntime reads opsets up to"), ({"opset": 99}, "opset 99")])
@@ -360,7 +360,7 @@ def test_newer_versions_are_refused_in_one_sentence(tmp_path, stamp, words):
     model.ir_version = stamp.get("ir_version", model.ir_version)
     model.opset_import[0].version = stamp.get("opset", 17)
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(TgfrError, match=words) as error: OnnxFace(tmp_path / "m.onnx")
+    with pytest.raises(TgfrError, match=words) as error: OnnxEncoder(tmp_path / "m.onnx")
     assert "install a newer onnxruntime" in str(error.value) and onnxruntime.__version__ in str(error.value) and "\n" not in str(error.value)
 
 
@@ -368,7 +368,7 @@ def test_newer_versions_are_refused_in_one_sentence(tmp_path, stamp, words):
 
 @pytest.mark.parametrize("location", ["a" * 300, "a" * 10_000, "zero\0byte", "x/" * 3000])
 def test_names_that_no_file_can_have(tmp_path, location):
-    with pytest.raises(TgfrError, match="m.onnx: its external data .*(no name that a file can have|missing)") as error: OnnxFace(external(tmp_path / "m.onnx", location))
+    with pytest.raises(TgfrError, match="m.onnx: its external data .*(no name that a file can have|missing)") as error: OnnxEncoder(external(tmp_path / "m.onnx", location))
     assert len(str(error.value)) < 400
 
 
@@ -378,7 +378,7 @@ def test_external_data_that_is_not_there(tmp_path):
         model = onnx.load(path, load_external_data=False)
         next(t for t in model.graph.initializer if t.external_data).external_data.add(key=key, value=value)
         (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
-        with pytest.raises(TgfrError, match="not whole|no numbers"): OnnxFace(tmp_path / "n.onnx")
+        with pytest.raises(TgfrError, match="not whole|no numbers"): OnnxEncoder(tmp_path / "n.onnx")
 
 
 def test_each_tensor_counts_towards_the_limit(tmp_path, monkeypatch):
@@ -390,7 +390,7 @@ def test_each_tensor_counts_towards_the_limit(tmp_path, monkeypatch):
         model.graph.initializer[-1].name = f"copy {i}"
     path.write_bytes(model.SerializeToString())
     monkeypatch.setattr(onnx_graph, "LIMIT", path.stat().st_size + 20 * (tmp_path / "weights.bin").stat().st_size)
-    with pytest.raises(TgfrError, match="with its external data, more than"): OnnxFace(path)
+    with pytest.raises(TgfrError, match="with its external data, more than"): OnnxEncoder(path)
 
 
 def looped(kind):
@@ -408,7 +408,7 @@ def looped(kind):
 @pytest.mark.parametrize("kind", ["Loop", "Scan", "If"])
 def test_loops_are_refused(tmp_path, kind):
     path = after(make(tmp_path / "a.onnx"), tmp_path / "m.onnx", looped(kind), {"one": np.array(1), "true": np.array(True)})
-    with pytest.raises(TgfrError, match="m.onnx: holds a (Loop|Scan).*whose work nothing bounds"): OnnxFace(path)
+    with pytest.raises(TgfrError, match="m.onnx: holds a (Loop|Scan).*whose work nothing bounds"): OnnxEncoder(path)
 
 
 def test_bounds_are_named(tmp_path, monkeypatch):
@@ -416,8 +416,8 @@ def test_bounds_are_named(tmp_path, monkeypatch):
     for name, value, words in (("NODES", 5, "10 nodes, more than the 5"), ("MOST", 1000, "numbers for one photo, more than the 1,000"), ("WORK", 1e4, "multiplications for one photo, more than the 1e")):
         with monkeypatch.context() as change:
             change.setattr(onnx_graph, name, value)
-            with pytest.raises(TgfrError, match=words): OnnxFace(path)
-    assert OnnxFace(path).batch == 16
+            with pytest.raises(TgfrError, match=words): OnnxEncoder(path)
+    assert OnnxEncoder(path).batch == 16
 
 
 @pytest.mark.parametrize("op,inputs,weights", [("Expand", ["one", "times"], {"one": np.float32([1]), "times": np.array([1 << 20, 1 << 20])}), ("ConstantOfShape", ["times"], {"times": np.array([1 << 40])}),
@@ -427,7 +427,7 @@ def test_much_out_of_little_is_refused_before_it_runs(tmp_path, monkeypatch, op,
     path = after(make(tmp_path / "a.onnx"), tmp_path / "m.onnx", [lambda name: node(op, inputs, ["much"]), lambda name: node("ReduceMax", ["much"], ["largest"], keepdims=0), lambda name: node("Add", ["before", "largest"], [name])], weights)
     def never(*args, **kwargs): raise AssertionError("it was opened")
     monkeypatch.setattr("tgfr.encoders.onnx_encoder.open_session", never)
-    with pytest.raises(TgfrError, match="m.onnx: much has the shape .* more than the 268,435,456"): OnnxFace(path)
+    with pytest.raises(TgfrError, match="m.onnx: much has the shape .* more than the 268,435,456"): OnnxEncoder(path)
 
 
 def test_unknown_work_runs_under_a_clock(tmp_path, monkeypatch):
@@ -435,11 +435,11 @@ def test_unknown_work_runs_under_a_clock(tmp_path, monkeypatch):
     nodes = [lambda name: node("NonZero", ["before"], ["where"]), lambda name: node("Cast", ["where"], ["real"], to=TensorProto.FLOAT), lambda name: node("ReduceMax", ["real"], ["most"], keepdims=0),
              lambda name: node("Mul", ["most", "zero"], ["nothing"]), lambda name: node("Add", ["before", "nothing"], [name])]
     path = after(make(tmp_path / "a.onnx"), tmp_path / "m.onnx", nodes, {"zero": np.float32(0)})
-    torch.testing.assert_close(OnnxFace(path).encode(noise(1)).embedding, OnnxFace(tmp_path / "a.onnx").encode(noise(1)).embedding)
+    torch.testing.assert_close(OnnxEncoder(path).encode(noise(1)).embedding, OnnxEncoder(tmp_path / "a.onnx").encode(noise(1)).embedding)
     calls = []
     def late(call, stop, seconds, told): calls.append(told); raise TgfrError(f"{told} was not done")
     monkeypatch.setattr(onnx_graph, "watched", late)
-    with pytest.raises(TgfrError, match="m.onnx: .* was not done"): OnnxFace(path)
+    with pytest.raises(TgfrError, match="m.onnx: .* was not done"): OnnxEncoder(path)
 
 
 # told by every command, kept in the store

@@ -31,9 +31,9 @@ from tgfr.encoders.pretrained_faces import (
     channel_check,
     check_encoder,
     convert,
-    encoder_mark,
+    encoder_reference,
+    load_checkpoint,
     load_encoder,
-    load_weights,
     read_checkpoint,
 )
 from tgfr.formats.torch_files import PICKLE_LIMIT, Inert, module_entries
@@ -61,15 +61,15 @@ def under(prefix, weights): return {prefix + name: t for name, t in weights.item
 def test_prefixes_and_families(tmp_path, prefix, kind, options):
     network, weights = weights_of(kind, **options)
     torch.save(under(prefix, weights), tmp_path / "w.pth")
-    encoder = load_weights(tmp_path / "w.pth")
+    encoder = load_checkpoint(tmp_path / "w.pth")
     assert type(encoder) is kind and not encoder.training and encoder.config.name == network.config.name
     assert all(torch.equal(t, weights[name]) for name, t in encoder.state_dict().items())
     cvlface, magface, bgr = "net." in prefix, kind is IResNet and "features" in prefix, kind is IR and prefix in ("model.", "model.backbone.")
     assert encoder.config.channels == ("BGR" if magface or bgr else "RGB") and encoder.config.mean == ((0.,) * 3 if magface else (.5,) * 3)
     assert ("cvlface, known" if cvlface else "magface, known" if magface else "a guess: ") in encoder.config.source
     if not magface: assert torch.equal(encoder.encode(BGR if bgr else PHOTOS).embedding, network.encode(PHOTOS).embedding)
-    assert load_weights(tmp_path / "w.pth", "tface").config.channels == "RGB" and "caller" in load_weights(tmp_path / "w.pth", "tface").config.source
-    own = load_weights(tmp_path / "w.pth", channels="RGB", mean=(.1, .2, .3), std=(1, 1, 1), name="mine")
+    assert load_checkpoint(tmp_path / "w.pth", "tface").config.channels == "RGB" and "caller" in load_checkpoint(tmp_path / "w.pth", "tface").config.source
+    own = load_checkpoint(tmp_path / "w.pth", channels="RGB", mean=(.1, .2, .3), std=(1, 1, 1), name="mine")
     assert (own.config.name, own.config.channels, own.config.mean, own.config.source) == ("mine", "RGB", (.1, .2, .3), "given by the caller")
 
 
@@ -81,10 +81,10 @@ def test_forms(tmp_path, suffix):
     elif suffix == "ckpt": torch.save({"epoch": torch.tensor(3), "global_step": 9, "optimizer_states": [{"lr": .1}], "state_dict": OrderedDict(everything)}, path)
     else: torch.save({"state_dict": everything}, path, _use_new_zipfile_serialization=suffix != "legacy")
     skips = Skips()
-    encoder = load_weights(path, skips=skips)
+    encoder = load_checkpoint(path, skips=skips)
     assert torch.equal(encoder.encode(BGR).embedding, network.encode(PHOTOS).embedding)
     assert [name for name, _ in skips.items] == [f"w.{suffix}: head.kernel (32, 7)", f"w.{suffix}: head.t (1,)"]
-    assert load_encoder(path).fingerprint == encoder.fingerprint
+    assert load_encoder(path).content_digest == encoder.content_digest
 
 
 def test_all_of_lightning(tmp_path):
@@ -105,34 +105,34 @@ def test_all_of_lightning(tmp_path):
                "hyper_parameters": ForeignDict(lr=.1), "args": Namespace(arch="ir_18")}
     torch.save(content, tmp_path / "l.ckpt", pickle_module=Module)
     assert "pytorch_lightning" in " ".join(torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "l.ckpt"))
-    assert torch.equal(load_weights(tmp_path / "l.ckpt").encode(BGR).embedding, network.encode(PHOTOS).embedding)
+    assert torch.equal(load_checkpoint(tmp_path / "l.ckpt").encode(BGR).embedding, network.encode(PHOTOS).embedding)
 
 
 def test_old_half_and_other_sizes(tmp_path):
     network, weights = weights_of()
     torch.save({k: t for k, t in weights.items() if not k.endswith("num_batches_tracked")}, tmp_path / "old.pth")
-    assert torch.equal(load_weights(tmp_path / "old.pth").encode(PHOTOS).embedding, network.encode(PHOTOS).embedding)
+    assert torch.equal(load_checkpoint(tmp_path / "old.pth").encode(PHOTOS).embedding, network.encode(PHOTOS).embedding)
     torch.save({k: t.half() if t.is_floating_point() else t for k, t in weights.items()}, tmp_path / "half.pth")
-    encoder = load_weights(tmp_path / "half.pth")
+    encoder = load_checkpoint(tmp_path / "half.pth")
     assert {t.dtype for t in encoder.state_dict().values()} == {torch.float32, torch.int64}
     torch.testing.assert_close(encoder.encode(PHOTOS).embedding, network.encode(PHOTOS).embedding, rtol=.05, atol=.01)
     wide, weights = weights_of(IR, 152, size=64)
     torch.save(weights, tmp_path / "wide.pth")
-    assert load_weights(tmp_path / "wide.pth", "tface").config == EncoderConfig("ir152", 32, (64, 8, 8), 64, source="tface, as the caller says") and wide.config.size == 64
+    assert load_checkpoint(tmp_path / "wide.pth", "tface").config == EncoderConfig("ir152", 32, (64, 8, 8), 64, source="tface, as the caller says") and wide.config.size == 64
 
 
 def test_several_networks(tmp_path):
     network, weights = weights_of()
     other = {k: t + .01 for k, t in weights.items()}
     torch.save(under("model.", weights) | under("ema.", other), tmp_path / "two.pth")
-    with pytest.raises(TgfrError, match="'model.', 'ema.'; name one by prefix="): load_weights(tmp_path / "two.pth")
+    with pytest.raises(TgfrError, match="'model.', 'ema.'; name one by prefix="): load_checkpoint(tmp_path / "two.pth")
     skips = Skips()
-    encoder = load_weights(tmp_path / "two.pth", prefix="model.", skips=skips)
+    encoder = load_checkpoint(tmp_path / "two.pth", prefix="model.", skips=skips)
     assert torch.equal(encoder.fc.weight, network.fc.weight) and len(skips) == len(weights)
-    with pytest.raises(TgfrError, match="under 'student.'"): load_weights(tmp_path / "two.pth", prefix="student.")
+    with pytest.raises(TgfrError, match="under 'student.'"): load_checkpoint(tmp_path / "two.pth", prefix="student.")
     torch.save({"state_dict": under("module.", weights), "ema": {"decay": .999, "module": other}}, tmp_path / "keys.pth")
-    with pytest.raises(TgfrError, match="several networks, under 'state_dict.module.', 'ema.module.'; name one"): load_weights(tmp_path / "keys.pth")
-    for prefix, wanted in (("state_dict.module.", weights), ("module.", weights), ("ema.module.", other)): assert torch.equal(load_weights(tmp_path / "keys.pth", prefix=prefix).fc.weight, wanted["fc.weight"])
+    with pytest.raises(TgfrError, match="several networks, under 'state_dict.module.', 'ema.module.'; name one"): load_checkpoint(tmp_path / "keys.pth")
+    for prefix, wanted in (("state_dict.module.", weights), ("module.", weights), ("ema.module.", other)): assert torch.equal(load_checkpoint(tmp_path / "keys.pth", prefix=prefix).fc.weight, wanted["fc.weight"])
     assert torch.equal(convert(tmp_path / "keys.pth", tmp_path / "to", prefix="ema.module.").fc.weight, other["fc.weight"])
     cli.main(["convert", str(tmp_path / "keys.pth"), "--to", str(tmp_path / "cli"), "--prefix", "ema.module."])
     assert torch.equal(load_encoder(tmp_path / "cli").fc.weight, other["fc.weight"])
@@ -152,7 +152,7 @@ def test_weights_below_any_key(tmp_path, keys, legacy):
     for key in reversed(keys): inner = [inner] if key == "0" else {key: inner}
     content = {"epoch": 3, "state_dict_softmax_fc": {"weight": torch.zeros(10, 32)}, "state_optimizer": optimiser.state_dict(), "centers": torch.zeros(3, 32), **inner}
     torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-    encoder = load_weights(tmp_path / "w.pth")
+    encoder = load_checkpoint(tmp_path / "w.pth")
     assert all(torch.equal(t, weights[name]) for name, t in encoder.state_dict().items())
     assert ("arcface, known" in encoder.config.source) == (keys == ("state_dict_backbone",))
 
@@ -165,9 +165,9 @@ def test_channel_order_is_told_by_what_the_file_holds(tmp_path):
              "compiled": (under("net._orig_mod.", weights), "RGB", True), "evolve": (weights, "RGB", False), "parallel": (under("module.", weights), "RGB", False)}
     for name, (content, channels, known) in files.items():
         torch.save(content, tmp_path / f"{name}.pth")
-        config = load_weights(tmp_path / f"{name}.pth").config
+        config = load_checkpoint(tmp_path / f"{name}.pth").config
         assert config.channels == channels and (", known by " in config.source) == known != config.source.startswith("a guess: "), name
-    assert load_weights(tmp_path / "evolve.pth", "adaface").config.channels == "BGR" and load_weights(tmp_path / "stripped.pth", "cvlface").config.channels == "RGB"
+    assert load_checkpoint(tmp_path / "evolve.pth", "adaface").config.channels == "BGR" and load_checkpoint(tmp_path / "stripped.pth", "cvlface").config.channels == "RGB"
 
 
 # strict
@@ -178,7 +178,7 @@ def test_every_lost_key_is_named(tmp_path, kind):
     for lost in list(weights)[::7] + list(weights)[-3:]:
         if lost.endswith("num_batches_tracked"): continue
         torch.save({k: t for k, t in weights.items() if k != lost}, tmp_path / "w.pth")
-        with pytest.raises(TgfrError, match=f"w.pth: does not fit; missing: {lost}$"): load_weights(tmp_path / "w.pth")
+        with pytest.raises(TgfrError, match=f"w.pth: does not fit; missing: {lost}$"): load_checkpoint(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("kind,names", [(IResNet, ("conv1.weight", "bn1.bias", "fc.weight", "fc.bias", "features.running_var", "layer3.0.conv2.weight")),
@@ -189,7 +189,7 @@ def test_a_misshapen_key_is_named(tmp_path, kind, names):
         shape = weights[name].shape
         for wrong in ((shape[0] + 1, *shape[1:]), shape[1:], (*shape[:1], shape[-1] + 3, *shape[2:]) if len(shape) > 1 else (0,)):
             torch.save(weights | {name: torch.zeros(wrong)}, tmp_path / "w.pth")
-            with pytest.raises(TgfrError) as error: load_weights(tmp_path / "w.pth")
+            with pytest.raises(TgfrError) as error: load_checkpoint(tmp_path / "w.pth")
             assert str(error.value).endswith(f"does not fit; misshapen: {name} {tuple(wrong)} for {tuple(shape)}")
 
 
@@ -197,19 +197,19 @@ def test_missing_extra_misshapen(tmp_path):
     _, weights = weights_of()
     wrong = under("module.", {k: t for k, t in weights.items() if not k.startswith("layer4.1.")}) | {"module.more": torch.zeros(2), "module.fc.bias": torch.zeros(31), "loss.w": torch.zeros(5)}
     torch.save(wrong, tmp_path / "w.pth")
-    with pytest.raises(TgfrError) as error: load_weights(tmp_path / "w.pth")
+    with pytest.raises(TgfrError) as error: load_checkpoint(tmp_path / "w.pth")
     for part in ("missing: layer4.1.bn1.weight, ", "and ", "unknown: more;", "misshapen: fc.bias (31,) for (32,)"): assert part in str(error.value)
     assert "loss.w" not in str(error.value)
     torch.save(weights | {"layer1.0.bn1.weight": torch.full((4,), float("nan"))}, tmp_path / "nan.pth")
-    with pytest.raises(TgfrError, match="not finite in layer1.0.bn1.weight"): load_weights(tmp_path / "nan.pth")
+    with pytest.raises(TgfrError, match="not finite in layer1.0.bn1.weight"): load_checkpoint(tmp_path / "nan.pth")
     for flat in (lambda t: t[(0,) * t.ndim], lambda t: t[:0] if t.ndim else t):  # all of them scalars, all of them empty
         torch.save({k: flat(t).clone() for k, t in weights.items()}, tmp_path / "flat.pth")
-        with pytest.raises(TgfrError, match="flat.pth: does not fit; misshapen|width: an integer from 1"): load_weights(tmp_path / "flat.pth")
+        with pytest.raises(TgfrError, match="flat.pth: does not fit; misshapen|width: an integer from 1"): load_checkpoint(tmp_path / "flat.pth")
     torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
-    with pytest.raises(TgfrError, match="no IResNet.*fc.weight"): load_weights(tmp_path / "other.pth")
+    with pytest.raises(TgfrError, match="no IResNet.*fc.weight"): load_checkpoint(tmp_path / "other.pth")
     for options, match in ((dict(family="facenet"), "arcface, magface"), (dict(size=96), "options: size unknown"), (dict(channels="GBR"), "channels")):
         torch.save(weights, tmp_path / "w.pth")
-        with pytest.raises(TgfrError, match=match): load_weights(tmp_path / "w.pth", **options)
+        with pytest.raises(TgfrError, match=match): load_checkpoint(tmp_path / "w.pth", **options)
 
 
 def test_read_weights(tmp_path):
@@ -237,16 +237,16 @@ def test_code_is_not_run(tmp_path, legacy):
     network, weights = weights_of()
     for name, bad in (("runs", Runs(tmp_path / "ran")), ("class", Foreign()), ("network", torch.nn.Linear(2, 2)), ("eval", eval)):
         torch.save({"state_dict": weights, "more": bad}, tmp_path / f"{name}.pth", _use_new_zipfile_serialization=not legacy)
-        assert torch.equal(load_weights(tmp_path / f"{name}.pth").fc.weight, network.fc.weight)
+        assert torch.equal(load_checkpoint(tmp_path / f"{name}.pth").fc.weight, network.fc.weight)
         torch.save(weights | {"fc.weight": bad}, tmp_path / f"{name}.pth", _use_new_zipfile_serialization=not legacy)
-        with pytest.raises(TgfrError, match=f"{name}.pth: fc.weight is no dense tensor of torch but") as error: load_weights(tmp_path / f"{name}.pth")
+        with pytest.raises(TgfrError, match=f"{name}.pth: fc.weight is no dense tensor of torch but") as error: load_checkpoint(tmp_path / f"{name}.pth")
         assert "\n" not in str(error.value) and ("mkdir" in str(error.value)) == (name == "runs")
         if name != "network":
             torch.save(bad, tmp_path / f"{name}.pth", _use_new_zipfile_serialization=not legacy)
-            with pytest.raises(TgfrError, match=f"{name}.pth: holds .*which is no weight; refused"): load_weights(tmp_path / f"{name}.pth")
+            with pytest.raises(TgfrError, match=f"{name}.pth: holds .*which is no weight; refused"): load_checkpoint(tmp_path / f"{name}.pth")
     for protocol in range(6):
         (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Runs(tmp_path / "ran"), protocol))
-        with pytest.raises(TgfrError, match="plain.pkl"): load_weights(tmp_path / "plain.pkl")
+        with pytest.raises(TgfrError, match="plain.pkl"): load_checkpoint(tmp_path / "plain.pkl")
     assert not (tmp_path / "ran").exists()
 
 
@@ -256,7 +256,7 @@ def test_bookkeeping_is_never_called(tmp_path):
     network, weights = weights_of()
     for legacy in (False, True):
         torch.save({"state_dict": weights, "more": Writes(), "best": np.float64(.5)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-        assert torch.equal(load_weights(tmp_path / "w.pth").fc.weight, network.fc.weight) and not (tmp_path / "ran.npy").exists()
+        assert torch.equal(load_checkpoint(tmp_path / "w.pth").fc.weight, network.fc.weight) and not (tmp_path / "ran.npy").exists()
 
 
 class EasyDict(dict):
@@ -287,7 +287,7 @@ def test_what_lies_beside_the_weights_is_no_hindrance(tmp_path, protocol, legacy
     "NumPy's scalars and random states, configurations, containers, classes: in files of both forms, at their side, around them and among them."
     _, weights = weights_of()
     def saved(content): torch.save(content, tmp_path / "w.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
-    def same(): return all(torch.equal(t, weights[name]) for name, t in load_weights(tmp_path / "w.pth").state_dict().items())
+    def same(): return all(torch.equal(t, weights[name]) for name, t in load_checkpoint(tmp_path / "w.pth").state_dict().items())
     for name, thing in (BESIDE | {"all": list(BESIDE.values())} if protocol == 2 else {"all": list(BESIDE.values())}).items():
         saved({"epoch": 25, "state_dict": OrderedDict(weights), "beside": thing})
         assert same(), name
@@ -326,7 +326,7 @@ def test_omegaconf_as_lightning_saves_it(tmp_path):
     for legacy in (False, True):
         torch.save(content, tmp_path / "w.ckpt", pickle_module=named(), _use_new_zipfile_serialization=not legacy)
         assert b"omegaconf.dictconfig" in (tmp_path / "w.ckpt").read_bytes()
-        assert all(torch.equal(t, weights[name]) for name, t in load_weights(tmp_path / "w.ckpt").state_dict().items())
+        assert all(torch.equal(t, weights[name]) for name, t in load_checkpoint(tmp_path / "w.ckpt").state_dict().items())
 
 
 def test_tensors_of_every_kind_as_torch_reads_them(tmp_path):
@@ -350,7 +350,7 @@ def test_a_network_saved_whole(tmp_path):
     for legacy in (False, True):
         for whole in (network, torch.nn.DataParallel(network), {"epoch": 3, "model": network}):
             torch.save(whole, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-            assert all(torch.equal(t, weights[name]) for name, t in load_weights(tmp_path / "w.pth").state_dict().items())
+            assert all(torch.equal(t, weights[name]) for name, t in load_checkpoint(tmp_path / "w.pth").state_dict().items())
 
 
 def test_python_2_and_views_of_2017(tmp_path):
@@ -388,7 +388,7 @@ def test_no_object_is_made_from_a_claimed_number(tmp_path):
                 "pairs": b"\x80\x02(" + b"]X\x01\0\0\0a1\x86" * 3 + b"."}
     before, start = peak_memory(), time.process_time()
     for name, program in programs.items():
-        with pytest.raises(TgfrError, match=name): load_weights(zipped(tmp_path / f"{name}.pth", program, bytes(4)))
+        with pytest.raises(TgfrError, match=name): load_checkpoint(zipped(tmp_path / f"{name}.pth", program, bytes(4)))
     assert peak_memory() - before < .3 and time.process_time() - start < 10
 
 
@@ -400,9 +400,9 @@ def test_work_is_bounded(tmp_path):
                 "steps": b"\x80\x02" + b"N0" * 2_500_000 + b"N."}
     start = time.process_time()
     for name, program in programs.items():
-        with pytest.raises(TgfrError, match=name): load_weights(zipped(tmp_path / f"{name}.pth", program))
+        with pytest.raises(TgfrError, match=name): load_checkpoint(zipped(tmp_path / f"{name}.pth", program))
     assert time.process_time() - start < 60
-    with pytest.raises(TgfrError, match="more than 4,000,000 steps"): load_weights(tmp_path / "steps.pth")
+    with pytest.raises(TgfrError, match="more than 4,000,000 steps"): load_checkpoint(tmp_path / "steps.pth")
     inner = {"_parameters": {}, "_buffers": {}, "_modules": {}}
     for _ in range(60): inner = {"_parameters": {}, "_buffers": {}, "_modules": {"a": Inert("x", inner), "b": Inert("x", inner)}}  # 2^60 modules
     assert module_entries(inner) == {}
@@ -419,12 +419,12 @@ def test_lying_safetensors(tmp_path):
     lies = {"beyond": {"a": entry | {"data_offsets": [0, 1 << 40], "shape": [1 << 38]}}, "short": {"a": entry | {"shape": [4, 4]}}, "gap": {"a": entry | {"data_offsets": [8, 24]}},
             "negative": {"a": entry | {"data_offsets": [-8, 8]}}, "type": {"a": entry | {"dtype": "F99"}}, "overlap": {"a": entry, "b": entry}, "list": [1, 2]}
     for name, header in lies.items():
-        for read in (load_weights, lambda p: read_weights(p, {"a": torch.zeros(2, 2)})):
+        for read in (load_checkpoint, lambda p: read_weights(p, {"a": torch.zeros(2, 2)})):
             with pytest.raises(TgfrError, match=f"{name}.safetensors"): read(safetensors_file(tmp_path / f"{name}.safetensors", header, bytes(16)))
     for length in (0, 1, 1 << 20, 1 << 62):
         (tmp_path / "length.safetensors").write_bytes(struct.pack("<Q", length) + b'{"a": 1}')
-        with pytest.raises(TgfrError, match="length.safetensors"): load_weights(tmp_path / "length.safetensors")
-    with pytest.raises(TgfrError, match="brackets"): load_weights(safetensors_file(tmp_path / "brackets.safetensors", b'{"a":' + b"[" * 1_000_000))
+        with pytest.raises(TgfrError, match="length.safetensors"): load_checkpoint(tmp_path / "length.safetensors")
+    with pytest.raises(TgfrError, match="brackets"): load_checkpoint(safetensors_file(tmp_path / "brackets.safetensors", b'{"a":' + b"[" * 1_000_000))
 
 
 def test_damaged_files(tmp_path):
@@ -434,15 +434,15 @@ def test_damaged_files(tmp_path):
         whole = (tmp_path / name).read_bytes()
         for share in (.001, .3, .9, .999):
             (tmp_path / f"cut.{name}").write_bytes(whole[:int(len(whole) * share)])
-            with pytest.raises(TgfrError, match=f"cut.{name}"): load_weights(tmp_path / f"cut.{name}")
+            with pytest.raises(TgfrError, match=f"cut.{name}"): load_checkpoint(tmp_path / f"cut.{name}")
     for content in (b"", b"PK", b"PK\x03\x04" + bytes(50), b"hello, no weights here", bytes(1000), b"<html>404</html>" * 10):
         (tmp_path / "x.pth").write_bytes(content)
-        with pytest.raises(TgfrError, match="x.pth"): load_weights(tmp_path / "x.pth")
+        with pytest.raises(TgfrError, match="x.pth"): load_checkpoint(tmp_path / "x.pth")
     for content in ([1, 2], {"a": 1}, torch.zeros(3), {"state_dict": {}}, "text"):
         torch.save(content, tmp_path / "x.pth")
-        with pytest.raises(TgfrError, match="x.pth: no weights; a dict of tensors"): load_weights(tmp_path / "x.pth")
+        with pytest.raises(TgfrError, match="x.pth: no weights; a dict of tensors"): load_checkpoint(tmp_path / "x.pth")
     for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(TgfrError, match="no such file"): load_weights(path)
+        with pytest.raises(TgfrError, match="no such file"): load_checkpoint(path)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
@@ -452,18 +452,18 @@ def test_claims_are_checked_before_memory_is_taken(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.pth") as archive: entries = {n: archive.read(n) for n in archive.namelist()}
     with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in entries.items(): archive.writestr(name, bytes(len(data) * 50) if "/data/" in name else data)
-    with pytest.raises(TgfrError, match="compressed or claim"): load_weights(tmp_path / "bomb.pth")
+    with pytest.raises(TgfrError, match="compressed or claim"): load_checkpoint(tmp_path / "bomb.pth")
     with zipfile.ZipFile(tmp_path / "pickle.pth", "w") as archive: archive.writestr("x/data.pkl", bytes(PICKLE_LIMIT + 1))
-    with pytest.raises(TgfrError, match="its pickle is larger"): load_weights(tmp_path / "pickle.pth")
+    with pytest.raises(TgfrError, match="its pickle is larger"): load_checkpoint(tmp_path / "pickle.pth")
     with zipfile.ZipFile(tmp_path / "photos.pth", "w") as archive: archive.writestr("a.jpg", b"1")
-    with pytest.raises(TgfrError, match="no checkpoint of torch"): load_weights(tmp_path / "photos.pth")
+    with pytest.raises(TgfrError, match="no checkpoint of torch"): load_checkpoint(tmp_path / "photos.pth")
     with (tmp_path / "huge.pth").open("wb") as file: file.truncate(9 << 30)  # sparse: takes no room
-    with pytest.raises(TgfrError, match="more than the"): load_weights(tmp_path / "huge.pth")
+    with pytest.raises(TgfrError, match="more than the"): load_checkpoint(tmp_path / "huge.pth")
     with pytest.raises(TgfrError, match="more than the 1,000"): read_checkpoint(tmp_path / "w.pth", limit=1000)
     torch.save(weights | {"fc.weight": torch.zeros(1).expand(32, 1_000_000_000)}, tmp_path / "wide.pth")
-    with pytest.raises(TgfrError, match="fc.weight claims to be"): load_weights(tmp_path / "wide.pth")
+    with pytest.raises(TgfrError, match="fc.weight claims to be"): load_checkpoint(tmp_path / "wide.pth")
     torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(tmp_path / "script.pt")
-    with pytest.raises(TgfrError, match="TorchScript"): load_weights(tmp_path / "script.pt")
+    with pytest.raises(TgfrError, match="TorchScript"): load_checkpoint(tmp_path / "script.pt")
 
 
 # the channel check
@@ -493,12 +493,12 @@ def test_channel_check():
 def test_channel_check_of_a_real_model(shared_data):
     from tgfr.data.catalog import load_faces
     from tgfr.data.faces import read_image
-    from tgfr.encoders.onnx_encoder import OnnxFace
+    from tgfr.encoders.onnx_encoder import OnnxEncoder
     faces = load_faces(shared_data / "celeba_hq", "validation").select(range(0, 1000, 40))
     photos = np.stack([read_image(cell, size=112) for cell in faces["image"]])
     path = shared_data / "weights" / "MobileFaceNet.onnx"
-    assert not channel_check(OnnxFace(path, region=None), photos).wrong
-    with pytest.warns(UserWarning, match="trained on RGB"): channel_check(OnnxFace(path, region=None, channels="BGR", mean=(.406, .456, .485), std=(.225, .224, .229)), photos)
+    assert not channel_check(OnnxEncoder(path, region=None), photos).wrong
+    with pytest.warns(UserWarning, match="trained on RGB"): channel_check(OnnxEncoder(path, region=None, channels="BGR", mean=(.406, .456, .485), std=(.225, .224, .229)), photos)
 
 
 # conversion
@@ -510,7 +510,7 @@ def test_convert(tmp_path):
     for i in range(9): cv2.imwrite(str(tmp_path / "photos" / f"{i}.png"), BGR[i % 3])
     encoder = convert(tmp_path / "ada.ckpt", tmp_path / "out", photos=tmp_path / "photos")
     again = load_encoder(tmp_path / "out")
-    assert type(again) is IR and again.fingerprint == encoder.fingerprint and again.config.channels == "BGR" and not again.training
+    assert type(again) is IR and again.content_digest == encoder.content_digest and again.config.channels == "BGR" and not again.training
     assert torch.equal(again.encode(BGR).embedding, network.encode(PHOTOS).embedding)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"README.md", "config.json", "model.safetensors"}
     card = (tmp_path / "out" / "README.md").read_text()
@@ -523,9 +523,9 @@ def test_convert(tmp_path):
 
 def test_an_entry_that_names_no_encoder_is_nothing_to_notice(tmp_path):
     network, _ = weights_of()
-    entry, line = encoder_mark(network)
-    assert entry == {"name": network.config.name, "fingerprint": network.fingerprint} and line == {"face encoder": f"{network.config.name}, fingerprint {network.fingerprint}"}
-    assert encoder_mark(None) == encoder_mark(object()) == (None, {})
+    entry, line = encoder_reference(network)
+    assert entry == {"name": network.config.name, "fingerprint": network.content_digest} and line == {"face encoder": f"{network.config.name}, fingerprint {network.content_digest}"}
+    assert encoder_reference(None) == encoder_reference(object()) == (None, {})
     for content in (5, None, [], ["face_encoder"], {}, *({"face_encoder": entry} for entry in (None, 5, "r18", [], {}, {"name": "x"}, {"fingerprint": None}))):
         write_json(tmp_path / "config.json", content)
         check_encoder(tmp_path, "another", "0123")

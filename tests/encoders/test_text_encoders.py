@@ -20,7 +20,7 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 from tgfr.core import TgfrError, rng, seed_everything
 from tgfr.data.captions import Vocabulary, letters_lost, tokenize
 from tgfr.encoders.pretrained_text import places, read_text_model
-from tgfr.encoders.text_encoders import RnnText, TransformerText, WordHead, build_text_encoder, load_text_encoder
+from tgfr.encoders.text_encoders import RNNTextEncoder, TransformerTextEncoder, WordHead, build_text_encoder, load_text_encoder
 
 CAPTIONS = ["He has a beard.", "She has wavy blond hair, and high cheekbones; she wears a hat.", "Smiles", "", "a naïve café—owner"]
 
@@ -42,12 +42,12 @@ def tiny_bert(layers=2, **tokenizer):
 def encoders():
     seed_everything(0)
     vocabulary = Vocabulary.from_captions(CAPTIONS[:3])
-    yield RnnText(vocabulary, dim=16, embedding=10)
-    yield RnnText(vocabulary, dim=16, embedding=10, kind="gru", layers=2)
-    yield RnnText(vocabulary, dim=16, embedding=10, layers=3, dropout=.2)
-    yield TransformerText(tiny_bert(), dim=16)
-    yield TransformerText(tiny_bert(), dim=16, train_layers=1)
-    yield TransformerText(tiny_bert(), dim=16, mask_padding=False)
+    yield RNNTextEncoder(vocabulary, dim=16, embedding=10)
+    yield RNNTextEncoder(vocabulary, dim=16, embedding=10, kind="gru", layers=2)
+    yield RNNTextEncoder(vocabulary, dim=16, embedding=10, layers=3, dropout=.2)
+    yield TransformerTextEncoder(tiny_bert(), dim=16)
+    yield TransformerTextEncoder(tiny_bert(), dim=16, train_layers=1)
+    yield TransformerTextEncoder(tiny_bert(), dim=16, mask_padding=False)
 
 
 @pytest.fixture(params=range(6), ids=["lstm", "gru", "lstm-3", "bert", "bert-top", "bert-published"])
@@ -188,7 +188,7 @@ def test_golden_rnn(golden):
     count, width = golden.p["encoder.weight"].shape
     kind = "lstm" if golden.p["rnn.weight_hh_l0"].shape[0] == 4 * golden.p["rnn.weight_hh_l0"].shape[1] else "gru"
     vocabulary = Vocabulary(tuple(f"w{i}" for i in range(count - 2)))
-    encoder = RnnText(vocabulary, golden.o["sent_emb"].shape[1], width, kind, golden.meta["nlayers"]).eval()
+    encoder = RNNTextEncoder(vocabulary, golden.o["sent_emb"].shape[1], width, kind, golden.meta["nlayers"]).eval()
     encoder.load_state_dict({name.replace("encoder.", "embedding."): p for name, p in golden.p.items()})
     ids, lengths = golden.i["captions"], golden.i["cap_lens"]
     order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))  # a caller need not sort
@@ -293,7 +293,7 @@ def test_damaged_folders_are_named(encoder, tmp_path):
 # transformers
 
 def test_published_padding_is_always_full_length():
-    encoder = TransformerText(tiny_bert(), dim=8, length=12, mask_padding=False).eval()
+    encoder = TransformerTextEncoder(tiny_bert(), dim=8, length=12, mask_padding=False).eval()
     for captions in (CAPTIONS[:1], CAPTIONS):
         tokens = encoder.tokenize(captions)
         assert tokens["ids"].shape == (len(captions), 12)
@@ -306,34 +306,34 @@ def test_published_padding_is_always_full_length():
 def test_special_tokens_are_no_words():
     pieces = len(tiny_tokenizer()(CAPTIONS[0])["input_ids"]) - 2
     for specials in (True, False):
-        encoder = TransformerText(tiny_bert(specials=specials), dim=8).eval()
+        encoder = TransformerTextEncoder(tiny_bert(specials=specials), dim=8).eval()
         out = encoder(**encoder.tokenize(CAPTIONS[:1]))
         assert out.mask.sum() == out.words.shape[2] == pieces - 1
     assert torch.isfinite(encoder(**encoder.tokenize([""])).sentence).all()  # no token at all
 
 
 def test_long_captions_are_cut():
-    encoder = TransformerText(tiny_bert(), dim=8, length=10)
+    encoder = TransformerTextEncoder(tiny_bert(), dim=8, length=10)
     assert encoder.tokenize(["he has a beard " * 20])["ids"].shape == (1, 10)
-    with pytest.raises(TgfrError, match="at most 512"): TransformerText(tiny_bert(), dim=8, length=513)
+    with pytest.raises(TgfrError, match="at most 512"): TransformerTextEncoder(tiny_bert(), dim=8, length=513)
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])
 def test_only_the_top_layers_are_trained(layers):
-    encoder = TransformerText(tiny_bert(layers=3), dim=8, train_layers=layers)
+    encoder = TransformerTextEncoder(tiny_bert(layers=3), dim=8, train_layers=layers)
     trained = {n.split(".")[3] for n, p in encoder.transformer.named_parameters(prefix="t") if p.requires_grad and ".layer." in n}
     assert trained == {str(i) for i in range(3 - layers, 3)} and not encoder.transformer.embeddings.word_embeddings.weight.requires_grad
     seen = []
     for layer in encoder.transformer.encoder.layer: layer.register_forward_hook(lambda m, i, o: seen.append((o[0] if isinstance(o, tuple) else o).requires_grad))
     encoder.train()(**encoder.tokenize(CAPTIONS))
     assert seen == [i >= 3 - layers for i in range(3)]  # autograd keeps nothing below
-    with pytest.raises(TgfrError, match="0 to 3"): TransformerText(tiny_bert(layers=3), train_layers=4)
+    with pytest.raises(TgfrError, match="0 to 3"): TransformerTextEncoder(tiny_bert(layers=3), train_layers=4)
 
 
 def test_model_without_a_pooler(tmp_path):
     config = DistilBertConfig(vocab_size=32, dim=24, n_layers=2, n_heads=2, hidden_dim=32)
     DistilBertModel(config).save_pretrained(tmp_path), tiny_tokenizer().save_pretrained(tmp_path)
-    encoder = TransformerText(tmp_path, dim=8, train_layers=1).eval()
+    encoder = TransformerTextEncoder(tmp_path, dim=8, train_layers=1).eval()
     encoder.save(tmp_path / "ours")
     again = load_text_encoder(tmp_path / "ours")
     assert torch.equal(again(**again.tokenize(CAPTIONS)).words, encoder(**encoder.tokenize(CAPTIONS)).words)
@@ -405,7 +405,7 @@ def saved(request, tmp_path):
 
 def test_every_kind_of_text_model(saved, tmp_path):
     folder, theirs = saved
-    encoder = TransformerText(folder, dim=8, length=20).eval()
+    encoder = TransformerTextEncoder(folder, dim=8, length=20).eval()
     tokens = encoder.tokenize(CAPTIONS)
     attended = (torch.arange(tokens["ids"].shape[1]) < tokens["lengths"][:, None])
     with torch.no_grad():
@@ -419,7 +419,7 @@ def test_every_kind_of_text_model(saved, tmp_path):
         assert own.mask.sum() == out.mask[i].sum() == max(one["lengths"].item() - 3, 1)
         torch.testing.assert_close(own.sentence[0], out.sentence[i], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(own.words[0, :, own.mask[0]], out.words[i, :, out.mask[i]], rtol=1e-4, atol=1e-5)
-    published = TransformerText(folder, dim=8, length=20, mask_padding=False)
+    published = TransformerTextEncoder(folder, dim=8, length=20, mask_padding=False)
     assert published(**published.tokenize(CAPTIONS[:1])).words.shape == (1, 8, 18)  # 20 places, the first dropped, one less for the kernel of two
     seed_everything(3)
     out = encoder.train()(**tokens)
@@ -450,7 +450,7 @@ def test_other_text_models_run_as_published(name, tmp_path):
     kind, options = MORE[name]
     theirs = of(kind, **options).eval()
     theirs.save_pretrained(tmp_path / "model"), tiny_tokenizer().save_pretrained(tmp_path / "model")
-    encoder = TransformerText(tmp_path / "model", dim=8, length=20).eval()
+    encoder = TransformerTextEncoder(tmp_path / "model", dim=8, length=20).eval()
     tokens = encoder.tokenize(CAPTIONS)
     attended = torch.arange(tokens["ids"].shape[1]) < tokens["lengths"][:, None]
     with torch.no_grad():
@@ -475,7 +475,7 @@ def test_siglip_reads_all_places_without_a_mask(kind, whole, tmp_path):
     text = TEXT | dict(max_position_embeddings=64, pad_token_id=0, bos_token_id=2, eos_token_id=3)
     model = of(f"{kind}Model", text_config=text, vision_config=VISION | (dict(num_patches=16) if kind == "Siglip2" else {})) if whole else of(f"{kind}TextModel", **text)
     model.eval().save_pretrained(tmp_path / "model"), tiny_tokenizer().save_pretrained(tmp_path / "model")
-    encoder = TransformerText(tmp_path / "model", dim=8, length=20).eval()
+    encoder = TransformerTextEncoder(tmp_path / "model", dim=8, length=20).eval()
     tokens = encoder.tokenize(CAPTIONS)
     padded = encoder.tokenizer(CAPTIONS, padding="max_length", padding_side="right", max_length=64, return_tensors="pt")["input_ids"]
     with torch.no_grad():
@@ -497,7 +497,7 @@ def test_captions_of_blip_are_read_backwards(tmp_path):
     for name, backwards in (("blip-captions", True), ("blip-retrieval", False), ("clip", True)):
         make, tokenizer, _ = MODELS[name]
         make().eval().save_pretrained(tmp_path / name), tokenizer().save_pretrained(tmp_path / name)
-        encoder = TransformerText(tmp_path / name, dim=8, length=20).eval()
+        encoder = TransformerTextEncoder(tmp_path / name, dim=8, length=20).eval()
         encoder.save(tmp_path / f"{name}-ours")
         for each in (encoder, load_text_encoder(tmp_path / f"{name}-ours")):
             ids, lengths = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]]), torch.tensor([4, 4])
@@ -515,7 +515,7 @@ def test_configs_that_are_refused_by_name(config, said, tmp_path):
     of("BertModel", **TEXT).save_pretrained(tmp_path), tiny_tokenizer().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     start = time.monotonic()
-    with pytest.raises(TgfrError, match=said) as error: TransformerText(tmp_path)
+    with pytest.raises(TgfrError, match=said) as error: TransformerTextEncoder(tmp_path)
     assert "\n" not in str(error.value) and time.monotonic() - start < 10
 
 
@@ -523,7 +523,7 @@ def test_a_config_chooses_nothing_that_runs(tmp_path, monkeypatch):
     "Code, classes, kernels, quantisation, adapters, paths: beside a sound BERT they change nothing, and no module of transformers' for fetching code or kernels is asked."
     bert, tokenizer = tiny_bert()
     bert.save_pretrained(tmp_path / "m"), tokenizer.save_pretrained(tmp_path / "m")
-    wanted = TransformerText(tmp_path / "m", dim=8).transformer.state_dict()
+    wanted = TransformerTextEncoder(tmp_path / "m", dim=8).transformer.state_dict()
     config = json.loads((tmp_path / "m/config.json").read_text())
     (tmp_path / "m/evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Model: pass\nclass Config: pass\nclass Words: pass\n")
     (tmp_path / "m/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/else", "peft_type": "LORA"}))
@@ -540,7 +540,7 @@ def test_a_config_chooses_nothing_that_runs(tmp_path, monkeypatch):
     for more in [*fields, {k: v for f in fields for k, v in f.items()}]:
         (tmp_path / "m/config.json").write_text(json.dumps(config | more))
         (tmp_path / "m/tokenizer_config.json").write_text(json.dumps(words | {"auto_map": code, "vocab_file": str(tmp_path / "private.txt"), "tokenizer_file": str(tmp_path / "private.txt"), "chat_template": "{{ x }}", "name_or_path": "/"}))
-        encoder = TransformerText(tmp_path / "m", dim=8)
+        encoder = TransformerTextEncoder(tmp_path / "m", dim=8)
         assert all(torch.equal(t, wanted[name]) for name, t in encoder.transformer.state_dict().items()) and "secret" not in encoder.tokenizer.get_vocab()
         assert not {"auto_map", "architectures", "quantization_config", "_attn_implementation"} & set(encoder.config["transformer"])
     encoder.save(tmp_path / "ours")
@@ -556,7 +556,7 @@ def test_a_saved_tokenizer_reads_as_many_words_as_it_was_trained_on(tmp_path):
     bert, tokenizer = tiny_bert()
     tokenizer.backend_tokenizer.enable_truncation(6)
     bert.save_pretrained(tmp_path / "m"), tokenizer.save_pretrained(tmp_path / "m")
-    encoder = TransformerText(tmp_path / "m", dim=8, length=24).eval()
+    encoder = TransformerTextEncoder(tmp_path / "m", dim=8, length=24).eval()
     encoder.save(tmp_path / "ours")
     long = "he has a beard " * 20
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours/tokenizer")
@@ -576,7 +576,7 @@ def test_files_of_the_old_form_are_read_without_running_them(tmp_path):
 
 def test_top_layers_of_every_kind(saved):
     folder, _ = saved
-    encoder = TransformerText(folder, dim=8, length=20, train_layers=1)
+    encoder = TransformerTextEncoder(folder, dim=8, length=20, train_layers=1)
     first = next(i for i, p in enumerate(encoder.transformer.parameters()) if p.requires_grad)
     flags = [p.requires_grad for p in encoder.transformer.parameters()]
     assert 0 < first and all(flags[first:]) and not any(flags[:first])
@@ -600,15 +600,15 @@ def test_a_file_without_the_tower_is_refused(tmp_path):
 def test_places(tmp_path):
     of("RobertaModel", **TEXT, pad_token_id=1).save_pretrained(tmp_path), roberta_tokenizer().save_pretrained(tmp_path)
     assert places(*read_text_model(tmp_path)) == 38
-    encoder = TransformerText(tmp_path, dim=8, length=38).eval()
+    encoder = TransformerTextEncoder(tmp_path, dim=8, length=38).eval()
     assert encoder(**encoder.tokenize(["he has a beard " * 40])).words.shape[2] == 35
-    with pytest.raises(TgfrError, match="at most 38"): TransformerText(tmp_path, dim=8, length=39)
+    with pytest.raises(TgfrError, match="at most 38"): TransformerTextEncoder(tmp_path, dim=8, length=39)
 
 
 def test_half_precision_files_are_read_as_float32(tmp_path):
     bert, tokenizer = tiny_bert()
     bert.half().save_pretrained(tmp_path), tokenizer.save_pretrained(tmp_path)
-    assert {p.dtype for p in TransformerText(tmp_path, dim=8).parameters()} == {torch.float32}
+    assert {p.dtype for p in TransformerTextEncoder(tmp_path, dim=8).parameters()} == {torch.float32}
 
 
 def test_unknown_models_fail_in_a_line(tmp_path):
@@ -623,7 +623,7 @@ def test_unknown_models_fail_in_a_line(tmp_path):
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "nonsense"}')
     start = time.time()
     for name, match in (("empty", "no readable"), ("broken", "no readable"), ("clip", "no readable"), ("t5", "a t5 model, which writes text"), ("vit", "a vit model, in which no text tower"), ("missing", "no such folder")):
-        with pytest.raises(TgfrError, match=match) as error: TransformerText(str(tmp_path / name))
+        with pytest.raises(TgfrError, match=match) as error: TransformerTextEncoder(str(tmp_path / name))
         assert "\n" not in str(error.value)
     assert time.time() - start < 20
 
@@ -654,11 +654,11 @@ def test_real_minilm():
 def test_a_tokenizer_that_cuts_at_the_left_keeps_the_beginning_of_a_caption():
     "vllm PR 12050, gill #4: tokenizers made for chat threw the beginning away; padding on the left changes nothing."
     model, tokenizer = tiny_bert()
-    plain = TransformerText((model, tokenizer), length=8).eval()
+    plain = TransformerTextEncoder((model, tokenizer), length=8).eval()
     long, short = " ".join(["blond", "hair", "smile"] * 6), "blond hair"
     expected = plain.tokenize([long, short])
     odd = copy.deepcopy(tokenizer)
     odd.truncation_side, odd.padding_side = "left", "left"
-    other = TransformerText((model, odd), length=8).eval()
+    other = TransformerTextEncoder((model, odd), length=8).eval()
     for key, value in other.tokenize([long, short]).items(): assert torch.equal(value, expected[key]), key
     assert other.labels(long) == plain.labels(long)

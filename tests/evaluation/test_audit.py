@@ -13,7 +13,7 @@ from tgfr.data.synthetic import synthetic_faces
 from tgfr.evaluation.audit import audit, audit_data, near_duplicates, print_audit, signature
 from tgfr.evaluation.metrics import label_floor, tpr_at_fpr
 from tgfr.evaluation.results import label_errors
-from tgfr.formats.pairs import NamePairs
+from tgfr.formats.pairs import PairNames
 
 
 def changed(data, rows):
@@ -44,7 +44,7 @@ def test_each_fault_is_found_where_it_is(splits):
     test = test.add_column("replica_of", [None] * 20 + [test[19]["photo_id"]] + [None] * 9)
     ids, who = test["photo_id"][:], np.array(test["identity"])
     first, second = np.triu_indices(30, 1)
-    report = audit({"train": train, "test": test}, NamePairs(pa.array([ids[i] for i in first]), pa.array([ids[i] for i in second]), who[first] == who[second]))
+    report = audit({"train": train, "test": test}, PairNames(pa.array([ids[i] for i in first]), pa.array([ids[i] for i in second]), who[first] == who[second]))
     found = found_in(report)
     def line(name): return [found[name][k] for k in ("groups", "photos", "groups over splits", "groups over people")] + list(found[name]["pairs"].values())
     assert line("identical files") == [1, 2, 1, 1, 0, 0, 29]
@@ -61,13 +61,13 @@ def test_each_fault_is_found_where_it_is(splits):
 def test_near_duplicates_are_the_loop(n, block, seed):
     draw = rng("near", seed)
     base = draw.normal(size=(4, 16, 16))
-    looks = base[draw.integers(4, size=n)] + draw.choice([.02, .3, 1], size=(n, 1, 1)) * draw.normal(size=(n, 16, 16))
-    looks[draw.random(n) < .3] *= 1 - 2 * (np.arange(16) % 2)
-    looks[draw.random(n) < .1] = 0
-    def cosine(a, b): return (a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9)
-    def alike(a, b, k): return max(cosine(a[:k, :k], b[:k, :k]), cosine(a[:k, :k], b[:k, :k] * (1 - 2 * (np.arange(k) % 2))))
-    expected = {(i, j) for i in range(n) for j in range(i + 1, n) if min(alike(looks[i], looks[j], k) for k in (8, 16)) >= .9}
-    assert {tuple(p) for p in near_duplicates(looks.astype(np.float32), .9, block).tolist()} == expected
+    system_styles = base[draw.integers(4, size=n)] + draw.choice([.02, .3, 1], size=(n, 1, 1)) * draw.normal(size=(n, 16, 16))
+    system_styles[draw.random(n) < .3] *= 1 - 2 * (np.arange(16) % 2)
+    system_styles[draw.random(n) < .1] = 0
+    def cosine_matrix(a, b): return (a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9)
+    def alike(a, b, k): return max(cosine_matrix(a[:k, :k], b[:k, :k]), cosine_matrix(a[:k, :k], b[:k, :k] * (1 - 2 * (np.arange(k) % 2))))
+    expected = {(i, j) for i in range(n) for j in range(i + 1, n) if min(alike(system_styles[i], system_styles[j], k) for k in (8, 16)) >= .9}
+    assert {tuple(p) for p in near_duplicates(system_styles.astype(np.float32), .9, block).tolist()} == expected
 
 
 def test_signature_of_odd_pictures():
@@ -89,9 +89,9 @@ def test_unreadable_photos_are_counted_and_not_alike(splits):
 
 def test_the_list_is_of_the_split_that_has_its_photos(splits):
     train = splits["train"]["photo_id"]
-    report = audit(splits, NamePairs(pa.array([train[0], train[0]]), pa.array([train[1], train[3]]), np.array([True, False])))
+    report = audit(splits, PairNames(pa.array([train[0], train[0]]), pa.array([train[1], train[3]]), np.array([True, False])))
     assert report["pairs"] == {"split": "train", "genuine": 1, "impostor": 1}
-    with pytest.raises(TgfrError, match="train: pairs: 1 photos are not in the dataset.*test: pairs"): audit(splits, NamePairs(pa.array([train[0]]), pa.array(["nobody"]), np.array([False])))
+    with pytest.raises(TgfrError, match="train: pairs: 1 photos are not in the dataset.*test: pairs"): audit(splits, PairNames(pa.array([train[0]]), pa.array(["nobody"]), np.array([False])))
 
 
 def test_nothing_to_audit_is_refused():

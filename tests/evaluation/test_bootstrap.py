@@ -12,7 +12,7 @@ from sync import ROOT
 
 from tgfr.core import TgfrError, rng
 from tgfr.evaluation import bootstrap as module
-from tgfr.evaluation.bootstrap import Figures, PairBootstrap, PersonBootstrap, Verification
+from tgfr.evaluation.bootstrap import Metrics, PairBootstrap, PersonBootstrap, Verification
 from tgfr.evaluation.metrics import auc_of, eer_of, rank1, tpr_of
 from tgfr.evaluation.results import result_row, result_rows, unresolved
 
@@ -27,8 +27,8 @@ def made_up(people, photos, *keys, noise=1., digits=7):
     "Person of each photo (shuffled, everybody at least once) and a matrix of scores that is not symmetric."
     draw = rng("bootstrap test", *keys)
     person = draw.permutation(np.concatenate([np.arange(people), draw.integers(people, size=photos - people)]))
-    looks = draw.normal(size=(people, 16))[person]
-    gallery, probe = (looks + noise * draw.normal(size=looks.shape) for _ in range(2))
+    system_styles = draw.normal(size=(people, 16))[person]
+    gallery, probe = (system_styles + noise * draw.normal(size=system_styles.shape) for _ in range(2))
     return person, (gallery @ probe.T / 16).round(digits).astype(np.float32)
 
 
@@ -263,7 +263,7 @@ def test_rows_of_a_table_are_held_together():
     draw, alone, together = rng("table"), 0, 0
     for _ in range(300):
         samples, value = draw.normal(size=(13, 200)), draw.normal(size=13)
-        found = {(f"{i}", "", "-"): Figures({"score": v}, {"score": v + s}, "same") for i, (v, s) in enumerate(zip(value, samples))}
+        found = {(f"{i}", "", "-"): Metrics({"score": v}, {"score": v + s}, "same") for i, (v, s) in enumerate(zip(value, samples))}
         rows = result_rows(found, "0")[1:]
         together += any(low > 0 or high < 0 for _, low, high in (row["difference"]["score"] for row in rows))
         singly = [f.difference(found["0", "", "-"], "score") for key, f in found.items() if key[0] != "0"]

@@ -13,7 +13,7 @@ from tgfr.core import TgfrError, rng
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.evaluation.identification import det, evaluate_bins, fold_figures, open_set_scores, published_tpir, tpir_at_fpir, tpir_of
+from tgfr.evaluation.identification import det, evaluate_bins, open_set_scores, published_tpir, ten_fold_metrics, tpir_at_fpir, tpir_of
 from tgfr.evaluation.metrics import cmc, cmc_of, operating_points, search
 
 
@@ -112,23 +112,23 @@ def test_folds_are_the_loop(seed, far):
     draw = rng("folds", seed)
     labels, folds = np.tile(np.repeat([True, False], 6), 4), np.repeat(np.arange(4), 12)
     scores = np.where(labels, draw.normal(.5, .2, 48), draw.normal(0, .2, 48)).round(1).clip(-1, 1)
-    found = fold_figures(scores, labels, folds if seed % 2 else 4, far)
+    found = ten_fold_metrics(scores, labels, folds if seed % 2 else 4, far)
     np.testing.assert_allclose([found.accuracy, found.threshold, found.val, found.far], loop_folds(scores, labels, folds, far))
     for some in scores, scores.astype(np.float32), np.clip(scores + .0013, -1, 1):  # on grid points and off them
-        np.testing.assert_allclose(fold_figures(some, labels, folds, far, "published").accuracy, loop_published(some, labels, folds))
+        np.testing.assert_allclose(ten_fold_metrics(some, labels, folds, far, "published").accuracy, loop_published(some, labels, folds))
 
 
 def test_published_folds_of_scores_on_the_grid():
     "insightface #2152, scipy #21550: two scores in all, kept apart wholly, where the interpolation of thresholds gave up."
     labels = np.tile([True, False], 60)
-    found = fold_figures(np.where(labels, .9, -.9), labels, definition="published").summary()
+    found = ten_fold_metrics(np.where(labels, .9, -.9), labels, definition="published").summary()
     assert (found["accuracy"], found["val"], found["far"]) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("call, said", [
     (lambda: tpir_at_fpir(np.eye(3), [0, 1, 2], [0, 1, 2]), "3 mated and 0 non-mated"), (lambda: tpir_at_fpir(np.eye(3), [5, 6, 7], [0, 1, 2]), "0 mated"), (lambda: tpir_at_fpir(np.eye(3), [0, 1], [0, 1, 2]), "2 probe_ids"),
     (lambda: tpir_at_fpir(np.eye(3) * np.nan, [0, 1, 9], [0, 1, 2]), "NaN"), (lambda: tpir_at_fpir(np.eye(3), [0, 1, 9], [0, 1, 2], definition="iso"), "'standard' or 'published'"), (lambda: tpir_at_fpir(np.eye(3), [0, 1, 9], [0, 1, 2], 2), "between 0 and 1"),
-    (lambda: cmc_of(search(np.eye(3), [5, 6, 7], [0, 1, 2]).rank), "none of them"), (lambda: fold_figures(np.zeros(20), np.repeat([1, 0], 10)), "only pairs of one kind"), (lambda: fold_figures(np.zeros(20), np.arange(20) % 2, np.zeros(19)), "folds: shape")])
+    (lambda: cmc_of(search(np.eye(3), [5, 6, 7], [0, 1, 2]).rank), "none of them"), (lambda: ten_fold_metrics(np.zeros(20), np.repeat([1, 0], 10)), "only pairs of one kind"), (lambda: ten_fold_metrics(np.zeros(20), np.arange(20) % 2, np.zeros(19)), "folds: shape")])
 def test_what_cannot_be_judged_is_refused(call, said):
     with pytest.raises(TgfrError, match=said): call()
 

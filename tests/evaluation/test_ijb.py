@@ -10,7 +10,7 @@ from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.encoders.backbones import IResNet
 from tgfr.encoders.feature_store import FeatureStore, write_store
-from tgfr.evaluation.ijb import IjbProtocol, MediaPooling, draws_of, evaluate_ijb, pair_scores, pool_media
+from tgfr.evaluation.ijb import IjbProtocol, MediaPooling, bootstrap_subjects, evaluate_ijb, pair_scores, pool_media
 from tgfr.evaluation.metrics import auc, roc, search, tpr_at_fpr
 from tgfr.evaluation.simulated_ijb import SIZES, simulate
 from tgfr.formats.ijb_files import IjbFiles, IjbImages
@@ -254,7 +254,7 @@ def test_a_missing_class_is_refused(made, change, said):
     _, p, features = made
     other = IjbProtocol(p.name, p.images, p.ids, p.template, p.subject, p.first, p.second, change["genuine"](p.genuine), p.galleries, p.probe)
     with pytest.raises(TgfrError, match=said): evaluate_ijb(other, p.pool(features), "x")
-    with pytest.raises(TgfrError, match=said): draws_of(other)
+    with pytest.raises(TgfrError, match=said): bootstrap_subjects(other)
 
 
 def test_one_template_only():
@@ -277,7 +277,7 @@ def test_pair_scores_are_dot_products_however_they_are_made(templates, pairs, mo
 def test_draws_of_one_to_n_are_repeated_probes(made):
     "A draw's figures are those of a list in which each probe stands as often as its subject was drawn."
     _, p, features = made
-    templates, bootstrap = p.pool(features), draws_of(p, replicates=6, seed=1)
+    templates, bootstrap = p.pool(features), bootstrap_subjects(p, replicates=6, seed=1)
     result = evaluate_ijb(p, templates, "x", fprs=FPRS, bootstrap=bootstrap)
     for r, weights in enumerate(bootstrap.weights[1:].astype(int)):
         drawn = IjbProtocol(p.name, p.images, p.ids, p.template, p.subject, p.first, p.second, p.genuine, p.galleries, np.repeat(p.probe, weights[np.searchsorted(bootstrap.subjects, p.subject[p.probe])]))
@@ -302,7 +302,7 @@ def test_without_1n_files_genuine_pairs_say_who_is_who(made, tmp_path):
     paired = np.unique(np.concatenate([protocol.first[protocol.genuine], protocol.second[protocol.genuine]]))
     same = [p.subject[paired][:, None] == p.subject[paired] for p in (protocol, other)]
     np.testing.assert_array_equal(*same)
-    result = evaluate_ijb(other, other.pool(features), "x", bootstrap=draws_of(other, 5))
+    result = evaluate_ijb(other, other.pool(features), "x", bootstrap=bootstrap_subjects(other, 5))
     assert result.identification is None and set(result.curves) == {"ROC"} and {row["protocol"] for row in result.points} == {"1:1"}
 
 
@@ -354,10 +354,10 @@ def test_a_fusion_of_another_encoder_is_refused(made, tmp_path):
                 "arrays": {"embedding": {"dtype": "float32", "shape": [count, 1, 32]}} | ({"styles": {"dtype": "float16", "shape": [count, 1, styles, 2]}} if styles else {})}
         return write_store(folder, meta, lambda done: [{k: np.ones((count, *a["shape"][1:]), a["dtype"]) for k, a in meta["arrays"].items()}])
     encoder = IResNet((1, 1, 1, 1), width=4, embedding=32)
-    ours, other = store("ours", encoder.fingerprint, 12), store("other", "0123456789abcdef", 12)
+    ours, other = store("ours", encoder.content_digest, 12), store("other", "0123456789abcdef", 12)
     save_set_fusion(CAFace(32, 12), known := tmp_path / "known", encoder=encoder)
     assert isinstance(stored_fusion(known, ours), CAFace)
-    with pytest.raises(TgfrError, match=f"{encoder.config.name}, fingerprint {encoder.fingerprint}, but .*features of other, fingerprint 0123456789abcdef"): make_systems([other.folder], [str(known)])
+    with pytest.raises(TgfrError, match=f"{encoder.config.name}, fingerprint {encoder.content_digest}, but .*features of other, fingerprint 0123456789abcdef"): make_systems([other.folder], [str(known)])
     save_set_fusion(CAFace(32, 12), silent := tmp_path / "silent")
     assert isinstance(stored_fusion(silent, other), CAFace)
     with pytest.raises(TgfrError, match="no styles.*--styles auto"): stored_fusion(silent, store("plain", None))

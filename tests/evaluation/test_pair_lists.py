@@ -17,15 +17,15 @@ from tgfr.evaluation.pair_lists import (
     leaks,
     make_pairs,
     match_pairs,
-    published_figures,
+    published_metrics,
     repeated_pairs,
     score_pairs,
     write_pairs,
 )
-from tgfr.formats.pairs import NamePairs, read_pairs_list
+from tgfr.formats.pairs import PairNames, read_pairs_list
 
 
-def names(*lines): return NamePairs(pa.array([x[0] for x in lines], pa.string()), pa.array([x[1] for x in lines], pa.string()), np.array([x[2] for x in lines], bool))
+def names(*lines): return PairNames(pa.array([x[0] for x in lines], pa.string()), pa.array([x[1] for x in lines], pa.string()), np.array([x[2] for x in lines], bool))
 
 
 def world(people=40, photos=3, seed=0, width=12):
@@ -93,17 +93,17 @@ def test_a_written_list_reads_back(tmp_path):
 # figures
 
 def test_scores_are_the_loop():
-    identity, looks = world()
-    probe, pairs = looks + 1, make_pairs(identity, 20)
-    loop = [probe[a] @ looks[b] / np.linalg.norm(probe[a]) / np.linalg.norm(looks[b]) for a, b in zip(pairs.first, pairs.second)]
-    np.testing.assert_allclose(score_pairs(probe, looks, pairs), loop, atol=1e-5)
+    identity, system_styles = world()
+    probe, pairs = system_styles + 1, make_pairs(identity, 20)
+    loop = [probe[a] @ system_styles[b] / np.linalg.norm(probe[a]) / np.linalg.norm(system_styles[b]) for a, b in zip(pairs.first, pairs.second)]
+    np.testing.assert_allclose(score_pairs(probe, system_styles, pairs), loop, atol=1e-5)
 
 
 def test_figures_are_those_of_metrics_on_either_list():
-    identity, looks = world(people=60, photos=2)
+    identity, system_styles = world(people=60, photos=2)
     captions = [[f"c{i - (i % 2 and i < 40)}"] for i in range(120)]  # the first 20 people's photos have one caption
     protocol = PairProtocol(make_pairs(identity, 30), identity, captions, replicates=20)
-    scores = score_pairs(looks, looks, protocol.pairs)
+    scores = score_pairs(system_styles, system_styles, protocol.pairs)
     found = protocol.evaluate(scores, (1e-1, 1e-2))
     assert list(found) == ["generated", "leak-free"] and (found["generated"].genuine, found["leak-free"].genuine) == (60, 40)
     keep = {"generated": np.ones(len(scores), bool), "leak-free": ~protocol.pairs.same | (protocol.pairs.first >= 40)}
@@ -150,16 +150,16 @@ def test_a_list_of_nothing_but_leaks_is_refused():
 
 @pytest.mark.parametrize("change, message", [(lambda s: s[:-1], r"scores: shape \(399,\)"), (lambda s: np.where(np.arange(400) == 7, np.nan, s), "NaN")])
 def test_broken_scores_are_refused(change, message):
-    identity, looks = world()
+    identity, system_styles = world()
     protocol = PairProtocol(make_pairs(identity, 9), identity, [[str(i)] for i in range(120)], replicates=2)
-    with pytest.raises(TgfrError, match=message): protocol.evaluate(change(score_pairs(looks, looks, protocol.pairs)))
+    with pytest.raises(TgfrError, match=message): protocol.evaluate(change(score_pairs(system_styles, system_styles, protocol.pairs)))
 
 
 @pytest.mark.golden("tgfr_eval_metrics*")
 def test_golden_published_figures_of_a_list(golden):
     for case, expected in golden.meta["expected"].items():
         if "auc" not in expected: continue
-        found = published_figures(*(golden.i[f"{case}.{k}"].numpy() for k in ("score", "label")))
+        found = published_metrics(*(golden.i[f"{case}.{k}"].numpy() for k in ("score", "label")))
         assert expected["printed"] == (f"AUC {found['AUC']:.4f} | EER {found['EER']:.4f} | " + " | ".join(f"TPR@FPR=1e-{k} {100 * found[f'TPR@FPR=1e-{k}']:.4f}" for k in (5, 4, 3)) + f" | score {found['score']:.4f}")
 
 

@@ -16,7 +16,7 @@ from hostile import Runs
 
 from tgfr.cli import main
 from tgfr.core import TgfrError
-from tgfr.data.catalog import load_faces, screen
+from tgfr.data.catalog import drop_unusable, load_faces
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.formats.prepare import Options, prepare, summary
@@ -73,7 +73,7 @@ def test_mm_celeba_hq(tmp_path, drawn, texts, images, celeba):
     splits = defaultdict(set)
     for row in found.values(): splits[row["identity"]].add(row["split"])
     assert all(len(s) == 1 for s in splits.values()) and Counter(s for (s,) in splits.values()) == {"train": 7, "validation": 1, "test": 2}
-    loaded, skips = screen(load_faces(tmp_path / "out", "train"))
+    loaded, skips = drop_unusable(load_faces(tmp_path / "out", "train"))
     assert len(loaded) == 21 and not len(skips) and loaded["photo_id"][:] == [i for i, r in found.items() if r["split"] == "train"]
     assert json.loads((tmp_path / "out/prepare.json").read_text()) == report
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgfr.core import ImageFeatures, TgfrError, cosine
+from tgfr.core import ImageFeatures, TgfrError, cosine_matrix
 from tgfr.fusion.fcam import ImageHead, ResidualImageHead, SpatialAttention
 
 
@@ -78,7 +78,7 @@ def test_gradient_reaches_every_tensor(kind):
 def test_residual_head_starts_as_the_frozen_feature(dim, regions):
     faces = torch.randn(20, 64) * torch.rand(20, 1) * 30
     out = ResidualImageHead(64, regions, dim).eval()(ImageFeatures(faces, torch.randn(20, 8, 5, 5))).embedding
-    assert torch.allclose(cosine(out, out), cosine(faces, faces), atol=1e-5)
+    assert torch.allclose(cosine_matrix(out, out), cosine_matrix(faces, faces), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [ImageHead, ResidualImageHead])

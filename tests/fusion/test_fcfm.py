@@ -3,7 +3,7 @@ import pytest
 import torch
 from test_fcam import attention_state
 
-from tgfr.core import ImageFeatures, TextFeatures, unit
+from tgfr.core import ImageFeatures, TextFeatures, l2_normalize
 from tgfr.fusion.fcfm import FCFM, FUSIONS, LinearFusion, RnnFCFM, build_fusion
 
 
@@ -45,8 +45,8 @@ def test_golden_linear_fusion(golden):
 
 def batch(size=4, dim=64, side=7, words=6):
     mask = torch.arange(words) < torch.randint(1, words + 1, (size, 1))
-    image = ImageFeatures(unit(torch.randn(size, dim)), unit(torch.randn(size, dim, side, side), dim=1))
-    return image, TextFeatures(unit(torch.randn(size, dim)), torch.randn(size, dim, words) * mask[:, None], mask)
+    image = ImageFeatures(l2_normalize(torch.randn(size, dim)), l2_normalize(torch.randn(size, dim, side, side), dim=1))
+    return image, TextFeatures(l2_normalize(torch.randn(size, dim)), torch.randn(size, dim, words) * mask[:, None], mask)
 
 
 @pytest.mark.parametrize("name", FUSIONS)

@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgfr.core import TextFeatures, TgfrError, cosine
+from tgfr.core import TextFeatures, TgfrError, cosine_matrix
 from tgfr.losses.contrastive import (
     CMPC,
-    attend,
     clip_loss,
     cmpm_loss,
     contrastive,
@@ -21,6 +20,7 @@ from tgfr.losses.contrastive import (
     same,
     sentence_loss,
     soft_clip_loss,
+    word_attention,
     word_region_loss,
     word_region_similarity,
 )
@@ -73,14 +73,14 @@ def test_golden_word_region(golden):
     loss.backward()
     golden.check("g_img", regions.grad)
     golden.check("g_words", words.grad)
-    attention = attend(regions, words, mask, gammas[0])[1]
+    attention = word_attention(regions, words, mask, gammas[0])[1]
     for i, length in enumerate(lengths): golden.check(f"att.{i}", attention[i, :length])
 
 
 @pytest.mark.golden("tgfr_func_attention")
 def test_golden_attend(golden):
     words, regions = (golden.i[k].clone().requires_grad_() for k in ("query", "context"))
-    context, attention = attend(regions, words, gamma1=golden.meta["gamma1"])
+    context, attention = word_attention(regions, words, gamma1=golden.meta["gamma1"])
     golden.check("weighted", context)
     golden.check("attn", attention)
     torch.autograd.backward([context, attention], [golden.i["cot_wc"], golden.i["cot_att"]])
@@ -93,7 +93,7 @@ def test_golden_sentence_and_global(golden):
     g, s, meta = golden.i["cnn"], golden.i["rnn"], golden.meta
     gamma3 = meta["gamma3"]
     for case, identity in dict(none=None, unique=golden.i["ids_unique"], dup=golden.i["ids_dup"]).items():
-        row, column = contrastive(gamma3 * cosine(g, s), None if identity is None else same(identity))
+        row, column = contrastive(gamma3 * cosine_matrix(g, s), None if identity is None else same(identity))
         golden.check(f"sent.{case}.loss0", row)
         golden.check(f"sent.{case}.loss1", column)
         check_pair(golden, f"sent.{case}", lambda g, s, identity=identity: sentence_loss(g, s, identity, gamma3), loss=row + column)
@@ -171,7 +171,7 @@ def test_backward_may_run_twice(keep):
     for a, b in zip(*(torch.autograd.grad(S, (regions, words), retain_graph=True) for _ in range(2))): assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("f", [lambda r, w, m: word_region_similarity(r, w, m), lambda r, w, m: torch.cat([x.flatten(1) for x in attend(r[:4], w, m)], 1)])
+@pytest.mark.parametrize("f", [lambda r, w, m: word_region_similarity(r, w, m), lambda r, w, m: torch.cat([x.flatten(1) for x in word_attention(r[:4], w, m)], 1)])
 def test_padding_equals_absence(f):
     regions, words, mask = example()
     value, g_regions, g_words = gradients(lambda r, w: f(r, w, mask), regions, words)
@@ -272,11 +272,11 @@ def test_rectangular_blocks_equal_the_whole_batch():
     "Two devices: rows of images against all captions, and of captions against all images, add up to the loss of the whole batch."
     torch.manual_seed(0)
     g, s, identity = torch.randn(6, 8), torch.randn(6, 8), torch.tensor([3, 1, 3, 7, 1, 9])
-    whole = contrastive(10 * cosine(g, s), same(identity))
+    whole = contrastive(10 * cosine_matrix(g, s), same(identity))
     parts = []
     for own in (torch.arange(3), torch.arange(3, 6)):
         exclude = same(identity[own], identity)
-        parts.append((contrastive(10 * cosine(g[own], s), exclude, own)[0], contrastive(10 * cosine(s[own], g), exclude, own)[0]))
+        parts.append((contrastive(10 * cosine_matrix(g[own], s), exclude, own)[0], contrastive(10 * cosine_matrix(s[own], g), exclude, own)[0]))
     for i in (0, 1): torch.testing.assert_close(sum(p[i] for p in parts) / 2, whole[i])
 
 
@@ -320,7 +320,7 @@ def all_losses(regions, words, mask, g, s, identity):
     every, every_mask = gather_words(TextFeatures(s, words, mask))
     person = gather(identity)
     S, sentences, faces = gather(word_region_similarity(regions, every, every_mask)), gather(s), gather(g)
-    return {"word": sum(contrastive(10 * S, same(person))), "sentence": sum(contrastive(10 * gather(cosine(g, sentences)), same(person))), "global": global_loss(faces, sentences),
+    return {"word": sum(contrastive(10 * S, same(person))), "sentence": sum(contrastive(10 * gather(cosine_matrix(g, sentences)), same(person))), "global": global_loss(faces, sentences),
             "clip": clip_loss(faces, sentences), "soft": soft_clip_loss(faces, sentences), "cmpm": cmpm_loss(faces, sentences, person)}
 
 
@@ -368,8 +368,8 @@ def test_identical_captions_and_same_people_are_no_negatives_by_option():
     for loss in (global_loss, clip_loss, sentence_loss):
         assert loss(g, s, exclude=same(sentence)) < loss(g, s)
         alone, everything = torch.tensor([0, 2, 3]), torch.arange(4)
-        rows = [F.cross_entropy(10 * cosine(g[i:i + 1], s[columns]), torch.tensor([k])) for i, columns, k in ((0, alone, 0), (1, alone, 0), (2, everything, 2), (3, everything, 3))]
-        torch.testing.assert_close(contrastive(10 * cosine(g, s), same(sentence))[0], sum(rows) / 4)
+        rows = [F.cross_entropy(10 * cosine_matrix(g[i:i + 1], s[columns]), torch.tensor([k])) for i, columns, k in ((0, alone, 0), (1, alone, 0), (2, everything, 2), (3, everything, 3))]
+        torch.testing.assert_close(contrastive(10 * cosine_matrix(g, s), same(sentence))[0], sum(rows) / 4)
     regions, words, mask = example(4, 4)
     assert word_region_loss(regions, words, mask, exclude=same(sentence)) < word_region_loss(regions, words, mask)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgfr.core import TgfrError, unit
+from tgfr.core import TgfrError, l2_normalize
 from tgfr.losses.contrastive import focal_loss
 from tgfr.losses.margins import MARGINS, AdaFace, ArcFace, CosFace, MagFace, SphereFace, create_margin
 
@@ -85,7 +85,7 @@ def test_only_the_true_class_changes(head):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_gradients_are_finite_where_feature_and_class_are_parallel(head, dtype):
-    w = unit(head.weight.detach())
+    w = l2_normalize(head.weight.detach())
     nothing = torch.zeros(12) if dtype != torch.float16 else w[4]  # a zero vector's gradient is 1/1e-8, more than float16 holds
     x = torch.stack([w[0], 20 * w[1], -w[2], -30 * w[3], nothing, 1e4 * w[5]]).to(dtype).requires_grad_()
     F.cross_entropy(head(x, torch.arange(6)), torch.arange(6)).backward()
@@ -119,9 +119,9 @@ def test_a_margin_never_helps_a_good_sample(name, seed, length):
     torch.manual_seed(seed)
     head = create_margin(name, 5, 3).eval()
     theta = torch.rand(4, 1) * math.pi / 3
-    axis = unit(head.weight.detach()[:1])
-    side = unit(torch.randn(4, 5) - (torch.randn(4, 5) @ axis.T) * axis)
-    side = unit(side - (side @ axis.T) * axis)
+    axis = l2_normalize(head.weight.detach()[:1])
+    side = l2_normalize(torch.randn(4, 5) - (torch.randn(4, 5) @ axis.T) * axis)
+    side = l2_normalize(side - (side @ axis.T) * axis)
     x = length * (theta.cos() * axis + theta.sin() * side)
     y = torch.zeros(4, dtype=torch.long)
     plain = head.scaled(F.cosine_similarity(x, axis)[:, None], torch.full((4, 1), length))

@@ -391,9 +391,9 @@ def test_a_notebook_shows_a_figure_without_pyplot():
 
 
 def test_a_system_looks_the_same_everywhere():
-    assert len({str(look) for look in plots.looks(plots._systems).values()}) == 7
-    assert plots.looks(["residual", "other"])["residual"] == plots.looks(["a", "b", "linear", "residual"])["residual"]
-    assert set(plots.looks([f"s{k}" for k in range(20)])) == {f"s{k}" for k in range(20)}
+    assert len({str(look) for look in plots.system_styles(plots._systems).values()}) == 7
+    assert plots.system_styles(["residual", "other"])["residual"] == plots.system_styles(["a", "b", "linear", "residual"])["residual"]
+    assert set(plots.system_styles([f"s{k}" for k in range(20)])) == {f"s{k}" for k in range(20)}
 
 
 def test_empty_input_is_named():

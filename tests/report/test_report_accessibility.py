@@ -29,7 +29,7 @@ LOOK = """() => {
   if (heads.filter(h => h === 1).length !== 1 || heads[0] !== 1 || heads.some((h, k) => k && h > heads[k - 1] + 1)) faults.push(`headings ${heads}`);
   if (document.documentElement.lang !== "en" || !document.title || !document.querySelector("main")) faults.push("no language, title or main part");
   const wide = document.documentElement.scrollWidth - innerWidth;
-  if (wide > 0) faults.push(`${wide} px wider than the screen`);
+  if (wide > 0) faults.push(`${wide} px wider than the drop_unusable`);
   return faults }"""
 
 

@@ -14,7 +14,7 @@ from processes import run_two
 from safetensors.torch import load_file, save_file
 
 from tgfr import cli
-from tgfr.core import TgfrError, cosine, rng, seed_everything, unit
+from tgfr.core import TgfrError, cosine_matrix, l2_normalize, rng, seed_everything
 from tgfr.encoders.pretrained_faces import load_encoder
 from tgfr.sets.caface import CAFace, SetState, fuse_sets
 from tgfr.sets.caface_state import fuse_sharded, fuse_stream, load_state, merge, save_state, shard_states
@@ -75,13 +75,13 @@ def test_golden_stream(golden):
         for name, value in found.items(): golden.check(f"chunk{k}.{name}", value)
     assert start == features.shape[1]
     streamed, single = fuse_sets(model, faces, chunk=chunk), fuse_sets(model, faces, chunk=None)
-    for name in ("fused", "demo.fused"): golden.check(name, unit(streamed.embedding))
-    for name in ("fused_single_shot", "demo.fused_single"): golden.check(name, unit(single.embedding))
+    for name in ("fused", "demo.fused"): golden.check(name, l2_normalize(streamed.embedding))
+    for name in ("fused_single_shot", "demo.fused_single"): golden.check(name, l2_normalize(single.embedding))
     golden.check("single.aggregated", single.embedding)
     golden.check("demo.weights", streamed.weights)
     golden.check("demo.weights_single", single.weights)
     spoiled = replace(faces, embedding=golden.i["features_nan"])
-    golden.check("nan.fused", unit(model.fuse(spoiled, chunk=chunk, nan="published")))
+    golden.check("nan.fused", l2_normalize(model.fuse(spoiled, chunk=chunk, nan="published")))
     ours = model.fuse(spoiled, chunk=chunk)
     keep = spoiled.embedding[0].isfinite().all(-1)
     torch.testing.assert_close(ours, model.fuse(FaceSet(features[:, keep], faces.mask[:, keep], faces.styles[:, keep]), chunk=chunk))
@@ -156,7 +156,7 @@ def test_plain_confidence_weights_are_a_weighted_mean():
     model, faces = lively(confidence=1), images(9)
     result = fuse_sets(model, faces)
     if (result.state.mass >= 1).all():  # else clusters are shrunk, as published
-        torch.testing.assert_close(cosine(result.embedding, result.weights @ unit(faces.embedding)[0]), torch.ones(1, 1))
+        torch.testing.assert_close(cosine_matrix(result.embedding, result.weights @ l2_normalize(faces.embedding)[0]), torch.ones(1, 1))
 
 
 @torch.no_grad()
@@ -244,7 +244,7 @@ def test_golden_convert_command(golden, tmp_path, capsys):
     assert "center.weight" in said and "aggregator" not in said
     fusion, encoder = load_set_fusion(tmp_path / "ours"), load_encoder(tmp_path / "ours/encoder")
     assert fusion.config["styles"] == encoder.style_width(("stage2", "stage3")) and fusion.config["embedding"] == encoder.config.embedding
-    check_encoder(tmp_path / "ours", encoder.config.name, encoder.fingerprint)  # its own, read back
+    check_encoder(tmp_path / "ours", encoder.config.name, encoder.content_digest)  # its own, read back
     for k, v in from_published(aggregator).state_dict().items(): assert torch.equal(fusion.state_dict()[k], v), k
 
 

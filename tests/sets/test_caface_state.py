@@ -92,7 +92,7 @@ def test_an_older_state_opens_and_says_what_it_does_not_know(fuse, home, tmp_pat
     model = load_set_fusion(home / "caface")
     fuse("a", "one")
     state = load_state(tmp_path / "one/state.safetensors", model)
-    save_file({name: getattr(state, name) for name in ("mass", "feature", "style", "count")}, tmp_path / "old", {"model": model.fingerprint})
+    save_file({name: getattr(state, name) for name in ("mass", "feature", "style", "count")}, tmp_path / "old", {"model": model.content_digest})
     assert load_state(tmp_path / "old", model).ledger is None
     fuse("b", "two", tmp_path / "old")
     assert "does not say what is in it" in capsys.readouterr().err and count(tmp_path / "two/state.safetensors", home) == 20
@@ -106,7 +106,7 @@ def test_an_older_state_opens_and_says_what_it_does_not_know(fuse, home, tmp_pat
 def test_a_damaged_ledger_is_refused(fuse, home, tmp_path, change):
     model = load_set_fusion(home / "caface")
     save_state(tmp_path / "state", model.init(), model, Ledger(np.arange(3), before=model.init(), known=1))
-    save_file(load_file(tmp_path / "state") | change, tmp_path / "bad", {"model": model.fingerprint, "known": "1", "whole": "True"})
+    save_file(load_file(tmp_path / "state") | change, tmp_path / "bad", {"model": model.content_digest, "known": "1", "whole": "True"})
     with pytest.raises(TgfrError, match="bad"): load_state(tmp_path / "bad", model)
 
 

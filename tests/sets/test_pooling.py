@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgfr.core import ImageFeatures, TgfrError, cosine, rng, seed_everything, unit
-from tgfr.data.augmentations import CHANGES, Augmentation, Mirrored, augmentations
+from tgfr.core import ImageFeatures, TgfrError, cosine_matrix, l2_normalize, rng, seed_everything
+from tgfr.data.augmentations import CHANGES, Augmentation, HorizontalFlip, augmentations
 from tgfr.sets.caface import CAFace
 from tgfr.sets.caface_state import fuse_sharded, shard_states
 from tgfr.sets.checkpoints import load_set_fusion, save_set_fusion
 from tgfr.sets.pooling import SET_FUSIONS, FaceSet, NormPower, SetFusion, buckets, build_set_fusion, cut, divide, face_set, fuse_ragged
-from tgfr.sets.stream import Running
+from tgfr.sets.stream import OnlineFusion
 
 E, S = 12, 6
 
@@ -103,8 +103,8 @@ def test_plain_fusions_are_what_their_names_say():
     faces = sets([5, 3])
     for b, n in enumerate((5, 3)):
         f = faces.embedding[b, :n]
-        for name, expected in (("average", unit(f).mean(0)), ("norm", f.mean(0)), ("norm-squared", (f * f.norm(dim=1)[:, None]).mean(0)), ("best-norm", f[f.norm(dim=1).argmax()]), ("score", (unit(f) * faces.score[b, :n, None]).mean(0))):
-            torch.testing.assert_close(cosine(build(name).fuse(faces)[b:b + 1], expected[None]), torch.ones(1, 1))
+        for name, expected in (("average", l2_normalize(f).mean(0)), ("norm", f.mean(0)), ("norm-squared", (f * f.norm(dim=1)[:, None]).mean(0)), ("best-norm", f[f.norm(dim=1).argmax()]), ("score", (l2_normalize(f) * faces.score[b, :n, None]).mean(0))):
+            torch.testing.assert_close(cosine_matrix(build(name).fuse(faces)[b:b + 1], expected[None]), torch.ones(1, 1))
 
 
 def test_wrong_use(tmp_path):
@@ -175,7 +175,7 @@ def test_face_set_side_by_side():
 def test_augmentations_depend_on_their_keys_alone():
     image = rng(0).integers(0, 256, (112, 96, 3), np.uint8)
     assert len({a.name for a in augmentations()}) == 16 and len({a.name for a in [*augmentations(2), *augmentations(2, seed=1)]}) == 4
-    for a in (*augmentations(6), Mirrored()):
+    for a in (*augmentations(6), HorizontalFlip()):
         out = a(image, "photo")
         assert out.shape == image.shape and out.dtype == np.uint8 and out.flags["C_CONTIGUOUS"] and (out == a(image.copy(), "photo")).all()
     strong = Augmentation(0)(image, 5)
@@ -204,18 +204,18 @@ def test_a_set_without_anything_to_weigh_by_is_averaged(score):
     draw = torch.Generator().manual_seed(0)
     faces = FaceSet(torch.randn(2, 3, 8, generator=draw), torch.tensor([[True, True, False], [True, True, True]]), score=torch.tensor([[score] * 3, [.5, score, .25]]))
     fused = build_set_fusion("score", 8).fuse(faces)
-    torch.testing.assert_close(fused[0], unit(faces.embedding[0, :2]).mean(0))
-    torch.testing.assert_close(fused[1], (2 * unit(faces.embedding[1, 0]) + unit(faces.embedding[1, 2])) / 3)
+    torch.testing.assert_close(fused[0], l2_normalize(faces.embedding[0, :2]).mean(0))
+    torch.testing.assert_close(fused[1], (2 * l2_normalize(faces.embedding[1, 0]) + l2_normalize(faces.embedding[1, 2])) / 3)
     assert not build_set_fusion("score", 8).fuse(FaceSet(torch.zeros(1, 2, 8), torch.zeros(1, 2, dtype=torch.bool), score=torch.zeros(1, 2))).any()
 
 
 def test_a_stream_without_anything_to_weigh_by_is_averaged_too():
     draw = torch.Generator().manual_seed(1)
     faces = FaceSet(torch.randn(1, 5, 8, generator=draw), torch.ones(1, 5, dtype=torch.bool), score=torch.tensor([[0., -1., 0., 0., 0.]]))
-    running = Running(build_set_fusion("score", 8).eval())
+    running = OnlineFusion(build_set_fusion("score", 8).eval())
     for part in faces[:, :2], faces[:, 2:]: running = running.add(part)
     template, weights = running.readout()
-    torch.testing.assert_close(template, unit(faces.embedding[0]).mean(0))
+    torch.testing.assert_close(template, l2_normalize(faces.embedding[0]).mean(0))
     torch.testing.assert_close(weights, torch.full((5,), .2))
     better = running.add(FaceSet(faces.embedding[:, :1], faces.mask[:, :1], score=torch.tensor([[.7]])))
-    torch.testing.assert_close(better.readout()[0], unit(faces.embedding[0, 0]))
+    torch.testing.assert_close(better.readout()[0], l2_normalize(faces.embedding[0, 0]))

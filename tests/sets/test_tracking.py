@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from tgfr.cli import main
-from tgfr.core import ImageFeatures, Skips, TgfrError, read_json, rng, seed_everything, unit
+from tgfr.core import ImageFeatures, Skips, TgfrError, l2_normalize, read_json, rng, seed_everything
 from tgfr.data.faces import Degradation, encode_jpeg, read_image
-from tgfr.data.landmarks import FIVE_POINTS, Face
+from tgfr.data.landmarks import ARCFACE_TEMPLATE, Face
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import EncoderConfig, IResNet, save_encoder
 from tgfr.sets.caface import fuse_sets
 from tgfr.sets.caface_state import load_state, merge, save_state
 from tgfr.sets.checkpoints import save_set_fusion
 from tgfr.sets.pooling import FaceSet, build_set_fusion
-from tgfr.sets.stream import Running
-from tgfr.sets.tracking import Frame, Frames, Tracking, follow, iou, link
+from tgfr.sets.stream import OnlineFusion
+from tgfr.sets.tracking import Frame, Frames, TrackingOptions, iou, link, track_faces
 from tgfr.workflows.fuse_video import fuse_video, make_fusion, write_clip
 
 FACES = [read_image(cell) for cell in synthetic_faces(people=3, photos=1)["image"]]
@@ -43,7 +43,7 @@ class Scripted:
 
     def __init__(self, script): self.script = iter(script)
 
-    def detect(self, image): return [Face(np.array([10., 10, 90, 90]), FIVE_POINTS, 1.)] if image.shape == (112, 112, 3) else next(self.script)
+    def detect(self, image): return [Face(np.array([10., 10, 90, 90]), ARCFACE_TEMPLATE, 1.)] if image.shape == (112, 112, 3) else next(self.script)
 
 
 def scene(k, places):
@@ -51,7 +51,7 @@ def scene(k, places):
     picture, found = np.full((170, 300, 3), 100, np.uint8), []
     for person, (x, y) in places.items():
         picture[y:y + 80, x:x + 80] = cv2.resize(Degradation(size=20 + k % 3 * 30, noise=4)(FACES[person], k), (80, 80), interpolation=cv2.INTER_AREA)
-        found.append(Face(np.array([x + 10., y + 10, 60, 65]), FIVE_POINTS * 80 / 112 + (x, y), .7 + .01 * (k % 20)))
+        found.append(Face(np.array([x + 10., y + 10, 60, 65]), ARCFACE_TEMPLATE * 80 / 112 + (x, y), .7 + .01 * (k % 20)))
     return picture, found[::-1] if k % 2 else found
 
 
@@ -103,8 +103,8 @@ def test_a_clip_end_to_end(clip, gallery, tmp_path):
     crops = [f.image for f in Frames(clip).read()]
     embedding, photo = Pixels().encode(crops).embedding, Pixels().encode(FACES[:1]).embedding[0]
     expected = build_set_fusion("norm-squared", 768).fuse(FaceSet(embedding[None], torch.ones(1, 40, dtype=torch.bool)))[0]
-    torch.testing.assert_close(load_file(tmp_path / "template.safetensors")["norm-squared"], unit(expected))
-    np.testing.assert_allclose([r["similarity"] for r in rows], unit(embedding) @ unit(photo), atol=1e-5)
+    torch.testing.assert_close(load_file(tmp_path / "template.safetensors")["norm-squared"], l2_normalize(expected))
+    np.testing.assert_allclose([r["similarity"] for r in rows], l2_normalize(embedding) @ l2_normalize(photo), atol=1e-5)
     np.testing.assert_allclose([r["norm"] for r in rows], embedding.norm(dim=1), atol=1e-4)
     assert rows[-1]["fused so far"] == pytest.approx(report["templates"]["norm-squared"]["similarity"], abs=1e-5)
     assert read_json(tmp_path / "fuse.json") == report
@@ -189,7 +189,7 @@ def test_without_a_detector_nothing_is_said_of_faces(tmp_path, clip):
     assert wide["warnings"][0].startswith("6 of the 6 frames are not square") and wide["warnings"][0] in (tmp_path / "report.html").read_text()
 
     class Unit(Pixels):
-        def encode(self, crops, styles=()): return ImageFeatures(unit(super().encode(crops).embedding))
+        def encode(self, crops, styles=()): return ImageFeatures(l2_normalize(super().encode(crops).embedding))
 
     assert "All embeddings have the length 1" in fuse_video(clip, Unit(), out=tmp_path)["warnings"][0]
 
@@ -209,7 +209,7 @@ def test_a_detector_that_fails_on_a_frame(tmp_path):
             return found
     scenes = [scene(k, {0: (20, 30)}) for k in range(6)]
     skips = Skips()
-    found = follow(Frames(write(tmp_path / "v.mp4", [p for p, _ in scenes])), Pixels(), build_set_fusion("average", 768), Fragile([f if k != 2 else None for k, (_, f) in enumerate(scenes)]), skips=skips)
+    found = track_faces(Frames(write(tmp_path / "v.mp4", [p for p, _ in scenes])), Pixels(), build_set_fusion("average", 768), Fragile([f if k != 2 else None for k, (_, f) in enumerate(scenes)]), skips=skips)
     assert (found.frames, found.empty, len(skips), skips.items[0][0]) == (6, 1, 1, "frame 2")
 
 
@@ -225,10 +225,10 @@ def test_two_people_are_kept_apart(tmp_path, gallery):
     scenes = [scene(k, two(k)) for k in range(76)]
     video = write(tmp_path / "v.mp4", [p for p, _ in scenes])
     def run(**how): return fuse_video(video, Pixels(), gallery, detector=Scripted([f for _, f in scenes]), out=tmp_path / "out", **how)
-    found = follow(Frames(video), Pixels(), build_set_fusion("average", 768), Scripted([f for _, f in scenes]))
+    found = track_faces(Frames(video), Pixels(), build_set_fusion("average", 768), Scripted([f for _, f in scenes]))
     assert sorted(len(t.sightings) for t in found.tracks) == [6, 56, 76]
-    photos = unit(Pixels().encode(FACES).embedding)
-    for track, person in zip(found.tracks, (0, 1, 2)): assert int((photos @ unit(track.finished().readout()[0])).argmax()) == person
+    photos = l2_normalize(Pixels().encode(FACES).embedding)
+    for track, person in zip(found.tracks, (0, 1, 2)): assert int((photos @ l2_normalize(track.finished().readout()[0])).argmax()) == person
     assert [(t["frames"], t["first"], t["last"]) for t in run()["tracks"]] == [(76, 0, 75), (56, 0, 75), (6, 70, 75)]
     other = picture_file(tmp_path / "third.png", FACES[2])
     chosen = fuse_video(video, Pixels(), other, detector=Scripted([f for _, f in scenes]), out=tmp_path / "out", person="gallery")
@@ -254,7 +254,7 @@ def test_few_frames_are_in_memory_at_once():
                 held.append(weakref.ref(image := np.zeros((200, 200, 3), np.uint8)))
                 most.append(sum(picture() is not None for picture in held))
                 yield Frame(k, f"frame {k}", None, image)
-    assert follow(Long(), Pixels(), build_set_fusion("norm", 768)).frames == 300
+    assert track_faces(Long(), Pixels(), build_set_fusion("norm", 768)).frames == 300
     assert max(most) <= 3, f"{max(most)} frames at once"
 
 
@@ -263,7 +263,7 @@ def test_chunks_and_batches_make_no_difference_to_a_weighted_mean(tmp_path, name
     scenes = [scene(k, {0: (20 + k, 30)}) for k in range(30)]
     frames = Frames(write(tmp_path / "v.mp4", [p for p, _ in scenes]))
     fusion = build_set_fusion(name, 768)
-    def run(**how): return follow(frames, Pixels(), fusion, Scripted([f for _, f in scenes]), **how).tracks[0].finished().readout()
+    def run(**how): return track_faces(frames, Pixels(), fusion, Scripted([f for _, f in scenes]), **how).tracks[0].finished().readout()
     template, weights = run()
     for how in {"chunk": 1}, {"chunk": 7, "batch": 3}, {"chunk": 30, "batch": 1}:
         other, shares = run(**how)
@@ -278,7 +278,7 @@ def test_any_partition_in_any_order(seed, sizes, name):
     faces = FaceSet(torch.randn(1, n, 8) * 10 ** torch.randn(1, n, 1), torch.ones(1, n, dtype=torch.bool), None, torch.rand(1, n) - .1)
     faces.embedding[0, seed % n, 3] = torch.nan  # an image without weight
     fusion = build_set_fusion(name, 8).eval()
-    order, running = torch.randperm(n), Running(fusion)
+    order, running = torch.randperm(n), OnlineFusion(fusion)
     with torch.no_grad():
         for rows in order.split(sizes): running = running.add(faces[:, rows])
         template, weights = running.readout()
@@ -290,7 +290,7 @@ def test_a_fusion_of_another_encoder_is_refused(tmp_path):
     own, other = (IResNet((1, 1, 1, 1), width=4, embedding=32) for _ in range(2))
     save_set_fusion(build_set_fusion("quality", 32), tmp_path / "quality", encoder=own)
     assert make_fusion(tmp_path / "quality", own, ())[0] == "quality"
-    with pytest.raises(TgfrError, match=f"fingerprint {own.fingerprint}, but these are features of .* fingerprint {other.fingerprint}"): make_fusion(tmp_path / "quality", other, ())
+    with pytest.raises(TgfrError, match=f"fingerprint {own.content_digest}, but these are features of .* fingerprint {other.content_digest}"): make_fusion(tmp_path / "quality", other, ())
     for damage, said in (("[]", "not the config.json of a set fusion"), ('{"set_fusion": "quality", "embedding": 32, "face_encoder": {"name": "x"}, "hidden": "y"}', "config.json: set fusion quality")):  # what it is comes before whose it is
         (tmp_path / "quality/config.json").write_text(damage)
         with pytest.raises(TgfrError, match=said): make_fusion(tmp_path / "quality", other, ())
@@ -318,7 +318,7 @@ def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
     faces = FaceSet(features.embedding[None], torch.ones(1, 40, dtype=torch.bool), features.styles[None])
     with torch.no_grad(): whole = fuse_sets(model, faces, chunk=10)
     np.testing.assert_allclose([r["weight"] for r in report["frames"]], whole.weights[0], atol=1e-5)
-    torch.testing.assert_close(load_file(tmp_path / "all/template.safetensors")["caface"], unit(whole.embedding[0]), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(load_file(tmp_path / "all/template.safetensors")["caface"], l2_normalize(whole.embedding[0]), rtol=1e-3, atol=1e-5)
     for name, part in ("first", range(20)), ("second", range(20, 40)):
         run(stills(tmp_path / f"{name} frames", ((f.number, f.image) for f in Frames(clip).read() if f.number in part)), name)
     both = merge(*(load_state(tmp_path / name / "state.safetensors", model) for name in ("first", "second")))
@@ -327,7 +327,7 @@ def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
     main(["fuse", str(tmp_path / "second frames"), "--encoder", str(save(network, tmp_path)), "--fusion", str(tmp_path / "caface"), "--chunk", "10", "--state", str(first), "--out", str(later)])
     state, rows = load_state(later / "state.safetensors", model), read_json(later / "fuse.json")
     for name in ("mass", "feature", "style", "count"): torch.testing.assert_close(getattr(state, name), getattr(both, name), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(load_file(later / "template.safetensors")["caface"], unit(model.readout(both).embedding[0]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(load_file(later / "template.safetensors")["caface"], l2_normalize(model.readout(both).embedding[0]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose([r["weight"] for r in rows["frames"]], whole.weights[0, 20:], atol=1e-5)
     assert rows["setup"]["state added to"] == str(first) and any("state of 20 earlier images was added; " + f"{float(whole.weights[0, :20].sum()):.0%}" in line for line in rows["summary"])
     def refused(said, **how):
@@ -346,7 +346,7 @@ def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
 
 @given(st.integers(0, 1000), st.integers(1, 6), st.integers(1, 6))
 def test_links_are_one_to_one(seed, tracks, faces):
-    draw, how = rng("link", seed), Tracking()
+    draw, how = rng("link", seed), TrackingOptions()
     a, b = (np.concatenate([draw.uniform(0, 20, (n, 2)), draw.uniform(1, 20, (n, 2))], 1) for n in (tracks, faces))
     alike = draw.uniform(-1, 1, (tracks, faces))
     overlap, found = iou(a, b), link(iou(a, b), alike, how)
@@ -357,18 +357,18 @@ def test_links_are_one_to_one(seed, tracks, faces):
 
 
 def test_a_crowd_does_not_grow_without_end(tmp_path):
-    scenes = [(scene(0, {})[0], [Face(np.array([20. * k + 1, 5, 9, 9]), FIVE_POINTS / 8 + (20 * k, 30 * (j % 4)), .9) for k in range(8)]) for j in range(6)]
+    scenes = [(scene(0, {})[0], [Face(np.array([20. * k + 1, 5, 9, 9]), ARCFACE_TEMPLATE / 8 + (20 * k, 30 * (j % 4)), .9) for k in range(8)]) for j in range(6)]
     class Random:
         config = EncoderConfig("random", 32, None)
         calls = 0
         def encode(self, crops): Random.calls += 1; return ImageFeatures(torch.from_numpy(rng("crowd", Random.calls).normal(size=(len(crops), 32))).float())
-    found = follow(Frames(write(tmp_path / "v.mp4", [p for p, _ in scenes])), Random(), build_set_fusion("norm", 32), Scripted([f for _, f in scenes]), how=Tracking(tracks=5, apart=.9, same=.99), batch=8)
+    found = track_faces(Frames(write(tmp_path / "v.mp4", [p for p, _ in scenes])), Random(), build_set_fusion("norm", 32), Scripted([f for _, f in scenes]), how=TrackingOptions(tracks=5, apart=.9, same=.99), batch=8)
     assert len(found.tracks) == 5 and found.forgotten == 6 * 8 - sum(len(t.sightings) for t in found.tracks)
 
 
 def test_pictures_of_different_sizes_make_a_clip(tmp_path):
     frames = Frames(stills(tmp_path / "frames", enumerate(cv2.resize(FACES[0], (size + 7, size)) for size in (50, 112, 700))))
-    found = follow(frames, Pixels(), build_set_fusion("average", 768))
+    found = track_faces(frames, Pixels(), build_set_fusion("average", 768))
     write_clip(tmp_path / "clip.mp4", frames, found.tracks[0].sightings)
     assert len(list(Frames(tmp_path / "clip.mp4").read())) == 3 and len(list(tmp_path.iterdir())) == 2
 

@@ -162,12 +162,12 @@ def test_what_is_not_trained_belongs_to_the_run_too(tmp_path):
     with pytest.raises(TgfrError, match="another recipe, other data or another model"): run(.5)
     def photos(*content, people=(0, 0, 1)): return PhotoBatches({"image": [{"bytes": c, "path": None} for c in content], "identity": people, "photo_id": ["a", "b", "c"]}, SimpleNamespace(config=SimpleNamespace(size=64)), (64,))
     marks = [photos(b"x", b"y", b"z"), photos(b"x", b"y", b"w"), photos(b"x", b"y", b"z", people=(0, 1, 1))]
-    assert len({b.fingerprint for b in marks}) == 3 and photos(b"x", b"y", b"z").fingerprint == marks[0].fingerprint
+    assert len({b.content_digest for b in marks}) == 3 and photos(b"x", b"y", b"z").content_digest == marks[0].content_digest
 
 
 class Rows:
     "Batches of random rows, shared among processes or parts."
-    fingerprint, x = "rows", torch.arange(96.).view(24, 4).sin()
+    content_digest, x = "rows", torch.arange(96.).view(24, 4).sin()
 
     def steps(self, batch): return 24 // batch
 

@@ -11,7 +11,7 @@ from processes import kill_when, needs_kill, python, run_two
 from safetensors.torch import load_file, save_file
 from small_run import epochs_done, same_end
 
-from tgfr.core import ImageFeatures, TgfrError, rng, seed_everything, unit
+from tgfr.core import ImageFeatures, TgfrError, l2_normalize, rng, seed_everything
 from tgfr.formats.records import Record, RecordFeatures, write_records
 from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import FaceSet, ScalarQuality
@@ -105,7 +105,7 @@ def made_up(people=8, photos=3, variants=5, E=16, S=6):
     store = SimpleNamespace(variants=[f"augmentation {k}" for k in range(variants)], meta={"fingerprint": "made up"}, embedding=embedding,
                             batch=lambda v, r: ImageFeatures(embedding[v, r], styles=styles[v, r]))
     identity = draw.permutation(np.arange(n) % people) * 3
-    return store, identity, np.arange(people) * 3, unit(torch.from_numpy(draw.normal(size=(people, E))).float())
+    return store, identity, np.arange(people) * 3, l2_normalize(torch.from_numpy(draw.normal(size=(people, E))).float())
 
 
 RECIPE = quick_sets(images=8, epochs_sets=1, batch_sets=8, lr_heads=1e-2)
@@ -168,7 +168,7 @@ def test_centres_are_means_of_directions_over_photos_and_mirror_images():
     assert people.tolist() == [2, 7]
     for person, centre in zip(people, centres):
         images = torch.from_numpy(embedding[[0, 2]][:, identity == person].reshape(-1, 4).astype("f"))
-        torch.testing.assert_close(centre, unit(unit(images).mean(0)))
+        torch.testing.assert_close(centre, l2_normalize(l2_normalize(images).mean(0)))
     with pytest.raises(TgfrError, match="no variant"): training.identity_centres(store, identity, ("112px", "turned"))
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tgfr.cli import main
-from tgfr.core import TgfrError, rng, unit
-from tgfr.data.augmentations import Mirrored
+from tgfr.core import TgfrError, l2_normalize, rng
+from tgfr.data.augmentations import HorizontalFlip
 from tgfr.data.faces import Degradation
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
@@ -15,7 +15,7 @@ from tgfr.encoders.feature_store import encode_faces
 from tgfr.evaluation.results import result_rows
 from tgfr.sets.pooling import build_set_fusion
 from tgfr.workflows.compare import load_splits
-from tgfr.workflows.compare_fusions import SetJudge, draw_probe_sets, judge_fusions
+from tgfr.workflows.compare_fusions import SetEvaluator, draw_probe_sets, judge_fusions
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def store(tmp_path_factory):
     torch.manual_seed(0)
     faces = synthetic_faces(people=8, photos=4)
     encoder = IResNet((1, 1, 1, 1), width=4, embedding=32, size=32)
-    return encode_faces(faces, encoder, [Degradation(), Mirrored(), Degradation(size=16)], tmp_path_factory.mktemp("store"), regions=False, styles=encoder.default_styles), np.array(faces["identity"])
+    return encode_faces(faces, encoder, [Degradation(), HorizontalFlip(), Degradation(size=16)], tmp_path_factory.mktemp("store"), regions=False, styles=encoder.default_styles), np.array(faces["identity"])
 
 
 def test_sets_are_of_other_photos_of_the_same_person():
@@ -39,10 +39,10 @@ def test_sets_are_of_other_photos_of_the_same_person():
 
 def test_figures_are_the_loops(store):
     store, identity = store
-    judge = SetJudge(store, draw_probe_sets(identity, {0: .5, 2: .5}, images=6, sets=3), replicates=20)
+    judge = SetEvaluator(store, draw_probe_sets(identity, {0: .5, 2: .5}, images=6, sets=3), replicates=20)
     fusion, p = build_set_fusion("average", 32), judge.probes
     found = judge.evaluate(judge.templates(fusion, 4, batch=5), (.1, .01))
-    template = np.stack([np.mean([unit(torch.from_numpy(store.embedding[v, r].astype("f"))).numpy() for v, r in zip(vs[:4], rs[:4])], axis=0) for vs, rs in zip(p.variant, p.photo)])
+    template = np.stack([np.mean([l2_normalize(torch.from_numpy(store.embedding[v, r].astype("f"))).numpy() for v, r in zip(vs[:4], rs[:4])], axis=0) for vs, rs in zip(p.variant, p.photo)])
     np.testing.assert_allclose(judge.templates(fusion, 4), template, rtol=1e-4, atol=1e-6)
     gallery = store.embedding[0, p.gallery] / np.linalg.norm(store.embedding[0, p.gallery], axis=1, keepdims=True)
     scores = gallery @ (template / np.linalg.norm(template, axis=1, keepdims=True)).T

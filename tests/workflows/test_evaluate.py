@@ -12,7 +12,7 @@ from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.metrics import tpr_of
 from tgfr.evaluation.results import number
-from tgfr.evaluation.retrieval import find_photos, own_ranks, retrieval_figures, retrieve, same_captions
+from tgfr.evaluation.retrieval import find_photos, query_ranks, retrieval_metrics, retrieve, same_captions
 from tgfr.evaluation.scoring import embed_photos, score_matrix
 from tgfr.evaluation.subgroups import attribute_groups, group_table
 from tgfr.formats.cards import parse_card
@@ -49,23 +49,23 @@ def test_ranks_are_the_loop_and_count_ties_against_the_query():
     x, y = draw.integers(-1, 2, size=(2, 40, 3)).astype(np.float32)
     x[:, 0] += 5
     scores = score_matrix(x, y)
-    assert own_ranks(x, y, block=7).tolist() == [sum(scores[i] >= scores[i, i]) for i in range(40)]
-    with pytest.raises(TgfrError, match="shapes"): own_ranks(x, y[:-1])
-    with pytest.raises(TgfrError, match="NaN"): own_ranks(np.where(np.arange(40)[:, None] == 3, np.nan, x).astype(np.float32), y)
+    assert query_ranks(x, y, block=7).tolist() == [sum(scores[i] >= scores[i, i]) for i in range(40)]
+    with pytest.raises(TgfrError, match="shapes"): query_ranks(x, y[:-1])
+    with pytest.raises(TgfrError, match="NaN"): query_ranks(np.where(np.arange(40)[:, None] == 3, np.nan, x).astype(np.float32), y)
 
 
 def test_figures_are_those_of_repeated_queries():
     draw = rng("retrieval figures")
     identity, rank = draw.integers(12, size=60), draw.integers(1, 30, size=60)
-    f = retrieval_figures(rank, identity, (1, 5), replicates=5, seed=3)
+    f = retrieval_metrics(rank, identity, (1, 5), replicates=5, seed=3)
     names, person = np.unique(identity, return_inverse=True)
     weights = [np.ones(len(names), int), *rng("bootstrap", 3).multinomial(len(names), np.full(len(names), 1 / len(names)), 5)]
     for r, w in enumerate(weights):
         drawn = np.sort(np.repeat(rank, w[person]))
         expected = {"recall@1": (drawn <= 1).mean(), "recall@5": (drawn <= 5).mean(), "median rank": drawn[(len(drawn) + 1) // 2 - 1]}
         for key, value in expected.items(): assert (f.samples[key][r - 1] if r else f.value[key]) == pytest.approx(value), key
-    with pytest.raises(TgfrError, match="one person"): retrieval_figures(rank, np.zeros(60))
-    with pytest.raises(TgfrError, match="shape"): retrieval_figures(rank[1:], identity)
+    with pytest.raises(TgfrError, match="one person"): retrieval_metrics(rank, np.zeros(60))
+    with pytest.raises(TgfrError, match="shape"): retrieval_metrics(rank[1:], identity)
 
 
 def test_a_model_without_words_cannot_read():
@@ -257,7 +257,7 @@ def test_captions_that_tell_no_photos_apart_bound_recall(call, photos, tmp_path)
     assert "2 of 4 photos" in every and "at most 0.750 from text to image and 0.500 from image to text" in every
     x = np.eye(4, dtype="f")
     said = x[[0, 0, 2, 3]]  # the best that sentences of three kinds can do
-    assert (own_ranks(said, said) == 1).mean() == .5  # two that are the same: both stand behind the other
+    assert (query_ranks(said, said) == 1).mean() == .5  # two that are the same: both stand behind the other
     columns = {n: photos[n][:] for n in photos.column_names}
     columns["captions"][1] = columns["captions"][0]
     call["data"] = str(parquet(type(photos).from_dict(columns, features=photos.features), tmp_path, "same.parquet"))

@@ -25,7 +25,7 @@ from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.recipes import make_recipe
 from tgfr.training.set_fusion import quick_sets
 from tgfr.workflows.ablate import ablate
-from tgfr.workflows.compare import Trainer, set_aside, shared_photos, train
+from tgfr.workflows.compare import Trainer, hold_out, shared_photos, train
 from tgfr.workflows.compare_fusions import compare_sets
 from tgfr.workflows.demo import demo
 from tgfr.workflows.evaluate import evaluate
@@ -112,8 +112,8 @@ def test_it_stands_on_the_card(faces, encoder, tmp_path, monkeypatch):  # noqa: 
 
 @pytest.mark.parametrize("people", [1, 2, 3])
 def test_too_few_training_people(people):
-    with pytest.raises(TgfrError, match=f"training people: {people}, .* expected at least 4"): set_aside(np.repeat(np.arange(people), 5))
-    rows, aside = set_aside(np.repeat(np.arange(4), 5))
+    with pytest.raises(TgfrError, match=f"training people: {people}, .* expected at least 4"): hold_out(np.repeat(np.arange(people), 5))
+    rows, aside = hold_out(np.repeat(np.arange(4), 5))
     assert len(rows) == len(aside) == 10
 
 

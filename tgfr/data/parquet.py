@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
-from ..core import TgfrError, fingerprint, in_a_line, say
+from ..core import TgfrError, content_digest, one_line, say
 from .folders import leads_out
 
 # %% ../../nbs/01_data/07_parquet.ipynb #7b0604fb
@@ -291,7 +291,7 @@ def _unified(
 ) -> pa.RecordBatch:
     "A batch with the columns of all parts."
     try: batch.validate(full=True)
-    except pa.ArrowInvalid as e: raise TgfrError(f"{where}: damaged ({in_a_line(e, 120)})") from None
+    except pa.ArrowInvalid as e: raise TgfrError(f"{where}: damaged ({one_line(e, 120)})") from None
     (numbers, names), columns = _numbers(batch["identity"]), []
     for field in schema:
         there = field.name in batch.schema.names
@@ -306,7 +306,7 @@ def _unified(
 def _cast(column: pa.Array, field: pa.Field, where: str) -> pa.Array:
     "A column in the type of all parts, without a loss."
     try: return _plain(column).cast(field.type)
-    except pa.ArrowException as e: raise TgfrError(f"{where}: column {field.name!r} is {column.type}, which does not become {field.type} ({in_a_line(e, 120)})") from None
+    except pa.ArrowException as e: raise TgfrError(f"{where}: column {field.name!r} is {column.type}, which does not become {field.type} ({one_line(e, 120)})") from None
 
 # %% ../../nbs/01_data/07_parquet.ipynb #e61e4083
 IN_MEMORY = 2 << 30  # bytes of a set; a larger one lies in a file without a name
@@ -413,7 +413,7 @@ def _as_dataset(
     settled = _settle_paths(table["image"], table["photo_id"], root)
     if settled is not table["image"]: table = table.set_column(table.column_names.index("image"), schema.field("image"), settled)
     if any(_is_text(part.schema.field("identity").type) for part in parts) and not any("identity_name" in part.schema.names for part in parts): _say_names(table, where)
-    return Dataset(table, datasets.DatasetInfo(features=features), fingerprint=fingerprint(str(where), len(table), table["photo_id"][0].as_py()))
+    return Dataset(table, datasets.DatasetInfo(features=features), fingerprint=content_digest(str(where), len(table), table["photo_id"][0].as_py()))
 
 def read_ids(
     file: Path,
@@ -434,7 +434,7 @@ def read_faces(
     parts = []
     for file in files:
         try: parts.append(_file_part(file))
-        except (pa.ArrowException, OSError) as e: raise TgfrError(f"{file}: not a readable Parquet file ({in_a_line(e)})") from None
+        except (pa.ArrowException, OSError) as e: raise TgfrError(f"{file}: not a readable Parquet file ({one_line(e)})") from None
         check_columns(parts[-1].schema, file, captions)
     where = files[0] if len(files) == 1 else files[0].parent
     return _as_dataset(parts, where, where if where.is_dir() else where.parent, 0 if sum(file.stat().st_size for file in files) > IN_MEMORY else IN_MEMORY)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from ..core import ImageFeatures, Skips, TgfrError, fingerprint, in_a_line, json_text, read_json, say, track, write_json, write_text, writing
+from ..core import ImageFeatures, Skips, TgfrError, content_digest, json_text, one_line, progress_bar, read_json, say, write_json, write_text, writing
 from ..data.faces import cell_bytes, read_image
 from ..data.folders import folder_lock
 from ..data.photo_log import PhotoLog, tell_of_photos
@@ -59,7 +59,7 @@ def photo_digests(
 
 # %% ../../nbs/03_encoders/11_feature_store.ipynb #e4f66725
 def store_meta(
-    encoder,  # has `.config`; with a `.fingerprint` changed weights are noticed
+    encoder,  # has `.config`; with a `.content_digest` changed weights are noticed
     photos: str,  # a hash of all N of them, in order
     ids: Sequence[str],  # N names
     variants: Sequence[str],  # V names
@@ -75,7 +75,7 @@ def store_meta(
     shapes = {"embedding": [config["embedding"]]} | ({"regions": config["regions"]} if regions else {}) | ({"styles": [encoder.style_width(styles), 2]} if styles else {})
     arrays = {name: {"dtype": dtype if name == "embedding" else "float16", "shape": [len(ids), len(variants), *shape]} for name, shape in shapes.items()}
     same = {"encoder": config, "weights": getattr(encoder, "fingerprint", None), "variants": list(variants), "styles": list(styles), "dtype": dtype} | more
-    return {"recipe": fingerprint(FORMAT, same, list(shapes)), **same, "photos": photos, "arrays": arrays, "photo_id": list(ids), "preparation": getattr(encoder, "preparation", None)}
+    return {"recipe": content_digest(FORMAT, same, list(shapes)), **same, "photos": photos, "arrays": arrays, "photo_id": list(ids), "preparation": getattr(encoder, "preparation", None)}
 
 # %% ../../nbs/03_encoders/11_feature_store.ipynb #92741446
 def _npy_head(
@@ -84,7 +84,7 @@ def _npy_head(
     "The header of a .npy file."
     try:
         with open(path, "rb") as file: return np.lib.format.read_array_header_1_0(file) if np.lib.format.read_magic(file) == (1, 0) else None, file.tell()
-    except Exception as e: raise TgfrError(f"{path}: not a readable .npy file ({in_a_line(e)})") from None  # a damaged head is parsed as Python: tokenize.TokenError, SyntaxError, TypeError ...
+    except Exception as e: raise TgfrError(f"{path}: not a readable .npy file ({one_line(e)})") from None  # a damaged head is parsed as Python: tokenize.TokenError, SyntaxError, TypeError ...
 
 def _size(dtype: str | np.dtype, shape: Sequence[int]) -> int:
     "Bytes of an array's numbers."
@@ -332,7 +332,7 @@ def write_store(
 ) -> FeatureStore:
     "Write a feature store block by block, or go on with one that was interrupted; at once done where it is complete."
     hashed = {k: v for k, v in meta.items() if k != "preparation"}  # words about what is hashed already
-    folder, meta = Path(folder), {"format": FORMAT, "fingerprint": fingerprint(FORMAT, hashed), **meta}
+    folder, meta = Path(folder), {"format": FORMAT, "fingerprint": content_digest(FORMAT, hashed), **meta}
     if (store := _finished(folder, meta)) is not None: return store
     with writing(folder / "embedding.npy"), folder_lock(folder, wait=True):
         if (store := _finished(folder, meta)) is not None: return store
@@ -414,7 +414,7 @@ def show_some(
 # %% ../../nbs/03_encoders/11_feature_store.ipynb #a99b16eb
 def encode_faces(
     dataset: Dataset,  # canonical: columns image (bytes or path) and photo_id
-    encoder,  # has `.config` and `.encode(images uint8 (B, H, W, 3)) -> ImageFeatures`; with a `.fingerprint` changed weights are noticed
+    encoder,  # has `.config` and `.encode(images uint8 (B, H, W, 3)) -> ImageFeatures`; with a `.content_digest` changed weights are noticed
     degradations: Sequence,  # the V variants of each photo: dataclasses with a `name`, called with the photo and its id (`Degradation`, `Augmentation`)
     folder: str | Path,  # one folder for each combination of the above; an outdated store in it is replaced
     batch: int = 64,  # photos a call of the encoder; resuming with another size may differ in the last bits
@@ -441,7 +441,7 @@ def encode_faces(
     def blocks(done) -> Iterator[dict[str, np.ndarray]]:
         log.start(done)
         if not done: show_some(encoder, lambda row: read_image(dataset[row]["image"], dataset[row]["photo_id"], encoder.config.size, said=[]), len(dataset), identity)
-        for first in track(range(done, len(dataset), batch), "encoding photos", done=done // batch):
+        for first in progress_bar(range(done, len(dataset), batch), "encoding photos", done=done // batch):
             ids, images = (rows := dataset[first:first + batch])["photo_id"], rows["image"]
             faces = [face(*row) for row in zip(images, ids, digests[first:first + batch])]
             log.write(first)

@@ -12,7 +12,7 @@ from itertools import accumulate
 import torch
 from torch import nn
 
-from .backbones import STAGES, EncoderConfig, FaceEncoder, check_shape, projection
+from .backbones import STAGES, EncoderConfig, FaceEncoder, check_architecture, projection
 
 # %% ../../nbs/03_encoders/02_ir.ipynb #e9085355
 class SqueezeExcitation(nn.Module):
@@ -85,7 +85,7 @@ class IR(FaceEncoder):
         **config,  # name, channels, mean, std, source of `EncoderConfig`, where they differ from ArcFace's (AdaFace reads BGR)
     ):
         super().__init__()
-        layers = check_shape(depth, IR_DEPTHS, width, embedding, size, dropout)
+        layers = check_architecture(depth, IR_DEPTHS, width, embedding, size, dropout)
         if bottleneck is None: bottleneck = depth in (152, 200)
         self.shape = dict(layers=layers, width=width, dropout=dropout, se=bool(se), bottleneck=bool(bottleneck))
         name = config.pop("name", f"ir{'se' * bool(se)}{depth if isinstance(depth, int) else '-'.join(map(str, layers))}")

@@ -21,7 +21,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
-from ..core import TgfrError, check_file, in_a_line
+from ..core import TgfrError, check_file, one_line
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #feb1d0ee
 def tensors_of(
@@ -135,7 +135,7 @@ def read_model(
     "A model file; `TgfrError` where it is no ONNX, too large, too new, or refers to files outside its folder."
     size = check_file(path, LIMIT).stat().st_size
     try: model = onnx.load(path, load_external_data=False)
-    except Exception as e: raise TgfrError(f"{path}: not a readable ONNX file ({in_a_line(e)})") from None
+    except Exception as e: raise TgfrError(f"{path}: not a readable ONNX file ({one_line(e)})") from None
     check_versions(model, path)
     tensors = [t for part in (model.graph, *model.functions) for t in tensors_of(part)]
     outside = [t for t in tensors if t.data_location == TensorProto.EXTERNAL]
@@ -145,7 +145,7 @@ def read_model(
         if outside: load_external_data_for_model(model, str(path.resolve().parent))
         if any(t.data_location == TensorProto.EXTERNAL for t in tensors): raise TgfrError("external data in an unusual place")
         onnx.checker.check_model(model)
-    except Exception as e: raise TgfrError(f"{path}: not a valid ONNX model ({in_a_line(e)})") from None
+    except Exception as e: raise TgfrError(f"{path}: not a valid ONNX model ({one_line(e)})") from None
     return model
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #b1da4bff
@@ -172,7 +172,7 @@ def infer(
 ) -> dict[str, onnx.ValueInfoProto]:  # inputs, inner tensors and outputs by name
     "The shapes and types of a graph's tensors; `TgfrError` where they contradict one another."
     try: graph = onnx.shape_inference.infer_shapes(light_of(model), data_prop=data).graph
-    except Exception as e: raise TgfrError(f"{path}: not a valid ONNX model; types or shapes of its tensors contradict one another ({in_a_line(e)})") from None
+    except Exception as e: raise TgfrError(f"{path}: not a valid ONNX model; types or shapes of its tensors contradict one another ({one_line(e)})") from None
     return {v.name: v for v in [*graph.value_info, *graph.output, *graph.input]}
 
 def shaped(
@@ -307,7 +307,7 @@ def reason_of(
     e: Exception,  # of onnxruntime
 ) -> str:
     "What onnxruntime says, without the way to its source."
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", in_a_line(e, 4000))
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", one_line(e, 4000))
     return re.sub(r"/\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z])", "", text)[:300]
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #c4cd369d

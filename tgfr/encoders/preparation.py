@@ -18,7 +18,7 @@ import onnx
 import torch
 from onnx import helper
 
-from ..core import TgfrError, unit
+from ..core import TgfrError, l2_normalize
 from .backbones import in_words
 from .onnx_graph import attribute, constants, dims, infer, light_of, needed, open_session, photo_input, run_session
 
@@ -201,7 +201,7 @@ class PreparationCheck:
 def _margins(encoder, photos, others) -> tuple[torch.Tensor, torch.Tensor, float]:
     "Of each photo: similarity to its other one less that to the others of the rest, and the log of its length; and how similar different ones are."
     a, b = (encoder.encode(p, regions=False).embedding.double() for p in (photos, others))
-    scores, count = unit(a) @ unit(b).T, len(a)
+    scores, count = l2_normalize(a) @ l2_normalize(b).T, len(a)
     apart = (scores.sum(1) - scores.diag()) / (count - 1)
     return scores.diag() - apart, a.norm(dim=1).clamp_min(1e-12).log(), apart.mean().item()
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ENCODERS', 'VISION_LANGUAGE', 'KINDS', 'EXPECTED', 'FIELDS', 'WORDS', 'LAYERS', 'LARGEST', 'MOST_OF', 'TOWERS',
            'TOKENIZER_FILES', 'TOKENIZER_FIELDS', 'WANTED', 'text_config', 'new_text_model', 'read_tokenizer',
-           'read_text_model', 'places', 'train_top']
+           'read_text_model', 'places', 'freeze_below']
 
 # %% ../../nbs/03_encoders/09_pretrained_text.ipynb #97386e42
 import contextlib
@@ -25,7 +25,7 @@ from torch import nn
 from transformers import AutoTokenizer, PretrainedConfig
 from transformers.utils import logging
 
-from ..core import TgfrError, check_integers, in_a_line, read_json
+from ..core import TgfrError, check_integers, one_line, read_json
 from ..formats.torch_files import open_checkpoint
 
 try:
@@ -238,7 +238,7 @@ def read_text_model(
 ) -> tuple[nn.Module, object]:  # the text model without its pooler, and its tokenizer
     "A text model and its tokenizer, or one line that says why not."
     source, is_folder = str(source), Path(source).is_dir()
-    def fail(e): raise TgfrError(f"{source}: no readable Hugging Face text model ({in_a_line(e)})") from None
+    def fail(e): raise TgfrError(f"{source}: no readable Hugging Face text model ({one_line(e)})") from None
     try: return _read(Path(source) if is_folder else Path(snapshot_download(source, allow_patterns=WANTED, local_files_only=True)), source)
     except Exception as e:  # missing or broken files, a kind of model or tokenizer nobody knows: many types, all about `source`
         if is_folder and isinstance(e, TgfrError): raise
@@ -267,7 +267,7 @@ def places(
     return min(most, tokenizer.model_max_length)
 
 # %% ../../nbs/03_encoders/09_pretrained_text.ipynb #1f976a90
-def train_top(
+def freeze_below(
     model: nn.Module,  # changed in place
     train_layers: int | None,  # top layers that are trained; None: everything
 ) -> None:

@@ -20,12 +20,12 @@ from rich.text import Text
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ..core import Skips, TgfrError, track, write_json
+from ..core import Skips, TgfrError, progress_bar, write_json
 from ..data.catalog import load_faces, split_names
 from ..data.faces import cell_bytes, read_image
 from .metrics import label_floor
 from .pair_lists import PairList, caption_keys, match_pairs
-from ..formats.pairs import NamePairs, read_pairs_list
+from ..formats.pairs import PairNames, read_pairs_list
 
 # %% ../../nbs/07_evaluation/12_audit.ipynb #13aae307
 def signature(
@@ -78,7 +78,7 @@ class _Photos:
     file: np.ndarray  # (N,) equal where files are
     caption: np.ndarray  # (N,) equal where sets of captions are
     original: np.ndarray  # (N,) row of what it is a copy of, else its own
-    looks: np.ndarray  # (N, 16, 16) float16
+    system_styles: np.ndarray  # (N, 16, 16) float16
     skips: Skips
     damaged: Skips  # photos that are used, but of which the decoder complains
 
@@ -90,12 +90,12 @@ def _look(cell: dict, name: str, skips: Skips, damaged: Skips) -> tuple[bytes, n
     said = []
     try:
         data = cell_bytes(cell, name)
-        looks = signature(read_image(data, name, size=None, said=said))
+        system_styles = signature(read_image(data, name, size=None, said=said))
     except TgfrError as e:
         skips.add(name, str(e))
         return _digest(name.encode()), np.zeros((16, 16), np.float32)
     if said: damaged.add(name, "; ".join(said))
-    return _digest(data), looks
+    return _digest(data), system_styles
 
 # %% ../../nbs/07_evaluation/12_audit.ipynb #234cfb92
 def _collect(splits: dict[str, Dataset]) -> _Photos:
@@ -105,13 +105,13 @@ def _collect(splits: dict[str, Dataset]) -> _Photos:
         marks = data["replica_of"][:] if "replica_of" in data.column_names else [None] * len(data)
         ids = data["photo_id"][:]
         place = {p: start + k for k, p in enumerate(ids)}
-        looks, file = np.zeros((len(data), 16, 16), np.float16), []
-        for batch in track(data.select_columns(["image", "photo_id"]).iter(500), f"reading {name}", total=-(-len(data) // 500)):
+        system_styles, file = np.zeros((len(data), 16, 16), np.float16), []
+        for batch in progress_bar(data.select_columns(["image", "photo_id"]).iter(500), f"reading {name}", total=-(-len(data) // 500)):
             seen = [_look(cell, p, skips, damaged) for cell, p in zip(batch["image"], batch["photo_id"])]
-            looks[len(file):len(file) + len(seen)] = [x for _, x in seen]
+            system_styles[len(file):len(file) + len(seen)] = [x for _, x in seen]
             file += [files.setdefault(digest, len(files)) for digest, _ in seen]
         original = [place.get(m, start + k) if m else start + k for k, m in enumerate(marks)]
-        parts.append((np.full(len(data), number), np.array(data["identity"]), ids, file, original, looks))
+        parts.append((np.full(len(data), number), np.array(data["identity"]), ids, file, original, system_styles))
         start += len(data)
     split, identity, ids, file, *rest = zip(*parts)
     caption = caption_keys(c for data in splits.values() for c in data["captions"][:])
@@ -127,7 +127,7 @@ def _keys(photos: _Photos) -> dict[str, np.ndarray]:
     n = np.arange(len(photos.ids))
     person = np.unique(photos.identity, return_inverse=True)[1]
     splits = coo_matrix((np.ones(len(n)), (person, photos.split))).tocsr()
-    return {"identical files": photos.file, "near-duplicates": _linked(len(n), near_duplicates(photos.looks)), "identical captions": photos.caption,
+    return {"identical files": photos.file, "near-duplicates": _linked(len(n), near_duplicates(photos.system_styles)), "identical captions": photos.caption,
             "marked replicas": _linked(len(n), np.stack([n, photos.original], axis=1)), "shared people": np.where((splits.getnnz(axis=1) < 2)[person], -1 - n, person)}
 
 # %% ../../nbs/07_evaluation/12_audit.ipynb #6ea63d00
@@ -148,7 +148,7 @@ def _finding(name: str, key: np.ndarray, photos: _Photos, pairs: PairList | None
 # %% ../../nbs/07_evaluation/12_audit.ipynb #cda07cba
 def audit(
     splits: dict[str, Dataset],  # name to canonical dataset, as loaded (not screened)
-    pairs: NamePairs | None = None,  # a list of photos of one of the splits
+    pairs: PairNames | None = None,  # a list of photos of one of the splits
 ) -> dict:  # JSON-able: splits, findings, pairs, skipped
     "Look for what makes a data set or a protocol easier than it seems."
     if not splits or not all(len(d) for d in splits.values()): raise TgfrError("splits: expected at least one, each with photos")

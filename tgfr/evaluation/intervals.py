@@ -75,8 +75,8 @@ def joint_deviations(
     centred = samples - samples.mean(axis=1, keepdims=True)
     length = np.sqrt((centred**2).sum(axis=1))
     if np.count_nonzero(length) < 2: return alone
-    unit = centred[length > 0] / length[length > 0, None]
-    sizes, axes = np.linalg.eigh(unit @ unit.T)
+    directions = centred[length > 0] / length[length > 0, None]
+    sizes, axes = np.linalg.eigh(directions @ directions.T)
     draw = rng("joint deviations")
     normal = draw.normal(size=(20_000, len(sizes))) * np.sqrt(np.maximum(sizes, 0))
     largest = np.abs(normal @ axes.T).max(axis=1)

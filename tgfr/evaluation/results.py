@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .bootstrap import Figures, Verification
+from .bootstrap import Metrics, Verification
 from .intervals import FEWEST, joint_deviations
 from .metrics import label_floor
 
@@ -21,8 +21,8 @@ def result_row(
     system: str,
     probe: str,
     mode: str,
-    found: Figures,
-    ref: Figures | None = None,  # what the difference is taken to
+    found: Metrics,
+    ref: Metrics | None = None,  # what the difference is taken to
     reach: dict[str, float] | None = None,  # by figure, how many standard deviations its difference reaches; None: alone in its table
 ) -> dict:  # of `results`, as above
     "Values, intervals and paired difference of a system; without those that the draws cannot know."
@@ -32,7 +32,7 @@ def result_row(
     return row | {"difference": {k: found.difference(ref, k, reach=(reach or {}).get(k)) for k in known if not ref.withheld(k)}}
 
 def result_rows(
-    found: dict[tuple[str, str, str], Figures],  # by (system, probe, mode)
+    found: dict[tuple[str, str, str], Metrics],  # by (system, probe, mode)
     reference: str,  # the system that differences are taken to: of the same mode, or of mode "-"
 ) -> list[dict]:  # `results`, as above
     "A row for each system."
@@ -51,7 +51,7 @@ def _reach(pairs) -> dict[str, float]:
 
 # %% ../../nbs/07_evaluation/04_results.ipynb #3215905f
 def unresolved(
-    found: Iterable[Figures],  # of one report
+    found: Iterable[Metrics],  # of one report
 ) -> list[str]:  # for `report["warnings"]`
     "A sentence for each FPR at which too few impostor pairs were scored to allow a single false accept, and one where too few people were drawn for intervals."
     most, found = {}, list(found)
@@ -65,7 +65,7 @@ def unresolved(
 CHANCE = .55  # of the AUC: a system below it at every probe size tells nobody apart
 
 def by_chance(
-    found: dict[tuple[str, str, str], Figures],  # by (system, probe, mode), as for `result_rows`
+    found: dict[tuple[str, str, str], Metrics],  # by (system, probe, mode), as for `result_rows`
 ) -> list[str]:  # for `report["warnings"]`
     "A sentence for each system whose best AUC is that of chance."
     best = {}

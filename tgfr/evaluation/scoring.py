@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ..core import ImageFeatures, TextFeatures, TgfrError, cosine, track
+from ..core import ImageFeatures, TextFeatures, TgfrError, cosine_matrix, progress_bar
 from ..data.captions import tokenize
 from ..encoders.feature_store import FeatureStore
 from .metrics import pair_masks, tpr_of
@@ -49,7 +49,7 @@ def embed_photos(
     if words: captions = spoken(captions, rows, store.meta.get("photo_id"))
     out: dict = {mode: {"face": [], "fused": [], "sentence": []} for mode in (modes if words else ("-",))}
     starts = range(0, len(rows), batch)
-    for start in track(starts, "embedding photos") if progress else starts:
+    for start in progress_bar(starts, "embedding photos") if progress else starts:
         some = rows[start:start + batch]
         texts = _encode(model, [captions[i] for i in some], modes) if words else {"-": None}
         images = [stored_faces(model, store, v, some) for v in variants]
@@ -89,7 +89,7 @@ def score_matrix(
     probe: np.ndarray,  # (M, D)
 ) -> np.ndarray:  # (N, M) float32 cosines
     "Cosines of all gallery embeddings with all probe embeddings."
-    return cosine(torch.tensor(gallery), torch.tensor(probe)).numpy()
+    return cosine_matrix(torch.tensor(gallery), torch.tensor(probe)).numpy()
 
 # %% ../../nbs/07_evaluation/05_scoring.ipynb #250a94c1
 class CaptionIndex:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ..core import TgfrError, atomic_write, rng
-from ..data.landmarks import FIVE_POINTS
+from ..data.landmarks import ARCFACE_TEMPLATE
 from ..encoders.feature_store import write_store
 from ..formats.ijb_files import IjbFiles
 
@@ -116,7 +116,7 @@ def simulate(
     position = np.repeat(np.arange(len(owner)), counts)
     media = _media(position, people, draw).astype(np.int32)
     names = pa.array([f"{i}.jpg" for i in range(1, len(position) + 1)])
-    points = (FIVE_POINTS.reshape(10) + draw.normal(0, 2, (len(position), 10))).round(3)
+    points = (ARCFACE_TEMPLATE.reshape(10) + draw.normal(0, 2, (len(position), 10))).round(3)
     _text(files.path("name_5pts_score.txt"), {"name": names} | {str(k): c for k, c in enumerate(points.T)} | {"score": draw.uniform(.4, 1, len(position)).round(3)})
     _text(files.path("face_tid_mid.txt"), {"name": names, "template": ids[position], "media": media})
     first, second, genuine = _pairs(sizes, probe_subject, draw)

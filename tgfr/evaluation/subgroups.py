@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 from scipy.sparse import csr_array
 
-from .bootstrap import Figures, PersonBootstrap
+from .bootstrap import Metrics, PersonBootstrap
 from .metrics import _share, impostor_thresholds, pair_masks
 from .results import number
 
@@ -32,7 +32,7 @@ def group_rates(
     bootstrap: PersonBootstrap,  # of the N photos
     groups: dict[str, np.ndarray],  # name to members (N,) bool
     fpr: float = 1e-2,  # of all impostor pairs, where the threshold is
-) -> dict[str, Figures]:  # name to "TPR" and "FPR"; NaN without such a pair
+) -> dict[str, Metrics]:  # name to "TPR" and "FPR"; NaN without such a pair
     "TPR and FPR within each group at the threshold of all people."
     person, weights = bootstrap.person, bootstrap.weights.astype(float)
     accepted = scores > impostor_thresholds(scores[pair_masks(person)[1]], fpr)[0][0]
@@ -46,7 +46,7 @@ def group_rates(
         pairs = np.outer(photos, photos).astype(float)
         np.fill_diagonal(pairs, photos * (photos - 1))
         rates = {"TPR": _share(drawn @ passed.diagonal(), drawn @ pairs.diagonal()), "FPR": _share(_between(passed, drawn), _between(pairs, drawn))}
-        found[name] = Figures.of(rates, bootstrap.draws, people=len(people))
+        found[name] = Metrics.of(rates, bootstrap.draws, people=len(people))
     return found
 
 def _between(counts, weights):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from ..core import TgfrError, check_file, in_a_line
+from ..core import TgfrError, check_file, one_line
 from .untrusted import decode_text
 
 # %% ../../nbs/02_formats/03_cards.ipynb #5a317343
@@ -34,7 +34,7 @@ def parse_card(
     match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     if not match: raise TgfrError(f"{name}: no YAML block; expected --- at the top and after it")
     try: meta = yaml.safe_load(match[1])
-    except (yaml.YAMLError, RecursionError) as e: raise TgfrError(f"{name}: the YAML block is broken ({in_a_line(e)})") from None
+    except (yaml.YAMLError, RecursionError) as e: raise TgfrError(f"{name}: the YAML block is broken ({one_line(e)})") from None
     if not isinstance(meta, dict): raise TgfrError(f"{name}: the YAML block is no mapping")
     _, *parts = re.split(r"^## +(.+?) *$", text[match.end():], flags=re.MULTILINE)
     return Card(name, meta, {title: part.strip() for title, part in zip(parts[::2], parts[1::2])})

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRIO', 'SCHEMA', 'assign_people', 'Options', 'plan', 'photo_bytes', 'make_row', 'photos_content', 'write_file',
-           'read_note', 'make_report', 'summary', 'prepare']
+           'read_metadata', 'make_report', 'summary', 'prepare']
 
 # %% ../../nbs/02_formats/04_prepare.ipynb #60655645
 import hashlib
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Value
 
-from ..core import TgfrError, atomic_write, check_file, fingerprint, rng, say, track, write_json
+from ..core import TgfrError, atomic_write, check_file, content_digest, progress_bar, rng, say, write_json
 from ..data.catalog import CANONICAL
 from ..data.faces import FILE_LIMIT, check_quality, encode_jpeg, read_image
 from ..data.folders import one_at_a_time
@@ -157,7 +157,7 @@ def write_file(
         writer.add_key_value_metadata({"tgfr": json.dumps(said)})
 
 # %% ../../nbs/02_formats/04_prepare.ipynb #7eb7f9c7
-def read_note(
+def read_metadata(
     path: Path,  # a file that may have been written before
     key: str,  # of the plan
 ) -> dict | None:  # what `write_file` noted in it, None where it is not there
@@ -181,7 +181,7 @@ def make_report(
     left_out, done, splits, damaged = defaultdict(list), Counter(), {}, []
     skips = [tuple(item) for item in found.skips.items]
     for split, paths in files.items():
-        notes = [read_note(path, key) for path in paths]
+        notes = [read_metadata(path, key) for path in paths]
         people = Counter(i for path in paths for i in pq.read_table(path, columns=["identity"])["identity"].to_pylist())
         splits[split] = {"people": len(people), "photos": people.total(), "captions": sum(n["captions"] for n in notes),
                          "replicas": sum(n["replicas"] for n in notes), "people with one photo": sum(n == 1 for n in people.values()), "files": len(paths)}
@@ -228,21 +228,21 @@ def prepare(
     if not parts:
         first = "; ".join(": ".join(item) for item in found.skips.items[:3])
         raise TgfrError(f"{source}: nothing is left of {len(found.skips):,} photos, the first: {first}")
-    contents = [[split, fingerprint([(rank[e.identity], *astuple(e)) for e in part])] for split in parts for part in parts[split]]
-    key = fingerprint(name, asdict(options), contents, check_file(detector, 1 << 28).read_bytes() if detector else None)
+    contents = [[split, content_digest([(rank[e.identity], *astuple(e)) for e in part])] for split in parts for part in parts[split]]
+    key = content_digest(name, asdict(options), contents, check_file(detector, 1 << 28).read_bytes() if detector else None)
     files = {split: [out / f"{split}-{i:05d}-of-{len(chunks):05d}.parquet" for i in range(len(chunks))] for split, chunks in parts.items()}
     jobs = [(path, part) for split in parts for path, part in zip(files[split], parts[split])]
     if out.exists() and not out.is_dir(): raise TgfrError(f"{out}: is no folder")
     if foreign := sorted(set(out.glob("*.parquet")) - {path for path, _ in jobs}):
         raise TgfrError(f"{foreign[0]}: is of another preparation; choose another folder or remove it")
-    notes = [read_note(path, key) for path, _ in jobs]
+    notes = [read_metadata(path, key) for path, _ in jobs]
     there = [(job, note) for job, note in zip(jobs, notes) if note is not None]
-    changed = [job[0] for job, note in track(there, "comparing photos, files") if note.get("content") != photos_content(job[1], found.photos)]
+    changed = [job[0] for job, note in progress_bar(there, "comparing photos, files") if note.get("content") != photos_content(job[1], found.photos)]
     if changed: say(f"{out}: photos have changed since {len(changed)} of its files {'was' if len(changed) == 1 else 'were'} written, the first {changed[0].name}; written anew", "yellow")
     todo = [job for job, note in zip(jobs, notes) if note is None or job[0] in changed]
     for unfinished in out.glob(".*.parquet.*.tmp"): unfinished.unlink()  # of a run that was killed
     network = YuNet(detector) if detector and todo else None
-    for path, part in track(todo, f"preparing {name}, files", total=len(jobs), done=len(jobs) - len(todo)):
+    for path, part in progress_bar(todo, f"preparing {name}, files", total=len(jobs), done=len(jobs) - len(todo)):
         write_file(path, part, rank, found.photos, network, options, key)
     report = make_report(name, found, files, described, options, key)
     if not sum(counts["photos"] for counts in report["splits"].values()): raise TgfrError(f"{source}: no photo is left; {' '.join(summary(report).split())}")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from ..core import TgfrError, check_file, in_a_line
+from ..core import TgfrError, check_file, one_line
 
 # %% ../../nbs/02_formats/08_torch_files.ipynb #995d2cfc
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ class Checkpoint:
         "The tensors of one place by their names; `TgfrError` where one claims what is not there."
         try: return {name: v if isinstance(v, torch.Tensor) else self.tensor(name, v) for name, v in self.places[place].items() if isinstance(v, (Described, torch.Tensor))}
         except TgfrError as e: raise TgfrError(f"{self.path}: {e}") from None
-        except Exception as e: raise TgfrError(f"{self.path}: damaged ({in_a_line(e)})") from None  # strides that lead outside
+        except Exception as e: raise TgfrError(f"{self.path}: damaged ({one_line(e)})") from None  # strides that lead outside
 
     def inert(
         self,
@@ -344,5 +344,5 @@ def open_checkpoint(
         content, extents = (_read_zip if is_zip else _read_old)(path, view)
     except TgfrError: raise
     except Exception as e:  # whatever a damaged or hostile pickle makes of the machine
-        raise TgfrError(f"{path}: not a readable checkpoint of torch; {path.stat().st_size:,} bytes, damaged or another kind of file ({in_a_line(e, 100)})") from None
+        raise TgfrError(f"{path}: not a readable checkpoint of torch; {path.stat().st_size:,} bytes, damaged or another kind of file ({one_line(e, 100)})") from None
     return Checkpoint(path, content, places(content), lambda name, described: _tensor(name, described, view, extents))

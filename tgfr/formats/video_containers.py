@@ -149,17 +149,17 @@ def _read_mp4(file, size) -> Container:
         if kind != b"moov" or movie or not start < last <= min(size, start + HEADER): continue
         file.seek(start)
         movie = file.read(last - start)
-    tracks = [track for track in _tree(movie).get(b"trak", []) if _inside(track, b"mdia", b"hdlr")[8:12] == b"vide"]
+    tracks = [progress_bar for progress_bar in _tree(movie).get(b"trak", []) if _inside(progress_bar, b"mdia", b"hdlr")[8:12] == b"vide"]
     if not tracks: return Container(max(last - size, 0))
-    track, about = tracks[0], _inside(movie, b"mvhd")
-    media, table = _inside(track, b"mdia", b"mdhd"), _inside(track, b"mdia", b"minf", b"stbl")
+    progress_bar, about = tracks[0], _inside(movie, b"mvhd")
+    media, table = _inside(progress_bar, b"mdia", b"mdhd"), _inside(progress_bar, b"mdia", b"minf", b"stbl")
     clocks = tuple(max(struct.unpack_from(">I", box, 20 if box[0] == 1 else 12)[0], 1) for box in (about, media))
-    edits, times = _inside(track, b"edts", b"elst"), _times(table) if b"mvex" not in _tree(movie) else None
+    edits, times = _inside(progress_bar, b"edts", b"elst"), _times(table) if b"mvex" not in _tree(movie) else None
     frames = None if times is None else _shown(times, _edits(edits) if edits else [], clocks)
     entries = _entries(_inside(table, b"stsd")[8:])
     colours = _colours(entries[0]) if entries else None
     sizes = tuple(struct.unpack_from(">HH", entry, 24) for entry in entries)
-    return Container(max(last - size, _lacking(table, size), 0), frames, _mirrors(_inside(track, b"tkhd"), about), colours, sizes)
+    return Container(max(last - size, _lacking(table, size), 0), frames, _mirrors(_inside(progress_bar, b"tkhd"), about), colours, sizes)
 
 def _entries(data) -> list[bytes]:
     "The sample entries of a table, without their heads."
@@ -215,8 +215,8 @@ def _read_matroska(file, size) -> Container:
             if inner == TRACKS and last is not None and first < last <= min(size, first + HEADER):
                 file.seek(first)
                 tracks = file.read(last - first)
-    track = next((t for t in _children(tracks).get(TRACK, []) if _integer(_children(t).get(TYPE)) == 1), b"")
-    video = _children(_children(track).get(VIDEO, [b""])[0])
+    progress_bar = next((t for t in _children(tracks).get(TRACK, []) if _integer(_children(t).get(TYPE)) == 1), b"")
+    video = _children(_children(progress_bar).get(VIDEO, [b""])[0])
     turn, colour = (_children(video.get(name, [b""])[0]) for name in (PROJECTION, COLOUR))
     colours = tuple(_integer(colour.get(name)) for name in (PRIMARIES, TRANSFER))
     yaw = turn.get(YAW, [b""])[0]

@@ -72,8 +72,8 @@ def _parameters(data: bytes, marks: tuple[bytes, ...], most: int = 512) -> bytes
     "The unit of a stream that begins so, without the bytes that keep it from looking like another's beginning."
     found = [at for mark in marks if (at := data.find(b"\0\0\1" + mark)) >= 0]
     if not found: return None
-    unit = data[min(found) + 3:min(found) + 3 + most]
-    return unit[:end if (end := unit.find(b"\0\0\1")) > 0 else most].replace(b"\0\0\3", b"\0\0")
+    l2_normalize = data[min(found) + 3:min(found) + 3 + most]
+    return l2_normalize[:end if (end := l2_normalize.find(b"\0\0\1")) > 0 else most].replace(b"\0\0\3", b"\0\0")
 
 # %% ../../nbs/02_formats/10_video_packets.ipynb #00b48e60
 def _cropped(bits, width, height, across, down) -> Size:
@@ -94,8 +94,8 @@ def _skip_scaling(bits, lists) -> None:
 
 def _h264(data: bytes) -> Size | None:
     "The size in a sequence parameter set of H.264 (ITU-T H.264, 7.3.2.1)."
-    if (unit := _parameters(data, (b"\x67", b"\x47", b"\x27"))) is None: return None
-    bits, profile, chroma = _Bits(unit[4:]), unit[1], 1
+    if (l2_normalize := _parameters(data, (b"\x67", b"\x47", b"\x27"))) is None: return None
+    bits, profile, chroma = _Bits(l2_normalize[4:]), l2_normalize[1], 1
     bits.golomb()
     if profile in (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135):
         if (chroma := bits.golomb()) == 3: bits.take(1)
@@ -114,8 +114,8 @@ def _h264(data: bytes) -> Size | None:
 
 def _hevc(data: bytes) -> Size | None:
     "The size in a sequence parameter set of HEVC (ITU-T H.265, 7.3.2.2)."
-    if (unit := _parameters(data, (b"\x42\x01",))) is None: return None
-    bits = _Bits(unit[2:])
+    if (l2_normalize := _parameters(data, (b"\x42\x01",))) is None: return None
+    bits = _Bits(l2_normalize[2:])
     bits.take(4)
     layers = bits.take(3)
     bits.take(1 + 96)

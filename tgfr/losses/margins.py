@@ -11,7 +11,7 @@ import math
 import torch
 from torch import nn
 
-from ..core import TgfrError, unit
+from ..core import TgfrError, l2_normalize
 from .contrastive import full_precision
 
 # %% ../../nbs/04_losses/02_margins.ipynb #bc1e9e8e
@@ -37,10 +37,10 @@ class Margin(nn.Module):
     @full_precision
     def forward(self, features: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         "Logits (B, classes) of features (B, D) whose classes are target (B,)."
-        return self._logits(unit(features), features.norm(dim=1, keepdim=True), target)
+        return self._logits(l2_normalize(features), features.norm(dim=1, keepdim=True), target)
 
     def _logits(self, directions, length, target, limit: float = 1.):
-        cos = (directions @ unit(self.weight.to(directions.dtype)).T).clamp(-limit, limit)
+        cos = (directions @ l2_normalize(self.weight.to(directions.dtype)).T).clamp(-limit, limit)
         true = target[:, None]
         return self.scaled(cos.scatter(1, true, self.own(cos.gather(1, true), length)), length)
 
@@ -140,10 +140,10 @@ class AdaFace(Margin):
         length = features.norm(dim=1) if norm is None else norm
         length = length.detach().reshape(-1, 1).clamp(1e-3, 100)
         if self.training: self._follow(length)
-        return self._logits(unit(features) if norm is None else features, length, target, 1 - self.eps)
+        return self._logits(l2_normalize(features) if norm is None else features, length, target, 1 - self.eps)
 
     def gather(self, length: torch.Tensor) -> torch.Tensor:
-        "The lengths that statistics are taken of; `tgfr.training.objectives.synchronise` makes them those of all processes."
+        "The lengths that statistics are taken of; `tgfr.training.objectives.convert_sync_batchnorm` makes them those of all processes."
         return length
 
     def _follow(self, length):

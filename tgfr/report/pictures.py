@@ -17,7 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 
 from ..core import TgfrError
-from .charts import COLOURS, looks, new_axes, panels, style
+from .charts import COLOURS, new_axes, panels, style, system_styles
 
 # %% ../../nbs/09_report/05_pictures.ipynb #f5eea136
 @rc_context(style)
@@ -75,7 +75,7 @@ def _captions(ax, row, width=42, lines=4):
 
 def _bars(ax, scores, limits):
     "A bar for each system's score, its value written beside it."
-    look, room = looks(list(scores)), .3 * ((limits[1] - limits[0]) or 1)
+    look, room = system_styles(list(scores)), .3 * ((limits[1] - limits[0]) or 1)
     ax.barh(list(scores), list(scores.values()), height=.6, color=[look[name]["color"] for name in scores])
     for k, value in enumerate(scores.values()):
         if not np.isnan(value): ax.text(max(value, 0) + room / 12, k, f"{value:.2f}", va="center", size=7.5)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from ..core import Tensors, TgfrError, weights_hash
+from ..core import TensorRecord, TgfrError, weights_hash
 from .networks import AggregationNetwork, ClusterNetwork, NormEmbedding, StyleInput
 from .pooling import SET_FUSIONS, FaceSet, SetFusion, cut, over_images
 
 # %% ../../nbs/06_sets/03_caface.ipynb #59274899
 @dataclass(frozen=True)
-class SetState(Tensors):
+class SetState(TensorRecord):
     "What is kept of B sets: sums over their images, of a size that does not depend on how many there were."
     mass: torch.Tensor  # (B, M) m, images of each cluster
     feature: torch.Tensor  # (B, M, E) m F, sum of features
@@ -112,7 +112,7 @@ class CAFace(SetFusion):
         return state + self.cluster(faces.finite())[1]
 
     @property
-    def fingerprint(self) -> str:
+    def content_digest(self) -> str:
         "A hash of the configuration and the weights; states of models with the same one can be merged."
         return weights_hash(self, self.config)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SET_FUSIONS', 'LEARNED', 'FaceSet', 'face_set', 'SetFusion', 'NormPower', 'BestNorm', 'DetectorScore', 'over_images',
-           'ScalarQuality', 'build_set_fusion', 'weightless_fusion', 'buckets', 'padded_rows', 'fuse_ragged', 'divide',
-           'Parts', 'cut']
+           'ScalarQuality', 'build_set_fusion', 'parameter_free_fusion', 'buckets', 'padded_rows', 'fuse_ragged',
+           'divide', 'Parts', 'cut']
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #b89ffbfc
 import warnings
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from ..core import ImageFeatures, Tensors, TgfrError, unit
+from ..core import ImageFeatures, TensorRecord, TgfrError, l2_normalize
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #5f915f7f
 @dataclass(frozen=True)
-class FaceSet(Tensors):
+class FaceSet(TensorRecord):
     "B sets of up to N images each."
     embedding: torch.Tensor  # (B, N, E) as the encoder leaves it: a unit vector times its norm
     mask: torch.Tensor  # (B, N) bool, True where there is an image
@@ -110,7 +110,7 @@ class SetFusion(nn.Module):
     ) -> torch.Tensor:  # (B, E); zero for a set without images
         "The template of each set."
         faces = faces.finite()
-        return (self._weigh(faces)[:, None] @ unit(faces.embedding))[:, 0]
+        return (self._weigh(faces)[:, None] @ l2_normalize(faces.embedding))[:, 0]
 
     def _weigh(self, faces):
         weights = self.importance(faces) * faces.mask
@@ -184,7 +184,7 @@ class ScalarQuality(SetFusion):
     def importance(self, faces: FaceSet) -> torch.Tensor:
         "exp of the quality, relative to the best of the set; in float32 also under autocast."
         norm = over_images(self.norm, faces.norm[..., None], faces.mask)
-        direction = unit(faces.embedding) * faces.embedding.shape[-1] ** .5
+        direction = l2_normalize(faces.embedding) * faces.embedding.shape[-1] ** .5
         quality = self.network(torch.cat([direction, norm], -1))[..., 0].float().masked_fill(~faces.mask, -torch.inf)
         return (quality - quality.amax(1, keepdim=True).clamp_min(-1e30)).exp().to(faces.embedding.dtype)
 
@@ -203,7 +203,7 @@ def build_set_fusion(
     try: return SET_FUSIONS[name](embedding, **config)
     except TypeError as e: raise TgfrError(f"set fusion {name}: {e}") from None
 
-def weightless_fusion(
+def parameter_free_fusion(
     name: str,  # a key of SET_FUSIONS
     embedding: int,  # E of the face encoder
     beside: str = "",  # what else a caller takes, for the message

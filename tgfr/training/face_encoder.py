@@ -15,13 +15,13 @@ import torch
 import torch.nn as nn
 from accelerate import Accelerator
 
-from ..core import fingerprint, rng, seed_everything
+from ..core import content_digest, rng, seed_everything
 from ..data.faces import Degradation, augment, cell_bytes, read_image
 from ..encoders.backbones import IResNet, preprocess
 from ..encoders.feature_store import digest
 from ..losses.contrastive import focal_loss
 from ..losses.margins import ArcFace
-from .batches import share_of, whole_steps
+from .batches import rank_slice, steps_per_epoch
 from .loop import fit
 from .recipes import Recipe
 
@@ -42,18 +42,18 @@ class PhotoBatches:
         self.classes, self.ids, self.sizes = len(people), dataset["photo_id"], sizes
 
     @property
-    def fingerprint(self) -> str:
+    def content_digest(self) -> str:
         "What the batches depend on, the content of the photos too."
         photos = [[name, digest(cell_bytes(cell, name))] for name, cell in zip(self.ids, self.images)]
-        return fingerprint(photos, self.label, self.sizes, self.seed)
+        return content_digest(photos, self.label, self.sizes, self.seed)
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch."
-        return whole_steps(len(self.label), batch, "batch_encode")
+        return steps_per_epoch(len(self.label), batch, "batch_encode")
 
     def epoch(self, stage: str, epoch: int, batch: int, rank: int = 0, world: int = 1) -> Iterator["PhotoBatch"]:
         "This process's share of the batches of one epoch."
-        order, share = rng(self.seed, stage, epoch).permutation(len(self.label)), share_of(batch, rank, world)
+        order, share = rng(self.seed, stage, epoch).permutation(len(self.label)), rank_slice(batch, rank, world)
         for step in range(self.steps(batch)):
             rows = order[step * batch:(step + 1) * batch][share]
             yield PhotoBatch(preprocess(np.stack([self._photo(i, stage, epoch) for i in rows]), self.config), torch.from_numpy(self.label[rows]))

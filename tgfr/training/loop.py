@@ -23,9 +23,23 @@ import torch.nn as nn
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast
 
-from ..core import Tensors, TgfrError, fingerprint, in_a_line, json_text, read_json, read_weights, say, track, write_json, write_text, write_weights, writing
+from tgfr.core import (
+    TensorRecord,
+    TgfrError,
+    content_digest,
+    json_text,
+    one_line,
+    progress_bar,
+    read_json,
+    read_weights,
+    say,
+    write_json,
+    write_text,
+    write_weights,
+    writing,
+)
 from ..data.folders import one_at_a_time
-from .objectives import synchronise
+from .objectives import convert_sync_batchnorm
 from .recipes import Recipe
 
 # %% ../../nbs/08_training/04_loop.ipynb #24ad3356
@@ -72,7 +86,7 @@ def make_accelerator(
 # %% ../../nbs/08_training/04_loop.ipynb #36abf605
 def _prepare(objective, recipe, accelerator) -> tuple[nn.Module, list]:
     "The objective and its optimisers on their device, and the same in all processes."
-    if accelerator.num_processes > 1: synchronise(objective)
+    if accelerator.num_processes > 1: convert_sync_batchnorm(objective)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".broadcast_buffers. is deprecated", FutureWarning)  # Accelerate does not know its successor
         objective, *optimizers = accelerator.prepare(objective, *make_optimizers(objective, recipe))
@@ -92,12 +106,12 @@ def _mark(objective, batches, recipe, stage) -> str:
     "What a run is known by: another recipe, other data, another network or other frozen weights is another run."
     shapes = [[name, list(p.shape)] for name, p in objective.named_parameters()]
     frozen = (p.detach().cpu().float().numpy() for p in objective.parameters() if not p.requires_grad)
-    return fingerprint(repr(recipe), stage, batches.fingerprint, shapes, *frozen)
+    return content_digest(repr(recipe), stage, batches.content_digest, shapes, *frozen)
 
 @one_at_a_time("folder")
 def fit(
     objective: nn.Module,  # takes a batch, gives named losses; `objective.model` is what is saved
-    batches,  # FaceBatches, or anything with `fingerprint`, `steps` and `epoch` like it
+    batches,  # FaceBatches, or anything with `content_digest`, `steps` and `epoch` like it
     recipe: Recipe,  # or `SetRecipe`
     stage: str,  # "encode", "align", "fuse" or "sets"
     folder: str | Path,  # run directory: metrics.jsonl, best-EPOCH.safetensors, state-EPOCH/, run.json
@@ -119,7 +133,7 @@ def fit(
         torch.manual_seed(zlib.crc32(repr((recipe.seed, stage, epoch, accelerator.process_index)).encode()))  # dropout is a function of the epoch too
         parts = recipe.accumulate  # each is taken as the share of a process of its own
         todo = zip(*(batches.epoch(stage, epoch, size, accelerator.process_index * parts + k, accelerator.num_processes * parts) for k in range(parts)))
-        for step, batch in enumerate(track(todo, f"{folder.name}: {stage} {epoch + 1}/{epochs}", steps)):
+        for step, batch in enumerate(progress_bar(todo, f"{folder.name}: {stage} {epoch + 1}/{epochs}", steps)):
             for group in (g for o in optimizers for g in o.param_groups): group["lr"] = learning_rate(recipe, stage, group["name"], epoch + step / steps, epochs)
             for k, part in enumerate(batch):
                 with nullcontext() if k == parts - 1 else accelerator.no_sync(objective):
@@ -148,7 +162,7 @@ def fit(
 def _why_not_finite(batches, stage, epoch, size) -> str:
     "What to do about a loss that is no number: its features may have been none."
     def broken(x):
-        if isinstance(x, Tensors): return any(map(broken, vars(x).values()))
+        if isinstance(x, TensorRecord): return any(map(broken, vars(x).values()))
         if isinstance(x, dict): return any(map(broken, x.values()))
         return isinstance(x, torch.Tensor) and x.is_floating_point() and not x.isfinite().all()
     for step, batch in enumerate(batches.epoch(stage, epoch, size)):
@@ -184,7 +198,7 @@ def _save(folder, seen, mark, model, accelerator):
         if epoch == _best(seen): write_weights(folder / f"best-{epoch}.safetensors", {k: v.clone() for k, v in model.state_dict().items()})
         write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in seen))
         run = json.loads(json_text({"mark": mark, "epoch": epoch, "metrics": seen}))
-        write_json(folder / "run.json", run | {"check": fingerprint(run)})
+        write_json(folder / "run.json", run | {"check": content_digest(run)})
         _remove_old(folder, seen)
     accelerator.wait_for_everyone()
 
@@ -209,7 +223,7 @@ def _read_run(folder) -> dict:
     except TgfrError as e: raise TgfrError(f"{e}; remove {folder} to train this run anew") from None
     try:
         check, epochs = found.pop("check", None), [row["epoch"] for row in found["metrics"]]
-        whole = epochs == list(range(1, found["epoch"] + 1)) != [] and isinstance(found["mark"], str) and check in (None, fingerprint(found))
+        whole = epochs == list(range(1, found["epoch"] + 1)) != [] and isinstance(found["mark"], str) and check in (None, content_digest(found))
     except (AttributeError, KeyError, TypeError): whole = False
     if not whole: raise TgfrError(f"{path}: damaged, not what a training run wrote; remove {folder} to train this run anew")
     return found
@@ -235,7 +249,7 @@ def _resume(folder, mark, epochs, accelerator) -> list[dict]:
     if done: return run["metrics"]
     try:
         if not wrong: accelerator.load_state(str(state))
-    except Exception as e: wrong = f"cannot be loaded ({type(e).__name__}: {in_a_line(e)})"  # a damaged file may be an error of any kind
+    except Exception as e: wrong = f"cannot be loaded ({type(e).__name__}: {one_line(e)})"  # a damaged file may be an error of any kind
     if wrong: raise TgfrError(f"{state}: {wrong}; remove {folder} to train this run anew")
     return run["metrics"]
 

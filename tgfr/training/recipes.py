@@ -17,7 +17,7 @@ from reprlib import repr as short
 
 import yaml
 
-from ..core import TgfrError, check_file, check_names, in_a_line, write_text
+from ..core import TgfrError, check_choices, check_file, one_line, write_text
 from ..encoders.text_encoders import RECURRENT
 from ..fusion.fcfm import FUSIONS
 from ..losses.margins import MARGINS
@@ -167,7 +167,7 @@ def _check_text(name: str, changes: dict) -> None:
 
 def _known(name, recipe: Recipe, changes: dict) -> Recipe:
     "`recipe` with changes, if its fields have these names."
-    check_names(f"recipe {name}, fields", changes, [f.name for f in fields(Recipe)])
+    check_choices(f"recipe {name}, fields", changes, [f.name for f in fields(Recipe)])
     try: return replace(recipe, **changes)
     except TgfrError as e: raise TgfrError(f"recipe {name}: {e}") from None
 
@@ -198,6 +198,6 @@ def read_recipe(
     "Read a recipe; `TgfrError` names a field that is unknown, of the wrong kind or out of range."
     try: found = yaml.load(check_file(path, 1 << 20).read_text(encoding="utf-8"), _Plain)  # noqa: S506, a SafeLoader
     except TgfrError: raise
-    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as e: raise TgfrError(f"{path}: not a readable recipe ({in_a_line(e)})") from None
+    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as e: raise TgfrError(f"{path}: not a readable recipe ({one_line(e)})") from None
     if not isinstance(found, dict): raise TgfrError(f"{path}: a recipe is a list of `field: value`, found {type(found).__name__}")
     return _known(path, Recipe(), {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})

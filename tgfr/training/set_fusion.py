@@ -16,15 +16,15 @@ import torch
 import torch.nn as nn
 from accelerate import Accelerator
 
-from ..core import Tensors, TgfrError, check_names, fingerprint, rng, seed_everything, unit
-from ..data.augmentations import Mirrored, augmentations
+from ..core import TensorRecord, TgfrError, check_choices, content_digest, l2_normalize, rng, seed_everything
+from ..data.augmentations import HorizontalFlip, augmentations
 from ..data.faces import Degradation
-from ..encoders.embed import warn_of_lengths
+from ..encoders.embed import warn_constant_norm
 from ..encoders.feature_store import FeatureStore, encode_faces
 from ..formats.records import RecordFeatures
 from ..sets.caface import CAFace
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
-from .batches import share_of, whole_steps
+from .batches import rank_slice, steps_per_epoch
 from .loop import fit
 from .recipes import ABOVE_0, check_fields
 
@@ -42,7 +42,7 @@ def prepare_sets(
     "Features of each photo, its mirror image and what it is made into."
     changes = augmentations(count, seed) if changes is None else changes
     styles = encoder.default_styles if styles is None else styles
-    return warn_of_lengths(encode_faces(dataset, encoder, [Degradation(), Mirrored(), *changes], folder, batch, regions=False, styles=styles, dtype="float16"))
+    return warn_constant_norm(encode_faces(dataset, encoder, [Degradation(), HorizontalFlip(), *changes], folder, batch, regions=False, styles=styles, dtype="float16"))
 
 # %% ../../nbs/08_training/06_set_fusion.ipynb #5845d3a7
 def identity_centres(
@@ -58,12 +58,12 @@ def identity_centres(
     for name in variants:
         if name not in store.variants: raise TgfrError(f"{store.folder}: no variant {name!r}, which the centres are made of; it has {', '.join(store.variants)}")
         rows = store.embedding[store.variants.index(name)]
-        for a in range(0, len(rows), block): centres.index_add_(0, torch.from_numpy(label[a:a + block]), unit(torch.from_numpy(rows[a:a + block].astype("f"))))
-    return people, unit(centres)
+        for a in range(0, len(rows), block): centres.index_add_(0, torch.from_numpy(label[a:a + block]), l2_normalize(torch.from_numpy(rows[a:a + block].astype("f"))))
+    return people, l2_normalize(centres)
 
 # %% ../../nbs/08_training/06_set_fusion.ipynb #36c8b0f5
 @dataclass(frozen=True)
-class GroupBatch(Tensors):
+class GroupBatch(TensorRecord):
     "One training step."
     first: FaceSet  # (B, K/2)
     second: FaceSet  # (B, K/2)
@@ -108,22 +108,22 @@ class GroupBatches:
         self.start = np.cumsum(self.counts) - self.counts
         if variants is None: variants = {name: 1 for name in store.variants if name.startswith("augmentation")}
         if not variants: raise TgfrError(f"no stored augmentation among {', '.join(store.variants)}; `prepare_sets` makes them")
-        check_names("variants", variants, store.variants)
+        check_choices("variants", variants, store.variants)
         if min(variants.values()) < 0 or not sum(variants.values()) > 0: raise TgfrError(f"variants: {variants}, expected shares of at least 0, one of them above")
         self.variants, self.shares = np.array([store.variants.index(name) for name in variants]), np.array(list(variants.values())) / sum(variants.values())
 
     @property
-    def fingerprint(self) -> str:
+    def content_digest(self) -> str:
         "What the batches depend on."
-        return fingerprint(self.store.meta["fingerprint"], self.rows, self.counts, self.variants, self.shares, self.images, self.seed)
+        return content_digest(self.store.meta["fingerprint"], self.rows, self.counts, self.variants, self.shares, self.images, self.seed)
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch: each photo brings its person once."
-        return whole_steps(len(self.label), batch, "batch_sets", "people")
+        return steps_per_epoch(len(self.label), batch, "batch_sets", "people")
 
     def epoch(self, stage: str, epoch: int, batch: int, rank: int = 0, world: int = 1) -> Iterator[GroupBatch]:
         "This process's share of the batches of one epoch."
-        order, share = rng(self.seed, stage, epoch).permutation(self.label), share_of(batch, rank, world, "people")
+        order, share = rng(self.seed, stage, epoch).permutation(self.label), rank_slice(batch, rank, world, "people")
         for step in range(self.steps(batch)):
             label = order[step * batch:(step + 1) * batch]
             photo, variant = draw_groups(self.counts[label], self.images // 2, self.shares, rng(self.seed, stage, epoch, step))

@@ -14,9 +14,9 @@ from ..data.faces import Degradation
 from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import load_encoder
 from ..encoders.text_encoders import RECURRENT
-from ..evaluation.all_pairs import Judge
-from ..evaluation.bootstrap import check_draws
-from ..report.page import conclude
+from ..evaluation.all_pairs import AllPairsEvaluator
+from ..evaluation.bootstrap import check_replicates
+from ..report.page import save_report
 from ..training.loop import make_accelerator
 from ..training.recipes import Recipe, make_recipe, write_recipe
 from .compare import Trainer, load_splits, shared_photos, split_features
@@ -69,7 +69,7 @@ def ablate(
     if variants is None: recipes["paper"] = other_recipe(recipe, "paper-lstm" if recipe.text in RECURRENT else "paper-bert", recipe.text)
     if transformer: recipes["transformer"] = other_recipe(recipe, "ours-transformer", transformer)
     for size in (*recipe.sizes, *probe_sizes): Degradation(size=size)
-    check_draws(replicates)
+    check_replicates(replicates)
     face, accelerator = load_encoder(encoder), make_accelerator()
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
     warnings = shared_photos(train, test)
@@ -78,15 +78,15 @@ def ablate(
     if not accelerator.is_main_process: return {}
     report = comparison_report(judge, trainer, face, data, skips, start, "What each part of the recipe is worth", warnings)
     report["setup"]["variants"] = {name: ", ".join(f"{k}={v}" for k, v in vars(r).items() if v != getattr(recipe, k)) for name, r in recipes.items() if r != recipe}
-    conclude(out, report, intervals_figure(report))
+    save_report(out, report, intervals_figure(report))
     return report
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #0981c55b
 STAGE_TWO = ("fusion", "captions", "epochs_fuse", "batch_fuse", "lambda_text")  # fields of a recipe that stage 1 does not read
 
-def _judge_all(train, test, recipes, out, replicates, accelerator) -> tuple[Judge, Trainer]:
+def _judge_all(train, test, recipes, out, replicates, accelerator) -> tuple[AllPairsEvaluator, Trainer]:
     "Results of all variants, and the trainer of the recipe itself."
-    judge, trainers = Judge(test, replicates=replicates, seed=recipes["ours"].seed), {}
+    judge, trainers = AllPairsEvaluator(test, replicates=replicates, seed=recipes["ours"].seed), {}
     for name, recipe in recipes.items():
         trainers[name] = trainer = Trainer(train, recipe, out / "runs" / name.replace(" ", "-"), accelerator)
         like = next(n for n, r in recipes.items() if replace(r, **{field: getattr(recipe, field) for field in STAGE_TWO}) == recipe)

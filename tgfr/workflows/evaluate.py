@@ -13,21 +13,21 @@ import numpy as np
 from accelerate import PartialState
 
 from ..core import TgfrError, say
-from ..data.catalog import load_faces, screen, usual_split
+from ..data.catalog import drop_unusable, load_faces, usual_split
 from ..data.folders import one_at_a_time
 from ..data.photo_log import photo_warnings
 from ..encoders.pretrained_faces import check_encoder, load_encoder
-from ..evaluation.all_pairs import FaceSplit, Judge, with_features
-from ..evaluation.bootstrap import check_draws
+from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
+from ..evaluation.bootstrap import check_replicates
 from ..evaluation.intervals import FEWEST
-from ..evaluation.pair_lists import FPRS, PairProtocol, make_pairs, match_pairs, published_figures, repeated_pairs, score_pairs, write_pairs
+from ..evaluation.pair_lists import FPRS, PairProtocol, make_pairs, match_pairs, published_metrics, repeated_pairs, score_pairs, write_pairs
 from ..evaluation.results import by_chance, label_errors, result_rows, unresolved
 from ..evaluation.retrieval import retrieve, same_captions
 from ..evaluation.scoring import embed_photos
 from ..formats.pairs import read_pairs_list
 from ..fusion.model import TGFR
-from ..report.model_cards import result_sections, seen_people, write_results
-from ..report.page import conclude, run_facts
+from ..report.model_cards import identity_overlap, result_sections, write_results
+from ..report.page import run_facts, save_report
 from ..report.tables import MODES
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #5814f968
@@ -48,7 +48,7 @@ def _systems(model, other, split: FaceSplit) -> list[tuple[str, str, np.ndarray]
 def _all_pairs(model, other, split: FaceSplit, replicates, seed) -> dict:
     "The parts of a report that verification on every ordered pair of different photos fills."
     name, reference = _names(model, other)
-    judge = Judge(split, reference, replicates, seed)
+    judge = AllPairsEvaluator(split, reference, replicates, seed)
     for system in _systems(model, other, split): judge.add_embeddings(*system)
     return judge.parts(name) | {"data": {"pairs": judge.pairs, "label errors": judge.label_errors[0]}}
 
@@ -78,7 +78,7 @@ def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dic
             scores = score_pairs(embedding[v], embedding[0], protocol.pairs)
             judged = protocol.evaluate(scores)
             found |= {(system, f"{name} list, {probe}", mode): f for name, f in judged.items()}
-            if v == 0: published[f"{system}, {MODES[mode]}"] = {k: round(x, 4) for k, x in published_figures(scores, protocol.pairs.same).items()}
+            if v == 0: published[f"{system}, {MODES[mode]}"] = {k: round(x, 4) for k, x in published_metrics(scores, protocol.pairs.same).items()}
     reference = _names(model, other)[1]
     doubt, doubted = label_errors(np.unique(split.identity, return_counts=True)[1], [key for f in found.values() for key in f.value])
     return {"results": result_rows(found, reference), "reference": reference, "warnings": repeated_pairs(protocol.pairs) + by_chance(found) + unresolved(found.values()) + doubted, "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": f.pairs for name, f in judged.items()} | {"label errors": doubt},
@@ -109,13 +109,13 @@ def evaluate(
     if task not in TASKS: raise TgfrError(f"task {task!r}: expected one of {', '.join(TASKS)}")
     if pairs is not None and task == "retrieval": raise TgfrError("pairs: retrieval looks for each photo among all, it takes no list of pairs")
     if against is not None and task == "retrieval": raise TgfrError("against: retrieval has no second model, evaluate each by itself")
-    check_draws(replicates)
+    check_replicates(replicates)
     trained, other = (m and TGFR.load(m).to(PartialState().device) for m in (model, against))
     face = load_encoder(encoder)
     _fits(trained, face, model, encoder)
     if other: _fits(other, face, against, encoder), _comparable(trained, other, model, against)
     split = split or usual_split(data, "validation")
-    dataset, skips = screen(load_faces(data, split))
+    dataset, skips = drop_unusable(load_faces(data, split))
     protocol = None if pairs is None else _pair_list(dataset, pairs, seed, out, replicates)
     faces = with_features(dataset, face, probe_sizes, features or out / "features", regions=any(m.config.needs_regions for m in (trained, other) if m))
     if task == "retrieval": parts = {"reference": "chance", "warnings": same_captions(faces.captions), "results": retrieve(trained, faces.store, faces.captions, faces.identity, replicates=replicates, seed=seed)}
@@ -124,7 +124,7 @@ def evaluate(
     faces.store.recheck()
     parts["warnings"] = photo_warnings(faces.store.meta, len(faces.store)) + parts.get("warnings", [])
     report = _report(parts, task, data, dataset, face, {"model": model} | ({parts["reference"]: against} if other else {}), skips) | {"run": run_facts(start)}
-    conclude(out, report, what="photos or captions")
+    save_report(out, report, what="photos or captions")
     if card: say(_onto_card(model, report))
     return report
 
@@ -132,7 +132,7 @@ def evaluate(
 def _fits(model: TGFR, encoder, folder, name) -> None:
     "`TgfrError` unless a model reads what an encoder gives."
     config = encoder.config
-    check_encoder(folder, config.name, encoder.fingerprint)
+    check_encoder(folder, config.name, encoder.content_digest)
     if model.config.embedding != config.embedding: raise TgfrError(f"{name}: its embedding has {config.embedding} numbers, the model in {folder} was trained on {model.config.embedding}")
     if model.config.needs_regions and (config.regions is None or tuple(config.regions) != model.config.regions):
         raise TgfrError(f"{name}: its local map is {config.regions}, the model in {folder} was trained on {model.config.regions}")
@@ -144,7 +144,7 @@ def _comparable(model, other, folder, against) -> None:
 def _report(parts, task, data, dataset, face, models, skips) -> dict:
     "The content of report.json but for the run."
     people = len(set(dataset["identity"][:]))
-    warnings = [f"{len(seen):,} of the {people:,} people judged here were in the training of the model in {Path(folder).name}: these figures say nothing about people it has never seen." for folder in models.values() if (seen := seen_people(folder, dataset))]
+    warnings = [f"{len(seen):,} of the {people:,} people judged here were in the training of the model in {Path(folder).name}: these figures say nothing about people it has never seen." for folder in models.values() if (seen := identity_overlap(folder, dataset))]
     if people < FEWEST and task == "retrieval": warnings.append(f"{people} people are too few for intervals; expected at least {FEWEST}.")
     return parts | {
         "warnings": warnings + parts.get("warnings", []),

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from ..core import Skips, TgfrError, atomic_write, cosine, fingerprint, say, unit, write_json, write_weights
+from ..core import Skips, TgfrError, atomic_write, content_digest, cosine_matrix, l2_normalize, say, write_json, write_weights
 from ..data.faces import read_image
 from ..data.folders import one_at_a_time
 from ..data.landmarks import YuNet, crop_face
@@ -28,9 +28,9 @@ from ..report.page import run_facts, write_page
 from ..report.pictures import plot_set_strip
 from ..sets.caface import CAFace, SetState
 from ..sets.caface_state import Ledger, load_state, save_state
-from ..sets.checkpoints import fitting_fusion
+from ..sets.checkpoints import load_fusion_for
 from ..sets.pooling import SetFusion
-from ..sets.tracking import Followed, Frames, Sighting, Track, Tracking, follow
+from ..sets.tracking import Detection, Frames, Track, TrackingOptions, TrackingResult, track_faces
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #88e077c1
 def make_fusion(
@@ -40,7 +40,7 @@ def make_fusion(
 ) -> tuple[str, SetFusion]:  # its name, and the fusion in eval mode
     "The fusion, if it fits the encoder."
     width = encoder.style_width(styles) if styles else 0
-    fusion = fitting_fusion(spec, encoder.config.embedding, width, encoder.config.name, getattr(encoder, "fingerprint", None))
+    fusion = load_fusion_for(spec, encoder.config.embedding, width, encoder.config.name, getattr(encoder, "fingerprint", None))
     return type(spec).__name__ if isinstance(spec, SetFusion) else Path(spec).resolve().name, fusion
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #7f79f07b
@@ -81,7 +81,7 @@ def effective(
     return float(1 / max((np.asarray(weights, np.float64) ** 2).sum(), 1e-12))
 
 def frame_rows(
-    sightings: Sequence[Sighting],
+    sightings: Sequence[Detection],
     weights: np.ndarray,  # (n,)
     so_far: Sequence[float],  # (n,) or empty
 ) -> list[dict]:
@@ -95,9 +95,9 @@ def _templates(track, name, weights, fused, gallery) -> dict[str, dict]:
     "Each template: its embedding, its similarity and its effective number of frames."
     kinds = {name: (fused, effective(weights) if weights.any() else 0), "average": (track.total / len(track.sightings), len(weights)), "largest norm": (track.best, 1)}
     if name == "average": kinds.pop("average"), kinds.update({name: (fused, len(weights))})
-    return {k: {"embedding": e, "similarity": None if gallery is None else float(cosine(e[None], gallery[None])), "effective frames": float(n)} for k, (e, n) in kinds.items()}
+    return {k: {"embedding": e, "similarity": None if gallery is None else float(cosine_matrix(e[None], gallery[None])), "effective frames": float(n)} for k, (e, n) in kinds.items()}
 
-def _summary(found: Followed, track, templates, weights, person, earlier, detected) -> list[str]:
+def _summary(found: TrackingResult, track, templates, weights, person, earlier, detected) -> list[str]:
     "The result in sentences."
     n, name, part = len(weights), next(iter(templates)), weights.sum()
     again = sum(not s.fresh for s in track.sightings)
@@ -119,7 +119,7 @@ def _summary(found: Followed, track, templates, weights, person, earlier, detect
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #080c4fbd
 def thumbnails(
     frames: Frames,
-    sightings: Sequence[Sighting],
+    sightings: Sequence[Detection],
     count: int = 12,
     size: int = 112,  # pixels a side
 ) -> list[tuple[int, np.ndarray]]:  # which sighting, and its crop
@@ -137,7 +137,7 @@ def thumbnails(
 def write_clip(
     path: str | Path,  # .mp4
     frames: Frames,
-    sightings: Sequence[Sighting],
+    sightings: Sequence[Detection],
     so_far: Sequence[float] = (),  # similarity of the fused template by each sighting
     most: int = 600,  # frames written; of a longer video every second, every third ...
 ) -> None:
@@ -223,7 +223,7 @@ def fuse_video(
     chunk: int = 256,  # frames that CAFace looks at together; part of its protocol
     clip: bool = False,  # also write clip.mp4
     batch: int = 16,  # crops that the encoder gets at once
-    how: Tracking | None = None,  # what links faces; None: its defaults
+    how: TrackingOptions | None = None,  # what links faces; None: its defaults
     state: str | Path | None = None,  # state.safetensors of an earlier run with the same CAFace, to which the frames of this one are added, unless they are in it; None: begin anew
     search_size: int | None = None,  # pixels of the longer side at which a YuNet file searches; None: its default
 ) -> dict:  # the content of fuse.json
@@ -248,7 +248,7 @@ def fuse_video(
     source_key = _source_key(frames, encoder, detector, gallery, styles, person, chunk, how) if keeps else ""
     earlier, ledger = _earlier(earlier, source_key, frames.source, state)
     known = frozenset(ledger.frames.tolist()) if keeps else None
-    found = follow(frames, encoder, fusion, detector, target, styles if keeps else (), chunk, batch, how or Tracking(), skips, known)
+    found = track_faces(frames, encoder, fusion, detector, target, styles if keeps else (), chunk, batch, how or TrackingOptions(), skips, known)
     if not found.frames: raise TgfrError(f"{source}: no frame can be read ({skips.items[0][1] if skips else 'FFmpeg finds none in it'})")
     if not found.tracks and found.unsound: raise TgfrError(f"{source}: the encoder gives no embedding of any of its {found.unsound:,} faces: numbers that are not finite, or all zero")
     if not found.tracks: raise TgfrError(f"{source}: no face in any of its {found.frames:,} frames")
@@ -259,7 +259,7 @@ def fuse_video(
     weights[fresh] = shares.double().numpy()
     if not fresh.all(): track.so_far.clear()  # an earlier run's frames are in the template from the beginning
     templates = _templates(track, name, weights / max(weights.sum(), 1e-12), template, target)
-    write_weights(out / "template.safetensors", {k: unit(v["embedding"]) for k, v in templates.items()}, private=True)
+    write_weights(out / "template.safetensors", {k: l2_normalize(v["embedding"]) for k, v in templates.items()}, private=True)
     if keeps:
         marks = np.array([s.mark for s in track.sightings if s.fresh], np.int64)
         after = Ledger(np.concatenate([ledger.frames, marks]), ledger.whole, source_key, fusion.init() if earlier is None else earlier, len(ledger.frames))
@@ -273,7 +273,7 @@ def _source_key(frames, encoder, detector, gallery, styles, person, chunk, how) 
     def content(path): return _file_hash(path) if path is not None and Path(path).is_file() else str(path)
     files = [content(path) for path in ([frames.source] if frames.files is None else frames.files)]
     searched = None if detector is None else [type(detector).__name__, content(getattr(detector, "path", None)), getattr(detector, "side", None)]
-    return fingerprint(files, getattr(encoder, "fingerprint", encoder.config.name), searched, content(gallery), list(styles), person, chunk, None if how is None else vars(how))
+    return content_digest(files, getattr(encoder, "fingerprint", encoder.config.name), searched, content(gallery), list(styles), person, chunk, None if how is None else vars(how))
 
 def _file_hash(path) -> str:
     "A hash of a file."

@@ -24,7 +24,7 @@ import torch
 from accelerate import PartialState
 from huggingface_hub import constants
 
-from ..core import TgfrError, in_a_line
+from ..core import TgfrError, one_line
 from ..data.catalog import load_faces, split_names
 from ..data.parquet import parquet_splits, read_ids
 from ..formats.ijb_files import GALLERIES, IjbFiles
@@ -92,7 +92,7 @@ def _look(
         else:
             kinds = Counter(p.suffix or "no suffix" for p in path.glob("*") if p.is_file()).most_common(4)
             raise TgfrError(f"neither SPLIT-*.parquet nor meta/ijb*; found {', '.join([f'{n:,} {kind}' for kind, n in kinds] + [p.name + '/' for p in sorted(path.glob('*/'))[:4]]) or 'nothing'}")
-    except (ValueError, pa.ArrowException, OSError) as e: return f"wrong: {in_a_line(e)}"
+    except (ValueError, pa.ArrowException, OSError) as e: return f"wrong: {one_line(e)}"
     return ("wrong: " if ": missing" in said else "ok: ") + said
 
 # %% ../../nbs/10_workflows/08_info.ipynb #52415a0f
