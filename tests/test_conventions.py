@@ -45,17 +45,47 @@ def test_module_is_short_and_documented(path):
             assert inspect.getdoc(getattr(thing, part)), f"{name}.{part} has no docstring"
 
 
-def test_nothing_flows_back():
-    rooms = ["core", "data", "encoders", "alignment", "fusion", "sets", "evaluation", "training"]
-    for path in (ROOT / "tgfr").rglob("*.py"):
-        own = path.relative_to(ROOT / "tgfr").parts[0].removesuffix(".py")
-        if own not in rooms: continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            module = getattr(node, "module", None) or ""
-            if not isinstance(node, ast.ImportFrom) or not (node.level or module.startswith("tgfr")): continue
-            inside = node.level == 1 and len(path.relative_to(ROOT / "tgfr").parts) > 1
-            target = own if inside else module.removeprefix("tgfr.").split(".")[0]
-            assert target in rooms[:rooms.index(own) + 1], f"{path}: imports {module} from a later room"
+def notebook_of() -> dict[str, str]:
+    "Each module and the notebook it is exported from, as in the file's own head."
+    heads = {path: re.search(r"File to edit: (?:\.\./)+nbs/(.+)\.ipynb", path.read_text(encoding="utf-8")) for path in (ROOT / "tgfr").rglob("*.py")}
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): head[1] for path, head in heads.items() if head}
+
+
+def imports(module: str) -> list[tuple[str, str]]:
+    "The modules of ours that a module imports, anywhere in it, and the names it takes from them."
+    taken = []
+    for node in ast.walk(ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom): continue
+        source = ".".join([*module.split(".")[:-node.level], node.module or ""]) if node.level else node.module
+        taken += [(source, name.name) for name in node.names]
+    return taken
+
+
+def test_imports_follow_the_reading_order():
+    place = notebook_of()
+    for module, notebook in place.items():
+        for source, name in imports(module):
+            if source not in place: continue
+            assert place[source] < notebook, f"{module} ({notebook}) imports {name} from {source} ({place[source]}), which is read later"
+
+
+def test_no_private_name_is_imported_from_another_module():
+    place = notebook_of()
+    assert [(module, source, name) for module in place for source, name in imports(module) if source in place and name.startswith("_")] == []
+
+
+def test_each_room_leaf_and_number_is_there_once():
+    place = notebook_of()
+    rooms = "data formats encoders losses fusion sets evaluation training report workflows".split()
+    loose = [module for module in place if module.count(".") == 1]
+    assert sorted(loose) == ["tgfr.cli", "tgfr.core", "tgfr.hub"]
+    assert {module.split(".")[1] for module in place} == {*rooms, "core", "hub", "cli"}
+    leaves = [module.rpartition(".")[2] for module in place]
+    assert sorted(leaves) == sorted(set(leaves)), "no leaf name twice"
+    assert [name for name in rooms for module, nb in place.items() if module.startswith(f"tgfr.{name}.") and nb.split("/")[0][3:] != name] == []
+    for folder in {path.parent for path in notebooks()}:
+        numbers = [name.split("_")[0] for path in folder.iterdir() if (name := path.name)[0].isdigit()]
+        assert len(numbers) == len(set(numbers)), f"{folder.name}: a number twice"
 
 
 class Nameless(ast.NodeTransformer):
