@@ -74,7 +74,7 @@ def store_meta(
     if dtype not in ("float32", "float16"): raise TgfrError(f"dtype={dtype!r}: expected float32 or float16")
     shapes = {"embedding": [config["embedding"]]} | ({"regions": config["regions"]} if regions else {}) | ({"styles": [encoder.style_width(styles), 2]} if styles else {})
     arrays = {name: {"dtype": dtype if name == "embedding" else "float16", "shape": [len(ids), len(variants), *shape]} for name, shape in shapes.items()}
-    same = {"encoder": config, "weights": getattr(encoder, "fingerprint", None), "variants": list(variants), "styles": list(styles), "dtype": dtype} | more
+    same = {"encoder": config, "weights": getattr(encoder, "content_digest", None), "variants": list(variants), "styles": list(styles), "dtype": dtype} | more
     return {"recipe": content_digest(FORMAT, same, list(shapes)), **same, "photos": photos, "arrays": arrays, "photo_id": list(ids), "preparation": getattr(encoder, "preparation", None)}
 
 # %% ../../nbs/03_encoders/11_feature_store.ipynb #92741446

@@ -281,7 +281,7 @@ def encoder_reference(
     encoder: FaceEncoder | OnnxEncoder | None,  # whose features a model was trained on
 ) -> tuple[dict[str, str] | None, dict[str, str]]:  # "face_encoder" of its config.json, and the line of its card
     "How a model names its encoder; nothing where there is none, or one without a fingerprint."
-    if (mark := getattr(encoder, "fingerprint", None)) is None: return None, {}
+    if (mark := getattr(encoder, "content_digest", None)) is None: return None, {}
     return {"name": encoder.config.name, "fingerprint": mark}, {"face encoder": f"{encoder.config.name}, fingerprint {mark}"}
 
 

@@ -40,7 +40,7 @@ def make_fusion(
 ) -> tuple[str, SetFusion]:  # its name, and the fusion in eval mode
     "The fusion, if it fits the encoder."
     width = encoder.style_width(styles) if styles else 0
-    fusion = load_fusion_for(spec, encoder.config.embedding, width, encoder.config.name, getattr(encoder, "fingerprint", None))
+    fusion = load_fusion_for(spec, encoder.config.embedding, width, encoder.config.name, getattr(encoder, "content_digest", None))
     return type(spec).__name__ if isinstance(spec, SetFusion) else Path(spec).resolve().name, fusion
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #7f79f07b
@@ -273,7 +273,7 @@ def _source_key(frames, encoder, detector, gallery, styles, person, chunk, how) 
     def content(path): return _file_hash(path) if path is not None and Path(path).is_file() else str(path)
     files = [content(path) for path in ([frames.source] if frames.files is None else frames.files)]
     searched = None if detector is None else [type(detector).__name__, content(getattr(detector, "path", None)), getattr(detector, "side", None)]
-    return content_digest(files, getattr(encoder, "fingerprint", encoder.config.name), searched, content(gallery), list(styles), person, chunk, None if how is None else vars(how))
+    return content_digest(files, getattr(encoder, "content_digest", encoder.config.name), searched, content(gallery), list(styles), person, chunk, None if how is None else vars(how))
 
 def _file_hash(path) -> str:
     "A hash of a file."
