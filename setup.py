@@ -1,4 +1,5 @@
 """Hand settings.ini to setuptools: the metadata and requirements stand there and nowhere else."""
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -7,7 +8,10 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 meta = config["DEFAULT"]
-lines = {key: [line for line in meta[key].splitlines() if line] for key in ("requirements", "dev_requirements", "docs_requirements", "console_scripts")}
+lines = {
+    key: [line for line in meta[key].splitlines() if line]
+    for key in ("requirements", "dev_requirements", "docs_requirements", "console_scripts")
+}
 
 setup(
     version=meta["version"],

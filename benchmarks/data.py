@@ -1,4 +1,5 @@
 """Training photos from Parquet with augmentation, photos a second: one item after the other with Pillow and torch against ours. Prints a markdown table."""
+
 import io
 import tempfile
 from functools import partial
@@ -28,9 +29,11 @@ def loop(dataset):
     batch = []
     for i in range(len(dataset)):
         image = Image.open(io.BytesIO(dataset[i]["image"]["bytes"])).convert("RGB")
-        if np.random.rand() < .5: image = ImageOps.mirror(image)
-        if np.random.rand() < .2: image = ImageOps.grayscale(image).convert("RGB")
-        batch.append((torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255 - .5) / .5)
+        if np.random.rand() < 0.5:
+            image = ImageOps.mirror(image)
+        if np.random.rand() < 0.2:
+            image = ImageOps.grayscale(image).convert("RGB")
+        batch.append((torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255 - 0.5) / 0.5)
         if len(batch) == 128 or i + 1 == len(dataset):
             yield torch.stack(batch)
             batch = []
@@ -45,4 +48,8 @@ def run(f, repeats):
 
 
 if __name__ == "__main__":
-    compare(__file__, f"Data loading: {PHOTOS:,} photos of 112 px from Parquet, augmented, as batches of 128", {"one process": {"textbook loop": partial(run, loop), "ours": partial(run, ours)}})
+    compare(
+        __file__,
+        f"Data loading: {PHOTOS:,} photos of 112 px from Parquet, augmented, as batches of 128",
+        {"one process": {"textbook loop": partial(run, loop), "ours": partial(run, ours)}},
+    )

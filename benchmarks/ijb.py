@@ -1,6 +1,7 @@
 """IJB-B and IJB-C at full size: ours against the loops of the usual scripts, stage by stage. Prints markdown tables.
 
 `python benchmarks/ijb.py`: simulates each set (1.3 and 2.6 GB on disk while it runs), evaluates it both ways, each in a process of its own, and shows how cost grows with pairs."""
+
 import argparse
 import json
 import os
@@ -35,7 +36,16 @@ def ours(folder, share):
     evaluate_ijb(protocol, templates, "N1D1F0", bootstrap=bootstrap_subjects(protocol))
     extra = time.perf_counter() - before - sum(seconds[s] for s in STAGES[2:])
     value = result.verification.value | result.identification.value
-    return dict(seconds=seconds, cpu=used, start=start, memory=memory, intervals=extra, with_intervals=peak_memory(), value=value, features=store.embedding.nbytes / 2**30)
+    return dict(
+        seconds=seconds,
+        cpu=used,
+        start=start,
+        memory=memory,
+        intervals=extra,
+        with_intervals=peak_memory(),
+        value=value,
+        features=store.embedding.nbytes / 2**30,
+    )
 
 
 def loops(folder, share):
@@ -51,7 +61,10 @@ def loops(folder, share):
     detector = np.loadtxt(files.path("name_5pts_score.txt"), dtype=str)[:, -1].astype(np.float32)
     template, media = faces[:, 1].astype(int), faces[:, 2].astype(int)
     pairs = np.loadtxt(files.path("template_pair_label.txt"), dtype=int)
-    csvs = [np.loadtxt(path, dtype=str, delimiter=",", skiprows=1)[:, :2].astype(int) for path in sorted((files.folder / "meta").glob("*_1N_*.csv"))]
+    csvs = [
+        np.loadtxt(path, dtype=str, delimiter=",", skiprows=1)[:, :2].astype(int)
+        for path in sorted((files.folder / "meta").glob("*_1N_*.csv"))
+    ]
     done("reading")
 
     features = np.load(folder / "features" / "embedding.npy")[:, 0] * detector[:, None]
@@ -59,7 +72,8 @@ def loops(folder, share):
     templates = np.zeros((len(ids), features.shape[1]), np.float32)
     for row, t in enumerate(ids):
         mine = np.where(template == t)[0]
-        for m in np.unique(media[mine]): templates[row] += features[mine[media[mine] == m]].mean(0)
+        for m in np.unique(media[mine]):
+            templates[row] += features[mine[media[mine] == m]].mean(0)
     templates /= np.linalg.norm(templates, axis=1, keepdims=True)
     done("pooling")
 
@@ -77,7 +91,8 @@ def loops(folder, share):
 
     clock = time.perf_counter()
     fpr, tpr, _ = roc_curve(pairs[:, 2], scores, drop_intermediate=False)
-    for f in FPRS: value[f"{f:g}"] = float(tpr[fpr <= f].max())
+    for f in FPRS:
+        value[f"{f:g}"] = float(tpr[fpr <= f].max())
     done("1:1 figures")
 
     *galleries, probe = [dict(rows.tolist()) for rows in csvs]
@@ -88,7 +103,8 @@ def loops(folder, share):
         similarity, found = templates[place[probes]] @ templates[place[theirs]].T, []
         for p in range(len(probes)):
             order = np.argsort(similarity[p])[::-1]
-            if who[p] in subjects: found.append(np.where(subjects[order] == who[p])[0][0])
+            if who[p] in subjects:
+                found.append(np.where(subjects[order] == who[p])[0][0])
         ranks.append(np.mean(np.array(found) == 0))
     value["rank-1"] = float(np.mean(ranks))
     done("1:N")
@@ -98,15 +114,20 @@ def loops(folder, share):
 def growth(folder, share):
     "Seconds for pair scores and figures of 10^5, 10^6 and 10^7 pairs of 20,000 templates."
     draw, rows = np.random.default_rng(0), []
-    templates = draw.standard_normal((20_000, 512), np.float32) / 512**.5
+    templates = draw.standard_normal((20_000, 512), np.float32) / 512**0.5
     for pairs in (10**5, 10**6, 10**7):
-        first, second, labels = draw.integers(3000, size=pairs), draw.integers(3000, 20_000, size=pairs), draw.random(pairs) < 1e-3
+        first, second, labels = (
+            draw.integers(3000, size=pairs),
+            draw.integers(3000, 20_000, size=pairs),
+            draw.random(pairs) < 1e-3,
+        )
         start = time.perf_counter()
         scores = pair_scores(templates, first, second)
         scored = time.perf_counter()
         tpr_at_fpr(scores, labels, FPRS)
         figured, some = time.perf_counter(), min(pairs, 10**6)
-        for a in range(0, some, 100_000): np.sum(templates[first[a:a + 100_000]] * templates[second[a:a + 100_000]], axis=1)
+        for a in range(0, some, 100_000):
+            np.sum(templates[first[a : a + 100_000]] * templates[second[a : a + 100_000]], axis=1)
         looped = (time.perf_counter() - figured) * pairs / some
         start_roc = time.perf_counter()
         roc_curve(labels, scores)
@@ -116,30 +137,56 @@ def growth(folder, share):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=["IJBB", "IJBC"], nargs="+", default=["IJBB", "IJBC"], help="sets (default: both)")
+    parser.add_argument(
+        "--size", choices=["IJBB", "IJBC"], nargs="+", default=["IJBB", "IJBC"], help="sets (default: both)"
+    )
     parser.add_argument("--scale", type=float, default=1, help="of the sets (default: 1)")
-    parser.add_argument("--share", type=float, default=.1, help="share of the pairs that the loop scores; its time is scaled up (default: 0.1)")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.1,
+        help="share of the pairs that the loop scores; its time is scaled up (default: 0.1)",
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads (default: 2)")
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)  # the process that measures
+    parser.add_argument(
+        "--one", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS
+    )  # the process that measures
     args = parser.parse_args()
     if args.one:
         print(json.dumps({"ours": ours, "loops": loops, "growth": growth}[args.one[0]](Path(args.one[1]), args.share)))
         return
-    print(f"{machine()}, {args.threads} threads, load {os.getloadavg()[0]:.1f} at the start; wall seconds, one run each.\n")
+    print(
+        f"{machine()}, {args.threads} threads, load {os.getloadavg()[0]:.1f} at the start; wall seconds, one run each.\n"
+    )
     for size in args.size:
         with tempfile.TemporaryDirectory() as folder:
             made = f"from tgfr.evaluation.simulated_ijb import simulate; simulate({size!r}, {folder!r}, scale={args.scale})"
             subprocess.run([sys.executable, "-c", made], check=True)
-            a, b = (one(__file__, name, folder, "--share", args.share, threads=args.threads) for name in ("ours", "loops"))
+            a, b = (
+                one(__file__, name, folder, "--share", args.share, threads=args.threads) for name in ("ours", "loops")
+            )
         for f, key in [(f"{f:g}", f"TPR@FPR=1e-{k}") for f, k in zip(FPRS, range(6, 0, -1))] + [("rank-1", "rank-1")]:
-            if abs(a["value"][key] - b["value"][f]) > 2e-3: sys.exit(f"{size} {key}: ours {a['value'][key]}, the loops {b['value'][f]}")
-        print(f"## {size}, simulated{f' at scale {args.scale:g}' if args.scale != 1 else ''}\n\n| stage | ours | loops |\n|---|---:|---:|")
-        for stage in STAGES: print(f"| {stage} | {a['seconds'][stage]:.2f} | {b['seconds'][stage]:.1f}{f' (from {args.share:.0%} of the pairs)' if stage == '1:1 scores' and args.share < 1 else ''} |")
-        print(f"| **all** | **{sum(a['seconds'][s] for s in STAGES):.2f}** | **{sum(b['seconds'].values()):.1f}** |\n| CPU seconds | {a['cpu']:.1f} | {b['cpu']:.0f} without the pairs scaled up |\n| peak memory, GB | {a['memory']:.2f} | {b['memory']:.2f} |")
+            if abs(a["value"][key] - b["value"][f]) > 2e-3:
+                sys.exit(f"{size} {key}: ours {a['value'][key]}, the loops {b['value'][f]}")
+        print(
+            f"## {size}, simulated{f' at scale {args.scale:g}' if args.scale != 1 else ''}\n\n| stage | ours | loops |\n|---|---:|---:|"
+        )
+        for stage in STAGES:
+            print(
+                f"| {stage} | {a['seconds'][stage]:.2f} | {b['seconds'][stage]:.1f}{f' (from {args.share:.0%} of the pairs)' if stage == '1:1 scores' and args.share < 1 else ''} |"
+            )
+        print(
+            f"| **all** | **{sum(a['seconds'][s] for s in STAGES):.2f}** | **{sum(b['seconds'].values()):.1f}** |\n| CPU seconds | {a['cpu']:.1f} | {b['cpu']:.0f} without the pairs scaled up |\n| peak memory, GB | {a['memory']:.2f} | {b['memory']:.2f} |"
+        )
         print(f"| 200 draws for intervals, more | {a['intervals']:.2f} (peak {a['with_intervals']:.2f} GB) | |\n")
-        print(f"Features {a['features']:.2f} GB on disk; Python with libraries alone holds {a['start']:.2f} GB. All figures agree.\n")
-    print("## Pairs of 20,000 templates\n\n| pairs | scores | figures | scores, loop | figures, whole ROC |\n|---:|---:|---:|---:|---:|")
-    for pairs, *seconds in one(__file__, "growth", ".", threads=args.threads): print(f"| {pairs:,} | " + " | ".join(f"{s:.2f}" for s in seconds) + " |")
+        print(
+            f"Features {a['features']:.2f} GB on disk; Python with libraries alone holds {a['start']:.2f} GB. All figures agree.\n"
+        )
+    print(
+        "## Pairs of 20,000 templates\n\n| pairs | scores | figures | scores, loop | figures, whole ROC |\n|---:|---:|---:|---:|---:|"
+    )
+    for pairs, *seconds in one(__file__, "growth", ".", threads=args.threads):
+        print(f"| {pairs:,} | " + " | ".join(f"{s:.2f}" for s in seconds) + " |")
 
 
 if __name__ == "__main__":

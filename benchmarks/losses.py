@@ -1,6 +1,7 @@
 """Word-region and sentence loss, forward and backward: the textbook loop against ours. Prints a markdown table.
 
 `python benchmarks/losses.py`: 256 dimensions, 22 words, 14x14 regions, B = 32 and 128."""
+
 from functools import partial
 
 import torch
@@ -39,11 +40,14 @@ def loop(regions, words, g, s, identity):
 def run(loss, B, repeats):
     "Forward and backward of `loss`."
     tensors, identity = batch(B)
+
     def step():
-        for t in tensors: t.grad = None
+        for t in tensors:
+            t.grad = None
         value = loss(*tensors, identity)
         value.backward()
         return value.item()
+
     loss(*(t[:2] for t in tensors), identity[:2]).backward()  # libraries load, threads start
     return timed(step, repeats)
 
@@ -51,4 +55,9 @@ def run(loss, B, repeats):
 if __name__ == "__main__":
     contenders = {"textbook loop": loop, "ours": ours, "ours, least memory": partial(ours, keep=0)}
     cases = {f"B={B}": {name: partial(run, f, B) for name, f in contenders.items()} for B in (32, 128)}
-    compare(__file__, f"Word-region + sentence loss, forward and backward (D={D}, {T} words, {SIDE}x{SIDE} regions)", cases, slow=("B=128",))
+    compare(
+        __file__,
+        f"Word-region + sentence loss, forward and backward (D={D}, {T} words, {SIDE}x{SIDE} regions)",
+        cases,
+        slow=("B=128",),
+    )

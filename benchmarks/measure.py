@@ -1,4 +1,5 @@
 """How the benchmarks measure: each contender in a process of its own, medians of several runs, memory above the start."""
+
 import argparse
 import json
 import os
@@ -20,16 +21,34 @@ def timed(f: Callable[[], float | None], repeats: int) -> dict:
         value = f()
         wall.append(time.perf_counter() - w), cpu.append(time.process_time() - c)
     wall, cpu = (x[1:] or x for x in (wall, cpu))
-    return dict(wall=statistics.median(wall), cpu=statistics.median(cpu), memory=1024 * (peak_memory() - start), runs=len(wall), value=value)
+    return dict(
+        wall=statistics.median(wall),
+        cpu=statistics.median(cpu),
+        memory=1024 * (peak_memory() - start),
+        runs=len(wall),
+        value=value,
+    )
 
 
 def one(script: str, *args, threads: int):
     "What `script --one ARGS` prints last, as JSON, in a process of its own."
-    run = subprocess.run([sys.executable, script, "--one", *map(str, args)], env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=True, stdout=subprocess.PIPE, text=True)
+    run = subprocess.run(
+        [sys.executable, script, "--one", *map(str, args)],
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def compare(script: str, title: str, cases: dict[str, dict[str, Callable[[int], dict]]], slow: tuple[str, ...] = (), tolerance: float = 1e-4) -> None:
+def compare(
+    script: str,
+    title: str,
+    cases: dict[str, dict[str, Callable[[int], dict]]],
+    slow: tuple[str, ...] = (),
+    tolerance: float = 1e-4,
+) -> None:
     """Run `script --one CASE NAME` for each case and contender, and print a Markdown section.
 
     A contender takes a number of repeats and returns `timed(...)`. The first of each case is what the others are compared with;
@@ -48,12 +67,20 @@ def compare(script: str, title: str, cases: dict[str, dict[str, Callable[[int], 
     for case in args.cases:
         found = {}
         for k, name in enumerate(cases[case]):
-            found[name] = one(script, case, name, "--repeats", 1 if k == 0 and case in slow else args.repeats, threads=args.threads)
+            found[name] = one(
+                script, case, name, "--repeats", 1 if k == 0 and case in slow else args.repeats, threads=args.threads
+            )
         first, *_ = found.values()
         for name, r in found.items():
-            if None not in (first["value"], r["value"]) and abs(first["value"] - r["value"]) > tolerance * abs(first["value"]): sys.exit(f"{case}: {next(iter(found))} gives {first['value']}, {name} {r['value']}")
+            if None not in (first["value"], r["value"]) and abs(first["value"] - r["value"]) > tolerance * abs(
+                first["value"]
+            ):
+                sys.exit(f"{case}: {next(iter(found))} gives {first['value']}, {name} {r['value']}")
             note = f" ({r['note']})" if r.get("note") else ""
-            print(f"| {case} | {name}{note} | {r['wall']:.2f} | {r['cpu']:.2f} | {first['cpu'] / r['cpu']:.1f} | {r['memory']:.0f} | {r['runs']} |", flush=True)
+            print(
+                f"| {case} | {name}{note} | {r['wall']:.2f} | {r['cpu']:.2f} | {first['cpu'] / r['cpu']:.1f} | {r['memory']:.0f} | {r['runs']} |",
+                flush=True,
+            )
     print()
 
 
@@ -61,5 +88,8 @@ def machine() -> str:
     "What it ran on."
     name = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file: name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), name)
+    return (
+        f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    )

@@ -1,4 +1,5 @@
 """Word head of a transformer text encoder, forward and backward: loops over captions and positions against ours. Prints a markdown table."""
+
 from functools import partial
 
 import torch
@@ -20,7 +21,9 @@ def loop(head, hidden):
     words, sentences = [], []
     for caption in hidden:
         responses = [F.conv1d(caption.T[None], conv.weight, conv.bias).relu()[0] for conv in head.convs]
-        positions = [torch.stack([r[:, j] for r in responses if j < r.shape[1]]).amax(0) for j in range(responses[0].shape[1])]
+        positions = [
+            torch.stack([r[:, j] for r in responses if j < r.shape[1]]).amax(0) for j in range(responses[0].shape[1])
+        ]
         words.append(torch.stack([F.normalize(p, dim=0) for p in positions], 1))
         sentences.append(F.normalize(sum(r.amax(1) for r in responses) / 3, dim=0))
     return torch.stack(words), torch.stack(sentences)
@@ -31,12 +34,14 @@ def run(f, B, repeats):
     torch.manual_seed(0)
     head, hidden = WordHead(WIDTH), torch.randn(B, T, WIDTH, requires_grad=True)
     weights = torch.randn(B, 256, T - 1), torch.randn(B, 256)
+
     def step():
         hidden.grad = None
         head.zero_grad()
         loss = sum((w * x).sum() for w, x in zip(weights, f(head, hidden)))
         loss.backward()
         return hidden.grad.norm().item()
+
     return timed(step, repeats)
 
 

@@ -1,4 +1,5 @@
 """How Sphinx shows the staged pages (see build.py): offline, nothing executed, mathematics as MathML, names in backticks as links."""
+
 from collections import defaultdict
 from pathlib import Path
 
@@ -48,17 +49,24 @@ def source_of(app, module):
 
 class NameLinks(SphinxPostTransform):
     "A public name in backticks leads to its definition, where there is one of that name."
+
     default_priority = 5
 
     def run(self, **kwargs):
         known, named = self.env.domains["py"].objects, defaultdict(set)
-        for full in known: named[full] |= {full}; named[full.removeprefix("tgfr.")] |= {full}; named[full.rpartition(".")[2]] |= {full}
+        for full in known:
+            named[full] |= {full}
+            named[full.removeprefix("tgfr.")] |= {full}
+            named[full.rpartition(".")[2]] |= {full}
         for literal in list(self.document.findall(nodes.literal)):
             words = literal.astext()
             found = named.get(words.removesuffix("()"), ())
-            if len(found) != 1 or words.isalpha() and words.islower() or isinstance(literal.parent, nodes.reference): continue  # `mask` is rather a parameter
+            if len(found) != 1 or words.isalpha() and words.islower() or isinstance(literal.parent, nodes.reference):
+                continue  # `mask` is rather a parameter
             entry = known[full := next(iter(found))]
-            literal.replace_self(make_refnode(self.app.builder, self.env.docname, entry.docname, entry.node_id, literal.deepcopy(), full))
+            literal.replace_self(
+                make_refnode(self.app.builder, self.env.docname, entry.docname, entry.node_id, literal.deepcopy(), full)
+            )
 
 
 def setup(app):

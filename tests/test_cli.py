@@ -1,4 +1,5 @@
 """The command line: help is enough, bad input is one clear line and code 2, bad photos among good ones are named and counted."""
+
 import json
 import math
 import os
@@ -16,7 +17,20 @@ from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
 
 TGFR = [Path(sys.executable).parent / "tgfr"]
-TINY = ["--set", "dim=16", "epochs_encode=1", "epochs_align=1", "epochs_fuse=1", "batch_align=8", "batch_fuse=8", "--replicates", "10", "--probe-size", "112", "16"]
+TINY = [
+    "--set",
+    "dim=16",
+    "epochs_encode=1",
+    "epochs_align=1",
+    "epochs_fuse=1",
+    "batch_align=8",
+    "batch_fuse=8",
+    "--replicates",
+    "10",
+    "--probe-size",
+    "112",
+    "16",
+]
 
 
 def tgfr(*args, cwd=None):
@@ -29,7 +43,8 @@ def refused(run, *said):
     assert run.returncode == 2, run.stderr
     assert "Traceback" not in run.stderr + run.stdout
     last = run.stderr.strip().splitlines()[-1]
-    for part in said: assert part in last, run.stderr
+    for part in said:
+        assert part in last, run.stderr
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +68,8 @@ def parquet(dataset, folder, name="photos.parquet"):
 def test_help(args):
     run = tgfr(*args, "--help")
     assert run.returncode == 0 and all(name in run.stdout for name in (args or COMMANDS))
-    if args == ["demo"]: assert all(flag in run.stdout for flag in ("--data", "--encoder", "--text", "--probe-size", "--out", "--set"))
+    if args == ["demo"]:
+        assert all(flag in run.stdout for flag in ("--data", "--encoder", "--text", "--probe-size", "--out", "--set"))
 
 
 def test_wrong_flag_and_command(tmp_path):
@@ -68,30 +84,58 @@ def test_help_into_a_pipe_that_closes():
 
 def test_a_log_gets_lines_where_a_terminal_has_a_bar(monkeypatch, capsys):
     from tgfr import core
+
     monkeypatch.setattr(core, "LOG_SECONDS", 0)
     assert list(core.progress_bar(iter("abc"), "reading", done=1200, total=1203)) == list("abc")
-    assert capsys.readouterr().err.splitlines() == ["reading: 1,201 of 1,203", "reading: 1,202 of 1,203", "reading: 1,203 of 1,203"]
+    assert capsys.readouterr().err.splitlines() == [
+        "reading: 1,201 of 1,203",
+        "reading: 1,202 of 1,203",
+        "reading: 1,203 of 1,203",
+    ]
 
 
-def test_missing_folder(tmp_path): refused(tgfr("demo", "--data", "/no/such/folder", "--out", tmp_path), "/no/such/folder")
+def test_missing_folder(tmp_path):
+    refused(tgfr("demo", "--data", "/no/such/folder", "--out", tmp_path), "/no/such/folder")
 
 
-def test_probe_size_zero(tmp_path): refused(tgfr("demo", "--probe-size", "0", "--out", tmp_path), "size", "0")
+def test_probe_size_zero(tmp_path):
+    refused(tgfr("demo", "--probe-size", "0", "--out", tmp_path), "size", "0")
 
 
-def test_unknown_encoder(tmp_path): refused(tgfr("demo", "--encoder", "facenet9000", "--out", tmp_path), "facenet9000")
+def test_unknown_encoder(tmp_path):
+    refused(tgfr("demo", "--encoder", "facenet9000", "--out", tmp_path), "facenet9000")
 
 
-def test_unknown_recipe_field(tmp_path): refused(tgfr("demo", "--set", "epoch=3", "--out", tmp_path), "no field epoch")
+def test_unknown_recipe_field(tmp_path):
+    refused(tgfr("demo", "--set", "epoch=3", "--out", tmp_path), "no field epoch")
 
 
 def test_unknown_text_encoder(tmp_path, faces, encoder):
-    refused(tgfr("demo", "--data", parquet(faces, tmp_path), "--encoder", encoder, "--text", "/no/such/bert", "--out", tmp_path / "out"), "/no/such/bert")
+    refused(
+        tgfr(
+            "demo",
+            "--data",
+            parquet(faces, tmp_path),
+            "--encoder",
+            encoder,
+            "--text",
+            "/no/such/bert",
+            "--out",
+            tmp_path / "out",
+        ),
+        "/no/such/bert",
+    )
 
 
 def test_onnx_that_is_no_face_model(tmp_path):
-    x, y = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 7]), helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 7])
-    model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", [x], [y]), opset_imports=[helper.make_opsetid("", 17)])
+    x, y = (
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 7]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 7]),
+    )
+    model = helper.make_model(
+        helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", [x], [y]),
+        opset_imports=[helper.make_opsetid("", 17)],
+    )
     onnx.save(model, tmp_path / "relu.onnx")
     refused(tgfr("demo", "--encoder", tmp_path / "relu.onnx", "--out", tmp_path / "out"), "relu.onnx")
     (tmp_path / "text.onnx").write_text("not a model")
@@ -100,7 +144,11 @@ def test_onnx_that_is_no_face_model(tmp_path):
 
 @pytest.mark.parametrize("column", ["image", "identity", "photo_id", "captions"])
 def test_parquet_without_a_column(tmp_path, faces, column):
-    refused(tgfr("demo", "--data", parquet(faces.remove_columns(column), tmp_path), "--out", tmp_path / "out"), "photos.parquet", column)
+    refused(
+        tgfr("demo", "--data", parquet(faces.remove_columns(column), tmp_path), "--out", tmp_path / "out"),
+        "photos.parquet",
+        column,
+    )
 
 
 def test_no_readable_image(tmp_path, faces):
@@ -109,14 +157,27 @@ def test_no_readable_image(tmp_path, faces):
 
 
 def test_empty_captions_everywhere(tmp_path, faces):
-    refused(tgfr("demo", "--data", parquet(faces.map(lambda row: {"captions": ["", "  "]}), tmp_path), "--out", tmp_path / "out"), "captions", "empty")
+    refused(
+        tgfr(
+            "demo",
+            "--data",
+            parquet(faces.map(lambda row: {"captions": ["", "  "]}), tmp_path),
+            "--out",
+            tmp_path / "out",
+        ),
+        "captions",
+        "empty",
+    )
 
 
 def test_bad_photos_among_good_ones_are_named_and_counted(tmp_path, faces, encoder):
     def spoil(row, i):
-        if i == 4: row["image"] = {"bytes": row["image"]["bytes"][:40], "path": None}
-        if i == 7: row["captions"] = [""]
+        if i == 4:
+            row["image"] = {"bytes": row["image"]["bytes"][:40], "path": None}
+        if i == 7:
+            row["captions"] = [""]
         return row
+
     data = parquet(faces.map(spoil, with_indices=True, features=faces.features), tmp_path)
     run = tgfr("demo", "--data", data, "--encoder", encoder, "--out", tmp_path / "out", "--recipe", "demo", *TINY)
     assert run.returncode == 0, run.stderr
@@ -130,50 +191,106 @@ def test_bad_photos_among_good_ones_are_named_and_counted(tmp_path, faces, encod
 def test_same_seed_same_report(tmp_path, encoder):
     results = []
     for name in "ab":
-        run = tgfr("demo", "--data", "synthetic:people=10,photos=3", "--encoder", encoder, "--out", tmp_path / name, *TINY)
+        run = tgfr(
+            "demo", "--data", "synthetic:people=10,photos=3", "--encoder", encoder, "--out", tmp_path / name, *TINY
+        )
         assert run.returncode == 0, run.stderr
         results.append(json.loads((tmp_path / name / "report.json").read_text())["results"])
-    assert results[0] == results[1] and len(results[0]) == 2 * (2 + 5 * 2)  # 2 sizes; 2 systems without words, 5 with two modes
+    assert results[0] == results[1] and len(results[0]) == 2 * (
+        2 + 5 * 2
+    )  # 2 sizes; 2 systems without words, 5 with two modes
 
 
 def test_a_trained_model_is_kept_with_its_recipe_and_evaluated(tmp_path, encoder):
     from tgfr.training.recipes import read_recipe
+
     data = ["--data", "synthetic:people=10,photos=3", "--encoder", encoder]
     assert (run := tgfr("train", "demo", *data, *TINY[:-5], "--out", tmp_path)).returncode == 0, run.stderr
     assert read_recipe(tmp_path / "config.yaml").dim == 16
     about = (tmp_path / "config.yaml").read_text().splitlines()[:4]
-    assert about[:2] == ["# data: synthetic:people=10,photos=3", f"# encoder: {encoder}"] and about[2].startswith("# face encoder: ") and ", fingerprint " in about[2] and about[3] == "# words: yes"
+    assert (
+        about[:2] == ["# data: synthetic:people=10,photos=3", f"# encoder: {encoder}"]
+        and about[2].startswith("# face encoder: ")
+        and ", fingerprint " in about[2]
+        and about[3] == "# words: yes"
+    )
     again = tgfr("train", tmp_path / "config.yaml", *data, "--out", tmp_path)
     assert again.returncode == 0, "a run that is finished is read, not refused: " + again.stderr
     judged = tgfr("evaluate", tmp_path / "model", *data, "--out", tmp_path / "judged", *TINY[-5:])
     assert judged.returncode == 0 and (tmp_path / "judged" / "report.html").is_file(), judged.stderr
     said, card = "10 of the 10 people judged here were in the training", (tmp_path / "model/README.md").read_text()
-    assert said in " ".join(judged.stdout.split()) and said in card and "TPR@FPR=1e-3: " in card, "whom it was trained on, and rates that so few pairs cannot tell, are no result"
+    assert said in " ".join(judged.stdout.split()) and said in card and "TPR@FPR=1e-3: " in card, (
+        "whom it was trained on, and rates that so few pairs cannot tell, are no result"
+    )
     assert "epochs_fuse: 1" in card and str(encoder.parent) not in card and "{'" not in card
-    others = tgfr("evaluate", tmp_path / "model", "--data", "synthetic:people=10,photos=3,seed=1", *data[2:], "--out", tmp_path / "others", *TINY[-5:])
-    assert "in the training" not in others.stdout + (tmp_path / "model/README.md").read_text() and others.returncode == 0, others.stderr
+    others = tgfr(
+        "evaluate",
+        tmp_path / "model",
+        "--data",
+        "synthetic:people=10,photos=3,seed=1",
+        *data[2:],
+        "--out",
+        tmp_path / "others",
+        *TINY[-5:],
+    )
+    assert (
+        "in the training" not in others.stdout + (tmp_path / "model/README.md").read_text() and others.returncode == 0
+    ), others.stderr
 
 
 def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encoder, monkeypatch):
     from tgfr.training.recipes import make_recipe, read_recipe
     from tgfr.workflows import compare
-    def killed(*_): raise KeyboardInterrupt
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(compare.Trainer, "train", killed)
     for dim, kept in (16, 16), (24, 24), (32, 24):
-        with pytest.raises(KeyboardInterrupt): compare.train("synthetic:people=10,photos=3", str(encoder), make_recipe("demo", dim=dim), tmp_path, words=False)
+        with pytest.raises(KeyboardInterrupt):
+            compare.train(
+                "synthetic:people=10,photos=3", str(encoder), make_recipe("demo", dim=dim), tmp_path, words=False
+            )
         assert read_recipe(tmp_path / "config.yaml").dim == kept, "an epoch that is kept keeps its recipe"
-        if dim == 24: (tmp_path / "runs/residual-image").mkdir(parents=True), (tmp_path / "runs/residual-image/run.json").write_text("{}")
+        if dim == 24:
+            (
+                (tmp_path / "runs/residual-image").mkdir(parents=True),
+                (tmp_path / "runs/residual-image/run.json").write_text("{}"),
+            )
     assert "# words: no" in (tmp_path / "config.yaml").read_text()
 
 
-@pytest.mark.parametrize("setting, said", [
-    ("epochs_fuse=None", "'None' is no int; the default is 6"), ("lr_heads=None", "'None' is no float"), ("text=None", "'None' is no str; the default is 'lstm'"), ("residual=None", "'None' is no bool"), ("sizes=None", "'None' is no tuple"),
-    ("lr_heads=nan", "recipe ours: lr_heads=nan: expected a finite number above 0"), ("lr_text=inf", "lr_text=inf"), ("lr_margin=0", "lr_margin=0.0"), ("batch_encode=0", "batch_encode=0: expected an integer of at least 1"),
-    ("epochs_encode=0", "epochs_encode=0"), ("text_dropout=1", "from 0 to below 1"), ("text_layers=-1", "text_layers=-1: expected None or an integer of at least 0"), ("weight_decay=-1", "weight_decay"), ("focal=-inf", "focal"),
-    ("lambda_keep=nan", "lambda_keep"), ("clip_text=0", "above 0"), ("scale=0", "scale=0.0"), ("margin=-1", "margin=-1.0"), ("seed=-1", "seed=-1"), ("sizes=112,1", "sizes=(112, 1): expected integers of at least 2"), ("sizes=", "'' is no tuple")])
+@pytest.mark.parametrize(
+    "setting, said",
+    [
+        ("epochs_fuse=None", "'None' is no int; the default is 6"),
+        ("lr_heads=None", "'None' is no float"),
+        ("text=None", "'None' is no str; the default is 'lstm'"),
+        ("residual=None", "'None' is no bool"),
+        ("sizes=None", "'None' is no tuple"),
+        ("lr_heads=nan", "recipe ours: lr_heads=nan: expected a finite number above 0"),
+        ("lr_text=inf", "lr_text=inf"),
+        ("lr_margin=0", "lr_margin=0.0"),
+        ("batch_encode=0", "batch_encode=0: expected an integer of at least 1"),
+        ("epochs_encode=0", "epochs_encode=0"),
+        ("text_dropout=1", "from 0 to below 1"),
+        ("text_layers=-1", "text_layers=-1: expected None or an integer of at least 0"),
+        ("weight_decay=-1", "weight_decay"),
+        ("focal=-inf", "focal"),
+        ("lambda_keep=nan", "lambda_keep"),
+        ("clip_text=0", "above 0"),
+        ("scale=0", "scale=0.0"),
+        ("margin=-1", "margin=-1.0"),
+        ("seed=-1", "seed=-1"),
+        ("sizes=112,1", "sizes=(112, 1): expected integers of at least 2"),
+        ("sizes=", "'' is no tuple"),
+    ],
+)
 def test_settings_out_of_range_are_refused_by_name(setting, said):
     from tgfr.training.recipes import make_recipe
-    with pytest.raises(TgfrError) as error: make_recipe("ours", **recipe_changes((setting,)))
+
+    with pytest.raises(TgfrError) as error:
+        make_recipe("ours", **recipe_changes((setting,)))
     assert said in str(error.value)
 
 
@@ -182,20 +299,46 @@ def test_every_field_of_a_recipe_is_looked_at():
     from dataclasses import fields
 
     from tgfr.training.recipes import Recipe, make_recipe
-    wrong = {int: (None, True, "x", math.nan, -1, 1.5, (1,)), float: (None, True, "x", math.nan, math.inf, -1., (1.,)), str: (None, 5, True, ("lstm",)), bool: (None, 0, "True"),
-             tuple: (None, 112, [112], (112, "32"), (112., 32), (1,), ()), type(None): ("x", True, -1, 1.5, ())}
+
+    wrong = {
+        int: (None, True, "x", math.nan, -1, 1.5, (1,)),
+        float: (None, True, "x", math.nan, math.inf, -1.0, (1.0,)),
+        str: (None, 5, True, ("lstm",)),
+        bool: (None, 0, "True"),
+        tuple: (None, 112, [112], (112, "32"), (112.0, 32), (1,), ()),
+        type(None): ("x", True, -1, 1.5, ()),
+    }
     for f in fields(Recipe):
         for value in wrong[type(f.default)]:
-            with pytest.raises(TgfrError, match=rf"recipe ours: {f.name}="): make_recipe("ours", **{f.name: value})
-    assert recipe_changes(("text_layers=None", "residual=False", "sizes=64,16", "lr_text=1e-4")) == {"text_layers": None, "residual": False, "sizes": (64, 16), "lr_text": 1e-4}
+            with pytest.raises(TgfrError, match=rf"recipe ours: {f.name}="):
+                make_recipe("ours", **{f.name: value})
+    assert recipe_changes(("text_layers=None", "residual=False", "sizes=64,16", "lr_text=1e-4")) == {
+        "text_layers": None,
+        "residual": False,
+        "sizes": (64, 16),
+        "lr_text": 1e-4,
+    }
 
 
-@pytest.mark.parametrize("text, said", [("lr_heads: .nan", "lr_heads=nan: expected a finite number above 0"), ("epochs_fuse: null", "epochs_fuse=None"), ("text: null", "text=None: expected a text"), ("batch_fuse: 0", "batch_fuse=0"),
-                                        ("sizes: [112, small]", "sizes=(112, 'small'): expected integers"), ("sizes: 112", "sizes=112: expected integers"), ("1: 2\na: 3", "fields: 1, a unknown"), ("residual: 1", "residual=1: expected True or False")])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("lr_heads: .nan", "lr_heads=nan: expected a finite number above 0"),
+        ("epochs_fuse: null", "epochs_fuse=None"),
+        ("text: null", "text=None: expected a text"),
+        ("batch_fuse: 0", "batch_fuse=0"),
+        ("sizes: [112, small]", "sizes=(112, 'small'): expected integers"),
+        ("sizes: 112", "sizes=112: expected integers"),
+        ("1: 2\na: 3", "fields: 1, a unknown"),
+        ("residual: 1", "residual=1: expected True or False"),
+    ],
+)
 def test_files_of_recipes_are_looked_at_alike(tmp_path, text, said):
     from tgfr.training.recipes import read_recipe
+
     (tmp_path / "r.yaml").write_text(text)
-    with pytest.raises(TgfrError) as error: read_recipe(tmp_path / "r.yaml")
+    with pytest.raises(TgfrError) as error:
+        read_recipe(tmp_path / "r.yaml")
     assert said in str(error.value) and str(tmp_path / "r.yaml") in str(error.value)
 
 
@@ -212,41 +355,77 @@ def test_bad_recipes(tmp_path, encoder):
 def test_an_option_given_again_adds_or_is_refused(tmp_path, monkeypatch):
     "The report's right answer (tyro keeps the last alone): both settings hold; of two seeds none is dropped in silence."
     from tgfr.workflows import compare
+
     seen = {}
     monkeypatch.setattr(compare, "train", lambda data, encoder, recipe, *more: seen.update(recipe=recipe, more=more))
-    main(["train", "ours", "--set", "dim=64", "--data", "d", "--set=epochs_fuse=2", "captions=3", "--encoder", "e", "--seed", "7"])
+    main(
+        [
+            "train",
+            "ours",
+            "--set",
+            "dim=64",
+            "--data",
+            "d",
+            "--set=epochs_fuse=2",
+            "captions=3",
+            "--encoder",
+            "e",
+            "--seed",
+            "7",
+        ]
+    )
     recipe = seen["recipe"]
     assert (recipe.dim, recipe.epochs_fuse, recipe.captions, recipe.seed) == (64, 2, 3, 7)
     main(["train", "--data", "d", "--encoder", "e", "--text", "gru", "ours"])
     assert seen["recipe"].text == "gru"
 
 
-@pytest.mark.parametrize("args, said", [
-    (["demo", "--seed", "1", "--seed", "2"], "--seed: given twice"), (["demo", "--probe-size"], "--probe-size: expected at least one value"),
-    (["train", "ours", "--data", "d", "--encoder", "e", "--set"], "--set: expected"),
-    (["train", "ours", "--data", "d", "--encoder", "e", "--words", "--no-words"], "--words and --no-words"),
-    (["demo", "--seed", "1", "--set", "seed=2"], "--seed and --set seed=2"), (["demo", "--set", "dim=8", "--set", "dim=9"], "--set dim: given twice"),
-    (["train", "ours-transformer", "--data", "d", "--encoder", "e"], "expected the name or path of a pretrained text model (--text)"),
-    (["train", "ours-transformer", "--data", "d", "--encoder", "e", "--text", "lstm"], "found 'lstm', a recurrent one"),
-    (["ablate", "--data", "d", "--encoder", "e", "--recipe", "ours-transformer"], "ours-transformer: expected"),
-    (["train", "ours", "--data", "d", "--encoder", "e", "--text", "bert-base-uncased"], "take ours-transformer"),
-    (["verify", "--encoder", "e"], "FILE"), (["demo", "--data", "no\x1b[2Jsuch"], r"no\x1b[2Jsuch")])
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (["demo", "--seed", "1", "--seed", "2"], "--seed: given twice"),
+        (["demo", "--probe-size"], "--probe-size: expected at least one value"),
+        (["train", "ours", "--data", "d", "--encoder", "e", "--set"], "--set: expected"),
+        (["train", "ours", "--data", "d", "--encoder", "e", "--words", "--no-words"], "--words and --no-words"),
+        (["demo", "--seed", "1", "--set", "seed=2"], "--seed and --set seed=2"),
+        (["demo", "--set", "dim=8", "--set", "dim=9"], "--set dim: given twice"),
+        (
+            ["train", "ours-transformer", "--data", "d", "--encoder", "e"],
+            "expected the name or path of a pretrained text model (--text)",
+        ),
+        (
+            ["train", "ours-transformer", "--data", "d", "--encoder", "e", "--text", "lstm"],
+            "found 'lstm', a recurrent one",
+        ),
+        (["ablate", "--data", "d", "--encoder", "e", "--recipe", "ours-transformer"], "ours-transformer: expected"),
+        (["train", "ours", "--data", "d", "--encoder", "e", "--text", "bert-base-uncased"], "take ours-transformer"),
+        (["verify", "--encoder", "e"], "FILE"),
+        (["demo", "--data", "no\x1b[2Jsuch"], r"no\x1b[2Jsuch"),
+    ],
+)
 def test_what_was_asked_for_is_done_or_refused(args, said, capsys):
-    with pytest.raises(SystemExit) as left: main(args)
+    with pytest.raises(SystemExit) as left:
+        main(args)
     heard = capsys.readouterr().err
     assert left.value.code == 2 and said in " ".join(heard.split()) and "\x1b[2J" not in heard
 
 
 def test_text_seed_and_split_are_options_of_every_command_that_has_them(tmp_path, faces, encoder):
     from dataclasses import fields
-    for name in ("demo", "train", "ablate"): assert {"text", "seed"} <= {f.name for f in fields(COMMANDS[name])}
-    for name in ("sets", "evaluate", "ijb", "prepare"): assert "seed" in {f.name for f in fields(COMMANDS[name])}
-    for name in ("train", "validation"): parquet(faces, tmp_path, f"{name}-00000-of-00001.parquet")
+
+    for name in ("demo", "train", "ablate"):
+        assert {"text", "seed"} <= {f.name for f in fields(COMMANDS[name])}
+    for name in ("sets", "evaluate", "ijb", "prepare"):
+        assert "seed" in {f.name for f in fields(COMMANDS[name])}
+    for name in ("train", "validation"):
+        parquet(faces, tmp_path, f"{name}-00000-of-00001.parquet")
     run = tgfr("train", "demo", "--data", tmp_path, "--encoder", encoder, *TINY[:-5], "--out", tmp_path / "out")
     assert run.returncode == 0 and "# data:" in (tmp_path / "out/config.yaml").read_text(), run.stderr
     assert f"{tmp_path}, split train" in (tmp_path / "out/config.yaml").read_text(), "the split that demo trains on too"
 
 
 def test_python_m_acts():
-    run = subprocess.run([sys.executable, "-m", "tgfr.cli", "info", "--json"], capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-m", "tgfr.cli", "info", "--json"], capture_output=True, text=True, timeout=120
+    )
     assert run.returncode == 0 and json.loads(run.stdout)["versions"]["tgfr"]

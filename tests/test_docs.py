@@ -1,4 +1,5 @@
 """The documentation builds without a warning, each link leads somewhere, each public name stands on its page, and a browser shows all of it."""
+
 import importlib
 import inspect
 import re
@@ -15,7 +16,8 @@ import pytest
 from fastcore.docments import docments
 from sync import ROOT, notebooks
 
-for package in ("sphinx", "myst_nb", "furo", "latex2mathml"): pytest.importorskip(package, reason=f"{package} is not installed: pip install '.[docs]'")
+for package in ("sphinx", "myst_nb", "furo", "latex2mathml"):
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install '.[docs]'")
 VOID = {"img", "link", "script", "source", "video"}  # what a page loads, apart from what it links to
 
 
@@ -31,9 +33,11 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.ids.add(attrs.get("id"))
-        for key in {"href", "src"} & attrs.keys(): (self.loads if tag in VOID else self.links).append(attrs[key])
+        for key in {"href", "src"} & attrs.keys():
+            (self.loads if tag in VOID else self.links).append(attrs[key])
 
-    def handle_data(self, data): self.words.append(data)
+    def handle_data(self, data):
+        self.words.append(data)
 
 
 def plain(text: str) -> str:
@@ -50,16 +54,25 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pages(site): return {p: Page(p) for p in sorted(site.rglob("*.html"))}
+def pages(site):
+    return {p: Page(p) for p in sorted(site.rglob("*.html"))}
 
 
-def page_of(notebook): return notebook.relative_to(ROOT / "nbs").with_suffix(".html")
+def page_of(notebook):
+    return notebook.relative_to(ROOT / "nbs").with_suffix(".html")
 
 
 def test_every_notebook_and_card_is_a_page(site, pages):
-    wanted = [page_of(n) for n in notebooks()] + [Path("data_cards", p.stem + ".html") for p in (ROOT / "data_cards").glob("*.md")] + [Path("changelog.html"), Path("contributing.html")]
+    wanted = (
+        [page_of(n) for n in notebooks()]
+        + [Path("data_cards", p.stem + ".html") for p in (ROOT / "data_cards").glob("*.md")]
+        + [Path("changelog.html"), Path("contributing.html")]
+    )
     front = {unquote(link) for link in pages[site / "index.html"].links}
-    for page in wanted: assert site / page in pages and (page.stem == "index" or str(page) in front), f"{page} is not in the table of contents"
+    for page in wanted:
+        assert site / page in pages and (page.stem == "index" or str(page) in front), (
+            f"{page} is not in the table of contents"
+        )
 
 
 def test_links_lead_somewhere(site, pages):
@@ -67,28 +80,49 @@ def test_links_lead_somewhere(site, pages):
     for path, page in pages.items():
         for link in page.links + page.loads:
             to, anchor = urldefrag(link)
-            if urlsplit(to).scheme: continue
+            if urlsplit(to).scheme:
+                continue
             target = (path.parent / unquote(urlsplit(to).path)).resolve() if to else path
-            if not target.is_file() or anchor and target in pages and unquote(anchor) not in pages[target].ids: broken.append(f"{path.relative_to(site)}: {link}")
+            if not target.is_file() or anchor and target in pages and unquote(anchor) not in pages[target].ids:
+                broken.append(f"{path.relative_to(site)}: {link}")
     assert broken == []
 
 
 def test_nothing_is_loaded_from_elsewhere(pages):
-    assert [link for page in pages.values() for link in page.loads if urlsplit(link).scheme not in ("", "data") or link.startswith("//")] == []
+    assert [
+        link
+        for page in pages.values()
+        for link in page.loads
+        if urlsplit(link).scheme not in ("", "data") or link.startswith("//")
+    ] == []
 
 
-@pytest.mark.parametrize("path", sorted(p for p in (ROOT / "tgfr").rglob("*.py") if p.name[0] != "_"), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted(p for p in (ROOT / "tgfr").rglob("*.py") if p.name[0] != "_"), ids=lambda p: p.stem
+)
 def test_public_names_are_documented(path, site, pages):
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     module = importlib.import_module(name)
     page = next(p for p in pages.values() if f"module-{name}" in p.ids)
     for public in module.__all__:
         assert f"{name}.{public}" in page.ids, f"{public} has no entry"
-        if getattr(thing := getattr(module, public), "__module__", None) != name or not (inspect.isclass(thing) or inspect.isroutine(thing)): continue
-        said = [inspect.getdoc(thing).splitlines()[0]] + [text for text in docments(thing, args_kwargs=True).values() if text]
-        methods = [m for key, m in vars(thing).items() if key[0] != "_" and inspect.isfunction(m)] if inspect.isclass(thing) else []
-        for text in said + [inspect.getdoc(m).splitlines()[0] for m in methods]: assert plain(text) in page.text, f"{public}: {text!r} is not on the page"
-    assert (site / f"_modules/{name.replace('.', '/')}.html").is_file() == any(inspect.isclass(t) or inspect.isroutine(t) for t in (getattr(module, n) for n in module.__all__))
+        if getattr(thing := getattr(module, public), "__module__", None) != name or not (
+            inspect.isclass(thing) or inspect.isroutine(thing)
+        ):
+            continue
+        said = [inspect.getdoc(thing).splitlines()[0]] + [
+            text for text in docments(thing, args_kwargs=True).values() if text
+        ]
+        methods = (
+            [m for key, m in vars(thing).items() if key[0] != "_" and inspect.isfunction(m)]
+            if inspect.isclass(thing)
+            else []
+        )
+        for text in said + [inspect.getdoc(m).splitlines()[0] for m in methods]:
+            assert plain(text) in page.text, f"{public}: {text!r} is not on the page"
+    assert (site / f"_modules/{name.replace('.', '/')}.html").is_file() == any(
+        inspect.isclass(t) or inspect.isroutine(t) for t in (getattr(module, n) for n in module.__all__)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +139,10 @@ def test_a_browser_shows_the_pages(width, scheme, step, browser, address, site, 
     tab, faults = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme), []
     tab.on("pageerror", lambda e: faults.append(f"{tab.url}: {e}"))
     tab.on("console", lambda m: faults.append(f"{tab.url}: {m.text}") if m.type == "error" else None)
-    tab.on("request", lambda r: faults.append(f"{tab.url}: asks for {r.url}") if not r.url.startswith((address, "data:")) else None)
+    tab.on(
+        "request",
+        lambda r: faults.append(f"{tab.url}: asks for {r.url}") if not r.url.startswith((address, "data:")) else None,
+    )
     formulas = 0
     for path in [p for p in pages if "_modules" not in p.parts][::step]:
         tab.goto(f"{address}/{path.relative_to(site)}")
@@ -115,10 +152,14 @@ def test_a_browser_shows_the_pages(width, scheme, step, browser, address, site, 
             formulas: [...document.querySelectorAll("article math")].map(m => m.getBoundingClientRect()).map(b => Math.min(b.width, b.height)),
             paper: getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)})""")
         formulas += len(seen["formulas"])
-        if seen["wide"] > 0: faults.append(f"{tab.url}: {seen['wide']} px wider than the screen")
-        if seen["missing"]: faults.append(f"{tab.url}: no picture {seen['missing']}")
-        if min(seen["formulas"], default=9) < 4: faults.append(f"{tab.url}: a formula cannot be seen")
-        if (sum(seen["paper"][:3]) < 384) != (scheme == "dark"): faults.append(f"{tab.url}: not {scheme}")
+        if seen["wide"] > 0:
+            faults.append(f"{tab.url}: {seen['wide']} px wider than the screen")
+        if seen["missing"]:
+            faults.append(f"{tab.url}: no picture {seen['missing']}")
+        if min(seen["formulas"], default=9) < 4:
+            faults.append(f"{tab.url}: a formula cannot be seen")
+        if (sum(seen["paper"][:3]) < 384) != (scheme == "dark"):
+            faults.append(f"{tab.url}: not {scheme}")
     assert faults == [] and (formulas or step > 1)
 
 
@@ -126,15 +167,20 @@ def test_search_finds_a_definition(browser, address):
     tab = browser.new_page()
     tab.goto(f"{address}/search.html?q=read_image")
     tab.wait_for_selector("#search-results ul.search li a")
-    assert "01_data/02_faces.html#tgfr.data.faces.read_image" in tab.locator("#search-results ul.search li a").first.get_attribute("href")
+    assert "01_data/02_faces.html#tgfr.data.faces.read_image" in tab.locator(
+        "#search-results ul.search li a"
+    ).first.get_attribute("href")
 
 
 def test_the_list_of_modules_is_whole(site, pages):
     modules = [p for p in (ROOT / "tgfr").rglob("*.py") if p.name[0] != "_"]
     text = pages[site / "modules.html"].text
-    for path in modules: assert plain(".".join(path.relative_to(ROOT).with_suffix("").parts)) in text
+    for path in modules:
+        assert plain(".".join(path.relative_to(ROOT).with_suffix("").parts)) in text
     assert f"{len(modules)}notebooks{sum(p.read_text().count(chr(10)) for p in modules)}" in text
 
 
 def test_names_in_prose_are_links(pages, site):
-    assert any(link.endswith("00_core.html#tgfr.core.TgfrError") for link in pages[site / "01_data/02_faces.html"].links)
+    assert any(
+        link.endswith("00_core.html#tgfr.core.TgfrError") for link in pages[site / "01_data/02_faces.html"].links
+    )

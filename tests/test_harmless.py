@@ -1,4 +1,5 @@
 """What others wrote (names of folders, attributes) does nothing where it is shown: no formula in points.csv, no HTML in a model card."""
+
 import csv
 import re
 
@@ -14,25 +15,48 @@ NAMES = ["=1+1 N1D1F0", "@SUM(1)", "-2+3", "+7", "\t=1", " =1", "\r=1", "\uff1d1
 
 def test_no_cell_is_a_formula(tmp_path):
     columns = ["system", "protocol", "figure", "value", "threshold", "false accepts", "impostors", "genuine"]
-    tables = {"Operating points": {"columns": columns, "rows": [[name, "1:1", "TPR@FPR=1e-3", .5, -.25, 3, 3000, 20] for name in NAMES]},
-              "Ranks in each gallery": {"columns": [*columns[:4], "mated probes"], "rows": [[name, "1:N S1", "rank-1", .5, 20] for name in NAMES]}}
+    tables = {
+        "Operating points": {
+            "columns": columns,
+            "rows": [[name, "1:1", "TPR@FPR=1e-3", 0.5, -0.25, 3, 3000, 20] for name in NAMES],
+        },
+        "Ranks in each gallery": {
+            "columns": [*columns[:4], "mated probes"],
+            "rows": [[name, "1:N S1", "rank-1", 0.5, 20] for name in NAMES],
+        },
+    }
     _write_points(tmp_path / "points.csv", tables)
-    with open(tmp_path / "points.csv", newline="") as file: rows = list(csv.reader(file))[1:]
+    with open(tmp_path / "points.csv", newline="") as file:
+        rows = list(csv.reader(file))[1:]
     assert len(rows) == 2 * len(NAMES)
     for row in rows:
         texts = [cell for cell in row if not re.fullmatch(r"-?[\d.]+|", cell)]
         assert not any(re.match(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]", cell) for cell in texts), row
     read = pd.read_csv(tmp_path / "points.csv")
-    assert (read["threshold"][:len(NAMES)] == -.25).all() and (read["value"] == .5).all()  # numbers stay numbers
-    assert [name for name in read["system"][:len(NAMES)] if name in NAMES] == ["average", "x=1", "'quoted"]
-    assert all(shown.removeprefix("'").strip() in (name.strip(), name.strip()[1:]) for shown, name in zip(read["system"], NAMES))
+    assert (read["threshold"][: len(NAMES)] == -0.25).all() and (read["value"] == 0.5).all()  # numbers stay numbers
+    assert [name for name in read["system"][: len(NAMES)] if name in NAMES] == ["average", "x=1", "'quoted"]
+    assert all(
+        shown.removeprefix("'").strip() in (name.strip(), name.strip()[1:])
+        for shown, name in zip(read["system"], NAMES)
+    )
 
 
-@pytest.mark.parametrize("name", ["<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "a & b < c", "</td><h1>x"])
+@pytest.mark.parametrize(
+    "name", ["<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "a & b < c", "</td><h1>x"]
+)
 def test_html_in_a_card_is_text(name):
-    report = {"title": "t", "reference": "frozen face", "warnings": [f"in the training of the model in {name}"], "data": {"source": name}, "setup": {name: {"inner": name}},
-              "results": [{"system": s, "probe": name, "mode": "-", "values": {"rank-1": .5}, "interval": {}} for s in ("frozen face", name)],
-              "tables": {"Groups": {"columns": ["group", name], "rows": [[name, 3], [f"{name} | b\nc", 4]]}}}
+    report = {
+        "title": "t",
+        "reference": "frozen face",
+        "warnings": [f"in the training of the model in {name}"],
+        "data": {"source": name},
+        "setup": {name: {"inner": name}},
+        "results": [
+            {"system": s, "probe": name, "mode": "-", "values": {"rank-1": 0.5}, "interval": {}}
+            for s in ("frozen face", name)
+        ],
+        "tables": {"Groups": {"columns": ["group", name], "rows": [[name, 3], [f"{name} | b\nc", 4]]}},
+    }
     card = model_card("m", "what", {"trained on": name}, "code", result_sections(report, ("frozen face", name)))
     assert name not in card and re.search(r"</?(img|script|td|h1)", card) is None
     assert card.count("&lt;") >= 7

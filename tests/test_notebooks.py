@@ -1,4 +1,5 @@
 """Every notebook's cells, one case a notebook; cells flagged slow, gpu or data run with --slow, where there is a GPU, where there is data."""
+
 import matplotlib
 import pytest
 import torch
@@ -15,6 +16,10 @@ def test_notebook(path, request, monkeypatch):
     monkeypatch.chdir(path.parent)
     monkeypatch.setitem(SET_FUSIONS, "caface", CAFace)  # a notebook registers its own class; the library's comes back
     matplotlib.use("agg")
-    have = {"slow": request.config.getoption("--slow"), "gpu": torch.cuda.is_available(), "data": (SHARED / "data").is_dir()}
+    have = {
+        "slow": request.config.getoption("--slow"),
+        "gpu": torch.cuda.is_available(),
+        "data": (SHARED / "data").is_dir(),
+    }
     ok, _ = run_notebook(path, skip_flags=[flag for flag, there in have.items() if not there])
     assert ok, "a cell failed: its traceback stands above"

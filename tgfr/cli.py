@@ -27,19 +27,30 @@ def recipe_changes(
 ) -> dict:  # field to value
     "Changes of a recipe, from text."
     from tgfr.training.recipes import Recipe
+
     defaults, found = {f.name: f.default for f in fields(kind or Recipe)}, {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals: raise TgfrError(f"--set {setting}: expected key=value")
-        if key not in defaults: raise TgfrError(f"--set {setting}: no field {key}; there are {', '.join(defaults)}")
-        if key in found: raise TgfrError(f"--set {key}: given twice; expected once")
-        if options.get(key) is not None: raise TgfrError(f"--{key} and --set {setting}: expected one of them")
+        if not equals:
+            raise TgfrError(f"--set {setting}: expected key=value")
+        if key not in defaults:
+            raise TgfrError(f"--set {setting}: no field {key}; there are {', '.join(defaults)}")
+        if key in found:
+            raise TgfrError(f"--set {key}: given twice; expected once")
+        if options.get(key) is not None:
+            raise TgfrError(f"--{key} and --set {setting}: expected one of them")
         of = type(defaults[key]) if defaults[key] is not None else int
-        read = {tuple: lambda t: tuple(map(int, t.split(","))), bool: {"True": True, "False": False}.__getitem__}.get(of, of)
+        read = {tuple: lambda t: tuple(map(int, t.split(","))), bool: {"True": True, "False": False}.__getitem__}.get(
+            of, of
+        )
         try:
-            if text == "None" and defaults[key] is not None: raise ValueError
+            if text == "None" and defaults[key] is not None:
+                raise ValueError
             found[key] = None if text == "None" else read(text)
-        except (ValueError, KeyError): raise TgfrError(f"--set {setting}: {text!r} is no {of.__name__}; the default is {defaults[key]!r}") from None
+        except (ValueError, KeyError):
+            raise TgfrError(
+                f"--set {setting}: {text!r} is no {of.__name__}; the default is {defaults[key]!r}"
+            ) from None
     return found | {key: value for key, value in options.items() if value is not None}
 
 # %% ../nbs/12_cli.ipynb #ad10d1e7
@@ -48,6 +59,7 @@ class Demo:
     """Compare face recognition with and without words, from photos and captions to a report.
 
     Without flags: synthetic people, no download, a few minutes on two cores. With --data and --encoder: real photos."""
+
     data: str = "synthetic:people=200,photos=10"
     """a Parquet file, a folder of Parquet files named SPLIT-*.parquet, a `datasets` folder, or synthetic[:people=N,photos=N,seed=N]; columns image, identity (numbers or names), photo_id, captions"""
     out: Path = Path("runs/demo")
@@ -82,10 +94,21 @@ class Demo:
         from tgfr.training.recipes import make_recipe
         from tgfr.workflows.compare import SYSTEMS
         from tgfr.workflows.demo import default_recipe, demo
+
         changes = recipe_changes(self.set, text=self.text, seed=self.seed)
         recipe = make_recipe(self.recipe or default_recipe(self.data, changes.get("text")), **changes)
-        demo(self.data, self.out, self.encoder, recipe, self.train_split, self.test_split, self.probe_size,
-             SYSTEMS if self.systems is None else self.systems, self.replicates, self.features)
+        demo(
+            self.data,
+            self.out,
+            self.encoder,
+            recipe,
+            self.train_split,
+            self.test_split,
+            self.probe_size,
+            SYSTEMS if self.systems is None else self.systems,
+            self.replicates,
+            self.features,
+        )
 
 # %% ../nbs/12_cli.ipynb #6b5e63fa
 @dataclass
@@ -93,6 +116,7 @@ class Train:
     """Train one system on captioned faces, both stages, and save it.
 
     For several processes: torchrun --no-python --nproc_per_node N tgfr train ... (or accelerate launch --no_python); mixed precision as accelerate is configured. A killed run goes on where it stopped."""
+
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
     """ours, ours-transformer, ours-celeba-dialog, ours-face2text, demo, paper-lstm, paper-bert, or the config.yaml of a run"""
     data: str
@@ -120,12 +144,22 @@ class Train:
         "Call `tgfr.workflows.compare.train`."
         from tgfr.training.recipes import make_recipe
         from tgfr.workflows.compare import train
-        train(self.data, self.encoder, make_recipe(self.recipe, **recipe_changes(self.set, text=self.text, seed=self.seed)), self.out, self.split, self.words, self.features)
+
+        train(
+            self.data,
+            self.encoder,
+            make_recipe(self.recipe, **recipe_changes(self.set, text=self.text, seed=self.seed)),
+            self.out,
+            self.split,
+            self.words,
+            self.features,
+        )
 
 # %% ../nbs/12_cli.ipynb #cc4375df
 @dataclass
 class Ablate:
     """Train the recipe and variants of it, each with one thing different, and judge all on people none has seen."""
+
     data: str
     """photos with captions, as for `tgfr demo --data`"""
     encoder: str
@@ -161,15 +195,29 @@ class Ablate:
         "Call `tgfr.workflows.ablate.ablate`."
         from tgfr.training.recipes import make_recipe
         from tgfr.workflows.ablate import ABLATIONS, ablate
+
         check_choices("--variants", self.variants or (), ABLATIONS)
         variants = None if self.variants is None else {name: ABLATIONS[name] for name in self.variants}
         recipe = make_recipe(self.recipe, **recipe_changes(self.set, text=self.text, seed=self.seed))
-        ablate(self.data, self.encoder, self.out, recipe, variants, self.transformer, self.train_split, self.test_split, self.probe_size, features=self.features, replicates=self.replicates)
+        ablate(
+            self.data,
+            self.encoder,
+            self.out,
+            recipe,
+            variants,
+            self.transformer,
+            self.train_split,
+            self.test_split,
+            self.probe_size,
+            features=self.features,
+            replicates=self.replicates,
+        )
 
 # %% ../nbs/12_cli.ipynb #9798862e
 @dataclass
 class Sets:
     """Train fusions of many images on the photos of one split, and judge them on sets of poor photos of people none has seen."""
+
     data: str
     """photos with identities, as for `tgfr demo --data`; captions are not needed"""
     encoder: str
@@ -205,8 +253,24 @@ class Sets:
         "Call `tgfr.workflows.compare_fusions.compare_sets`."
         from tgfr.training.set_fusion import SetRecipe, quick_sets
         from tgfr.workflows.compare_fusions import FUSIONS_COMPARED, compare_sets
-        recipe = {"quick": quick_sets, "paper": SetRecipe}[self.recipe](**recipe_changes(self.set, SetRecipe, seed=self.seed))
-        compare_sets(self.data, self.encoder, self.out, tuple(FUSIONS_COMPARED) if self.fusions is None else self.fusions, self.poor, self.count, recipe, self.images, self.train_split, self.test_split, self.features, self.replicates)
+
+        recipe = {"quick": quick_sets, "paper": SetRecipe}[self.recipe](
+            **recipe_changes(self.set, SetRecipe, seed=self.seed)
+        )
+        compare_sets(
+            self.data,
+            self.encoder,
+            self.out,
+            tuple(FUSIONS_COMPARED) if self.fusions is None else self.fusions,
+            self.poor,
+            self.count,
+            recipe,
+            self.images,
+            self.train_split,
+            self.test_split,
+            self.features,
+            self.replicates,
+        )
 
 # %% ../nbs/12_cli.ipynb #b5909ff0
 @dataclass
@@ -214,6 +278,7 @@ class Evaluate:
     """Judge a saved model on people it has not seen: verification, or finding photos by their description.
 
     Writes report.html and report.json, and the results onto the model's card (its README.md); every figure has an interval over people."""
+
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """model folder, such as runs/demo/model, or OWNER/NAME on the Hub"""
     data: str
@@ -246,8 +311,23 @@ class Evaluate:
     def run(self) -> None:
         "Call `tgfr.workflows.evaluate.evaluate`."
         from tgfr.workflows.evaluate import evaluate
+
         pairs = int(self.pairs) if self.pairs and self.pairs.isdecimal() else self.pairs
-        evaluate(self.model, self.data, self.encoder, self.task, pairs, self.split, self.probe_size, self.out, self.features, self.replicates, self.seed, self.against, self.card)
+        evaluate(
+            self.model,
+            self.data,
+            self.encoder,
+            self.task,
+            pairs,
+            self.split,
+            self.probe_size,
+            self.out,
+            self.features,
+            self.replicates,
+            self.seed,
+            self.against,
+            self.card,
+        )
 
 # %% ../nbs/12_cli.ipynb #8efcc0fd
 def fetch_models(
@@ -255,28 +335,54 @@ def fetch_models(
 ) -> None:
     "Put the folder it was fetched to in the place of each model on the Hub that a command names, and --output behind the .onnx file."
     if (output := getattr(command, "output", None)) and hasattr(command, "encoder"):
-        if not command.encoder: raise TgfrError(f"--output {output}: names a tensor of --encoder, which is not given")
+        if not command.encoder:
+            raise TgfrError(f"--output {output}: names a tensor of --encoder, which is not given")
         command.encoder = f"{command.encoder}:{output}"
     named = {k: v for k in ("model", "against", "encoder", "fusion") if (v := getattr(command, k, None))}
-    if not named: return
+    if not named:
+        return
     from tgfr.hub import local_model
-    for key, value in named.items(): setattr(command, key, tuple(map(local_model, value)) if isinstance(value, tuple) else type(value)(local_model(value)))
+
+    for key, value in named.items():
+        setattr(
+            command,
+            key,
+            tuple(map(local_model, value)) if isinstance(value, tuple) else type(value)(local_model(value)),
+        )
 
 # %% ../nbs/12_cli.ipynb #9e05c022
-COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "ablate": Ablate, "sets": Sets, "convert": Convert, "push": Push, "evaluate": Evaluate, "audit": Audit, "embed": Embed, "verify": Verify, "ijb": Ijb, "fuse": Fuse, "info": Info}
+COMMANDS = {
+    "demo": Demo,
+    "prepare": Prepare,
+    "train": Train,
+    "ablate": Ablate,
+    "sets": Sets,
+    "convert": Convert,
+    "push": Push,
+    "evaluate": Evaluate,
+    "audit": Audit,
+    "embed": Embed,
+    "verify": Verify,
+    "ijb": Ijb,
+    "fuse": Fuse,
+    "info": Info,
+}
 
 RENAMED = {"prepare": {"--split": "--split-by"}}  # by command: what an option was called, and is called now
+
 
 def _takes_several(kind) -> bool:
     "Whether a field of this type is an option of any number of values."
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     return any(get_origin(k) is tuple and get_args(k)[-1] is Ellipsis for k in kinds)
 
+
 def join_options(
     args: list[str],  # without the program's name
 ) -> list[str]:  # the same, each option once
     "The values of an option that is given again stand together; one of a single value is refused."
-    if not args or args[0] not in COMMANDS: return args
+    if not args or args[0] not in COMMANDS:
+        return args
     kinds = get_type_hints(COMMANDS[args[0]])
     several = {"--" + name.replace("_", "-") for name, kind in kinds.items() if _takes_several(kind)}
     found = {"": []}  # option to its values; first what stands before all options
@@ -291,11 +397,15 @@ def join_options(
             say(f"{name} is called {new} now")
             name = new
         other = "--" + name[5:] if name.startswith("--no-") else "--no-" + name[2:]
-        if other in found: raise TgfrError(f"{other} and {name}: expected one of them")
-        if name in found and name not in several: raise TgfrError(f"{name}: given twice; expected once")
+        if other in found:
+            raise TgfrError(f"{other} and {name}: expected one of them")
+        if name in found and name not in several:
+            raise TgfrError(f"{name}: given twice; expected once")
         values = found.setdefault(name, [])
-        if equals: values.append(value)
-    if empty := [name for name in sorted(several) if found.get(name) == []]: raise TgfrError(f"{empty[0]}: expected at least one value")
+        if equals:
+            values.append(value)
+    if empty := [name for name in sorted(several) if found.get(name) == []]:
+        raise TgfrError(f"{empty[0]}: expected at least one value")
     return [args[0], *found.pop(""), *(word for name, values in found.items() for word in (name, *values))]
 
 # %% ../nbs/12_cli.ipynb #53a18a0d
@@ -308,9 +418,12 @@ def main(
         args = join_options(sys.argv[1:] if args is None else list(args))
         command = tyro.extras.subcommand_cli_from_dict(COMMANDS, args=args, prog="tgfr", description=description)
         fetch_models(command)
-        with writing(Path(getattr(command, "out", None) or getattr(command, "to", None) or ".") / "*"): command.run()
+        with writing(Path(getattr(command, "out", None) or getattr(command, "to", None) or ".") / "*"):
+            command.run()
     except TgfrError as e:
-        console.print(f"tgfr: {printable(e)}", style="bold red", markup=False, highlight=False, soft_wrap=True)  # of every process: it may be the only one that fails
+        console.print(
+            f"tgfr: {printable(e)}", style="bold red", markup=False, highlight=False, soft_wrap=True
+        )  # of every process: it may be the only one that fails
         raise SystemExit(2) from None
     except BrokenPipeError:  # `tgfr ... | head`: whoever read has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -320,4 +433,5 @@ def main(
         raise SystemExit(130) from None
 
 # %% ../nbs/12_cli.ipynb #9e05c024
-if __name__ == "__main__" and __spec__: main()  # python -m tgfr.cli; a notebook is no module and has no spec
+if __name__ == "__main__" and __spec__:
+    main()  # python -m tgfr.cli; a notebook is no module and has no spec

@@ -20,6 +20,7 @@ class Prepare:
     """Turn a downloaded set into Parquet files, checked: captioned faces for --data, divided by people, with a report of what was left out; or an evaluation set.
 
     Run again after an interruption, it goes on where it stopped. Where to get each set: data_cards/."""
+
     name: Annotated[Literal["mm-celeba-hq", "celeba-dialog", "face2text", "tgfr-layout", "ijb"], tyro.conf.Positional]
     """the set; ijb: the meta files of IJB-B or IJB-C, a .bin set, LFW's pairs.txt or a list of pairs, for which the options below have no meaning"""
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
@@ -34,7 +35,7 @@ class Prepare:
     """of celeba-dialog: hq (30,000 photos of CelebA-HQ) or all (202,599 of CelebA); default: hq where captions_hq.json is there"""
     split_by: Literal["auto", "published", "seeded"] = "auto"
     """how people are divided into splits; auto: the published split where the people are as many as in the paper, else people are drawn by --seed"""
-    fractions: tuple[float, float, float] = (.7, .1, .2)
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """of the people in train, validation and test, where they are drawn"""
     seed: int = 0
     """of that draw"""
@@ -52,12 +53,29 @@ class Prepare:
         if self.name == "ijb":
             from tgfr.formats.ijb_files import prepare_ijb
             from tgfr.formats.pairs import prepare_pairs
-            if given := [f.name for f in fields(self) if f.name not in ("name", "source", "out") and getattr(self, f.name) != f.default]: raise TgfrError(f"--{given[0]}: has no meaning for an evaluation set")
-            print(prepare_pairs(self.source, self.out) if self.source.is_file() else prepare_ijb(self.source, self.out).folder)
+
+            if given := [
+                f.name
+                for f in fields(self)
+                if f.name not in ("name", "source", "out") and getattr(self, f.name) != f.default
+            ]:
+                raise TgfrError(f"--{given[0]}: has no meaning for an evaluation set")
+            print(
+                prepare_pairs(self.source, self.out)
+                if self.source.is_file()
+                else prepare_ijb(self.source, self.out).folder
+            )
             return
         from tgfr.formats.prepare import Options, prepare, summary
+
         options = Options(self.split_by, self.fractions, self.seed, self.replicas, self.size, self.quality)
-        print(summary(prepare(self.name, self.source, self.out, self.photos, self.detector, self.part, options, self.follow_links)))
+        print(
+            summary(
+                prepare(
+                    self.name, self.source, self.out, self.photos, self.detector, self.part, options, self.follow_links
+                )
+            )
+        )
         print(f"all names: {self.out / 'prepare.json'}")
 
 # %% ../nbs/11b_commands.ipynb #276690b5
@@ -66,6 +84,7 @@ class Convert:
     """Write a published face model as a folder with config.json, model.safetensors and a model card.
 
     The file is read without running anything in it, recognised by the names of its tensors and mapped strictly."""
+
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """.pth, .pt, .ckpt or .safetensors of an IResNet, IR or IR-SE (ArcFace, MagFace, AdaFace, TFace, CVLface), of CAFace, or an .onnx file"""
     to: Path
@@ -83,7 +102,10 @@ class Convert:
         "Call `tgfr.sets.checkpoints.convert_published`."
         from tgfr.core import Skips
         from tgfr.sets.checkpoints import convert_published
-        encoder = convert_published(self.file, self.to, self.family, self.photos, skips := Skips(), self.prefix, self.output)
+
+        encoder = convert_published(
+            self.file, self.to, self.family, self.photos, skips := Skips(), self.prefix, self.output
+        )
         say(f"{skips.summary()}\n{self.to}: {encoder.preparation}")
 
 # %% ../nbs/11b_commands.ipynb #7d401b02
@@ -92,6 +114,7 @@ class Push:
     """Put a saved model and its card on the Hugging Face Hub; nothing is ever sent there but by this command.
 
     Log in first: `hf auth login`. Features, runs and photos that lie beside the model are not sent."""
+
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """a saved model, such as runs/demo/model"""
     repo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")]
@@ -104,12 +127,14 @@ class Push:
     def run(self) -> None:
         "Call `tgfr.hub.push_to_hub`."
         from tgfr.hub import push_to_hub
+
         print(push_to_hub(self.folder, self.repo, not self.public, least=self.least))
 
 # %% ../nbs/11b_commands.ipynb #0cb105cd
 @dataclass
 class Audit:
     """Find what makes a data set easier than it seems: copied files, near-duplicate photos, identical captions, people in two splits."""
+
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """photos with captions, as for `tgfr demo --data`; all splits are looked at"""
     pairs: Path | None = None
@@ -120,6 +145,7 @@ class Audit:
     def run(self) -> None:
         "Call `tgfr.evaluation.audit.audit_data`."
         from tgfr.evaluation.audit import audit_data
+
         audit_data(self.data, self.pairs, self.out)
 
 # %% ../nbs/11b_commands.ipynb #2cd6567b
@@ -128,6 +154,7 @@ class Embed:
     """Features of the images of an IJB set, or of any folder of crops, in a memory-mapped store.
 
     Crops are aligned by their five points; pictures of a folder without --points are taken for aligned faces. Run again after an interruption, it goes on where it stopped; images that cannot be read are named and left out."""
+
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """an IJB set in the insightface layout (meta/ and loose_crop/), or a folder of images: with --points, or aligned to the five-point template"""
     encoder: str
@@ -153,19 +180,27 @@ class Embed:
         "Call `tgfr.encoders.embed.embed_ijb`, `embed_file` or `embed_folder`."
         from tgfr.encoders.embed import embed_file, embed_folder, embed_ijb
         from tgfr.encoders.pretrained_faces import load_encoder
+
         options = dict(mirror=self.mirror, styles=self.styles, batch=self.batch, workers=self.workers)
         encoder = load_encoder(self.encoder)
         is_set = any((self.folder / part / "meta").is_dir() for part in ("", "IJBB", "IJBC"))
-        if self.points: store = embed_file(self.points, self.folder, encoder, self.out, not self.lenient, **options)
-        elif is_set: store = embed_ijb(self.folder, encoder, self.out, not self.lenient, **options)
-        else: store = embed_folder(self.folder, encoder, self.out, **options)
-        if lost := store.lost: say(lost.summary())
-        print(f"{self.out}: features of {len(store) - len(lost):,} images, {len(lost):,} unreadable ones (all in meta.json)")
+        if self.points:
+            store = embed_file(self.points, self.folder, encoder, self.out, not self.lenient, **options)
+        elif is_set:
+            store = embed_ijb(self.folder, encoder, self.out, not self.lenient, **options)
+        else:
+            store = embed_folder(self.folder, encoder, self.out, **options)
+        if lost := store.lost:
+            say(lost.summary())
+        print(
+            f"{self.out}: features of {len(store) - len(lost):,} images, {len(lost):,} unreadable ones (all in meta.json)"
+        )
 
 # %% ../nbs/11b_commands.ipynb #111fae99
 @dataclass
 class Verify:
     """Ten-fold accuracy and validation rate of a face encoder on insightface's verification sets (lfw.bin, cfp_fp.bin, agedb_30.bin ...), with the flip test."""
+
     sets: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE ...")]
     """.bin files"""
     encoder: str
@@ -183,12 +218,20 @@ class Verify:
 
     def run(self) -> None:
         "Call `tgfr.evaluation.identification.evaluate_bins`."
-        if not self.sets: raise TgfrError("FILE: expected at least one .bin file")
+        if not self.sets:
+            raise TgfrError("FILE: expected at least one .bin file")
         from tgfr.encoders.pretrained_faces import load_encoder
         from tgfr.evaluation.identification import evaluate_bins
-        found = evaluate_bins(self.sets, load_encoder(self.encoder), self.out, folds=self.folds, far=self.far, definition=self.definition)
+
+        found = evaluate_bins(
+            self.sets, load_encoder(self.encoder), self.out, folds=self.folds, far=self.far, definition=self.definition
+        )
         for name, row in found.items():
-            said = f"left out: {row['error']}" if "error" in row else f"accuracy {row['accuracy']:.4f} +- {row['accuracy std']:.4f}, validation rate {row['val']:.4f} +- {row['val std']:.4f} at a false accept rate of {row['far']:.1e}"
+            said = (
+                f"left out: {row['error']}"
+                if "error" in row
+                else f"accuracy {row['accuracy']:.4f} +- {row['accuracy std']:.4f}, validation rate {row['val']:.4f} +- {row['val std']:.4f} at a false accept rate of {row['far']:.1e}"
+            )
             print(f"{name}: {said}")
 
 # %% ../nbs/11b_commands.ipynb #90683909
@@ -197,6 +240,7 @@ class Ijb:
     """Evaluate features on IJB-B or IJB-C: 1:1 and 1:N, with intervals and the pairs behind each figure.
 
     Several stores and fusions are compared with the first, on the same draws of subjects."""
+
     folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = None
     """IJBB or IJBC in the insightface layout (meta/); leave out with --simulate"""
     features: tuple[Path, ...] = ()
@@ -223,7 +267,20 @@ class Ijb:
     def run(self) -> None:
         "Call `tgfr.workflows.ijb_benchmark.ijb`."
         from tgfr.workflows.ijb_benchmark import ijb
-        ijb(self.folder, self.features, self.fusion, self.out, self.definition, self.replicates, self.chunk, not self.lenient, self.simulate, self.scale, self.seed)
+
+        ijb(
+            self.folder,
+            self.features,
+            self.fusion,
+            self.out,
+            self.definition,
+            self.replicates,
+            self.chunk,
+            not self.lenient,
+            self.simulate,
+            self.scale,
+            self.seed,
+        )
 
 # %% ../nbs/11b_commands.ipynb #25ec5cb5
 @dataclass
@@ -231,6 +288,7 @@ class Fuse:
     """One template of one person in a video, or in a folder of pictures, and what each frame was worth.
 
     Writes template.safetensors, fuse.json, strip.png and report.html; with CAFace also state.safetensors. Frames that cannot be read are named and left out. Several people: a folder, and a call, for each."""
+
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """a video file, or a folder of pictures, taken in the order of their names; with --detector a folder is followed like a video, and one person of it is fused (--person)"""
     encoder: str
@@ -261,12 +319,27 @@ class Fuse:
     def run(self) -> None:
         "Call `tgfr.workflows.fuse_video.fuse_video`."
         from tgfr.workflows.fuse_video import fuse_video
-        fuse_video(self.source, self.encoder, self.gallery, self.fusion, self.detector, self.out, self.styles, self.person, self.chunk, self.clip, state=self.state, search_size=self.search_size)
+
+        fuse_video(
+            self.source,
+            self.encoder,
+            self.gallery,
+            self.fusion,
+            self.detector,
+            self.out,
+            self.styles,
+            self.person,
+            self.chunk,
+            self.clip,
+            state=self.state,
+            search_size=self.search_size,
+        )
 
 # %% ../nbs/11b_commands.ipynb #42585561
 @dataclass
 class Info:
     """Versions, devices, threads, caches, extras, and whether data folders look right: what a bug report needs."""
+
     data: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER ...")] = ()
     """data folders to look at: captioned faces as Parquet, or IJB sets"""
     json: bool = False
@@ -277,6 +350,9 @@ class Info:
         import json
 
         from tgfr.workflows.info import info
+
         facts = info(self.data)
-        lines = (f"{section:<9} {name:<23} {value}" for section, values in facts.items() for name, value in values.items())
+        lines = (
+            f"{section:<9} {name:<23} {value}" for section, values in facts.items() for name, value in values.items()
+        )
         print(json.dumps(facts, indent=1) if self.json else "\n".join(lines))

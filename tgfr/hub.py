@@ -24,25 +24,48 @@ from .sets.checkpoints import load_set_fusion
 
 # %% ../nbs/11_hub.ipynb #b65c4443
 REPO = r"([\w.-]+/[\w.-]+)"  # OWNER/NAME
-MODEL_FILES = ("config.json", "model.safetensors", "model.onnx", "README.md", "text/*.json", "text/*.txt", "text/*.safetensors", "encoder/config.json", "encoder/model.safetensors", "encoder/model.onnx", "encoder/README.md")
+MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "model.onnx",
+    "README.md",
+    "text/*.json",
+    "text/*.txt",
+    "text/*.safetensors",
+    "encoder/config.json",
+    "encoder/model.safetensors",
+    "encoder/model.onnx",
+    "encoder/README.md",
+)
+
 
 def model_folder(
-    name: str | Path,  # a folder, or OWNER/NAME on the Hub; OWNER/NAME/encoder: the face encoder inside a CAFace repository
+    name: str
+    | Path,  # a folder, or OWNER/NAME on the Hub; OWNER/NAME/encoder: the face encoder inside a CAFace repository
     revision: str | None = None,  # branch, tag or commit on the Hub; None: its main branch
 ) -> Path:
     "Where a model lies, fetched from the Hub where it is not a folder; `TgfrError` where it is neither."
-    if (Path(name) / "config.json").is_file(): return Path(name)
-    if Path(name).exists() or not (repo := re.fullmatch(REPO + "(/encoder)?", str(name))): raise TgfrError(f"{name}: neither a folder with config.json nor the OWNER/NAME of a model on the Hub")
-    try: return Path(snapshot_download(repo[1], revision=revision, allow_patterns=list(MODEL_FILES)) + (repo[2] or ""))
-    except Exception as e: raise TgfrError(f"{name}: no such folder, and the Hub gives no such model ({_reason(e)})") from None
+    if (Path(name) / "config.json").is_file():
+        return Path(name)
+    if Path(name).exists() or not (repo := re.fullmatch(REPO + "(/encoder)?", str(name))):
+        raise TgfrError(f"{name}: neither a folder with config.json nor the OWNER/NAME of a model on the Hub")
+    try:
+        return Path(snapshot_download(repo[1], revision=revision, allow_patterns=list(MODEL_FILES)) + (repo[2] or ""))
+    except Exception as e:
+        raise TgfrError(f"{name}: no such folder, and the Hub gives no such model ({_reason(e)})") from None
 
 # %% ../nbs/11_hub.ipynb #576e3dee
 def local_model(
-    name: str | Path,  # what a user named: a file, a folder, the name of a fusion without weights, or OWNER/NAME on the Hub
+    name: str
+    | Path,  # what a user named: a file, a folder, the name of a fusion without weights, or OWNER/NAME on the Hub
 ) -> str | Path:  # as it was, or the folder it was fetched to
     "`name`, fetched where only the Hub can have it; what cannot be on the Hub is left to whoever reads it."
     weights = Path(name).suffix.lower() in (".onnx", ".pth", ".pt", ".ckpt", ".safetensors")
-    return name if weights or Path(name).exists() or not re.fullmatch(REPO + "(/encoder)?", str(name)) else model_folder(name)
+    return (
+        name
+        if weights or Path(name).exists() or not re.fullmatch(REPO + "(/encoder)?", str(name))
+        else model_folder(name)
+    )
 
 # %% ../nbs/11_hub.ipynb #994c1ffd
 def from_pretrained(
@@ -53,7 +76,8 @@ def from_pretrained(
     folder = model_folder(name, revision)
     config = read_json(folder / "config.json")
     keys = set(config) if isinstance(config, dict) else set()
-    if "set_fusion" in keys: return load_set_fusion(folder)
+    if "set_fusion" in keys:
+        return load_set_fusion(folder)
     return load_encoder(folder) if "kind" in keys else TGFR.load(folder)
 
 # %% ../nbs/11_hub.ipynb #e9a9522c
@@ -69,25 +93,42 @@ def _public(
 ) -> Path:  # the folder to send
     "A model without the words that fewer people's captions hold: `folder` itself where there are none."
     words = folder / "text/vocabulary.json"
-    if not words.is_file() or least <= 1: return folder
+    if not words.is_file() or least <= 1:
+        return folder
     vocabulary = Vocabulary.load(words)
     if vocabulary.people is None:
-        raise TgfrError(f"{words}: does not tell how many people's captions hold each word, so names may be among them (saved before this was kept); train the model again, or send every word (least=1, `tgfr push --least 1`)")
+        raise TgfrError(
+            f"{words}: does not tell how many people's captions hold each word, so names may be among them (saved before this was kept); train the model again, or send every word (least=1, `tgfr push --least 1`)"
+        )
     public = vocabulary.without_rare(least)
-    if public == vocabulary: return folder
-    shutil.copytree(folder, staged / "model", copy_function=_linked, ignore=lambda place, names: [n for n in names if (Path(place) / n) == words or not _sent(Path(place, n), folder)])
+    if public == vocabulary:
+        return folder
+    shutil.copytree(
+        folder,
+        staged / "model",
+        copy_function=_linked,
+        ignore=lambda place, names: [
+            n for n in names if (Path(place) / n) == words or not _sent(Path(place, n), folder)
+        ],
+    )
     (staged / "model/text").mkdir(parents=True, exist_ok=True)
     public.save(staged / "model/text/vocabulary.json")
-    say(f"{sum(w.startswith('?') for w in public.words):,} of {len(public.words):,} words stay here: the captions of fewer than {least} people hold them")
+    say(
+        f"{sum(w.startswith('?') for w in public.words):,} of {len(public.words):,} words stay here: the captions of fewer than {least} people hold them"
+    )
     return staged / "model"
 
 
-def _sent(path: Path, folder: Path) -> bool: return path.is_dir() or any(fnmatch(str(path.relative_to(folder)), pattern) for pattern in MODEL_FILES)
+def _sent(path: Path, folder: Path) -> bool:
+    return path.is_dir() or any(fnmatch(str(path.relative_to(folder)), pattern) for pattern in MODEL_FILES)
+
 
 def _linked(source, target):
     "A file once more, without its bytes where the disk allows."
-    try: os.link(source, target)
-    except OSError: shutil.copyfile(source, target)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 # %% ../nbs/11_hub.ipynb #0fc7ecd4
 def push_to_hub(
@@ -99,13 +140,23 @@ def push_to_hub(
 ) -> str:  # address of the commit
     "Put a saved model and its card on the Hub, and nothing else that lies in the folder; `hf auth login` says who one is."
     folder = Path(folder)
-    if not re.fullmatch(REPO, repo): raise TgfrError(f"repo {repo}: expected OWNER/NAME")
-    if not (folder / "config.json").is_file(): raise TgfrError(f"{folder}: no folder of a saved model (config.json)")
-    if not (folder / "README.md").is_file(): raise TgfrError(f"{folder}: no README.md; a model goes out with its card, save it again")
+    if not re.fullmatch(REPO, repo):
+        raise TgfrError(f"repo {repo}: expected OWNER/NAME")
+    if not (folder / "config.json").is_file():
+        raise TgfrError(f"{folder}: no folder of a saved model (config.json)")
+    if not (folder / "README.md").is_file():
+        raise TgfrError(f"{folder}: no README.md; a model goes out with its card, save it again")
     from_pretrained(folder)
     with tempfile.TemporaryDirectory() as staged:
         ready = _public(folder, Path(staged), least)
         try:
             HfApi().create_repo(repo, private=private, exist_ok=True)
-            return str(HfApi().upload_folder(repo_id=repo, folder_path=ready, allow_patterns=list(MODEL_FILES), commit_message=message))
-        except Exception as e: raise TgfrError(f"{repo}: the Hub did not take it ({_reason(e)})") from None  # of the network alone there are dozens of types, in other packages
+            return str(
+                HfApi().upload_folder(
+                    repo_id=repo, folder_path=ready, allow_patterns=list(MODEL_FILES), commit_message=message
+                )
+            )
+        except Exception as e:
+            raise TgfrError(
+                f"{repo}: the Hub did not take it ({_reason(e)})"
+            ) from None  # of the network alone there are dozens of types, in other packages

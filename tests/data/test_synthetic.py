@@ -1,4 +1,5 @@
 """The drawn faces: the same for the same keys, whatever else is drawn, and captions that say only what is seen."""
+
 import re
 import time
 from dataclasses import asdict, replace
@@ -14,10 +15,19 @@ from tgfr.data.drawing import render
 from tgfr.data.faces import encode_jpeg
 from tgfr.data.synthetic import PERSON, PHOTO, Person, Photo, describe, facts, synthetic_faces
 
-VALUES = [(name, value, text) for name, values in (PERSON | PHOTO).items() for value, (*_, texts) in values.items()
-          for text in texts.split("/")]
-BARE = {(name, value): [text.split(" ", 1)[1] for n, v, text in VALUES if (n, v) == (name, value)] for name, value, _ in VALUES}
-PHRASE = re.compile("|".join(sorted({re.escape(p) for ps in BARE.values() for p in ps}, key=len, reverse=True)))  # the longest first
+VALUES = [
+    (name, value, text)
+    for name, values in (PERSON | PHOTO).items()
+    for value, (*_, texts) in values.items()
+    for text in texts.split("/")
+]
+BARE = {
+    (name, value): [text.split(" ", 1)[1] for n, v, text in VALUES if (n, v) == (name, value)]
+    for name, value, _ in VALUES
+}
+PHRASE = re.compile(
+    "|".join(sorted({re.escape(p) for ps in BARE.values() for p in ps}, key=len, reverse=True))
+)  # the longest first
 GLUE = set("the this she he woman man person is has wears wearing and".split())
 
 
@@ -57,7 +67,11 @@ def test_canonical_form():
     faces = synthetic_faces(people=2, photos=3)
     assert {name: str(kind) for name, kind in faces.features.items()} == {
         "image": "Image(mode=None, decode=False)",
-        "identity": "Value('int64')", "photo_id": "Value('string')", "captions": "List(Value('string'))", "attributes": "Value('string')"}
+        "identity": "Value('int64')",
+        "photo_id": "Value('string')",
+        "captions": "List(Value('string'))",
+        "attributes": "Value('string')",
+    }
     assert faces["identity"] == [0, 0, 0, 1, 1, 1]
     assert len(set(faces["photo_id"])) == 6
     assert all(row["image"]["bytes"].startswith(b"\xff\xd8") and pixels(row).shape == (112, 112, 3) for row in faces)
@@ -73,13 +87,17 @@ def test_the_jpeg_holds_the_rendered_picture_in_rgb():
 @pytest.mark.parametrize("size", [16, 50, 160, 300])
 def test_other_sizes_show_the_same_picture(size):
     person, photo = sample(7)
-    common = min(size, 112)  # both are averaged down to the smaller one's pixels, so that they differ in their grain alone
+    common = min(
+        size, 112
+    )  # both are averaged down to the smaller one's pixels, so that they differ in their grain alone
     picture = render(person, photo, size)
     small = lambda image: cv2.resize(image, (common, common), interpolation=cv2.INTER_AREA).astype(float)
     assert (picture.shape, picture.dtype) == ((size, size, 3), np.uint8)
     assert pixels(synthetic_faces(people=1, photos=1, size=size)[0]).shape == (size, size, 3)
     other = render(*sample(8), size)
-    assert np.abs(small(picture) - small(render(person, photo))).mean() < 6 < np.abs(small(picture) - small(other)).mean()
+    assert (
+        np.abs(small(picture) - small(render(person, photo))).mean() < 6 < np.abs(small(picture) - small(other)).mean()
+    )
 
 
 @given(k=st.integers(0, 10**6), j=st.integers(0, 10))
@@ -97,8 +115,14 @@ def test_captions_differ_and_say_only_what_is_seen(k, j):
         assert caption[0].isupper() and caption.endswith(".") and "  " not in caption
 
 
-@pytest.mark.parametrize("worn, unseen", [
-    ({"hat": "cap"}, {"hair", "bangs"}), ({"sunglasses": "yes"}, {"eye_colour", "eyes", "bags", "squint"}), ({"beard": "full"}, {"face"})])
+@pytest.mark.parametrize(
+    "worn, unseen",
+    [
+        ({"hat": "cap"}, {"hair", "bangs"}),
+        ({"sunglasses": "yes"}, {"eye_colour", "eyes", "bags", "squint"}),
+        ({"beard": "full"}, {"face"}),
+    ],
+)
 def test_what_is_hidden_goes_unsaid(worn, unseen):
     person, photo = sample(0)
     person = replace(person, gender="man", hair="bald", bags="yes", eyes="big", face="oval", bangs="no")
@@ -114,7 +138,9 @@ def test_this_days_beard_and_glasses_replace_the_habit():
     assert facts(person, photo)["beard"][0] == "has stubble" and "glasses" not in facts(person, photo)
 
 
-@pytest.mark.parametrize("name", ["smile", "mouth", "squint", "lipstick", "makeup", "earrings", "hat", "sunglasses", "glasses", "beard"])
+@pytest.mark.parametrize(
+    "name", ["smile", "mouth", "squint", "lipstick", "makeup", "earrings", "hat", "sunglasses", "glasses", "beard"]
+)
 def test_each_photo_attribute_changes_the_picture(name):
     person = replace(sample(1)[0], bangs="no")
     photo = replace(sample(1)[1], **dict.fromkeys([*PHOTO, "glasses", "beard"], "no"))
@@ -136,17 +162,19 @@ def test_chances_are_kept_and_people_share_words():
         group = [p for p in people if p.gender == ("woman", "man")[gender]]
         for name in ("skin", "brows", "nose", "freckles"):
             for value, chances in PERSON[name].items():
-                assert abs(np.mean([getattr(p, name) == value for p in group]) - chances[gender]) < .09, (name, value)
-    assert len({tuple(asdict(p).items())[:-1] for p in people}) > 590  # all words together nearly name a person; five of them do not
+                assert abs(np.mean([getattr(p, name) == value for p in group]) - chances[gender]) < 0.09, (name, value)
+    assert (
+        len({tuple(asdict(p).items())[:-1] for p in people}) > 590
+    )  # all words together nearly name a person; five of them do not
     assert len({(p.gender, p.hair, p.hair_colour, p.age, p.brows) for p in people}) < 350
 
 
 def test_identities_are_more_alike_than_strangers():
-    light = dict(light=-1.5, contrast=.2, warmth=0., exposure=1., yaw=0., pitch=0., roll=0., zoom=.93, shift=0j)
+    light = dict(light=-1.5, contrast=0.2, warmth=0.0, exposure=1.0, yaw=0.0, pitch=0.0, roll=0.0, zoom=0.93, shift=0j)
     face = lambda person, photo: render(person, replace(photo, **light), 32)[6:28, 8:24].astype(float)
     faces = np.stack([[face(*sample(k, j)) for j in range(2)] for k in range(30)])
     distance = np.abs(faces[:, None, 0] - faces[None, :, 1]).mean((2, 3, 4))
-    assert (distance.argmin(1) == np.arange(30)).mean() > .6
+    assert (distance.argmin(1) == np.arange(30)).mean() > 0.6
 
 
 def test_fast_enough():
@@ -155,8 +183,16 @@ def test_fast_enough():
     assert time.process_time() - start < 40 * 100 / 2000 * 2  # 40 s for 200 x 10, twice that on a busy machine
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"people": 0}, "people 0"), ({"photos": -1}, "photos -1"), ({"size": 15}, "size 15: expected 16 to 1024"),
-    ({"size": 1025}, "size 1025"), ({"first": -1}, "first -1")])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"people": 0}, "people 0"),
+        ({"photos": -1}, "photos -1"),
+        ({"size": 15}, "size 15: expected 16 to 1024"),
+        ({"size": 1025}, "size 1025"),
+        ({"first": -1}, "first -1"),
+    ],
+)
 def test_wrong_use(wrong, message):
-    with pytest.raises(TgfrError, match=message): synthetic_faces(**wrong)
+    with pytest.raises(TgfrError, match=message):
+        synthetic_faces(**wrong)

@@ -1,4 +1,5 @@
 """Metrics: the published scripts' recorded figures, scikit-learn, and the definitions written out as loops."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +28,7 @@ PUBLISHED_FPRS = (1e-5, 1e-4, 1e-3)
 
 # few distinct values, so that most examples have ties within and across the two kinds
 some_scores = st.lists(st.integers(-4, 4), min_size=1, max_size=25).map(lambda x: np.array(x) / 4)
-rates = st.one_of(st.floats(0, 1), st.sampled_from([0, .1, .2, .25, .29, .5, 1]))
+rates = st.one_of(st.floats(0, 1), st.sampled_from([0, 0.1, 0.2, 0.25, 0.29, 0.5, 1]))
 
 
 def labelled(genuine, impostor, *keys):
@@ -50,13 +51,22 @@ def test_golden_published_figures(golden):
     for case, expected in cases.items():
         scores, labels = (golden.i[f"{case}.{k}"].numpy() for k in ("score", "label"))
         tpr = 100 * tpr_at_fpr(scores, labels, PUBLISHED_FPRS, "published")
-        figures = {"auc": auc(scores, labels), "eer": eer(scores, labels, "published"), "tpr_percent_at_fpr_1e5_1e4_1e3": tpr,
-                   "roc_points": len(roc(scores, labels).fpr), "cal_accuracy": accuracy(scores, labels)}
+        figures = {
+            "auc": auc(scores, labels),
+            "eer": eer(scores, labels, "published"),
+            "tpr_percent_at_fpr_1e5_1e4_1e3": tpr,
+            "roc_points": len(roc(scores, labels).fpr),
+            "cal_accuracy": accuracy(scores, labels),
+        }
         numbers = {k: v for k, v in expected.items() if k not in ("printed", "eer_is")}
         assert numbers.keys() <= figures.keys(), "a recorded figure is not checked"
-        for key, value in numbers.items(): np.testing.assert_allclose(figures[key], value, rtol=1e-9, atol=1e-12, err_msg=f"{case}: {key}")
+        for key, value in numbers.items():
+            np.testing.assert_allclose(figures[key], value, rtol=1e-9, atol=1e-12, err_msg=f"{case}: {key}")
         rates = " | ".join(f"TPR@FPR={name} {x:.4f}" for name, x in zip(("1e-5", "1e-4", "1e-3"), tpr))
-        assert expected["printed"] == f"AUC {figures['auc']:.4f} | EER {figures['eer']:.4f} | {rates} | score {tpr.sum():.4f}"
+        assert (
+            expected["printed"]
+            == f"AUC {figures['auc']:.4f} | EER {figures['eer']:.4f} | {rates} | score {tpr.sum():.4f}"
+        )
 
 
 @pytest.mark.golden("tgfr_eval_metrics*")
@@ -72,14 +82,17 @@ def test_golden_identification(golden):
         assert expected.get("test_sub", len(scores)) == len(scores)
         if "true_rank1_percent" in expected:
             first = np.zeros(len(scores), int)
-            assert 100 * rank1(scores, first, np.arange(scores.shape[1])) == pytest.approx(expected["true_rank1_percent"]), case
+            assert 100 * rank1(scores, first, np.arange(scores.shape[1])) == pytest.approx(
+                expected["true_rank1_percent"]
+            ), case
 
 
 @given(some_scores, some_scores, st.booleans())
 def test_roc_and_auc_are_scikit_learns(genuine, impostor, drop):
     scores, labels = labelled(genuine, impostor)
     ours, theirs = roc(scores, labels, drop), sklearn_metrics.roc_curve(labels, scores, drop_intermediate=drop)
-    for x, y in zip((ours.fpr, ours.tpr, ours.thresholds), theirs): np.testing.assert_allclose(x, y, atol=1e-15)
+    for x, y in zip((ours.fpr, ours.tpr, ours.thresholds), theirs):
+        np.testing.assert_allclose(x, y, atol=1e-15)
     assert auc(scores, labels) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
     assert auc_of(genuine, impostor) == pytest.approx(np.trapezoid(ours.tpr, ours.fpr), abs=1e-12)
 
@@ -122,7 +135,8 @@ def test_accuracy_is_the_best_of_all_thresholds(genuine, impostor):
 def test_figures_do_not_depend_on_order_or_scale(genuine, impostor):
     "A rising map of the scores and another order of the pairs change nothing; exchanging the kinds and the sign changes neither EER nor AUC."
     one, two = labelled(genuine, impostor, 1), labelled(np.exp(genuine), np.exp(impostor), 2)
-    for figure in (auc, eer, tpr_at_fpr, lambda s, l: accuracy(s, l)[0]): np.testing.assert_array_equal(figure(*one), figure(*two))
+    for figure in (auc, eer, tpr_at_fpr, lambda s, l: accuracy(s, l)[0]):
+        np.testing.assert_array_equal(figure(*one), figure(*two))
     assert auc_of(-impostor, -genuine) == pytest.approx(auc_of(genuine, impostor), abs=1e-12)
     assert eer_of(-impostor, -genuine) == pytest.approx(eer_of(genuine, impostor), abs=1e-12)
 
@@ -131,7 +145,11 @@ def test_figures_do_not_depend_on_order_or_scale(genuine, impostor):
 @settings(max_examples=50)
 def test_mate_ranks_is_the_loop(probes, gallery, seed):
     draw = rng("ranks", seed)
-    scores, probe_ids, gallery_ids = draw.integers(5, size=(probes, gallery)), draw.integers(6, size=probes), draw.integers(6, size=gallery)
+    scores, probe_ids, gallery_ids = (
+        draw.integers(5, size=(probes, gallery)),
+        draw.integers(6, size=probes),
+        draw.integers(6, size=gallery),
+    )
     expected = []
     for row, person in zip(scores, probe_ids):
         mates = [s for s, g in zip(row, gallery_ids) if g == person]
@@ -148,54 +166,72 @@ def test_false_accepts_of_a_ratio_is_its_numerator(impostors, data):
     "k / m as a float must allow k, whatever the last bit of k / m says."
     k = data.draw(st.integers(0, impostors))
     assert false_accepts(k / impostors, impostors).tolist() == [k]
-    if k: assert false_accepts((k - .001) / impostors, impostors).tolist() == [k - 1]
+    if k:
+        assert false_accepts((k - 0.001) / impostors, impostors).tolist() == [k - 1]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_standard_threshold_is_an_order_statistic(dtype):
     draw = rng("order statistic")
-    genuine, impostor = draw.normal(.3, .2, 600).round(2).astype(dtype), draw.normal(0, .2, 3400).round(2).astype(dtype)
+    genuine, impostor = (
+        draw.normal(0.3, 0.2, 600).round(2).astype(dtype),
+        draw.normal(0, 0.2, 3400).round(2).astype(dtype),
+    )
     falling = np.sort(impostor)[::-1]
-    for fpr in (.3, .1, .01, .001): assert tpr_of(genuine, impostor, fpr) == [(genuine > falling[int(fpr * 3400)]).mean()]
+    for fpr in (0.3, 0.1, 0.01, 0.001):
+        assert tpr_of(genuine, impostor, fpr) == [(genuine > falling[int(fpr * 3400)]).mean()]
 
 
 def test_scores_that_say_nothing_earn_nothing():
     same, people = np.ones((5, 5)), np.arange(5)
     assert rank1(same, people, people) == 0
-    assert tpr_of(np.ones(9), np.ones(50), (1e-3, .5, 1)).tolist() == [0, 0, 1]
-    assert eer_of(np.ones(9), np.ones(50)) == auc_of(np.ones(9), np.ones(50)) == .5
+    assert tpr_of(np.ones(9), np.ones(50), (1e-3, 0.5, 1)).tolist() == [0, 0, 1]
+    assert eer_of(np.ones(9), np.ones(50)) == auc_of(np.ones(9), np.ones(50)) == 0.5
 
 
 def test_perfect_and_hopeless_scores():
     high, low = np.linspace(1, 2, 20), np.linspace(-1, 0, 300)
     assert tpr_of(high, low, (0, 1e-3)).tolist() == [1, 1] and eer_of(high, low) == 0 and auc_of(high, low) == 1
-    assert tpr_of(low, high, (0, .5)).tolist() == [0, 0] and eer_of(low, high) == 1 and auc_of(low, high) == 0
+    assert tpr_of(low, high, (0, 0.5)).tolist() == [0, 0] and eer_of(low, high) == 1 and auc_of(low, high) == 0
 
 
-@pytest.mark.parametrize("figure", [roc, lambda s, y: tpr_at_fpr(s, y, .1), eer, auc, accuracy], ids=["roc", "tpr", "eer", "auc", "accuracy"])
+@pytest.mark.parametrize(
+    "figure",
+    [roc, lambda s, y: tpr_at_fpr(s, y, 0.1), eer, auc, accuracy],
+    ids=["roc", "tpr", "eer", "auc", "accuracy"],
+)
 def test_every_figure_refuses_broken_pairs(figure):
     scores, labels = np.linspace(0, 1, 20), np.arange(20) % 2
     figure(scores, labels)
-    for s, y, message in (np.where(labels * scores == 1, np.nan, scores), labels, "index 19"), (scores, labels[1:], "shape"), (scores, 0 * labels, "no genuine"):
-        with pytest.raises(TgfrError, match=message): figure(s, y)
+    for s, y, message in (
+        (np.where(labels * scores == 1, np.nan, scores), labels, "index 19"),
+        (scores, labels[1:], "shape"),
+        (scores, 0 * labels, "no genuine"),
+    ):
+        with pytest.raises(TgfrError, match=message):
+            figure(s, y)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: auc([.1, np.nan, .3], [1, 0, 1]), "1 NaN, the first at index 1"),
-    (lambda: mate_ranks([[1, 2], [3, np.nan]], [0, 1], [0, 1]), "index 1, 1"),
-    (lambda: tpr_of([np.nan], [0.]), "genuine"),
-    (lambda: eer_of([0.], [1., np.nan]), "impostor"),
-    (lambda: split_scores([1, 2], [1, 1]), "no impostor pair among 2"),
-    (lambda: split_scores([1, 2], [0, 0]), "no genuine pair among 2"),
-    (lambda: split_scores([1, 2], [0, 2]), "2 at index 1"),
-    (lambda: split_scores([1, 2], [0]), "shape"),
-    (lambda: split_scores([], []), "at least one"),
-    (lambda: split_scores(["a", "b"], [0, 1]), "expected numbers"),
-    (lambda: tpr_at_fpr([1, 2], [0, 1], 1.5), "between 0 and 1"),
-    (lambda: tpr_at_fpr([1, 2], [0, 1], -.1, "published"), "between 0 and 1"),
-    (lambda: eer([1, 2], [0, 1], "iso"), "'standard' or 'published'"),
-    (lambda: rank1([[1, 2]], [0], [0, 1, 2]), "3 gallery_ids"),
-    (lambda: rank1([[1, 2]], [7], [0, 1]), "none of them"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: auc([0.1, np.nan, 0.3], [1, 0, 1]), "1 NaN, the first at index 1"),
+        (lambda: mate_ranks([[1, 2], [3, np.nan]], [0, 1], [0, 1]), "index 1, 1"),
+        (lambda: tpr_of([np.nan], [0.0]), "genuine"),
+        (lambda: eer_of([0.0], [1.0, np.nan]), "impostor"),
+        (lambda: split_scores([1, 2], [1, 1]), "no impostor pair among 2"),
+        (lambda: split_scores([1, 2], [0, 0]), "no genuine pair among 2"),
+        (lambda: split_scores([1, 2], [0, 2]), "2 at index 1"),
+        (lambda: split_scores([1, 2], [0]), "shape"),
+        (lambda: split_scores([], []), "at least one"),
+        (lambda: split_scores(["a", "b"], [0, 1]), "expected numbers"),
+        (lambda: tpr_at_fpr([1, 2], [0, 1], 1.5), "between 0 and 1"),
+        (lambda: tpr_at_fpr([1, 2], [0, 1], -0.1, "published"), "between 0 and 1"),
+        (lambda: eer([1, 2], [0, 1], "iso"), "'standard' or 'published'"),
+        (lambda: rank1([[1, 2]], [0], [0, 1, 2]), "3 gallery_ids"),
+        (lambda: rank1([[1, 2]], [7], [0, 1]), "none of them"),
+    ],
+)
 def test_what_cannot_be_judged_is_refused(call, message):
-    with pytest.raises(TgfrError, match=message): call()
+    with pytest.raises(TgfrError, match=message):
+        call()

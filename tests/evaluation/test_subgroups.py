@@ -1,4 +1,5 @@
 """Rates by group equal plain loops over pairs, on everything and on each draw of people."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,10 +12,11 @@ from tgfr.evaluation.subgroups import attribute_groups, group_rates, group_table
 
 def plain(scores, person, weights, members, threshold):
     "TPR and FPR of one draw, pair by pair."
-    passed, all_pairs = {True: 0., False: 0.}, {True: 0., False: 0.}
+    passed, all_pairs = {True: 0.0, False: 0.0}, {True: 0.0, False: 0.0}
     for i in np.flatnonzero(members):
         for j in np.flatnonzero(members):
-            if i == j: continue
+            if i == j:
+                continue
             same = bool(person[i] == person[j])
             weight = weights[person[i]] * (1 if same else weights[person[j]])
             all_pairs[same] += weight
@@ -23,11 +25,11 @@ def plain(scores, person, weights, members, threshold):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.integers(3, 8), st.sampled_from([.01, .05, .3]))
+@given(st.integers(0, 10**6), st.integers(3, 8), st.sampled_from([0.01, 0.05, 0.3]))
 def test_rates_equal_loops(seed, people, fpr):
     draw = rng(seed, "groups test")
     identity = np.repeat(np.arange(people), 3)
-    scores, members = draw.normal(size=(3 * people, 3 * people)).round(1), draw.random(3 * people) < .7
+    scores, members = draw.normal(size=(3 * people, 3 * people)).round(1), draw.random(3 * people) < 0.7
     bootstrap = PersonBootstrap(identity, 5, seed)
     impostors = np.sort(scores[identity[:, None] != identity])[::-1]
     threshold = impostors[int(np.floor(fpr * len(impostors) * (1 + 1e-12)))]
@@ -42,14 +44,24 @@ def test_everybody_has_the_rate_asked_for():
     identity = np.repeat(np.arange(40), 3)
     scores = rng("all").normal(size=(120, 120))
     bootstrap = PersonBootstrap(identity, 10)
-    rates = group_rates(scores, bootstrap, {"all": np.full(120, True)}, .01)["all"].value
-    assert 0 <= .01 - rates["FPR"] < 1e-3 and rates["TPR"] == pytest.approx(bootstrap.evaluate(scores, [.01]).value["TPR@FPR=1e-2"])
+    rates = group_rates(scores, bootstrap, {"all": np.full(120, True)}, 0.01)["all"].value
+    assert 0 <= 0.01 - rates["FPR"] < 1e-3 and rates["TPR"] == pytest.approx(
+        bootstrap.evaluate(scores, [0.01]).value["TPR@FPR=1e-2"]
+    )
 
 
 def test_a_group_without_pairs_is_not_a_number():
     identity = np.repeat(np.arange(4), 2)
-    rates = group_rates(rng("x").normal(size=(8, 8)), PersonBootstrap(identity, 5), {"one person": identity == 0, "one photo each": np.arange(8) % 2 == 0})
-    assert np.isnan(rates["one person"].value["FPR"]) and np.isnan(rates["one photo each"].value["TPR"]) and not np.isnan(rates["one person"].value["TPR"])
+    rates = group_rates(
+        rng("x").normal(size=(8, 8)),
+        PersonBootstrap(identity, 5),
+        {"one person": identity == 0, "one photo each": np.arange(8) % 2 == 0},
+    )
+    assert (
+        np.isnan(rates["one person"].value["FPR"])
+        and np.isnan(rates["one photo each"].value["TPR"])
+        and not np.isnan(rates["one person"].value["TPR"])
+    )
 
 
 def test_groups_of_attributes():
@@ -57,5 +69,11 @@ def test_groups_of_attributes():
     assert {name: int(members.sum()) for name, members in groups.items()} == {"Male": 12, "not Male": 12, "Smiling": 24}
     assert attribute_groups([None, ""]) == {}
     table = group_table({"a": rng("t").normal(size=(30, 30))}, PersonBootstrap(np.arange(30) // 2, 5), groups)
-    assert [row[0] for row in table["rows"]] == list(groups) and all(len(row) == len(table["columns"]) for row in table["rows"])
-    assert [row[1:] for row in table["rows"]] == [[6, 12, "–", "–"], [6, 12, "–", "–"], table["rows"][2][1:]] and "–" not in table["rows"][2], "ten people are the least"
+    assert [row[0] for row in table["rows"]] == list(groups) and all(
+        len(row) == len(table["columns"]) for row in table["rows"]
+    )
+    assert [row[1:] for row in table["rows"]] == [
+        [6, 12, "–", "–"],
+        [6, 12, "–", "–"],
+        table["rows"][2][1:],
+    ] and "–" not in table["rows"][2], "ten people are the least"

@@ -1,4 +1,5 @@
 "Every card of the project says what it must, and its numbers are those of the code."
+
 import re
 import typing
 from pathlib import Path
@@ -15,18 +16,32 @@ PREPARED = {*READERS, "ijb"}  # captioned faces, and evaluation sets
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_card_is_complete(name): assert problems(CARDS[name]) == []
+def test_card_is_complete(name):
+    assert problems(CARDS[name]) == []
 
 
 @pytest.mark.parametrize("name", CARDS)
 def test_card_and_code_agree(name):
     known = CARDS[name].meta["tgfr"]
-    if "prepare" in known: assert known["prepare"] in PREPARED
-    if "people" in known: assert tuple(known["people"].values()) == PUBLISHED[known["prepare"]] and list(known["people"]) == ["train", "validation", "test"]
-    for command in re.findall(r"tgfr prepare ([\w-]+)", CARDS[name].sections["Layout"]): assert command in PREPARED and command == known.get("prepare", command)
+    if "prepare" in known:
+        assert known["prepare"] in PREPARED
+    if "people" in known:
+        assert tuple(known["people"].values()) == PUBLISHED[known["prepare"]] and list(known["people"]) == [
+            "train",
+            "validation",
+            "test",
+        ]
+    for command in re.findall(r"tgfr prepare ([\w-]+)", CARDS[name].sections["Layout"]):
+        assert command in PREPARED and command == known.get("prepare", command)
     text = "\n".join(CARDS[name].sections.values())
-    for module in re.findall(r"`(tgfr(?:\.\w+)+)", text): __import__(module.rpartition(".")[0] if module.rpartition(".")[2] in ("align", "read_pickle", "split_people") else module)
-    for option in re.findall(r"`?(--[a-z-]+)", text): assert option[2:] in Prepare.__dataclass_fields__
+    for module in re.findall(r"`(tgfr(?:\.\w+)+)", text):
+        __import__(
+            module.rpartition(".")[0]
+            if module.rpartition(".")[2] in ("align", "read_pickle", "split_people")
+            else module
+        )
+    for option in re.findall(r"`?(--[a-z-]+)", text):
+        assert option[2:] in Prepare.__dataclass_fields__
 
 
 def test_every_set_that_is_prepared_has_a_card():
@@ -39,7 +54,15 @@ def test_cards_hold_no_picture():
 
 
 def test_cards_that_are_none(tmp_path):
-    with pytest.raises(TgfrError, match="no cards"): read_cards(tmp_path)
-    for text in ("", "# Title", "---\na: [\n---\n", "---\n!!python/name:os.system\n---\n", "---\n" + "[" * 1500 + "\n---\n"):
-        with pytest.raises(TgfrError, match="YAML block"): parse_card(text)
+    with pytest.raises(TgfrError, match="no cards"):
+        read_cards(tmp_path)
+    for text in (
+        "",
+        "# Title",
+        "---\na: [\n---\n",
+        "---\n!!python/name:os.system\n---\n",
+        "---\n" + "[" * 1500 + "\n---\n",
+    ):
+        with pytest.raises(TgfrError, match="YAML block"):
+            parse_card(text)
     assert len(problems(parse_card("---\nlicense: other\n---\n"))) == 15

@@ -1,16 +1,22 @@
 """FCAM's image side against the recorded original, and what must hold for any encoder."""
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgfr.core import ImageFeatures, TgfrError, cosine_matrix
+from tgfr.core import TgfrError
+from tgfr.encoders.features import ImageFeatures, cosine_matrix
 from tgfr.fusion.fcam import ImageHead, ResidualImageHead, SpatialAttention
 
 
 def attention_state(params, prefix="", to=""):
     "The original's attention parameters under our names."
-    return {f"{to}{ours}.{kind}": params[f"{prefix}{theirs}_proj.{kind}"] for ours, theirs in (("query", "query"), ("key", "key"), ("value", "value")) for kind in ("weight", "bias")}
+    return {
+        f"{to}{ours}.{kind}": params[f"{prefix}{theirs}_proj.{kind}"]
+        for ours, theirs in (("query", "query"), ("key", "key"), ("value", "value"))
+        for kind in ("weight", "bias")
+    }
 
 
 @pytest.mark.golden("tgfr_self_attention_*")
@@ -24,8 +30,15 @@ def test_golden_attention(golden):
 
 def image_head_state(p):
     "The original image head's parameters under our names (its layers that take no part in the output are left out)."
-    state = {"face.weight": "project_global.projection.weight", "face.bias": "project_global.projection.bias", "project.bias": "imim.project_local.projection.bias"}
-    state |= {f"norm_in.{k}": f"imim.bn_img.{k}" for k in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+    state = {
+        "face.weight": "project_global.projection.weight",
+        "face.bias": "project_global.projection.bias",
+        "project.bias": "imim.project_local.projection.bias",
+    }
+    state |= {
+        f"norm_in.{k}": f"imim.bn_img.{k}"
+        for k in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
     state |= {f"norm_out.{k}": f"imim.ln.{k}" for k in ("weight", "bias")}
     state |= {f"mix.{i}.{k}": f"imim.conv1x1_{j}.{k}" for i, j in ((0, 1), (2, 2)) for k in ("weight", "bias")}
     state = {ours: p[theirs] for ours, theirs in state.items()} | attention_state(p, "imim.sa.", "attention.")
@@ -60,17 +73,24 @@ def test_any_encoder_shape(channels, height, width, embedding, dim):
 
 @pytest.mark.parametrize("side, grid", [(14, 7), (9, 5), (8, 8), (7, 7)])
 def test_large_maps_are_halved(side, grid):
-    out = ResidualImageHead(32, (8, side, side), 16).eval()(ImageFeatures(torch.randn(2, 32), torch.randn(2, 8, side, side)))
+    out = ResidualImageHead(32, (8, side, side), 16).eval()(
+        ImageFeatures(torch.randn(2, 32), torch.randn(2, 8, side, side))
+    )
     assert out.regions.shape == (2, 16, grid, grid)
 
 
 @pytest.mark.parametrize("kind", [ImageHead, ResidualImageHead])
 def test_gradient_reaches_every_tensor(kind):
     head = kind(32, (8, 5, 5), 16)
-    if kind is ResidualImageHead: torch.nn.init.normal_(head.correction[-1].weight)
+    if kind is ResidualImageHead:
+        torch.nn.init.normal_(head.correction[-1].weight)
     out = head(ImageFeatures(torch.randn(4, 32), torch.randn(4, 8, 5, 5)))
     (out.embedding.pow(3).sum() + out.regions.pow(3).sum()).backward()
-    assert [n for n, p in head.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] in ([], ["attention.query.bias"], ["attention.key.bias"])
+    assert [n for n, p in head.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] in (
+        [],
+        ["attention.query.bias"],
+        ["attention.key.bias"],
+    )
 
 
 @pytest.mark.parametrize("regions", [None, (8, 5, 5)])
@@ -83,4 +103,5 @@ def test_residual_head_starts_as_the_frozen_feature(dim, regions):
 
 @pytest.mark.parametrize("kind", [ImageHead, ResidualImageHead])
 def test_one_channel_map_is_refused(kind):
-    with pytest.raises(TgfrError, match="at least 2 channels"): kind(32, (1, 7, 7))
+    with pytest.raises(TgfrError, match="at least 2 channels"):
+        kind(32, (1, 7, 7))

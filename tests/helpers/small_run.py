@@ -1,6 +1,7 @@
 """Small training runs as a script: `small_run.py FOLDER EPOCHS CASES`, cases as JSON {name: [stage, changes of the recipe]}; used for two processes and for kill and resume.
 
 Features and people are made up; dropout is off, so that one process and two can be compared."""
+
 import json
 import sys
 from pathlib import Path
@@ -24,9 +25,14 @@ WORDS = "she he has wavy black blond hair a beard big nose smiles wears glasses 
 def made_up(photos=24, people=6, seed=0):
     "A stand-in for a feature store, identities and captions."
     draw = rng(seed, "small run")
-    embedding, regions = draw.normal(size=(2, photos, 16)).astype("f"), draw.normal(size=(2, photos, 8, 7, 7)).astype("f")
+    embedding, regions = (
+        draw.normal(size=(2, photos, 16)).astype("f"),
+        draw.normal(size=(2, photos, 8, 7, 7)).astype("f"),
+    )
     store = FeatureStore(Path("made up"), embedding, regions, ["112px", "16px"], {"fingerprint": "made up"})
-    captions = [[" ".join(draw.choice(WORDS, draw.integers(1, 9))) for _ in range(draw.integers(1, 5))] for _ in range(photos)]
+    captions = [
+        [" ".join(draw.choice(WORDS, draw.integers(1, 9))) for _ in range(draw.integers(1, 5))] for _ in range(photos)
+    ]
     return store, np.arange(photos) % people, captions
 
 
@@ -38,8 +44,11 @@ def objective_and_batches(stage, recipe):
     model = TGFR(ModelConfig(16, (8, 7, 7), recipe.dim, recipe.fusion if stage == "fuse" else None), text)
     objective = (FuseObjective if stage == "fuse" else AlignObjective)(model, 6, recipe)
     for module in objective.modules():
-        if isinstance(module, torch.nn.Dropout): module.p = 0
-    return objective, FaceBatches(store, identity, captions, np.arange(24), text, recipe.captions if stage == "fuse" else 1)
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0
+    return objective, FaceBatches(
+        store, identity, captions, np.arange(24), text, recipe.captions if stage == "fuse" else 1
+    )
 
 
 def epochs_done(run) -> int:
@@ -50,22 +59,36 @@ def epochs_done(run) -> int:
 def same_end(folder):
     "The weights of the run that was killed and resumed are those of the whole one, to the bit."
     whole, killed = (load_file(folder / name / "1.safetensors") for name in ("whole", "killed"))
-    for key, value in whole.items(): assert torch.equal(killed[key], value), key
+    for key, value in whole.items():
+        assert torch.equal(killed[key], value), key
 
 
 def small_run(folder, stage, epochs=1, changes=None):
     "A run whose weights end in a file named after the number of processes, which hold the same buffers at every step."
     torch.set_num_threads(1)  # as in processes of its own, to the bit
-    recipe = make_recipe("ours", **dict(dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions=3) | (changes or {}))
+    recipe = make_recipe(
+        "ours",
+        **dict(dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions=3)
+        | (changes or {}),
+    )
     accelerator, (objective, batches), buffers = make_accelerator(), objective_and_batches(stage, recipe), {}
     if not accelerator.is_main_process:
-        for buffer in objective.buffers(): buffer += 1  # those of the main process count
-    objective.register_forward_hook(lambda module, *_: buffers.update({k: v.clone() for k, v in module.named_buffers()}))
+        for buffer in objective.buffers():
+            buffer += 1  # those of the main process count
+    objective.register_forward_hook(
+        lambda module, *_: buffers.update({k: v.clone() for k, v in module.named_buffers()})
+    )
     fit(objective, batches, recipe, stage, folder / "run", accelerator=accelerator)
     for name, value in buffers.items():
-        for row in accelerator.gather(value[None]): assert torch.equal(row, value), name
-    if accelerator.is_main_process: save_file({k: v.contiguous() for k, v in objective.state_dict().items()}, folder / f"{accelerator.num_processes}.safetensors")
+        for row in accelerator.gather(value[None]):
+            assert torch.equal(row, value), name
+    if accelerator.is_main_process:
+        save_file(
+            {k: v.contiguous() for k, v in objective.state_dict().items()},
+            folder / f"{accelerator.num_processes}.safetensors",
+        )
 
 
 if __name__ == "__main__":
-    for name, (stage, changes) in json.loads(sys.argv[3]).items(): small_run(Path(sys.argv[1]) / name, stage, int(sys.argv[2]), changes)
+    for name, (stage, changes) in json.loads(sys.argv[3]).items():
+        small_run(Path(sys.argv[1]) / name, stage, int(sys.argv[2]), changes)

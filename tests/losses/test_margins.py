@@ -1,4 +1,5 @@
 """Margin heads: the recorded logits, losses and gradients, and what holds for every head."""
+
 import math
 
 import pytest
@@ -7,15 +8,18 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgfr.core import TgfrError, l2_normalize
+from tgfr.core import TgfrError
+from tgfr.encoders.features import l2_normalize
 from tgfr.losses.contrastive import focal_loss
 from tgfr.losses.margins import MARGINS, AdaFace, ArcFace, CosFace, MagFace, SphereFace, create_margin
 
 
 def head_of(case: str, p: dict, dim: int, classes: int):
     "The head a golden case was recorded with."
-    if case.startswith("arc"): return ArcFace(dim, classes, p["s"], p["m"], p["easy"])
-    if case.startswith("cos"): return CosFace(dim, classes, p["s"], p["m"])
+    if case.startswith("arc"):
+        return ArcFace(dim, classes, p["s"], p["m"], p["easy"])
+    if case.startswith("cos"):
+        return CosFace(dim, classes, p["s"], p["m"])
     if case.startswith("sphere"):
         head = SphereFace(dim, classes, p["m"])
         head.calls.fill_(p["call"] - 1)
@@ -32,7 +36,8 @@ def test_golden_margins(golden):
         head.weight.data = weight.clone()
         x = (F.normalize(golden.i["x"]) if ada else golden.i["x"].clone()).requires_grad_()
         norm = (golden.i["adaface_norms"],) if ada else ()
-        for _ in range(p["call"] - 1 if ada else 0): head(x, y, *norm)
+        for _ in range(p["call"] - 1 if ada else 0):
+            head(x, y, *norm)
         logits = head(x, y, *norm)
         golden.check(f"{case}.logits", logits)
         loss, focal = F.cross_entropy(logits, y), focal_loss(logits, y, batch_mean=True)
@@ -72,7 +77,8 @@ def head(request):
     return create_margin(request.param, 12, 6)
 
 
-def batch(): return 15 * torch.randn(8, 12), torch.randint(6, (8,))
+def batch():
+    return 15 * torch.randn(8, 12), torch.randint(6, (8,))
 
 
 def test_only_the_true_class_changes(head):
@@ -86,7 +92,9 @@ def test_only_the_true_class_changes(head):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_gradients_are_finite_where_feature_and_class_are_parallel(head, dtype):
     w = l2_normalize(head.weight.detach())
-    nothing = torch.zeros(12) if dtype != torch.float16 else w[4]  # a zero vector's gradient is 1/1e-8, more than float16 holds
+    nothing = (
+        torch.zeros(12) if dtype != torch.float16 else w[4]
+    )  # a zero vector's gradient is 1/1e-8, more than float16 holds
     x = torch.stack([w[0], 20 * w[1], -w[2], -30 * w[3], nothing, 1e4 * w[5]]).to(dtype).requires_grad_()
     F.cross_entropy(head(x, torch.arange(6)), torch.arange(6)).backward()
     assert x.grad.isfinite().all() and head.weight.grad.isfinite().all()
@@ -107,7 +115,8 @@ def test_cosines_stay_float32_under_autocast(head):
     x, y = batch()
     head.eval()
     expected = head(x, y)
-    with torch.autocast("cpu", dtype=torch.bfloat16): logits = head(x, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = head(x, y)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, expected)
 
@@ -158,9 +167,9 @@ def test_the_state_survives_a_save(head, tmp_path):
 
 @pytest.mark.parametrize("easy", [False, True])
 def test_magface_trains_the_length(easy):
-    x = torch.tensor([[30., 40, 0]], requires_grad=True)
+    x = torch.tensor([[30.0, 40, 0]], requires_grad=True)
     head = MagFace(3, 2, easy=easy)
-    head.weight.data = torch.tensor([[1., 1, .5], [-1, 0, 1]])
+    head.weight.data = torch.tensor([[1.0, 1, 0.5], [-1, 0, 1]])
     F.cross_entropy(head(x, torch.tensor([0])), torch.tensor([0])).backward()
     assert (x.grad * x).sum().item() > 0  # a longer feature has a larger margin, hence a larger loss
     x.grad = None
@@ -169,6 +178,9 @@ def test_magface_trains_the_length(easy):
 
 
 def test_wrong_use_is_named():
-    with pytest.raises(TgfrError, match="arcface"): create_margin("nosuch", 4, 4)
-    with pytest.raises(TgfrError, match="l_a"): MagFace(4, 4, l_a=200.)
-    with pytest.raises(TgfrError, match="margin"): SphereFace(4, 4, margin=0)
+    with pytest.raises(TgfrError, match="arcface"):
+        create_margin("nosuch", 4, 4)
+    with pytest.raises(TgfrError, match="l_a"):
+        MagFace(4, 4, l_a=200.0)
+    with pytest.raises(TgfrError, match="margin"):
+        SphereFace(4, 4, margin=0)

@@ -1,4 +1,5 @@
 """Reports: three outputs of one table that agree, a page that needs nothing else, and figures that do not touch global state."""
+
 import base64
 import copy
 import io
@@ -39,34 +40,68 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.elements.append((tag, dict(attributes)))
-        if tag not in VOID: self.open.append(tag)
-        if tag == "table": self.tables.append([])
-        if tag == "tr": self.tables[-1].append([])
-        if tag in ("td", "th"): self.cell = []
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.cell = []
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
-        if tag in ("td", "th"): self.tables[-1][-1].append(" ".join(self.cell)); self.cell = None
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append(" ".join(self.cell))
+            self.cell = None
 
     def handle_data(self, data):
         self.text += data
-        if self.cell is not None: self.cell.append(data)
+        if self.cell is not None:
+            self.cell.append(data)
 
-    def all(self, tag): return [attributes for name, attributes in self.elements if name == tag]
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def made_up(seed=0):
     "A report with drawn figures: three systems, two probe sizes, a system without captions and one in both modes."
     draw, results = rng("test report", seed), []
     for probe in "16px", "112px":
-        for system, mode in ("linear", "all"), ("image-only head", "-"), ("linear", "one"), ("residual", "one"), ("residual", "all"):
+        for system, mode in (
+            ("linear", "all"),
+            ("image-only head", "-"),
+            ("linear", "one"),
+            ("residual", "one"),
+            ("residual", "all"),
+        ):
             values = {k: float(draw.random()) for k in KEYS}
-            row = {"system": system, "probe": probe, "mode": mode, "values": values, "interval": {k: [v - .02, v + .02] for k, v in values.items()}}
-            if mode != "-": row["difference"] = {k: [d := float(draw.normal(0, .03)), d - .02, d + .02] for k in KEYS}
+            row = {
+                "system": system,
+                "probe": probe,
+                "mode": mode,
+                "values": values,
+                "interval": {k: [v - 0.02, v + 0.02] for k, v in values.items()},
+            }
+            if mode != "-":
+                row["difference"] = {k: [d := float(draw.normal(0, 0.03)), d - 0.02, d + 0.02] for k in KEYS}
             results.append(row)
-    return {"title": "A test", "data": {"people": 20_000}, "setup": {"encoder": "none", "lr": 1e-3}, "definition": "standard", "reference": "image-only head",
-            "results": results, "skipped": {"count": 1, "items": [["7/1", "no caption"]]},
-            "run": {"minutes": 1.5, "peak_gb": .4, "machine": "here", "versions": {"tgfr": "0"}, "command": "tgfr evaluate a && b"}}
+    return {
+        "title": "A test",
+        "data": {"people": 20_000},
+        "setup": {"encoder": "none", "lr": 1e-3},
+        "definition": "standard",
+        "reference": "image-only head",
+        "results": results,
+        "skipped": {"count": 1, "items": [["7/1", "no caption"]]},
+        "run": {
+            "minutes": 1.5,
+            "peak_gb": 0.4,
+            "machine": "here",
+            "versions": {"tgfr": "0"},
+            "command": "tgfr evaluate a && b",
+        },
+    }
 
 
 def a_figure():
@@ -81,7 +116,8 @@ def written(tmp_path):
     report = made_up()
     report["title"] = report["data"][HOSTILE] = report["setup"]["$setup"] = report["run"]["command"] = HOSTILE
     report["skipped"] = {"count": 5, "items": [[HOSTILE, HOSTILE]]}
-    for row in report["results"]: row["system"] = {"linear": HOSTILE}.get(row["system"], row["system"])
+    for row in report["results"]:
+        row["system"] = {"linear": HOSTILE}.get(row["system"], row["system"])
     figures = {"roc": (a_figure(), HOSTILE, HOSTILE), "16px / all": (a_figure(), "a line", "A line.")}
     path = write_report(tmp_path / "new" / "run", report, figures)
     return report, path, path.read_text(encoding="utf-8")
@@ -117,15 +153,19 @@ def test_page_needs_no_other_file(written):
         assert tag not in ("script", "link", "iframe", "object", "base") and "href" not in attributes
         assert not any(name.startswith("on") for name in attributes)
     assert not re.search(r"https?://|url\(|@import", text)
-    assert "default-src 'none'" in {m.get("http-equiv"): m for m in page.all("meta")}["Content-Security-Policy"]["content"]
+    assert (
+        "default-src 'none'" in {m.get("http-equiv"): m for m in page.all("meta")}["Content-Security-Policy"]["content"]
+    )
 
 
 def test_hostile_text_is_shown_as_it_is(written):
     _, _, text = written
     page = Page(text)
-    assert "<script" not in text and "onerror=\"" not in text
+    assert "<script" not in text and 'onerror="' not in text
     assert page.all("img")[0]["alt"] == HOSTILE
-    assert page.text.count(HOSTILE) >= 2 + 1 + 2 + 1 + 1 + 4  # title twice, data, skipped item and reason, command, caption, rows
+    assert (
+        page.text.count(HOSTILE) >= 2 + 1 + 2 + 1 + 1 + 4
+    )  # title twice, data, skipped item and reason, command, caption, rows
     assert "$setup" in page.text and "4 more" in page.text
 
 
@@ -133,7 +173,8 @@ def test_hostile_text_is_shown_as_it_is(written):
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=40))
 def test_any_name_survives_html_and_markdown(name):
     report = made_up()
-    for row in report["results"]: row["system"] = {"linear": name}.get(row["system"], row["system"])
+    for row in report["results"]:
+        row["system"] = {"linear": name}.get(row["system"], row["system"])
     page = Page(render_html(report))
     assert page.open == [] and any(row and row[0].startswith(name) for row in page.tables[0])
     lines = markdown_table(report).split("\n")
@@ -143,14 +184,24 @@ def test_any_name_survives_html_and_markdown(name):
 def test_json_round_trip(written):
     report, path, _ = written
     assert read_json(path.parent / "report.json") == report
-    assert sorted(p.name for p in path.parent.iterdir()) == ["16px-all.pdf", "16px-all.png", "report.html", "report.json", "roc.pdf", "roc.png"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "16px-all.pdf",
+        "16px-all.png",
+        "report.html",
+        "report.json",
+        "roc.pdf",
+        "roc.png",
+    ]
 
 
 def test_numpy_numbers_are_written(tmp_path):
     report = made_up()
-    for row in report["results"]: row["values"] = {k: np.float32(v) for k, v in row["values"].items()}
+    for row in report["results"]:
+        row["values"] = {k: np.float32(v) for k, v in row["values"].items()}
     path = write_report(tmp_path, report)
-    assert json.loads((tmp_path / "report.json").read_text())["results"][0]["values"]["EER"] == pytest.approx(report["results"][0]["values"]["EER"])
+    assert json.loads((tmp_path / "report.json").read_text())["results"][0]["values"]["EER"] == pytest.approx(
+        report["results"][0]["values"]["EER"]
+    )
     assert number(report["results"][0]["values"]["EER"]) in path.read_text()
 
 
@@ -162,14 +213,16 @@ def test_the_three_outputs_agree():
     assert keys == KEYS and len(cells) == 2 * 5 * 3
 
     shown = [cell for table in page.tables for row in table[1:] for cell in row[1:]]
-    assert [re.findall(r"[+-]?\d?\.\d+", text) for text in shown] == [[c.value, *c.interval, *(c.difference or ())] for c in cells]
+    assert [re.findall(r"[+-]?\d?\.\d+", text) for text in shown] == [
+        [c.value, *c.interval, *(c.difference or ())] for c in cells
+    ]
     assert ["*" in text for text in shown] == [c.sure for c in cells]
 
     rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
     assert rows[0] == ["system", "captions", *(f"{probe}: {key}" for probe in probes for key in KEYS)]
     for k, probe in enumerate(probes):
         expected = [[f"{c.value} ({' to '.join(c.interval)}){c.star}" for c in line.cells] for line in probes[probe]]
-        assert [row[2 + 3 * k:5 + 3 * k] for row in rows[2:]] == expected
+        assert [row[2 + 3 * k : 5 + 3 * k] for row in rows[2:]] == expected
 
     for get in (lambda c: c.value, lambda c: "-".join(c.interval), lambda c: c.difference and c.difference[0] + c.star):
         expected = [get(c) for c in cells if get(c)]
@@ -183,7 +236,10 @@ def test_six_figures_fit_into_80_columns():
     keys = ["TPR@FPR=1e-2", "TPR@FPR=1e-3", "TPR@FPR=1e-4", "EER", "AUC", "rank-1"]
     for row in report["results"]:
         for what in ("values", "interval", "difference"):
-            if what in row: row[what] = dict.fromkeys(keys, {"values": .5, "interval": [.998, 1.], "difference": [-.123, -.124, -.122]}[what])
+            if what in row:
+                row[what] = dict.fromkeys(
+                    keys, {"values": 0.5, "interval": [0.998, 1.0], "difference": [-0.123, -0.124, -0.122]}[what]
+                )
     text = printed(report)
     assert text.count(".998-1.000") == 6 * len(report["results"]) and text.count("-.123*") == 6 * 8 and "…" not in text
 
@@ -194,20 +250,30 @@ def test_rows_are_grouped_by_mode():
         assert [line.reference for line in lines] == [True] + [False] * 4
 
 
-@pytest.mark.parametrize("difference, sure", [([.05, .01, .09], True), ([-.05, -.09, -.01], True), ([.01, -.01, .03], False), ([0., 0., 0.], False)])
+@pytest.mark.parametrize(
+    "difference, sure",
+    [([0.05, 0.01, 0.09], True), ([-0.05, -0.09, -0.01], True), ([0.01, -0.01, 0.03], False), ([0.0, 0.0, 0.0], False)],
+)
 def test_sure_is_an_interval_without_zero(difference, sure):
     report = made_up()
     row = report["results"][-1]
     row["difference"]["TPR@FPR=1e-2"] = difference
     assert results_table(report)[1]["112px"][-1].cells[0].sure == sure
     assert ("no sure difference" in summaries(report)[-1]) == (not sure)
-    assert summaries(report)[-1].startswith("Words add +.050" if difference[0] == .05 else "Words take .050" if difference[0] == -.05 else "Words make no")
+    assert summaries(report)[-1].startswith(
+        "Words add +.050" if difference[0] == 0.05 else "Words take .050" if difference[0] == -0.05 else "Words make no"
+    )
     assert len(summaries(report)) == 4
 
 
 def test_figures_that_could_not_be_measured_are_dashes():
     report = made_up()
-    report["results"][0] = {"system": "linear", "probe": "16px", "mode": "all", "values": {"TPR@FPR=1e-2": None, "EER": float("nan")}}
+    report["results"][0] = {
+        "system": "linear",
+        "probe": "16px",
+        "mode": "all",
+        "values": {"TPR@FPR=1e-2": None, "EER": float("nan")},
+    }
     line = next(line for line in results_table(report)[1]["16px"] if (line.system, line.mode) == ("linear", "all"))
     assert [(c.value, c.interval, c.difference, c.sure) for c in line.cells] == [("–", None, None, False)] * 3
     assert "–" in render_html(report) and "–" in markdown_table(report) and "–" in printed(report)
@@ -222,81 +288,130 @@ def test_a_system_missing_at_one_probe_size_leaves_a_dash():
 
 def test_definitions_follow_the_report():
     report = made_up()
-    assert "at most" in definitions(report)["TPR@FPR=f"] and "AUC" not in definitions(report) and "EER" in definitions(report)
+    assert (
+        "at most" in definitions(report)["TPR@FPR=f"]
+        and "AUC" not in definitions(report)
+        and "EER" in definitions(report)
+    )
     assert "nearest" in definitions(report | {"definition": "published"})["TPR@FPR=f"]
     text = Page(render_html(report)).text
-    assert all(sentence in text for sentence in definitions(report).values()) and "20,000" in text and "no caption" in text
+    assert (
+        all(sentence in text for sentence in definitions(report).values()) and "20,000" in text and "no caption" in text
+    )
 
 
 def test_a_bare_report_is_enough(tmp_path):
-    report = {"title": "t", "reference": "a", "results": [{"system": "a", "probe": "16px", "mode": "-", "values": {"EER": .1}}]}
+    report = {
+        "title": "t",
+        "reference": "a",
+        "results": [{"system": "a", "probe": "16px", "mode": "-", "values": {"EER": 0.1}}],
+    }
     assert "Nothing was left out" in write_report(tmp_path, report).read_text() and ".100" in printed(report)
 
 
 @pytest.mark.parametrize("change, says", [({"results": []}, "results is empty"), ({"title": None}, None)])
 def test_broken_reports_are_named(change, says):
     report = made_up() | change
-    if says is None: del report["title"]
-    with pytest.raises(TgfrError, match=says or "no title"): results_table(report)
+    if says is None:
+        del report["title"]
+    with pytest.raises(TgfrError, match=says or "no title"):
+        results_table(report)
 
 
 def test_wrong_keys_and_figures_are_named(tmp_path):
     report = made_up()
-    with pytest.raises(TgfrError, match="no result has FNMR"): markdown_table(report, ["FNMR"])
-    with pytest.raises(TgfrError, match="'a' has no alt text"): write_report(tmp_path, report, {"a": (a_figure(), "", "")})
-    with pytest.raises(TgfrError, match="taken"): write_report(tmp_path, report, {"a b": (a_figure(), "x", ""), "a/b": (a_figure(), "x", "")})
+    with pytest.raises(TgfrError, match="no result has FNMR"):
+        markdown_table(report, ["FNMR"])
+    with pytest.raises(TgfrError, match="'a' has no alt text"):
+        write_report(tmp_path, report, {"a": (a_figure(), "", "")})
+    with pytest.raises(TgfrError, match="taken"):
+        write_report(tmp_path, report, {"a b": (a_figure(), "x", ""), "a/b": (a_figure(), "x", "")})
     assert not list(tmp_path.iterdir())
 
 
 def contrast(a, b):
     "The WCAG contrast of two #rrggbb or #rgb colours."
+
     def luminance(c):
         c = c[1:] if len(c) == 7 else "".join(2 * x for x in c[1:])
-        x = np.array([int(c[i:i + 2], 16) / 255 for i in (0, 2, 4)])
-        return np.where(x <= .04045, x / 12.92, ((x + .055) / 1.055)**2.4) @ (.2126, .7152, .0722)
+        x = np.array([int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+        return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+
     high, low = sorted((luminance(a), luminance(b)), reverse=True)
-    return (high + .05) / (low + .05)
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_text_contrast_is_at_least_7_in_both_schemes():
-    schemes = [dict(re.findall(r"--(\w+): (#\w+)", line)) for line in render_html(made_up()).splitlines() if "--ink:" in line]
+    schemes = [
+        dict(re.findall(r"--(\w+): (#\w+)", line)) for line in render_html(made_up()).splitlines() if "--ink:" in line
+    ]
     assert len(schemes) == 2
     for scheme in schemes:
-        assert all(contrast(scheme[text], scheme[back]) >= (7 if text == "ink" else 6) for text in ("ink", "soft", "mark") for back in ("page", "box"))
+        assert all(
+            contrast(scheme[text], scheme[back]) >= (7 if text == "ink" else 6)
+            for text in ("ink", "soft", "mark")
+            for back in ("page", "box")
+        )
 
 
 # ---- plots
 
-def photo(seed=0): return rng("photo", seed).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+
+def photo(seed=0):
+    return rng("photo", seed).integers(0, 256, (112, 112, 3), dtype=np.uint8)
 
 
 def pair(captions=("a man", "he is old"), **scores):
-    return dict(gallery=photo(0), probe=photo(1), captions=captions, scores=scores or {"residual": .4, "frozen face": -.1}, genuine=True)
+    return dict(
+        gallery=photo(0),
+        probe=photo(1),
+        captions=captions,
+        scores=scores or {"residual": 0.4, "frozen face": -0.1},
+        genuine=True,
+    )
 
 
 def every_figure():
     draw = rng("plots test")
-    genuine, impostor = draw.normal(.4, .2, 200), draw.normal(0, .2, 1000)
+    genuine, impostor = draw.normal(0.4, 0.2, 200), draw.normal(0, 0.2, 1000)
     curve = roc_of(genuine, impostor)
-    log = [{"stage": s, "epoch": e, "seconds": 1., "loss_a": 2. / e, "loss_b": 90. / e, "score": .1 * e, "TPR": .5} for s in ("align", "fuse") for e in (1, 2, 3)]
-    return {"roc": plots.plot_roc({"residual": (curve.fpr, curve.tpr)}).figure, "scores": plots.plot_score_histograms(genuine, impostor, title="t").figure,
-            "examples": pictures.plot_examples([pair(), pair()]).figure, "photos": pictures.plot_photos({"$5 a": photo(), "two\nlines": photo()}, width=1.2).figure, "words": pictures.plot_word_regions(photo(), ["a", "b"], draw.random((2, 7, 7))).figure,
-            "cmc": plots.plot_cmc({"residual": ([1, 2], [.5, .6])}).figure, "det": plots.plot_det({"residual": ([.1, .2], [.5, .4])}).figure,
-            "training": plots.plot_training(log).figure, "intervals": plots.plot_intervals(made_up(), "EER").figure}
+    log = [
+        {"stage": s, "epoch": e, "seconds": 1.0, "loss_a": 2.0 / e, "loss_b": 90.0 / e, "score": 0.1 * e, "TPR": 0.5}
+        for s in ("align", "fuse")
+        for e in (1, 2, 3)
+    ]
+    return {
+        "roc": plots.plot_roc({"residual": (curve.fpr, curve.tpr)}).figure,
+        "scores": plots.plot_score_histograms(genuine, impostor, title="t").figure,
+        "examples": pictures.plot_examples([pair(), pair()]).figure,
+        "photos": pictures.plot_photos({"$5 a": photo(), "two\nlines": photo()}, width=1.2).figure,
+        "words": pictures.plot_word_regions(photo(), ["a", "b"], draw.random((2, 7, 7))).figure,
+        "cmc": plots.plot_cmc({"residual": ([1, 2], [0.5, 0.6])}).figure,
+        "det": plots.plot_det({"residual": ([0.1, 0.2], [0.5, 0.4])}).figure,
+        "training": plots.plot_training(log).figure,
+        "intervals": plots.plot_intervals(made_up(), "EER").figure,
+    }
 
 
 def overlaps(figure):
     "Pairs of visible texts of a drawn figure that cover each other, and texts that leave the figure."
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
+
     FigureCanvasAgg(figure).draw()
     shown = {}
     for text in figure.findobj(Text):
-        if text.get_visible() and text.get_text().strip() and (box := text.get_window_extent()).width: shown[text] = box
-    ticks = {t for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) for t in axis.get_majorticklabels() + axis.get_minorticklabels()}
+        if text.get_visible() and text.get_text().strip() and (box := text.get_window_extent()).width:
+            shown[text] = box
+    ticks = {
+        t
+        for ax in figure.axes
+        for axis in (ax.xaxis, ax.yaxis)
+        for t in axis.get_majorticklabels() + axis.get_minorticklabels()
+    }
     drawn = [(t.get_text(), b.padded(-1)) for t, b in shown.items() if t not in ticks]
     outside = [a for a, x in drawn if x.x0 < 0 or x.y0 < 0 or x.x1 > figure.bbox.x1 or x.y1 > figure.bbox.y1]
-    return outside + [(a, b) for k, (a, x) in enumerate(drawn) for b, y in drawn[k + 1:] if x.overlaps(y)]
+    return outside + [(a, b) for k, (a, x) in enumerate(drawn) for b, y in drawn[k + 1 :] if x.overlaps(y)]
 
 
 def test_figures_leave_global_state_alone_and_texts_do_not_overlap():
@@ -311,24 +426,34 @@ def test_figures_leave_global_state_alone_and_texts_do_not_overlap():
 
 
 def test_an_axes_that_is_given_is_drawn_on():
-    log = [{"stage": "fuse", "epoch": 1, "seconds": 1., "loss": 2., "score": .1}]
-    gain = [{"system": "a", "probe": f"N={n}", "values": {"TPR@FPR=1e-3": .5}} for n in (1, 2)]
-    draw = {"roc": lambda ax: plots.plot_roc({"a": ([0, 1], [0, 1])}, ax), "scores": lambda ax: plots.plot_score_histograms([.5], [.1], ax), "cmc": lambda ax: plots.plot_cmc({"a": ([1], [1])}, ax),
-            "det": lambda ax: plots.plot_det({"a": ([.1], [.1])}, ax), "gain": lambda ax: plots.plot_set_gain(gain, ax=ax), "training": lambda ax: plots.plot_training(log, ax),
-            "intervals": lambda ax: plots.plot_intervals(made_up(), "EER", ax=ax), "examples": lambda ax: pictures.plot_examples([pair()], ax), "photos": lambda ax: pictures.plot_photos([photo()] * 3, 2, ax=ax),
-            "words": lambda ax: pictures.plot_word_regions(photo(), ["a"], np.ones((1, 7, 7)), ax=ax), "strip": lambda ax: pictures.plot_set_strip([0, 1], [.1, .2], [.5, .5], ax=ax)}
+    log = [{"stage": "fuse", "epoch": 1, "seconds": 1.0, "loss": 2.0, "score": 0.1}]
+    gain = [{"system": "a", "probe": f"N={n}", "values": {"TPR@FPR=1e-3": 0.5}} for n in (1, 2)]
+    draw = {
+        "roc": lambda ax: plots.plot_roc({"a": ([0, 1], [0, 1])}, ax),
+        "scores": lambda ax: plots.plot_score_histograms([0.5], [0.1], ax),
+        "cmc": lambda ax: plots.plot_cmc({"a": ([1], [1])}, ax),
+        "det": lambda ax: plots.plot_det({"a": ([0.1], [0.1])}, ax),
+        "gain": lambda ax: plots.plot_set_gain(gain, ax=ax),
+        "training": lambda ax: plots.plot_training(log, ax),
+        "intervals": lambda ax: plots.plot_intervals(made_up(), "EER", ax=ax),
+        "examples": lambda ax: pictures.plot_examples([pair()], ax),
+        "photos": lambda ax: pictures.plot_photos([photo()] * 3, 2, ax=ax),
+        "words": lambda ax: pictures.plot_word_regions(photo(), ["a"], np.ones((1, 7, 7)), ax=ax),
+        "strip": lambda ax: pictures.plot_set_strip([0, 1], [0.1, 0.2], [0.5, 0.5], ax=ax),
+    }
     named = {name for module in (plots, pictures) for name in module.__all__ if name.startswith("plot_")}
     assert len(named) == len(draw)
     figure = Figure((16, 20), layout="constrained")
     for ax, (name, plot) in zip(figure.subplots(6, 2).ravel(), draw.items()):
         assert plot(ax) is ax, name
     figure.savefig(io.BytesIO(), format="png")
-    with pytest.raises(TgfrError, match="axes of a grid"): plots.plot_training(log, Figure().add_axes((0, 0, 1, 1)))
+    with pytest.raises(TgfrError, match="axes of a grid"):
+        plots.plot_training(log, Figure().add_axes((0, 0, 1, 1)))
 
 
 def test_the_drawn_roc_is_the_standard_tpr():
     draw = rng("roc test")
-    genuine, impostor = draw.normal(.4, .2, 300).round(2), draw.normal(0, .2, 20_000).round(2)
+    genuine, impostor = draw.normal(0.4, 0.2, 300).round(2), draw.normal(0, 0.2, 20_000).round(2)
     curve = roc_of(genuine, impostor, drop_intermediate=False)
     line = plots.plot_roc({"a": (curve.fpr, curve.tpr)}).lines[0]
     np.testing.assert_allclose(line.get_ydata(), tpr_of(genuine, impostor, line.get_xdata()))
@@ -338,7 +463,10 @@ def test_histograms_show_shares_and_stand_equal_scores():
     for genuine, impostor in (rng(1).normal(size=50), rng(2).normal(size=70)), (np.ones(3), np.ones(4)):
         ax = plots.plot_score_histograms(genuine, impostor)
         np.testing.assert_allclose([patch.get_data().values.sum() for patch in ax.patches], 1)
-        assert [text.get_text() for text in ax.get_legend().get_texts()] == [f"impostor ({len(impostor)})", f"genuine ({len(genuine)})"]
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+            f"impostor ({len(impostor)})",
+            f"genuine ({len(genuine)})",
+        ]
 
 
 @pytest.mark.parametrize("caption", ["costs $5 and $\\frac{$", "word " * 200, "x" * 500, "", string.punctuation])
@@ -351,52 +479,82 @@ def test_any_caption_can_be_drawn(caption):
 
 
 def test_examples_may_lack_a_score_of_a_system():
-    figure = pictures.plot_examples([pair(a=.3, b=.2), pair(a=.1)]).figure
+    figure = pictures.plot_examples([pair(a=0.3, b=0.2), pair(a=0.1)]).figure
     assert [len(ax.texts) for ax in figure.axes[4::4]] == [2, 1]
 
 
 def test_word_regions_share_one_scale():
-    attention = np.stack([np.full((7, 7), .01), np.eye(7)])
-    images = [ax.images[-1].get_array() for ax in pictures.plot_word_regions(photo(), ["flat", "sharp"], attention).figure.axes[2:4]]
-    assert images[0].max() < .02 and images[1].max() == pytest.approx(1, abs=.05) and images[0].shape == (112, 112)
+    attention = np.stack([np.full((7, 7), 0.01), np.eye(7)])
+    images = [
+        ax.images[-1].get_array()
+        for ax in pictures.plot_word_regions(photo(), ["flat", "sharp"], attention).figure.axes[2:4]
+    ]
+    assert images[0].max() < 0.02 and images[1].max() == pytest.approx(1, abs=0.05) and images[0].shape == (112, 112)
     pictures.plot_word_regions(photo(), ["nothing"], np.zeros((1, 7, 7))).figure.savefig(io.BytesIO(), format="png")
 
 
 def test_training_tells_losses_from_validation():
-    rows = [{"stage": "fuse", "epoch": e, "seconds": 1., "words": 1., "score": .1 * e, "TPR@FPR=1e-2": .5} for e in (1, 2)]
+    rows = [
+        {"stage": "fuse", "epoch": e, "seconds": 1.0, "words": 1.0, "score": 0.1 * e, "TPR@FPR=1e-2": 0.5}
+        for e in (1, 2)
+    ]
     left, right = plots.plot_training(rows).figure.axes[1:]
     assert [line.get_label() for line in left.lines] == ["words"] and "0.200" in [t.get_text() for t in right.texts]
-    left, right = plots.plot_training([{k: v for k, v in row.items() if k not in ("score", "TPR@FPR=1e-2")} for row in rows]).figure.axes[1:]
+    left, right = plots.plot_training(
+        [{k: v for k, v in row.items() if k not in ("score", "TPR@FPR=1e-2")} for row in rows]
+    ).figure.axes[1:]
     assert [line.get_label() for line in left.lines] == ["words"] and not right.texts
 
 
 def test_intervals_show_values_reference_and_sureness():
     report = made_up()
-    report["results"][-1]["difference"]["EER"], report["results"][-2]["difference"]["EER"] = [.1, .05, .15], [.01, -.05, .06]
+    report["results"][-1]["difference"]["EER"], report["results"][-2]["difference"]["EER"] = (
+        [0.1, 0.05, 0.15],
+        [0.01, -0.05, 0.06],
+    )
     figure = plots.plot_intervals(report, "EER").figure
     panel = figure.axes[2]
     dots = {line.get_xdata()[0]: line for line in panel.lines if len(line.get_xdata()) == 1}
     assert set(dots) == {row["values"]["EER"] for row in report["results"] if row["probe"] == "112px"}
     all_captions, one_caption = (dots[row["values"]["EER"]] for row in report["results"][:-3:-1])
-    assert one_caption.get_markerfacecolor() == "white" != all_captions.get_markerfacecolor() and one_caption.get_marker() != all_captions.get_marker()
-    reference = next(row for row in report["results"] if (row["system"], row["probe"]) == ("image-only head", "112px"))["values"]["EER"]
+    assert (
+        one_caption.get_markerfacecolor() == "white" != all_captions.get_markerfacecolor()
+        and one_caption.get_marker() != all_captions.get_marker()
+    )
+    reference = next(row for row in report["results"] if (row["system"], row["probe"]) == ("image-only head", "112px"))[
+        "values"
+    ]["EER"]
     assert [line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == "--"] == [reference]
     for columns, probes in (1, 1), (3, 1), (2, 3), (3, 2), (3, 3), (3, 7):
-        many = copy.deepcopy(report) | {"results": [row | {"probe": f"{k}px"} for k in range(probes) for row in report["results"][:5]]}
+        many = copy.deepcopy(report) | {
+            "results": [row | {"probe": f"{k}px"} for k in range(probes) for row in report["results"][:5]]
+        }
         assert overlaps(plots.plot_intervals(many, "EER", columns).figure) == []
 
 
 def test_a_notebook_shows_a_figure_without_pyplot():
-    for figure in every_figure().values(): assert figure._repr_png_().startswith(b"\x89PNG")
+    for figure in every_figure().values():
+        assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_a_system_looks_the_same_everywhere():
     assert len({str(look) for look in plots.system_styles(plots._systems).values()}) == 7
-    assert plots.system_styles(["residual", "other"])["residual"] == plots.system_styles(["a", "b", "linear", "residual"])["residual"]
+    assert (
+        plots.system_styles(["residual", "other"])["residual"]
+        == plots.system_styles(["a", "b", "linear", "residual"])["residual"]
+    )
     assert set(plots.system_styles([f"s{k}" for k in range(20)])) == {f"s{k}" for k in range(20)}
 
 
 def test_empty_input_is_named():
-    for call in (lambda: plots.plot_roc({}), lambda: pictures.plot_examples([]), lambda: pictures.plot_photos([]), lambda: plots.plot_training([]), lambda: plots.plot_score_histograms([], [1.]),
-                 lambda: plots.plot_intervals(made_up(), "no such"), lambda: pictures.plot_word_regions(photo(), ["a"], np.ones((2, 7, 7)))):
-        with pytest.raises(TgfrError): call()
+    for call in (
+        lambda: plots.plot_roc({}),
+        lambda: pictures.plot_examples([]),
+        lambda: pictures.plot_photos([]),
+        lambda: plots.plot_training([]),
+        lambda: plots.plot_score_histograms([], [1.0]),
+        lambda: plots.plot_intervals(made_up(), "no such"),
+        lambda: pictures.plot_word_regions(photo(), ["a"], np.ones((2, 7, 7))),
+    ):
+        with pytest.raises(TgfrError):
+            call()

@@ -1,4 +1,5 @@
 """The pages of reports in a browser: nothing is loaded, everything is seen, and they can be read without eyes, without a mouse, on a phone and in the dark."""
+
 import numpy as np
 import pytest
 from test_page import every_figure, made_up
@@ -37,10 +38,19 @@ LOOK = """() => {
 def reports(tmp_path_factory):
     "A page of each kind: a comparison with all figures, IJB, a video."
     home = tmp_path_factory.mktemp("pages")
-    fuse_video(stills(home / "frames", enumerate(shots(24))), Pixels(), picture_file(home / "photo.png", FACES[0]), out=home / "fuse")
-    ijb(simulated="IJBB", scale=.01, fusion=("N1D1F0", "average"), out=home / "ijb", replicates=20)
+    fuse_video(
+        stills(home / "frames", enumerate(shots(24))),
+        Pixels(),
+        picture_file(home / "photo.png", FACES[0]),
+        out=home / "fuse",
+    )
+    ijb(simulated="IJBB", scale=0.01, fusion=("N1D1F0", "average"), out=home / "ijb", replicates=20)
     tables = {"Groups": {"columns": ["group", "people"], "rows": [["age=old", 20], ["Male", 31]]}}
-    write_report(home / "demo", made_up() | {"tables": tables}, {name: (figure, f"what is to be seen on {name}", f"{name}.") for name, figure in every_figure().items()})
+    write_report(
+        home / "demo",
+        made_up() | {"tables": tables},
+        {name: (figure, f"what is to be seen on {name}", f"{name}.") for name, figure in every_figure().items()},
+    )
     return {name: home / name / "report.html" for name in ("demo", "ijb", "fuse")}
 
 
@@ -48,17 +58,38 @@ def reports(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["demo", "ijb", "fuse"])
 def test_a_report_in_a_browser(kind, width, scheme, browser, reports):
     tab, faults = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme), []
-    tab.on("pageerror", lambda e: faults.append(str(e))), tab.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
-    tab.on("request", lambda r: faults.append(f"asks for {r.url[:80]}") if not r.url.startswith(("file:", "data:")) else None)
+    (
+        tab.on("pageerror", lambda e: faults.append(str(e))),
+        tab.on("console", lambda m: faults.append(m.text) if m.type == "error" else None),
+    )
+    tab.on(
+        "request",
+        lambda r: faults.append(f"asks for {r.url[:80]}") if not r.url.startswith(("file:", "data:")) else None,
+    )
     tab.goto(reports[kind].as_uri())
     faults += tab.evaluate(LOOK)
-    dark = np.mean([int(v) for v in tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")[:3]]) < 128
+    dark = (
+        np.mean([int(v) for v in tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")[:3]])
+        < 128
+    )
     tab.close()
     assert faults == [] and dark == (scheme == "dark")
 
 
 def test_the_checks_can_fail(browser):
     tab = browser.new_page()
-    tab.set_content("<body style='background:#fff'><p style='color:#999'>pale</p><h3>deep</h3><img src='data:,' alt=''><table><tr><th>x</th></tr></table></body>")
+    tab.set_content(
+        "<body style='background:#fff'><p style='color:#999'>pale</p><h3>deep</h3><img src='data:,' alt=''><table><tr><th>x</th></tr></table></body>"
+    )
     found = " ".join(tab.evaluate(LOOK))
-    assert all(part in found for part in ("contrast", "picture without", "table without a name", "head without scope", "headings", "no language"))
+    assert all(
+        part in found
+        for part in (
+            "contrast",
+            "picture without",
+            "table without a name",
+            "head without scope",
+            "headings",
+            "no language",
+        )
+    )

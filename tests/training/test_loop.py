@@ -1,4 +1,5 @@
 """Training: every tensor learns, captions belong to their photos, two processes equal one, a killed run resumes to the same end."""
+
 import json
 import shutil
 from dataclasses import replace
@@ -29,9 +30,18 @@ HERE = Path(__file__).parent
 SMALL = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=1, epochs_fuse=1, captions=3)
 
 
-EVERY = {f"lambda_{name}": .5 for name in ("clip", "soft_clip", "cmpm", "cmpc")} | {"focal": 2., "identity": "adaface"}
-CASES = {"align": ("align", {}), "align with every loss": ("align", EVERY), "align without word loss": ("align", {"lambda_word": 0.}),
-         "residual": ("fuse", {}), "linear": ("fuse", {"fusion": "linear"}), "concat": ("fuse", {"fusion": "concat"})}
+EVERY = {f"lambda_{name}": 0.5 for name in ("clip", "soft_clip", "cmpm", "cmpc")} | {
+    "focal": 2.0,
+    "identity": "adaface",
+}
+CASES = {
+    "align": ("align", {}),
+    "align with every loss": ("align", EVERY),
+    "align without word loss": ("align", {"lambda_word": 0.0}),
+    "residual": ("fuse", {}),
+    "linear": ("fuse", {"fusion": "linear"}),
+    "concat": ("fuse", {"fusion": "concat"}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,29 +56,46 @@ def two_processes(tmp_path_factory):
 def test_two_processes_equal_one(tmp_path, two_processes, case):
     stage, changes = CASES[case]
     small_run(tmp_path, stage, changes=changes)
-    one, two = load_file(tmp_path / "1.safetensors"), load_file(two_processes / case / "2.safetensors")  # the second file exists only if two processes ran
+    one, two = (
+        load_file(tmp_path / "1.safetensors"),
+        load_file(two_processes / case / "2.safetensors"),
+    )  # the second file exists only if two processes ran
     start = objective_and_batches(stage, replace(SMALL, **changes))[0].state_dict()
     assert any((one[k] - start[k]).abs().max() > 1e-4 for k in one if one[k].is_floating_point())
     for key in one:
-        if key.endswith("attention.query.bias"): continue  # a softmax over queries does not see it: Adam would compare rounding errors
-        close = dict(rtol=1e-6, atol=0) if key in ("image_id.mean", "image_id.std") else dict(rtol=1e-3, atol=2e-5)  # running statistics of all processes
+        if key.endswith("attention.query.bias"):
+            continue  # a softmax over queries does not see it: Adam would compare rounding errors
+        close = (
+            dict(rtol=1e-6, atol=0) if key in ("image_id.mean", "image_id.std") else dict(rtol=1e-3, atol=2e-5)
+        )  # running statistics of all processes
         torch.testing.assert_close(two[key], one[key], **close, msg=lambda m, key=key: f"{key}: {m}")
 
 
 @needs_kill
 def test_killed_run_resumes_to_the_same_end(tmp_path):
     small_run(tmp_path / "whole", "fuse", 6)
-    for wanted in (1, 3): kill_when(lambda: epochs_done(tmp_path / "killed/run") >= wanted, python(HERE.parent / "helpers/small_run.py", tmp_path, 6, '{"killed": ["fuse", {}]}'))  # noqa: B023
+    for wanted in (1, 3):
+        kill_when(
+            lambda wanted=wanted: epochs_done(tmp_path / "killed/run") >= wanted,
+            python(HERE.parent / "helpers/small_run.py", tmp_path, 6, '{"killed": ["fuse", {}]}'),
+        )
     small_run(tmp_path / "killed", "fuse", 6)
     same_end(tmp_path)
-    rows = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (tmp_path / name / "run/metrics.jsonl").read_text().splitlines()] for name in ("whole", "killed")]
+    rows = [
+        [
+            {k: v for k, v in json.loads(line).items() if k != "seconds"}
+            for line in (tmp_path / name / "run/metrics.jsonl").read_text().splitlines()
+        ]
+        for name in ("whole", "killed")
+    ]
     assert rows[0] == rows[1] and len(rows[0]) == 6
 
 
 def test_another_recipe_is_refused(tmp_path):
     objective, batches = objective_and_batches("fuse", SMALL)
     fit(objective, batches, SMALL, "fuse", tmp_path)
-    with pytest.raises(TgfrError, match="another recipe"): fit(*objective_and_batches("fuse", SMALL), replace(SMALL, lambda_keep=1.0), "fuse", tmp_path)
+    with pytest.raises(TgfrError, match="another recipe"):
+        fit(*objective_and_batches("fuse", SMALL), replace(SMALL, lambda_keep=1.0), "fuse", tmp_path)
 
 
 def trained(folder, epochs=3, **how):
@@ -86,14 +113,38 @@ def flip(path):
 
 
 DAMAGE = {  # how, and the file that is named
-    **{f"{name} flipped": (lambda run, name=name: flip(run / "state-2" / name), f"state-2: {name} missing or not what was written")
-       for name in ("model.safetensors", "optimizer.bin", "random_states_0.pkl")},
+    **{
+        f"{name} flipped": (
+            lambda run, name=name: flip(run / "state-2" / name),
+            f"state-2: {name} missing or not what was written",
+        )
+        for name in ("model.safetensors", "optimizer.bin", "random_states_0.pkl")
+    },
     "state gone": (lambda run: shutil.rmtree(run / "state-2"), "state-2: is not there"),
     "optimizer gone": (lambda run: (run / "state-2/optimizer.bin").unlink(), "state-2: optimizer.bin missing"),
-    "state of an earlier version cut": (lambda run: ((run / "state-2/checksums.json").unlink(), (run / "state-2/optimizer.bin").write_bytes(b"PK")), "state-2: cannot be loaded"),
-    **{f"run.json {text[:12]}": (lambda run, text=text: (run / "run.json").write_text(text), "run.json: ") for text in
-       ("null", "[]", "{}", "", '{"mark": 1', '{"mark": "x", "epoch": 2, "metrics": [1, 2]}', '{"mark": "x", "epoch": 2, "metrics": []}', '{"mark": "x", "epoch": [], "metrics": [{"epoch": 1}]}')},
-    "a number in run.json": (lambda run: (run / "run.json").write_text((run / "run.json").read_text().replace('"id_fused": 1', '"id_fused": 2', 1)), "run.json: damaged"),
+    "state of an earlier version cut": (
+        lambda run: ((run / "state-2/checksums.json").unlink(), (run / "state-2/optimizer.bin").write_bytes(b"PK")),
+        "state-2: cannot be loaded",
+    ),
+    **{
+        f"run.json {text[:12]}": (lambda run, text=text: (run / "run.json").write_text(text), "run.json: ")
+        for text in (
+            "null",
+            "[]",
+            "{}",
+            "",
+            '{"mark": 1',
+            '{"mark": "x", "epoch": 2, "metrics": [1, 2]}',
+            '{"mark": "x", "epoch": 2, "metrics": []}',
+            '{"mark": "x", "epoch": [], "metrics": [{"epoch": 1}]}',
+        )
+    },
+    "a number in run.json": (
+        lambda run: (run / "run.json").write_text(
+            (run / "run.json").read_text().replace('"id_fused": 1', '"id_fused": 2', 1)
+        ),
+        "run.json: damaged",
+    ),
 }
 
 
@@ -110,7 +161,8 @@ def test_a_damaged_run_is_one_sentence_with_what_to_do(tmp_path, two_of_three, h
     spoil, said = DAMAGE[how]
     spoil(run)
     for _ in range(2):
-        with pytest.raises(TgfrError, match=said) as found: trained(run)
+        with pytest.raises(TgfrError, match=said) as found:
+            trained(run)
         assert "\n" not in str(found.value) and ("to train" in str(found.value) or "not valid JSON" in str(found.value))
 
 
@@ -119,64 +171,100 @@ def test_damaged_best_weights_are_named(tmp_path, how):
     trained(tmp_path / "run")
     best = tmp_path / "run/best-3.safetensors"
     {"flipped": flip, "gone": Path.unlink, "cut": lambda p: p.write_bytes(p.read_bytes()[:999])}[how](best)
-    with pytest.raises(TgfrError, match=r"best-3.safetensors: .*; remove .*run to train this run anew"): trained(tmp_path / "run")
+    with pytest.raises(TgfrError, match=r"best-3.safetensors: .*; remove .*run to train this run anew"):
+        trained(tmp_path / "run")
 
 
 def test_a_finished_run_does_not_need_its_state_and_what_a_kill_left_goes(tmp_path, capsys):
     weights = trained(tmp_path / "run")
     assert {p.stat().st_mode & 0o77 for p in (tmp_path / "run/state-3").iterdir() if p.name != "checksums.json"} == {0}
     flip(tmp_path / "run/state-3/optimizer.bin")
-    (tmp_path / "run/state-2").mkdir(), shutil.copy(tmp_path / "run/best-3.safetensors", tmp_path / "run/best-1.safetensors")
+    (
+        (tmp_path / "run/state-2").mkdir(),
+        shutil.copy(tmp_path / "run/best-3.safetensors", tmp_path / "run/best-1.safetensors"),
+    )
     (tmp_path / "run/.run.json.999999999.tmp").touch()
-    for name, value in trained(tmp_path / "run").items(): assert torch.equal(value, weights[name])
+    for name, value in trained(tmp_path / "run").items():
+        assert torch.equal(value, weights[name])
     assert "state-3: optimizer.bin missing or not what was written; the run is finished" in capsys.readouterr().err
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["best-3.safetensors", "metrics.jsonl", "run.json", "state-3"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "best-3.safetensors",
+        "metrics.jsonl",
+        "run.json",
+        "state-3",
+    ]
 
 
 @needs_kill
 def test_killed_at_any_file_operation_and_resumed_to_the_same_end(tmp_path, one_thread):
     weights, kills = trained(tmp_path / "whole", 2), 0
     for at in range(1, 99, 7):
-        if not killed_at(at, lambda folder: trained(folder, 2), tmp_path / f"{at}"): break
-        for name, value in trained(tmp_path / f"{at}", 2).items(): assert torch.equal(value, weights[name]), (at, name)
-        assert sorted(p.name for p in (tmp_path / f"{at}").iterdir()) == ["best-2.safetensors", "metrics.jsonl", "run.json", "state-2"]
+        if not killed_at(at, lambda folder: trained(folder, 2), tmp_path / f"{at}"):
+            break
+        for name, value in trained(tmp_path / f"{at}", 2).items():
+            assert torch.equal(value, weights[name]), (at, name)
+        assert sorted(p.name for p in (tmp_path / f"{at}").iterdir()) == [
+            "best-2.safetensors",
+            "metrics.jsonl",
+            "run.json",
+            "state-2",
+        ]
         kills += 1
     assert kills > 3
 
 
 def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_path):
-    with pytest.raises(TgfrError, match="state-1: cannot be written, there is no room left"): limited(lambda: trained(tmp_path / "full", 2))
+    with pytest.raises(TgfrError, match="state-1: cannot be written, there is no room left"):
+        limited(lambda: trained(tmp_path / "full", 2))
     weights = trained(tmp_path / "whole", 2)
-    for name, value in trained(tmp_path / "full", 2).items(): assert torch.equal(value, weights[name])
+    for name, value in trained(tmp_path / "full", 2).items():
+        assert torch.equal(value, weights[name])
 
 
 def test_what_is_not_trained_belongs_to_the_run_too(tmp_path):
     "A frozen layer replaced under its name, a photo replaced under its name, a person renamed: another run."
-    def run(change=0.):
+
+    def run(change=0.0):
         objective, batches = objective_and_batches("fuse", SMALL)
         frozen = next(p for name, p in objective.named_parameters() if "text_encoder" in name)
         frozen.requires_grad_(False).add_(change)
         fit(objective, batches, SMALL, "fuse", tmp_path)
+
     run()
     run()
-    with pytest.raises(TgfrError, match="another recipe, other data or another model"): run(.5)
-    def photos(*content, people=(0, 0, 1)): return PhotoBatches({"image": [{"bytes": c, "path": None} for c in content], "identity": people, "photo_id": ["a", "b", "c"]}, SimpleNamespace(config=SimpleNamespace(size=64)), (64,))
+    with pytest.raises(TgfrError, match="another recipe, other data or another model"):
+        run(0.5)
+
+    def photos(*content, people=(0, 0, 1)):
+        return PhotoBatches(
+            {"image": [{"bytes": c, "path": None} for c in content], "identity": people, "photo_id": ["a", "b", "c"]},
+            SimpleNamespace(config=SimpleNamespace(size=64)),
+            (64,),
+        )
+
     marks = [photos(b"x", b"y", b"z"), photos(b"x", b"y", b"w"), photos(b"x", b"y", b"z", people=(0, 1, 1))]
-    assert len({b.content_digest for b in marks}) == 3 and photos(b"x", b"y", b"z").content_digest == marks[0].content_digest
+    assert (
+        len({b.content_digest for b in marks}) == 3
+        and photos(b"x", b"y", b"z").content_digest == marks[0].content_digest
+    )
 
 
 class Rows:
     "Batches of random rows, shared among processes or parts."
-    content_digest, x = "rows", torch.arange(96.).view(24, 4).sin()
 
-    def steps(self, batch): return 24 // batch
+    content_digest, x = "rows", torch.arange(96.0).view(24, 4).sin()
+
+    def steps(self, batch):
+        return 24 // batch
 
     def epoch(self, stage, epoch, batch, rank=0, world=1):
-        for a in range(0, 24, batch): yield self.x[a + rank * batch // world:a + (rank + 1) * batch // world]
+        for a in range(0, 24, batch):
+            yield self.x[a + rank * batch // world : a + (rank + 1) * batch // world]
 
 
 def test_accumulated_parts_are_one_batch(tmp_path):
     "A mean over rows does not care in how many parts it is taken."
+
     class Toy(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -186,10 +274,18 @@ def test_accumulated_parts_are_one_batch(tmp_path):
         def forward(self, x):
             self.seen.append(len(x))
             return {"square": self.model(x).square().mean()}
+
     weights, losses = [], []
     for parts in (1, 2, 4):
         toy = Toy()
-        losses.append([row["square"] for row in fit(toy, Rows(), replace(SMALL, accumulate=parts, epochs_fuse=2), "fuse", tmp_path / str(parts))])
+        losses.append(
+            [
+                row["square"]
+                for row in fit(
+                    toy, Rows(), replace(SMALL, accumulate=parts, epochs_fuse=2), "fuse", tmp_path / str(parts)
+                )
+            ]
+        )
         weights.append(toy.model.weight.detach())
         assert set(toy.seen) == {12 // parts}
     for w, loss in zip(weights[1:], losses[1:]):
@@ -204,20 +300,26 @@ def test_scaled_gradients_take_the_same_steps(tmp_path, monkeypatch, margins):
     for scaled in (False, True):
         accelerator, (objective, batches) = make_accelerator(), objective_and_batches("fuse", recipe)
         if scaled:
-            accelerator.scaler, accelerator.native_amp, accelerator.autocast_handler = torch.amp.GradScaler("cpu"), True, AutocastKwargs(enabled=False)
+            accelerator.scaler, accelerator.native_amp, accelerator.autocast_handler = (
+                torch.amp.GradScaler("cpu"),
+                True,
+                AutocastKwargs(enabled=False),
+            )
             monkeypatch.setattr(accelerator.state, "_mixed_precision", "fp16")
         fit(objective, batches, recipe, "fuse", tmp_path / str(scaled), accelerator=accelerator)
         weights.append(objective.state_dict())
-    for name, value in weights[0].items(): assert torch.equal(weights[1][name], value), name
+    for name, value in weights[0].items():
+        assert torch.equal(weights[1][name], value), name
 
 
 @pytest.mark.parametrize("stage", ["align", "fuse"])
 def test_every_tensor_learns(stage):
     objective, batches = objective_and_batches(stage, SMALL)
     for module in objective.modules():  # layers that start at zero hide what lies before them for one step
-        if isinstance(module, torch.nn.Linear) and not module.weight.any(): torch.nn.init.normal_(module.weight, std=.1)
+        if isinstance(module, torch.nn.Linear) and not module.weight.any():
+            torch.nn.init.normal_(module.weight, std=0.1)
     before = {k: v.clone() for k, v in objective.named_parameters()}
-    optimizer = torch.optim.SGD(objective.parameters(), lr=1.)
+    optimizer = torch.optim.SGD(objective.parameters(), lr=1.0)
     for batch in batches.epoch(stage, 0, 12):
         sum(objective(batch).values()).backward()
         assert [k for k, p in objective.named_parameters() if p.grad is None] == []
@@ -238,7 +340,8 @@ def test_captions_belong_to_their_photos():
         owner = [row for row, count in zip(rows, batch.counts) for _ in range(count)]
         said = [words[int(ids[0])] for ids in batch.tokens["ids"]]
         assert said == [f"photo{row}" for row in owner]
-        for row, count in zip(rows, batch.counts): assert 1 <= count <= min(3, len(captions[row]))
+        for row, count in zip(rows, batch.counts):
+            assert 1 <= count <= min(3, len(captions[row]))
         seen += len(said)
     assert seen > 24
 
@@ -275,7 +378,10 @@ def test_keep_loss_is_zero_for_clean_faces():
 def test_schedules_end_low():
     for name in RECIPES:
         recipe = make_recipe(name, **{"text": "some/transformer"} if name == "ours-transformer" else {})
-        rates = [learning_rate(recipe, "fuse", "heads", done, recipe.epochs_fuse) for done in np.linspace(.2 * recipe.epochs_fuse, recipe.epochs_fuse - 1e-3, 20)]
+        rates = [
+            learning_rate(recipe, "fuse", "heads", done, recipe.epochs_fuse)
+            for done in np.linspace(0.2 * recipe.epochs_fuse, recipe.epochs_fuse - 1e-3, 20)
+        ]
         assert all(a >= b for a, b in zip(rates, rates[1:])) and rates[-1] < rates[0]
 
 
@@ -285,8 +391,12 @@ def test_trackers_hear_every_epoch(tmp_path):
 
     class Listener(GeneralTracker):
         name, requires_logging_directory, tracker, main_process_only = "listener", False, None, True
-        def store_init_configuration(self, values): heard.append(values)
-        def log(self, values, step=None, **more): heard.append((step, values))
+
+        def store_init_configuration(self, values):
+            heard.append(values)
+
+        def log(self, values, step=None, **more):
+            heard.append((step, values))
 
     objective, batches = objective_and_batches("align", SMALL)
     accelerator = make_accelerator(log_with=Listener())
@@ -307,7 +417,9 @@ def test_sync_batch_norm_in_other_precision(monkeypatch, kind):
     "Squares of such numbers are no float16; the other process is one without rows."
     monkeypatch.setattr(objectives, "_world", lambda: 2), monkeypatch.setattr(objectives._Sum, "apply", lambda x: x)
     x = (1000 + 100 * torch.randn(64, 4)).to(kind)
-    ours, theirs = (norm(4).to(torch.promote_types(kind, torch.float32)) for norm in (SyncBatchNorm, torch.nn.BatchNorm1d))
+    ours, theirs = (
+        norm(4).to(torch.promote_types(kind, torch.float32)) for norm in (SyncBatchNorm, torch.nn.BatchNorm1d)
+    )
     y = ours(x)
     assert y.dtype == kind
     torch.testing.assert_close(y, theirs(x.to(ours.weight.dtype)).to(kind), rtol=2e-3, atol=2e-3)
@@ -317,31 +429,49 @@ def test_sync_batch_norm_in_other_precision(monkeypatch, kind):
 def test_caption_keys_are_whole_numbers_of_the_words_alone():
     draw = rng(0, "captions")
     captions = {tuple(draw.integers(1, 4, draw.integers(1, 7)).tolist()) for _ in range(2000)}
-    def key(width, padding): return objectives._caption_key({"ids": torch.tensor([[*c, *[padding] * (width - len(c))] for c in captions]), "lengths": torch.tensor([len(c) for c in captions])})
+
+    def key(width, padding):
+        return objectives._caption_key(
+            {
+                "ids": torch.tensor([[*c, *[padding] * (width - len(c))] for c in captions]),
+                "lengths": torch.tensor([len(c) for c in captions]),
+            }
+        )
+
     class Whole(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
             out = function(*args, **(kwargs or {}))
             assert not (torch.is_tensor(out) and out.is_floating_point()), function
             return out
-    with Whole(): keys = key(8, 0)
+
+    with Whole():
+        keys = key(8, 0)
     assert keys.dtype == torch.int64 and len(keys.unique()) == len(captions) > 500
     assert torch.equal(key(20, 1), keys)
 
 
 def test_a_batch_that_does_not_divide_is_refused():
     _, faces = objective_and_batches("fuse", SMALL)
-    photos = PhotoBatches({"image": [None] * 24, "identity": [0, 1] * 12, "photo_id": [str(i) for i in range(24)]}, SimpleNamespace(config=SimpleNamespace(size=64)), (64,))
+    photos = PhotoBatches(
+        {"image": [None] * 24, "identity": [0, 1] * 12, "photo_id": [str(i) for i in range(24)]},
+        SimpleNamespace(config=SimpleNamespace(size=64)),
+        (64,),
+    )
     for batches, field in ((faces, "batch_align and batch_fuse"), (photos, "batch_encode")):
-        with pytest.raises(TgfrError, match="does not divide into 5 shares"): next(batches.epoch("fuse", 0, 12, 0, 5))
-        with pytest.raises(TgfrError, match=f"only 24 photos to train on.*make {field} of the recipe smaller"): batches.steps(25)
+        with pytest.raises(TgfrError, match="does not divide into 5 shares"):
+            next(batches.epoch("fuse", 0, 12, 0, 5))
+        with pytest.raises(TgfrError, match=f"only 24 photos to train on.*make {field} of the recipe smaller"):
+            batches.steps(25)
 
 
 def test_a_score_that_is_no_number_is_never_the_best(tmp_path, capsys):
     "pytorch-lightning #2636, #1008: NaN first, and no later score was better."
-    scores, weights = iter([float("nan"), .5, .3]), []
+    scores, weights = iter([float("nan"), 0.5, 0.3]), []
+
     def validate(model):
         weights.append({k: v.clone() for k, v in model.state_dict().items()})
         return {"score": next(scores)}
+
     recipe = replace(SMALL, epochs_align=3)
     objective, batches = objective_and_batches("align", recipe)
     fit(objective, batches, recipe, "align", tmp_path / "run", validate, stop_after=2)
@@ -349,13 +479,15 @@ def test_a_score_that_is_no_number_is_never_the_best(tmp_path, capsys):
     objective, batches = objective_and_batches("align", recipe)
     fit(objective, batches, recipe, "align", tmp_path / "run", validate)
     assert (tmp_path / "run/best-2.safetensors").is_file()
-    for name, value in objective.model.state_dict().items(): assert torch.equal(value, weights[1][name])
+    for name, value in objective.model.state_dict().items():
+        assert torch.equal(value, weights[1][name])
 
 
 def test_photos_given_by_a_path_train_an_encoder(tmp_path):
     "huggingface/datasets PR 8254: `bytes` is None where a photo lies beside the file."
     faces = synthetic_faces(people=3, photos=2, size=32)
-    for name, cell in zip(faces["photo_id"], faces["image"]): (tmp_path / f"{name.replace('/', '_')}.png").write_bytes(cell["bytes"])
+    for name, cell in zip(faces["photo_id"], faces["image"]):
+        (tmp_path / f"{name.replace('/', '_')}.png").write_bytes(cell["bytes"])
     cells = [{"bytes": None, "path": str(tmp_path / f"{name.replace('/', '_')}.png")} for name in faces["photo_id"]]
     beside = faces.remove_columns("image").add_column("image", cells, feature=faces.features["image"])
     encoder = IResNet((1, 1, 1, 1), width=4, embedding=8, size=32)

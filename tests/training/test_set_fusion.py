@@ -1,4 +1,5 @@
 """Training of set fusions: losses and gradients as recorded, honest sampling, two processes equal one, a killed run resumes to the same end."""
+
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from processes import kill_when, needs_kill, python, run_two
 from safetensors.torch import load_file, save_file
 from small_run import epochs_done, same_end
 
-from tgfr.core import ImageFeatures, TgfrError, l2_normalize, rng, seed_everything
+from tgfr.core import TgfrError, rng, seed_everything
+from tgfr.encoders.features import ImageFeatures, l2_normalize
 from tgfr.formats.records import Record, RecordFeatures, write_records
 from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import FaceSet, ScalarQuality
@@ -37,25 +39,35 @@ def test_golden_cosine_loss(golden):
         for mean in (0, 1):
             x, y = golden.i["x"].clone().requires_grad_(), golden.i["y"].clone().requires_grad_()
             loss = cosine_loss(x, y.detach() if detach else y)
-            if mean: loss = loss.mean()
+            if mean:
+                loss = loss.mean()
             case = f"d{detach}a{mean}"
             golden.check(f"loss.{case}", loss)
             golden.check(f"cossim.{case}", 1 - loss)
             loss.sum().backward()
             golden.check(f"gx.{case}", x.grad)
-            if f"gy.{case}" in golden.o: golden.check(f"gy.{case}", y.grad)
+            if f"gy.{case}" in golden.o:
+                golden.check(f"gy.{case}", y.grad)
 
 
 @pytest.mark.golden("caface_loss_*")
 def test_golden_losses(golden):
     model, train = golden.caface(), golden.path.stem.endswith("train")
     model.train(train)
-    for block in model.cn.blocks: block.drop = 0
+    for block in model.cn.blocks:
+        block.drop = 0
     embedding, styles = model.config["embedding"], model.config["styles"]
     rows = torch.cat([golden.i["images"], golden.i["extra"]], 1).requires_grad_()
-    def group(x): return FaceSet(x[..., :embedding], torch.ones(x.shape[:2], dtype=torch.bool), x[..., embedding:].unflatten(-1, (styles, 2)))
+
+    def group(x):
+        return FaceSet(
+            x[..., :embedding], torch.ones(x.shape[:2], dtype=torch.bool), x[..., embedding:].unflatten(-1, (styles, 2))
+        )
+
     batch = GroupBatch(*(group(x) for x in rows.chunk(2, 1)), golden.i["labels"])
-    recipe = SetRecipe(lambda_centre=golden.meta["lambdas"][0], lambda_memory=golden.meta["lambdas"][1], memory_by_batch=True)
+    recipe = SetRecipe(
+        lambda_centre=golden.meta["lambdas"][0], lambda_memory=golden.meta["lambdas"][1], memory_by_batch=True
+    )
     losses = SetObjective(model, golden.i["center"], recipe)(batch)
     golden.check("cos_loss", losses["centre"])
     golden.check("mem_loss", losses["memory"])
@@ -67,33 +79,58 @@ def test_golden_losses(golden):
             golden.check(name, getattr(ours[layer], what))
     found = group_templates(model, batch.first, batch.second)
     for g, templates in enumerate(found.parts, 1):
-        for k, template in enumerate(templates): golden.check(f"agg{g}.{k}", template)
+        for k, template in enumerate(templates):
+            golden.check(f"agg{g}.{k}", template)
     golden.check("single_aggregated", found.single)
     golden.check("memory_aggregated", found.memory)
-    if train: return gradients(golden, model, losses, rows)
+    if train:
+        return gradients(golden, model, losses, rows)
     # in evaluation the original cuts the first group's state off from the gradient of the sequence
     first, second = model.compress(batch.first), model.compress(batch.second)
     state = model.cluster(first)[1]
-    memory = model.readout(replace(state, mass=state.mass.detach(), feature=state.feature.detach(), style=state.style.detach()) + model.cluster(second)[1]).embedding
+    memory = model.readout(
+        replace(state, mass=state.mass.detach(), feature=state.feature.detach(), style=state.style.detach())
+        + model.cluster(second)[1]
+    ).embedding
     centre = golden.i["center"][batch.label]
-    terms = [torch.stack([cosine_loss(x, centre) for x in g]).mean() for g in found.parts] + [cosine_loss(x, centre).mean() for x in (found.single, memory)]
-    gradients(golden, model, {"centre": sum(terms) / 4, "memory": cosine_loss(memory, found.single).mean() / len(centre)}, rows)
+    terms = [torch.stack([cosine_loss(x, centre) for x in g]).mean() for g in found.parts] + [
+        cosine_loss(x, centre).mean() for x in (found.single, memory)
+    ]
+    gradients(
+        golden,
+        model,
+        {"centre": sum(terms) / 4, "memory": cosine_loss(memory, found.single).mean() / len(centre)},
+        rows,
+    )
 
 
 def gradients(golden, model, losses, rows):
     "Gradients of inputs and parameters, by the published names."
     from tgfr.sets.checkpoints import PARTS
+
     sum(losses.values()).backward()
-    for name, value in zip(("grad_images", "grad_extra"), torch.split(rows.grad, [golden.i["images"].shape[1], golden.i["extra"].shape[1]], 1)):
-        np.testing.assert_allclose(value, golden.o[name], rtol=1e-3, atol=1e-4 * golden.o[name].abs().max(), err_msg=name)
+    for name, value in zip(
+        ("grad_images", "grad_extra"),
+        torch.split(rows.grad, [golden.i["images"].shape[1], golden.i["extra"].shape[1]], 1),
+    ):
+        np.testing.assert_allclose(
+            value, golden.o[name], rtol=1e-3, atol=1e-4 * golden.o[name].abs().max(), err_msg=name
+        )
     recorded, seen = load_file(golden.path), 0
     for name in (k for k in recorded if k.startswith(("gparam.", "gsample.", "gnorm."))):
         kind, _, key = name.partition(".")
         start = next(p for p in PARTS if key.startswith(p))
         found = model.get_parameter(PARTS[start] + key.removeprefix(start)).grad
-        if kind == "gsample": found = found.flatten()[::max(1, found.numel() // 1024)][:len(recorded[name])]
+        if kind == "gsample":
+            found = found.flatten()[:: max(1, found.numel() // 1024)][: len(recorded[name])]
         expected, largest = recorded[name].double(), recorded["gnorm." + key].double()
-        np.testing.assert_allclose((found.norm() if kind == "gnorm" else found).double().reshape(expected.shape), expected, rtol=1e-3, atol=float(1e-4 * largest + 1e-7), err_msg=name)
+        np.testing.assert_allclose(
+            (found.norm() if kind == "gnorm" else found).double().reshape(expected.shape),
+            expected,
+            rtol=1e-3,
+            atol=float(1e-4 * largest + 1e-7),
+            err_msg=name,
+        )
         seen += 1
     assert seen > 60
 
@@ -101,9 +138,15 @@ def gradients(golden, model, losses, rows):
 def made_up(people=8, photos=3, variants=5, E=16, S=6):
     "A stand-in for a feature store, identities, people and centres."
     draw, n = rng(0, "set training"), people * photos
-    embedding, styles = (torch.from_numpy(draw.normal(size=shape)).float() for shape in ((variants, n, E), (variants, n, S, 2)))
-    store = SimpleNamespace(variants=[f"augmentation {k}" for k in range(variants)], meta={"fingerprint": "made up"}, embedding=embedding,
-                            batch=lambda v, r: ImageFeatures(embedding[v, r], styles=styles[v, r]))
+    embedding, styles = (
+        torch.from_numpy(draw.normal(size=shape)).float() for shape in ((variants, n, E), (variants, n, S, 2))
+    )
+    store = SimpleNamespace(
+        variants=[f"augmentation {k}" for k in range(variants)],
+        meta={"fingerprint": "made up"},
+        embedding=embedding,
+        batch=lambda v, r: ImageFeatures(embedding[v, r], styles=styles[v, r]),
+    )
     identity = draw.permutation(np.arange(n) % people) * 3
     return store, identity, np.arange(people) * 3, l2_normalize(torch.from_numpy(draw.normal(size=(people, E))).float())
 
@@ -112,7 +155,7 @@ RECIPE = quick_sets(images=8, epochs_sets=1, batch_sets=8, lr_heads=1e-2)
 
 
 def small_model():
-    model = CAFace(16, 6, style_width=8, norm_width=8, heads=4, drop=0.)
+    model = CAFace(16, 6, style_width=8, norm_width=8, heads=4, drop=0.0)
     torch.nn.init.normal_(model.sim.cfc)  # at zero, as they start, the styles say nothing in the first step
     return model
 
@@ -144,32 +187,46 @@ def test_cuts_fall_anywhere_and_draws_are_even(images):
     cuts = (np.diff(which, axis=2) != 0).reshape(-1, images - 1)
     most = max(images // 4, 3) - 1
     assert sorted(np.unique(cuts.sum(1))) == list(range(min(most, images - 1)))
-    places = cuts[:, :images - 2].mean(0)
-    assert places.min() > .7 * places.mean() and not cuts[:, images - 2].any()  # the published cuts lie in 1 .. n-2
-    assert np.bincount(variant.ravel()).min() > .9 * variant.size / 7
+    places = cuts[:, : images - 2].mean(0)
+    assert places.min() > 0.7 * places.mean() and not cuts[:, images - 2].any()  # the published cuts lie in 1 .. n-2
+    assert np.bincount(variant.ravel()).min() > 0.9 * variant.size / 7
 
 
 def test_wrong_use():
     store, identity, people, centres = made_up()
-    for call, reason in ((lambda: GroupBatches(store, identity, people, images=7), "even number"), (lambda: GroupBatches(store, identity, people[:-1]), "no centre"),
-                         (lambda: GroupBatches(SimpleNamespace(variants=["112px"]), identity, people), "no stored augmentation"), (lambda: SetRecipe(schedule="up"), "not one of steps"), (lambda: SetRecipe(lr_heads=float("nan")), "lr_heads=nan: expected a finite number above 0"), (lambda: SetRecipe(epochs_sets=0), "epochs_sets=0: expected an integer of at least 1"),
-                         (lambda: next(GroupBatches(store, identity, people).epoch("sets", 0, 9, 0, 2)), "does not divide"),
-                         (lambda: train_set_fusion("norm", store, identity, people, centres, RECIPE, "nowhere"), "nothing to learn")):
-        with pytest.raises(TgfrError, match=reason): call()
+    for call, reason in (
+        (lambda: GroupBatches(store, identity, people, images=7), "even number"),
+        (lambda: GroupBatches(store, identity, people[:-1]), "no centre"),
+        (lambda: GroupBatches(SimpleNamespace(variants=["112px"]), identity, people), "no stored augmentation"),
+        (lambda: SetRecipe(schedule="up"), "not one of steps"),
+        (lambda: SetRecipe(lr_heads=float("nan")), "lr_heads=nan: expected a finite number above 0"),
+        (lambda: SetRecipe(epochs_sets=0), "epochs_sets=0: expected an integer of at least 1"),
+        (lambda: next(GroupBatches(store, identity, people).epoch("sets", 0, 9, 0, 2)), "does not divide"),
+        (lambda: train_set_fusion("norm", store, identity, people, centres, RECIPE, "nowhere"), "nothing to learn"),
+    ):
+        with pytest.raises(TgfrError, match=reason):
+            call()
 
 
 def test_centres_are_means_of_directions_over_photos_and_mirror_images():
     draw = rng(0, "centres")
     embedding = draw.normal(size=(3, 10, 4)).astype(np.float16)
+
     class Store(SimpleNamespace):
-        def __len__(self): return 10
-    store, identity = Store(embedding=embedding, variants=["112px", "augmentation 0", "mirrored"], folder="x"), np.array([7, 2] * 5)
+        def __len__(self):
+            return 10
+
+    store, identity = (
+        Store(embedding=embedding, variants=["112px", "augmentation 0", "mirrored"], folder="x"),
+        np.array([7, 2] * 5),
+    )
     people, centres = training.identity_centres(store, identity, block=3)
     assert people.tolist() == [2, 7]
     for person, centre in zip(people, centres):
         images = torch.from_numpy(embedding[[0, 2]][:, identity == person].reshape(-1, 4).astype("f"))
         torch.testing.assert_close(centre, l2_normalize(l2_normalize(images).mean(0)))
-    with pytest.raises(TgfrError, match="no variant"): training.identity_centres(store, identity, ("112px", "turned"))
+    with pytest.raises(TgfrError, match="no variant"):
+        training.identity_centres(store, identity, ("112px", "turned"))
 
 
 def test_steps_schedule_is_the_published_one():
@@ -190,15 +247,27 @@ def test_scalar_quality_trains_by_the_same_objective():
 
 def test_training_from_record_files_is_training_from_the_store(tmp_path):
     store, identity, people, centres = made_up()
-    rows = torch.cat([store.embedding, store.batch(np.arange(5)[:, None], np.arange(24)[None]).styles.flatten(2)], 2).transpose(0, 1).numpy()
-    write_records(tmp_path / "train.rec", [Record(np.array([identity[k]], "f"), k, 0, row.astype("<f4").tobytes()) for k, row in enumerate(rows)])
+    rows = (
+        torch.cat([store.embedding, store.batch(np.arange(5)[:, None], np.arange(24)[None]).styles.flatten(2)], 2)
+        .transpose(0, 1)
+        .numpy()
+    )
+    write_records(
+        tmp_path / "train.rec",
+        [Record(np.array([identity[k]], "f"), k, 0, row.astype("<f4").tobytes()) for k, row in enumerate(rows)],
+    )
     records = RecordFeatures(tmp_path / "train.rec", 16, 6, "float32")
     assert records.identity.tolist() == identity.tolist()
     weights = []
     for source in (store, records):
         seed_everything(0)
-        weights.append(train_set_fusion(small_model(), source, records.identity, people, centres, RECIPE, tmp_path / type(source).__name__).state_dict())
-    for key in weights[0]: torch.testing.assert_close(weights[0][key], weights[1][key])
+        weights.append(
+            train_set_fusion(
+                small_model(), source, records.identity, people, centres, RECIPE, tmp_path / type(source).__name__
+            ).state_dict()
+        )
+    for key in weights[0]:
+        torch.testing.assert_close(weights[0][key], weights[1][key])
 
 
 def small_run(folder, epochs=1, accelerator=None):
@@ -208,20 +277,38 @@ def small_run(folder, epochs=1, accelerator=None):
     store, identity, people, centres = made_up()
     accelerator = accelerator or make_accelerator(cpu=True)
     run = folder / f"run{accelerator.num_processes}"
-    model = train_set_fusion(small_model(), store, identity, people, centres, replace(RECIPE, epochs_sets=epochs), run, accelerator=accelerator)
-    if accelerator.is_main_process: save_file(model.state_dict(), folder / f"{accelerator.num_processes}.safetensors")
+    model = train_set_fusion(
+        small_model(),
+        store,
+        identity,
+        people,
+        centres,
+        replace(RECIPE, epochs_sets=epochs),
+        run,
+        accelerator=accelerator,
+    )
+    if accelerator.is_main_process:
+        save_file(model.state_dict(), folder / f"{accelerator.num_processes}.safetensors")
 
 
 def test_two_processes_equal_one(tmp_path):
     small_run(tmp_path)
     run_two(__file__, tmp_path, 1)
-    one, two = (load_file(tmp_path / f"{n}.safetensors") for n in (1, 2))  # the second file exists only if two processes ran
+    one, two = (
+        load_file(tmp_path / f"{n}.safetensors") for n in (1, 2)
+    )  # the second file exists only if two processes ran
     seed_everything(0)
     before = small_model().state_dict()
-    unseen = {"agn.2.fc2.bias", "cn.norm_tokens.bias", "cn.q_proj.bias", "sim.linear.bias", "sim.bn.running_mean"}  # a softmax or a batch norm undoes them: Adam would compare rounding
+    unseen = {
+        "agn.2.fc2.bias",
+        "cn.norm_tokens.bias",
+        "cn.q_proj.bias",
+        "sim.linear.bias",
+        "sim.bn.running_mean",
+    }  # a softmax or a batch norm undoes them: Adam would compare rounding
     for key in (k for k in one if k not in unseen and one[k].is_floating_point()):
         moved, differs = (one[key] - before[key]).norm(), (one[key] - two[key]).norm()
-        assert moved > 0 and differs < .02 * moved, f"{key}: moved {moved:.1e}, differs {differs:.1e}"
+        assert moved > 0 and differs < 0.02 * moved, f"{key}: moved {moved:.1e}, differs {differs:.1e}"
 
 
 @needs_kill
@@ -232,7 +319,14 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path):
     same_end(tmp_path)
     with pytest.raises(TgfrError, match="another recipe"):
         store, identity, people, centres = made_up()
-        fit(SetObjective(small_model(), centres, RECIPE), GroupBatches(store, identity, people, images=8), RECIPE, "sets", tmp_path / "whole/run1")
+        fit(
+            SetObjective(small_model(), centres, RECIPE),
+            GroupBatches(store, identity, people, images=8),
+            RECIPE,
+            "sets",
+            tmp_path / "whole/run1",
+        )
 
 
-if __name__ == "__main__": small_run(Path(sys.argv[1]), int(sys.argv[2]), make_accelerator())
+if __name__ == "__main__":
+    small_run(Path(sys.argv[1]), int(sys.argv[2]), make_accelerator())

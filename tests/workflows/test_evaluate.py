@@ -1,4 +1,5 @@
 """Evaluation of a saved model: retrieval figures against loops, every task from folders to a report, and what is refused."""
+
 import shutil
 
 import numpy as np
@@ -21,7 +22,8 @@ from tgfr.workflows.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")
-def photos(): return synthetic_faces(people=10, photos=3)
+def photos():
+    return synthetic_faces(people=10, photos=3)
 
 
 def reader(photos, seed):
@@ -39,10 +41,18 @@ def model(tmp_path_factory, photos):
 
 @pytest.fixture
 def call(photos, model, encoder, tmp_path):  # noqa: F811
-    return dict(model=model, data=str(parquet(photos, tmp_path)), encoder=str(encoder), probe_sizes=(112, 16), out=tmp_path / "out", replicates=10)
+    return dict(
+        model=model,
+        data=str(parquet(photos, tmp_path)),
+        encoder=str(encoder),
+        probe_sizes=(112, 16),
+        out=tmp_path / "out",
+        replicates=10,
+    )
 
 
 # retrieval
+
 
 def test_ranks_are_the_loop_and_count_ties_against_the_query():
     draw = rng("ranks")
@@ -50,8 +60,10 @@ def test_ranks_are_the_loop_and_count_ties_against_the_query():
     x[:, 0] += 5
     scores = score_matrix(x, y)
     assert query_ranks(x, y, block=7).tolist() == [sum(scores[i] >= scores[i, i]) for i in range(40)]
-    with pytest.raises(TgfrError, match="shapes"): query_ranks(x, y[:-1])
-    with pytest.raises(TgfrError, match="NaN"): query_ranks(np.where(np.arange(40)[:, None] == 3, np.nan, x).astype(np.float32), y)
+    with pytest.raises(TgfrError, match="shapes"):
+        query_ranks(x, y[:-1])
+    with pytest.raises(TgfrError, match="NaN"):
+        query_ranks(np.where(np.arange(40)[:, None] == 3, np.nan, x).astype(np.float32), y)
 
 
 def test_figures_are_those_of_repeated_queries():
@@ -59,22 +71,35 @@ def test_figures_are_those_of_repeated_queries():
     identity, rank = draw.integers(12, size=60), draw.integers(1, 30, size=60)
     f = retrieval_metrics(rank, identity, (1, 5), replicates=5, seed=3)
     names, person = np.unique(identity, return_inverse=True)
-    weights = [np.ones(len(names), int), *rng("bootstrap", 3).multinomial(len(names), np.full(len(names), 1 / len(names)), 5)]
+    weights = [
+        np.ones(len(names), int),
+        *rng("bootstrap", 3).multinomial(len(names), np.full(len(names), 1 / len(names)), 5),
+    ]
     for r, w in enumerate(weights):
         drawn = np.sort(np.repeat(rank, w[person]))
-        expected = {"recall@1": (drawn <= 1).mean(), "recall@5": (drawn <= 5).mean(), "median rank": drawn[(len(drawn) + 1) // 2 - 1]}
-        for key, value in expected.items(): assert (f.samples[key][r - 1] if r else f.value[key]) == pytest.approx(value), key
-    with pytest.raises(TgfrError, match="one person"): retrieval_metrics(rank, np.zeros(60))
-    with pytest.raises(TgfrError, match="shape"): retrieval_metrics(rank[1:], identity)
+        expected = {
+            "recall@1": (drawn <= 1).mean(),
+            "recall@5": (drawn <= 5).mean(),
+            "median rank": drawn[(len(drawn) + 1) // 2 - 1],
+        }
+        for key, value in expected.items():
+            assert (f.samples[key][r - 1] if r else f.value[key]) == pytest.approx(value), key
+    with pytest.raises(TgfrError, match="one person"):
+        retrieval_metrics(rank, np.zeros(60))
+    with pytest.raises(TgfrError, match="shape"):
+        retrieval_metrics(rank[1:], identity)
 
 
 def test_a_model_without_words_cannot_read():
     plain = TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", words=False)).eval()
-    with pytest.raises(TgfrError, match="no text encoder"): retrieve(plain, None, [["a"]], np.zeros(1))
-    with pytest.raises(TgfrError, match="no text encoder"): find_photos(plain, None, ["a"])
+    with pytest.raises(TgfrError, match="no text encoder"):
+        retrieve(plain, None, [["a"]], np.zeros(1))
+    with pytest.raises(TgfrError, match="no text encoder"):
+        find_photos(plain, None, ["a"])
 
 
 # two models
+
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory, photos):
@@ -88,21 +113,32 @@ def others(tmp_path_factory, photos):
 @pytest.fixture
 def listed(photos, tmp_path):
     ids = photos["photo_id"][:]
-    (tmp_path / "list.txt").write_text("".join(f"{ids[3 * p]} {ids[3 * q + 1]} {int(p == q)}\n" for p in range(10) for q in range(10)))
+    (tmp_path / "list.txt").write_text(
+        "".join(f"{ids[3 * p]} {ids[3 * q + 1]} {int(p == q)}\n" for p in range(10) for q in range(10))
+    )
     return {"all pairs": None, "list": tmp_path / "list.txt"}
 
 
-def by_row(report): return {(r["system"], r["probe"], r["mode"]): r for r in report["results"]}
+def by_row(report):
+    return {(r["system"], r["probe"], r["mode"]): r for r in report["results"]}
 
 
-def differences(report, system): return {(r["probe"], r["mode"], key): d for r in report["results"] if r["system"] == system for key, d in r["difference"].items()}
+def differences(report, system):
+    return {
+        (r["probe"], r["mode"], key): d
+        for r in report["results"]
+        if r["system"] == system
+        for key, d in r["difference"].items()
+    }
 
 
 @pytest.mark.parametrize("task", ["all pairs", "list"])
 def test_a_model_does_not_differ_from_itself(call, model, listed, task):
     report = evaluate(**call, pairs=listed[task], against=model)
     found = differences(report, "linear")
-    assert report["reference"] == "other linear" and {mode for _, mode, _ in found} == {"one", "all"} and len(found) >= 8
+    assert (
+        report["reference"] == "other linear" and {mode for _, mode, _ in found} == {"one", "all"} and len(found) >= 8
+    )
     assert all(tuple(d) == (0, 0, 0) for d in found.values())
 
 
@@ -111,24 +147,35 @@ def test_two_models_exchanged_change_signs(call, model, others, listed, task):
     there = differences(evaluate(**call, pairs=listed[task], against=others / "second"), "linear")
     back = differences(evaluate(**call | {"model": others / "second"}, pairs=listed[task], against=model), "linear")
     assert there.keys() == back.keys() and any(d[0] for d in there.values())
-    for key, (value, low, high) in there.items(): assert back[key] == pytest.approx((-value, -high, -low), abs=1e-12), key
+    for key, (value, low, high) in there.items():
+        assert back[key] == pytest.approx((-value, -high, -low), abs=1e-12), key
 
 
 def test_the_image_only_head_is_the_reference_of_both_modes(call, model, others):
     report = evaluate(**call, against=others / "without")
     alone = evaluate(**call | {"model": others / "without"})
     rows, own = by_row(report), by_row(alone)
-    assert {name for name, _, _ in rows} == {"frozen face", "image-only head", "linear"} and report["reference"] == "image-only head"
+    assert {name for name, _, _ in rows} == {"frozen face", "image-only head", "linear"} and report[
+        "reference"
+    ] == "image-only head"
     for mode in "one", "all":
-        assert rows["linear", "16px", mode]["difference"]["AUC"][0] == pytest.approx(rows["linear", "16px", mode]["values"]["AUC"] - own["image-only head", "16px", "-"]["values"]["AUC"])
-    assert rows["frozen face", "16px", "-"]["difference"]["AUC"][0] == pytest.approx(-own["image-only head", "16px", "-"]["difference"]["AUC"][0])
+        assert rows["linear", "16px", mode]["difference"]["AUC"][0] == pytest.approx(
+            rows["linear", "16px", mode]["values"]["AUC"] - own["image-only head", "16px", "-"]["values"]["AUC"]
+        )
+    assert rows["frozen face", "16px", "-"]["difference"]["AUC"][0] == pytest.approx(
+        -own["image-only head", "16px", "-"]["difference"]["AUC"][0]
+    )
     assert report["setup"]["image-only head"] == str(others / "without")
-    with pytest.raises(TgfrError, match="exchange the two"): evaluate(**call | {"model": others / "without"}, against=model)
-    with pytest.raises(TgfrError, match="nowhere"): evaluate(**call, against=others / "nowhere")
-    with pytest.raises(TgfrError, match="against: retrieval"): evaluate(**call, against=model, task="retrieval")
+    with pytest.raises(TgfrError, match="exchange the two"):
+        evaluate(**call | {"model": others / "without"}, against=model)
+    with pytest.raises(TgfrError, match="nowhere"):
+        evaluate(**call, against=others / "nowhere")
+    with pytest.raises(TgfrError, match="against: retrieval"):
+        evaluate(**call, against=model, task="retrieval")
 
 
 # the card
+
 
 def test_results_go_onto_the_card_and_facts_stay(call, model, tmp_path, capsys):
     shutil.copytree(model, folder := tmp_path / "own model")
@@ -139,12 +186,25 @@ def test_results_go_onto_the_card_and_facts_stay(call, model, tmp_path, capsys):
     assert "has not been judged yet" in card.read_text()
     report = evaluate(**call | {"model": folder})
     said, sections = card.read_text(), parse_card(card.read_text()).sections
-    assert "not been judged" not in said and "| face encoder | made up |" in said and list(sections)[-1] == "Use with care"
-    assert number(next(r for r in report["results"] if r["system"] == "linear" and r["mode"] == "all")["values"]["TPR@FPR=1e-2"]) in sections["Results"]
+    assert (
+        "not been judged" not in said and "| face encoder | made up |" in said and list(sections)[-1] == "Use with care"
+    )
+    assert (
+        number(
+            next(r for r in report["results"] if r["system"] == "linear" and r["mode"] == "all")["values"][
+                "TPR@FPR=1e-2"
+            ]
+        )
+        in sections["Results"]
+    )
     evaluate(**call | {"model": folder}, pairs=4)
     evaluate(**call | {"model": folder}, task="retrieval")
     again = parse_card(card.read_text()).sections
-    assert "generated list, 112px" in again["Results"] and "recall@10" in again["Find by description: Results"] and again["Use with care"] == sections["Use with care"]
+    assert (
+        "generated list, 112px" in again["Results"]
+        and "recall@10" in again["Find by description: Results"]
+        and again["Use with care"] == sections["Use with care"]
+    )
     TGFR.load(folder)
     assert not list(folder.glob(".*")), "nothing half-written is left"
 
@@ -153,46 +213,65 @@ def test_a_card_that_is_not_ours_to_write_is_left(call, model, tmp_path, capsys,
     shutil.copytree(model, cached := tmp_path / "models--me--mine/snapshots/1")
     before = (cached / "README.md").read_text()
     evaluate(**call | {"model": cached})
-    assert (cached / "README.md").read_text() == before and "in the cache of the Hub, the card is left as it is" in capsys.readouterr().err
-    def full(*_): raise PermissionError(13, "Permission denied")
+    assert (
+        cached / "README.md"
+    ).read_text() == before and "in the cache of the Hub, the card is left as it is" in capsys.readouterr().err
+
+    def full(*_):
+        raise PermissionError(13, "Permission denied")
+
     monkeypatch.setattr("tgfr.report.model_cards.write_text", full)
     shutil.copytree(model, locked := tmp_path / "locked")
     evaluate(**call | {"model": locked})
-    assert (locked / "README.md").read_text() == before and "the card is left as it is ([Errno 13] Permission denied)" in capsys.readouterr().err
+    assert (
+        locked / "README.md"
+    ).read_text() == before and "the card is left as it is ([Errno 13] Permission denied)" in capsys.readouterr().err
 
 
 # groups
 
+
 def test_groups_where_attributes_are_known(call, model, encoder, others):  # noqa: F811
     drawn = dict(call, data="synthetic:people=40,photos=2", features=call["out"] / "drawn")
     report = evaluate(**drawn, against=others / "without")
-    (title, table), = report["tables"].items()
-    assert "probes of 16px" in title and table["columns"][3:] == [f"{system}: {rate}" for system in ("image-only head", "linear") for rate in ("TPR", "FPR")]
+    ((title, table),) = report["tables"].items()
+    assert "probes of 16px" in title and table["columns"][3:] == [
+        f"{system}: {rate}" for system in ("image-only head", "linear") for rate in ("TPR", "FPR")
+    ]
     photos = synthetic_faces(people=40, photos=2)
     store, identity, trained = FeatureStore.open(drawn["features"]), np.array(photos["identity"]), TGFR.load(model)
     fused = embed_photos(trained, store, photos["captions"][:])["all"]["fused"]
     groups = attribute_groups(photos["attributes"][:])
     expected = group_table({"linear": score_matrix(fused[0], fused[1])}, PersonBootstrap(identity, 10, 0), groups)
     at = table["columns"].index("linear: TPR")
-    assert [row[at:at + 2] for row in table["rows"]] == [row[3:5] for row in expected["rows"]] and len(groups) >= 4
+    assert [row[at : at + 2] for row in table["rows"]] == [row[3:5] for row in expected["rows"]] and len(groups) >= 4
     assert "gender=" in (call["out"] / "report.html").read_text()
-    (small, few), = evaluate(**call)["tables"].items()
-    assert "fewer than 10 people" in small and all(row[3:] == ["–"] * 4 for row in few["rows"]), "only ten people: no group is large enough, and that is said"
+    ((small, few),) = evaluate(**call)["tables"].items()
+    assert "fewer than 10 people" in small and all(row[3:] == ["–"] * 4 for row in few["rows"]), (
+        "only ten people: no group is large enough, and that is said"
+    )
 
 
 # from folders to a report
+
 
 def test_all_pairs(call, photos):
     report = evaluate(**call)
     assert report == evaluate(**call) | {"run": report["run"]}  # the second call reads the features of the first
     rows = by_row(report)
-    assert set(rows) == {(s, p, m) for p in ("112px", "16px") for s, m in (("frozen face", "-"), ("linear", "one"), ("linear", "all"))}
+    assert set(rows) == {
+        (s, p, m) for p in ("112px", "16px") for s, m in (("frozen face", "-"), ("linear", "one"), ("linear", "all"))
+    }
     assert "difference" in rows["linear", "16px", "one"] and "difference" not in rows["frozen face", "16px", "-"]
     store = FeatureStore.open(call["out"] / "features").embedding
     identity, scores = np.array(photos["identity"]), score_matrix(store[0], store[1])
     same, off = identity[:, None] == identity, ~np.eye(30, dtype=bool)
-    assert rows["frozen face", "16px", "-"]["values"]["TPR@FPR=1e-2"] == pytest.approx(tpr_of(scores[same & off], scores[~same], [1e-2])[0])
-    assert read_json(call["out"] / "report.json")["reference"] == "frozen face" and (call["out"] / "report.html").is_file()
+    assert rows["frozen face", "16px", "-"]["values"]["TPR@FPR=1e-2"] == pytest.approx(
+        tpr_of(scores[same & off], scores[~same], [1e-2])[0]
+    )
+    assert (
+        read_json(call["out"] / "report.json")["reference"] == "frozen face" and (call["out"] / "report.html").is_file()
+    )
 
 
 def test_a_list_and_its_leak_free_half(call, photos, tmp_path):
@@ -203,50 +282,101 @@ def test_a_list_and_its_leak_free_half(call, photos, tmp_path):
     lines = [f"{ids[3 * p]} {ids[3 * q + 1]} {int(p == q)}" for p in range(10) for q in range(10)]
     (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
     report = evaluate(**call, pairs=tmp_path / "pairs.txt")
-    assert {r["probe"] for r in report["results"]} == {f"{name} list, {p}" for name in ("published", "leak-free") for p in ("112px", "16px")}
-    assert report["data"]["published list"] == "10 genuine, 90 impostor pairs" and report["data"]["leak-free list"] == "9 genuine, 90 impostor pairs"
-    assert report["notes"]["TPR@FPR=1e-3"] == "0 false accepts" and "false accepts" in (call["out"] / "report.html").read_text()
-    assert all(set(r["interval"]) == {"EER", "AUC", "rank-1"} < set(r["values"]) for r in report["results"])  # 90 impostor pairs allow no false accept at any rate
+    assert {r["probe"] for r in report["results"]} == {
+        f"{name} list, {p}" for name in ("published", "leak-free") for p in ("112px", "16px")
+    }
+    assert (
+        report["data"]["published list"] == "10 genuine, 90 impostor pairs"
+        and report["data"]["leak-free list"] == "9 genuine, 90 impostor pairs"
+    )
+    assert (
+        report["notes"]["TPR@FPR=1e-3"] == "0 false accepts"
+        and "false accepts" in (call["out"] / "report.html").read_text()
+    )
+    assert all(
+        set(r["interval"]) == {"EER", "AUC", "rank-1"} < set(r["values"]) for r in report["results"]
+    )  # 90 impostor pairs allow no false accept at any rate
 
 
 def test_retrieval(call):
     report = evaluate(**call, task="retrieval")
     rows = by_row(report)
     assert len(rows) == 2 * (1 + 2 * 2)
-    assert rows["chance", "112px", "-"]["values"] == {"recall@1": 1 / 30, "recall@5": 5 / 30, "recall@10": 10 / 30, "median rank": 15.5}
-    for row in rows.values(): assert 1 <= row["values"]["median rank"] <= 30
+    assert rows["chance", "112px", "-"]["values"] == {
+        "recall@1": 1 / 30,
+        "recall@5": 5 / 30,
+        "recall@10": 10 / 30,
+        "median rank": 15.5,
+    }
+    for row in rows.values():
+        assert 1 <= row["values"]["median rank"] <= 30
     assert "recall@k" in (call["out"] / "report.html").read_text()
 
 
 def test_command(call):
-    flags = ["--data", call["data"], "--encoder", call["encoder"], "--probe-size", "112", "--replicates", "5", "--out", call["out"]]
+    flags = [
+        "--data",
+        call["data"],
+        "--encoder",
+        call["encoder"],
+        "--probe-size",
+        "112",
+        "--replicates",
+        "5",
+        "--out",
+        call["out"],
+    ]
     run = tgfr("evaluate", call["model"], *flags, "--pairs", "4")
     assert run.returncode == 0, run.stderr
     assert "generated list, 112px" in run.stdout and len((call["out"] / "pairs.txt").read_text().splitlines()) == 50
     refused(tgfr("evaluate", call["out"] / "nothing", *flags), "config.json: no such file")
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(task="ocr"), "task 'ocr': expected one of verification, retrieval"), (dict(task="retrieval", pairs=3), "takes no list"), (dict(probe_sizes=(1,)), "size"),
-    (dict(data="/no/such/photos"), "/no/such/photos"), (dict(encoder="/no/such/encoder"), "/no/such/encoder"), (dict(split="test"), "split"), (dict(pairs=0), "impostors 0"), (dict(pairs=4000), "impostors 4000"), (dict(pairs="/no/such/pairs.txt"), "/no/such/pairs.txt"), (dict(replicates=0), "replicates")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(task="ocr"), "task 'ocr': expected one of verification, retrieval"),
+        (dict(task="retrieval", pairs=3), "takes no list"),
+        (dict(probe_sizes=(1,)), "size"),
+        (dict(data="/no/such/photos"), "/no/such/photos"),
+        (dict(encoder="/no/such/encoder"), "/no/such/encoder"),
+        (dict(split="test"), "split"),
+        (dict(pairs=0), "impostors 0"),
+        (dict(pairs=4000), "impostors 4000"),
+        (dict(pairs="/no/such/pairs.txt"), "/no/such/pairs.txt"),
+        (dict(replicates=0), "replicates"),
+    ],
+)
 def test_wrong_calls_are_named(call, change, message):
-    with pytest.raises(TgfrError, match=message): evaluate(**call | change)
+    with pytest.raises(TgfrError, match=message):
+        evaluate(**call | change)
 
 
 def test_an_encoder_that_does_not_fit(call, tmp_path):
     from tgfr.encoders.backbones import IResNet, save_encoder
+
     save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=48), tmp_path / "other")
-    with pytest.raises(TgfrError, match="its embedding has 48 numbers, the model in .* was trained on 32"): evaluate(**call | {"encoder": str(tmp_path / "other")})
+    with pytest.raises(TgfrError, match="its embedding has 48 numbers, the model in .* was trained on 32"):
+        evaluate(**call | {"encoder": str(tmp_path / "other")})
     TGFR(ModelConfig(32, (24, 7, 7), 16, "residual", words=False)).save(tmp_path / "model")
-    with pytest.raises(TgfrError, match="local map"): evaluate(**call | {"model": tmp_path / "model"})
+    with pytest.raises(TgfrError, match="local map"):
+        evaluate(**call | {"model": tmp_path / "model"})
 
 
-@pytest.mark.parametrize("spoil", [lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n"), lambda f: (f / "config.json").write_text("[" * 100_000),
-                                   lambda f: write_json(f / "config.json", {"dim": 3}), lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:50])])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n"),
+        lambda f: (f / "config.json").write_text("[" * 100_000),
+        lambda f: write_json(f / "config.json", {"dim": 3}),
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:50]),
+    ],
+)
 def test_hostile_model_folders(call, model, tmp_path, spoil):
     shutil.copytree(model, tmp_path / "hostile")
     spoil(tmp_path / "hostile")
-    with pytest.raises(TgfrError, match="hostile"): evaluate(**call | {"model": tmp_path / "hostile"})
+    with pytest.raises(TgfrError, match="hostile"):
+        evaluate(**call | {"model": tmp_path / "hostile"})
 
 
 def test_captions_that_tell_no_photos_apart_bound_recall(call, photos, tmp_path):
@@ -257,7 +387,7 @@ def test_captions_that_tell_no_photos_apart_bound_recall(call, photos, tmp_path)
     assert "2 of 4 photos" in every and "at most 0.750 from text to image and 0.500 from image to text" in every
     x = np.eye(4, dtype="f")
     said = x[[0, 0, 2, 3]]  # the best that sentences of three kinds can do
-    assert (query_ranks(said, said) == 1).mean() == .5  # two that are the same: both stand behind the other
+    assert (query_ranks(said, said) == 1).mean() == 0.5  # two that are the same: both stand behind the other
     columns = {n: photos[n][:] for n in photos.column_names}
     columns["captions"][1] = columns["captions"][0]
     call["data"] = str(parquet(type(photos).from_dict(columns, features=photos.features), tmp_path, "same.parquet"))

@@ -1,4 +1,5 @@
 """`tgfr info`: what is installed is told truly, data folders are judged by what they hold, and it prints what one pastes."""
+
 import json
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from tgfr.workflows.info import info
 
 
 @pytest.fixture(scope="module")
-def faces(): return synthetic_faces(people=4, photos=2)
+def faces():
+    return synthetic_faces(people=4, photos=2)
 
 
-def look(path): return info([path])["data"].popitem()[1]
+def look(path):
+    return info([path])["data"].popitem()[1]
 
 
 def test_what_is_installed():
@@ -38,7 +41,10 @@ def test_mixed_precision_is_what_accelerate_was_told(monkeypatch):
 def test_captioned_faces(faces, tmp_path):
     faces.select(range(4)).to_parquet(tmp_path / "train-00000-of-00001.parquet")
     faces.select(range(4, 8)).to_parquet(tmp_path / "validation.parquet")
-    assert look(tmp_path) == "ok: captioned faces: train 4 photos of 2 people in 1 file; validation 4 photos of 2 people in 1 file"
+    assert (
+        look(tmp_path)
+        == "ok: captioned faces: train 4 photos of 2 people in 1 file; validation 4 photos of 2 people in 1 file"
+    )
     assert "4 photos" in look(tmp_path / "validation.parquet")
     faces.save_to_disk(tmp_path / "saved")
     assert look(tmp_path / "saved") == "ok: saved dataset: 8 photos"
@@ -46,11 +52,14 @@ def test_captioned_faces(faces, tmp_path):
     assert look(tmp_path / "both") == "ok: saved dataset: train 6 photos; validation 2 photos"
 
 
-@pytest.mark.parametrize("spoil, said", [
-    (lambda d: d.remove_columns("identity"), "no column 'identity'"),
-    (lambda d: d.cast_column("identity", Value("float64")), "column 'identity' is double"),
-    (lambda d: concatenate_datasets([d, d.select([0])]), "1 photo ids occur again"),
-])
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda d: d.remove_columns("identity"), "no column 'identity'"),
+        (lambda d: d.cast_column("identity", Value("float64")), "column 'identity' is double"),
+        (lambda d: concatenate_datasets([d, d.select([0])]), "1 photo ids occur again"),
+    ],
+)
 def test_faces_that_are_wrong(faces, tmp_path, spoil, said):
     spoil(faces).to_parquet(tmp_path / "train.parquet")
     assert look(tmp_path).startswith("wrong: ") and said in look(tmp_path)
@@ -66,11 +75,12 @@ def test_folders_that_are_no_data(tmp_path):
 
 
 def test_ijb(tmp_path):
-    files, _ = simulate("IJBB", tmp_path, 0, .01)
+    files, _ = simulate("IJBB", tmp_path, 0, 0.01)
     assert look(files.folder) == "wrong: IJBB: missing loose_crop/", "a simulated set has no crops"
     (files.folder / "loose_crop").mkdir()
     assert look(files.folder) == "ok: IJBB: all files of 1:1 and 1:N, and loose_crop/"
-    for file in files.folder.glob("meta/*template_pair_label*"): file.unlink()
+    for file in files.folder.glob("meta/*template_pair_label*"):
+        file.unlink()
     assert look(tmp_path) == "wrong: IJBB: missing template_pair_label.txt"
 
 

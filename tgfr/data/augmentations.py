@@ -24,15 +24,16 @@ def geometric(
     height, width = image.shape[:2]
     kind = draw.integers(3)
     if kind == 0:
-        area, ratio = draw.uniform(.2, 1) * height * width, math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
-        h, w = min(height, round((area / ratio) ** .5)), min(width, round((area * ratio) ** .5))
+        area, ratio = draw.uniform(0.2, 1) * height * width, math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
+        h, w = min(height, round((area / ratio) ** 0.5)), min(width, round((area * ratio) ** 0.5))
         top, left = draw.integers(height - h + 1), draw.integers(width - w + 1)
         out = np.zeros_like(image)
-        out[top:top + h, left:left + w] = image[top:top + h, left:left + w]
+        out[top : top + h, left : left + w] = image[top : top + h, left : left + w]
         return out
-    zoom, angle = (draw.uniform(.5, 1.5), 0) if kind == 1 else (1, draw.uniform(-25, 25))
+    zoom, angle = (draw.uniform(0.5, 1.5), 0) if kind == 1 else (1, draw.uniform(-25, 25))
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, zoom)
-    if kind == 1: matrix[:, 2] += draw.uniform(-.2, .2, 2) * (width, height)
+    if kind == 1:
+        matrix[:, 2] += draw.uniform(-0.2, 0.2, 2) * (width, height)
     return cv2.warpAffine(image, matrix, (width, height))
 
 # %% ../../nbs/01_data/11_augmentations.ipynb #802b7773
@@ -44,13 +45,19 @@ def photometric(
     for kind in draw.permutation(3):
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         other = (0, np.full_like(grey, round(float(grey.mean()))), grey)[kind]
-        if kind: other = cv2.cvtColor(other, cv2.COLOR_GRAY2RGB)
-        factor = draw.uniform(.5, 1.5)
-        image = cv2.convertScaleAbs(image, alpha=factor) if kind == 0 else cv2.addWeighted(image, factor, other, 1 - factor, 0)
+        if kind:
+            other = cv2.cvtColor(other, cv2.COLOR_GRAY2RGB)
+        factor = draw.uniform(0.5, 1.5)
+        image = (
+            cv2.convertScaleAbs(image, alpha=factor)
+            if kind == 0
+            else cv2.addWeighted(image, factor, other, 1 - factor, 0)
+        )
     return image
 
 # %% ../../nbs/01_data/11_augmentations.ipynb #a01ad0ae
 _INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
+
 
 def blurred(
     image: np.ndarray,  # uint8 (H, W, 3)
@@ -58,13 +65,17 @@ def blurred(
 ) -> np.ndarray:
     "A mean over 1 to 9 px, a Gaussian of deviation 0 to 4, a motion of 5 to 19 px, or 0.2 to 1 of the pixels."
     kind = draw.integers(4)
-    if kind == 0: return cv2.blur(image, (int(draw.integers(1, 10)),) * 2)
-    if kind == 1: return cv2.GaussianBlur(image, (0, 0), max(4 * draw.random(), 1e-3))
-    if kind == 2: return cv2.filter2D(image, -1, _motion(int(draw.integers(5, 20)), draw.uniform(-45, 45), draw.uniform(-1, 1)))
+    if kind == 0:
+        return cv2.blur(image, (int(draw.integers(1, 10)),) * 2)
+    if kind == 1:
+        return cv2.GaussianBlur(image, (0, 0), max(4 * draw.random(), 1e-3))
+    if kind == 2:
+        return cv2.filter2D(image, -1, _motion(int(draw.integers(5, 20)), draw.uniform(-45, 45), draw.uniform(-1, 1)))
     height, width = image.shape[:2]
     down, up = (_INTERPOLATIONS[i] for i in draw.integers(5, size=2))
-    small = [max(1, int(draw_size)) for draw_size in draw.uniform(.2, 1) * np.array([width, height])]
+    small = [max(1, int(draw_size)) for draw_size in draw.uniform(0.2, 1) * np.array([width, height])]
     return cv2.resize(cv2.resize(image, small, interpolation=down), (width, height), interpolation=up)
+
 
 def _motion(size, angle, direction) -> np.ndarray:
     "Kernel of a motion along a line, stronger at one end as `direction` (-1 to 1) says."
@@ -76,9 +87,11 @@ def _motion(size, angle, direction) -> np.ndarray:
 # %% ../../nbs/01_data/11_augmentations.ipynb #86053d11
 CHANGES = (geometric, photometric, blurred)
 
+
 @dataclass(frozen=True)
 class Augmentation:
     "One of the augmentations of a photo: number 0 is the strong one, the others are weak changes of it (CAFace, section 4)."
+
     number: int = 0
     seed: int = 0
 
@@ -91,14 +104,17 @@ class Augmentation:
         "The augmented photo, uint8 (H, W, 3) RGB; it depends on seed, `keys` and number alone."
         check_photo(image, "Augmentation")
         strong, own = rng("augment", self.seed, *keys), rng("augment", self.seed, self.number, *keys)
-        for change in CHANGES: image = change(image, strong)
-        if self.number: image = CHANGES[own.integers(3)](image, own)
-        return np.ascontiguousarray(image[:, ::-1]) if own.random() < .5 else image
+        for change in CHANGES:
+            image = change(image, strong)
+        if self.number:
+            image = CHANGES[own.integers(3)](image, own)
+        return np.ascontiguousarray(image[:, ::-1]) if own.random() < 0.5 else image
 
 
 @dataclass(frozen=True)
 class HorizontalFlip:
     "The photo, left and right exchanged."
+
     name: str = "mirrored"
 
     def __call__(self, image: np.ndarray, *keys: int | str) -> np.ndarray:

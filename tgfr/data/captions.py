@@ -28,35 +28,80 @@ def _marks() -> str:
 
 
 MARKS = _marks()
-UNSPACED = ("\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c\u3041-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf"
-            "\u4e00-\u9fff\ua980-\ua9df\uaa60-\uaadf\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U000323af")  # Thai, Lao, Burmese, Khmer, Tai, Han, kana, bopomofo, Javanese
-ACCENTS = re.compile(f"([a-z_0-9\u00aa-\u024f\u0250-\u02af\u0370-\u03ff\u1e00-\u1fff])[{MARKS}]+")  # what follows a Latin or Greek letter
-POINTS = dict.fromkeys([*range(0x591, 0x5C8), *range(0x610, 0x61B), 0x640, *range(0x64B, 0x653), *range(0x656, 0x660), 0x670, *range(0x6D6, 0x6DD), *range(0xFE00, 0xFE10), 0xAD, 0x200C, 0x200D, 0x2060, 0xFEFF], None)  # optional vowels, joiners
-WRITTEN = str.maketrans({"ł": "l", "ø": "o", "ß": "ss", "ı": "i", "đ": "d", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ŋ": "n", "ħ": "h", "ŧ": "t", "ĸ": "k", "ƒ": "f", "ɨ": "i", "ƶ": "z", "ǥ": "g", "ɖ": "d",
-                         **{chr(c): " " for c in range(0x2B0, 0x300)}})  # letters that Unicode does not take apart; apostrophes that pass for letters
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c\u3041-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\ua980-\ua9df\uaa60-\uaadf\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U000323af"
+)  # Thai, Lao, Burmese, Khmer, Tai, Han, kana, bopomofo, Javanese
+ACCENTS = re.compile(
+    f"([a-z_0-9\u00aa-\u024f\u0250-\u02af\u0370-\u03ff\u1e00-\u1fff])[{MARKS}]+"
+)  # what follows a Latin or Greek letter
+POINTS = dict.fromkeys(
+    [
+        *range(0x591, 0x5C8),
+        *range(0x610, 0x61B),
+        0x640,
+        *range(0x64B, 0x653),
+        *range(0x656, 0x660),
+        0x670,
+        *range(0x6D6, 0x6DD),
+        *range(0xFE00, 0xFE10),
+        0xAD,
+        0x200C,
+        0x200D,
+        0x2060,
+        0xFEFF,
+    ],
+    None,
+)  # optional vowels, joiners
+WRITTEN = str.maketrans(
+    {
+        "ł": "l",
+        "ø": "o",
+        "ß": "ss",
+        "ı": "i",
+        "đ": "d",
+        "æ": "ae",
+        "œ": "oe",
+        "þ": "th",
+        "ð": "d",
+        "ŋ": "n",
+        "ħ": "h",
+        "ŧ": "t",
+        "ĸ": "k",
+        "ƒ": "f",
+        "ɨ": "i",
+        "ƶ": "z",
+        "ǥ": "g",
+        "ɖ": "d",
+        **{chr(c): " " for c in range(0x2B0, 0x300)},
+    }
+)  # letters that Unicode does not take apart; apostrophes that pass for letters
 WORD = re.compile(f"(?=\\w)[{UNSPACED}][{MARKS}]*|(?:(?![{UNSPACED}])\\w)(?:(?![{UNSPACED}])[\\w{MARKS}])*")
+
 
 def tokenize(
     caption: str,  # one sentence or several
 ) -> list[str]:  # its words: lower case, Latin letters without accents
     "The words of a caption."
     text = unicodedata.normalize("NFKD", caption).lower()
-    if text.isascii(): return re.findall(r"\w+", text, re.ASCII)
-    if text.count("ħ") == 1 and text.replace("ħ", "").isascii(): text = re.sub(r"ħ\b", " ", text)  # a slip of the key in two captions of Face2Text, which stay as they were
+    if text.isascii():
+        return re.findall(r"\w+", text, re.ASCII)
+    if text.count("ħ") == 1 and text.replace("ħ", "").isascii():
+        text = re.sub(r"ħ\b", " ", text)  # a slip of the key in two captions of Face2Text, which stay as they were
     text = ACCENTS.sub(r"\1", text.translate(POINTS)).translate(WRITTEN)
     return WORD.findall(unicodedata.normalize("NFC", text))
 
 # %% ../../nbs/01_data/06_captions.ipynb #dd869a48
-def letters_lost(
-    captions: Iterable[str],
-) -> float:  # 0 to 1
+def letters_lost(captions: Iterable[str]) -> float:  # 0 to 1
     "The share of letters that stand in no token."
     there, kept = 0, 0
     for caption in captions:
-        letters = sum(map(str.isalpha, unicodedata.normalize("NFC", unicodedata.normalize("NFKD", caption).translate(POINTS))))
+        letters = sum(
+            map(str.isalpha, unicodedata.normalize("NFC", unicodedata.normalize("NFKD", caption).translate(POINTS)))
+        )
         there += letters
         kept += min(letters, sum(map(str.isalpha, "".join(tokenize(caption)))))
-    return 1 - kept / there if there else 0.
+    return 1 - kept / there if there else 0.0
 
 # %% ../../nbs/01_data/06_captions.ipynb #e7e56b63
 def pad_rows(
@@ -74,19 +119,25 @@ def check_captions(
     captions: Iterable[str],  # what a caller hands in
 ) -> list[str]:  # the same as a list
     "`captions` as a list; `TgfrError` for a bare string, an empty list or something that is no string."
-    if isinstance(captions, str): raise TgfrError(f"captions: a list of strings is expected, found the single string {captions[:40]!r}")
+    if isinstance(captions, str):
+        raise TgfrError(f"captions: a list of strings is expected, found the single string {captions[:40]!r}")
     captions = list(captions)
-    if not captions: raise TgfrError("captions: the list is empty")
+    if not captions:
+        raise TgfrError("captions: the list is empty")
     for i, c in enumerate(captions):
-        if not isinstance(c, str): raise TgfrError(f"captions: strings are expected, entry {i} is a {type(c).__name__}")
+        if not isinstance(c, str):
+            raise TgfrError(f"captions: strings are expected, entry {i} is a {type(c).__name__}")
     return captions
 
 # %% ../../nbs/01_data/06_captions.ipynb #630399b8
 @dataclass(frozen=True)
 class Vocabulary:
     "Words and their ids: 0 padding, 1 unknown word, then `words` in their order."
+
     words: tuple[str, ...]  # most frequent first; word i has the id i + 2
-    people: tuple[int, ...] | None = field(default=None, compare=False)  # in how many people's captions each was seen; None: not known (saved before this was kept)
+    people: tuple[int, ...] | None = field(
+        default=None, compare=False
+    )  # in how many people's captions each was seen; None: not known (saved before this was kept)
 
     @classmethod
     def from_captions(
@@ -97,14 +148,19 @@ class Vocabulary:
     ) -> "Vocabulary":
         "The vocabulary of `captions`, most frequent words first, ties by the alphabet."
         captions = check_captions(captions)
-        if people is not None and len(people) != len(captions): raise TgfrError(f"people: one for each of {len(captions)} captions is expected, found {len(people)}")
+        if people is not None and len(people) != len(captions):
+            raise TgfrError(f"people: one for each of {len(captions)} captions is expected, found {len(people)}")
         counts, said = Counter(), {}
         for caption, who in zip(captions, range(len(captions)) if people is None else people):
             found = tokenize(caption)
             counts.update(found)
-            for word in found: said.setdefault(word, set()).add(who)
+            for word in found:
+                said.setdefault(word, set()).add(who)
         words = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
-        if not words: raise TgfrError(f"captions: no word is seen {min_count} times or more ({len(counts):,} different words in all)")
+        if not words:
+            raise TgfrError(
+                f"captions: no word is seen {min_count} times or more ({len(counts):,} different words in all)"
+            )
         return cls(tuple(words), tuple(len(said[w]) for w in words))
 
     @cached_property
@@ -112,7 +168,8 @@ class Vocabulary:
         "The id of each word."
         return {word: i for i, word in enumerate(self.words, 2)}
 
-    def __len__(self) -> int: return len(self.words) + 2
+    def __len__(self) -> int:
+        return len(self.words) + 2
 
     def encode(
         self,
@@ -121,7 +178,8 @@ class Vocabulary:
         generator: np.random.Generator | None = None,  # given (training): a longer caption keeps random words, in order
     ) -> tuple[torch.Tensor, torch.Tensor]:  # ids (B, T) with T the longest kept caption, lengths (B,)
         "Captions as ids; one without any word becomes a single unknown word."
-        if length < 1: raise TgfrError(f"length: at least 1 word is kept of a caption, found {length}")
+        if length < 1:
+            raise TgfrError(f"length: at least 1 word is kept of a caption, found {length}")
         rows = [[self.ids.get(w, 1) for w in tokenize(c)] or [1] for c in check_captions(captions)]
         return pad_rows([_cut(row, length, generator) for row in rows])
 
@@ -134,7 +192,10 @@ class Vocabulary:
         least: int = 2,  # people whose captions hold a word
     ) -> "Vocabulary":
         "The same with a number in the place of words that fewer people's captions hold, such as a name; ids stay, and the word is an unknown one."
-        if self.people is None: raise TgfrError("vocabulary: how many people's captions hold each word is not known (it was saved before this was kept)")
+        if self.people is None:
+            raise TgfrError(
+                "vocabulary: how many people's captions hold each word is not known (it was saved before this was kept)"
+            )
         kept = [word if n >= least else f"?{i}" for i, (word, n) in enumerate(zip(self.words, self.people), 2)]
         return type(self)(tuple(kept), tuple(n if n >= least else 0 for n in self.people))
 
@@ -143,15 +204,27 @@ class Vocabulary:
         "Read a file that `save` wrote."
         value = read_json(path)
         words, people = (value.get("words"), value.get("people")) if isinstance(value, dict) else (None, None)
-        if not isinstance(words, list) or not words or not all(isinstance(w, str) and (tokenize(w) == [w] or w == f"?{i}") for i, w in enumerate(words, 2)):
-            raise TgfrError(f'{path}: not a vocabulary; expected {{"words": [...]}} with words as `tokenize` makes them')
-        if people is not None and (not isinstance(people, list) or len(people) != len(words) or not all(type(n) is int and n >= 0 for n in people)):
+        if (
+            not isinstance(words, list)
+            or not words
+            or not all(isinstance(w, str) and (tokenize(w) == [w] or w == f"?{i}") for i, w in enumerate(words, 2))
+        ):
+            raise TgfrError(
+                f'{path}: not a vocabulary; expected {{"words": [...]}} with words as `tokenize` makes them'
+            )
+        if people is not None and (
+            not isinstance(people, list)
+            or len(people) != len(words)
+            or not all(type(n) is int and n >= 0 for n in people)
+        ):
             raise TgfrError(f"{path}: not a vocabulary; people: a count for each of {len(words)} words is expected")
-        if len(set(words)) < len(words): raise TgfrError(f"{path}: {len(words) - len(set(words))} words stand in it twice")
+        if len(set(words)) < len(words):
+            raise TgfrError(f"{path}: {len(words) - len(set(words))} words stand in it twice")
         return cls(tuple(words), None if people is None else tuple(people))
 
 # %% ../../nbs/01_data/06_captions.ipynb #e9f11712
 def _cut(row, length, generator):
     "At most `length` entries of `row`: random ones in their order, or the first."
-    if len(row) <= length or generator is None: return row[:length]
+    if len(row) <= length or generator is None:
+        return row[:length]
     return [row[i] for i in sorted(generator.choice(len(row), length, replace=False))]

@@ -32,22 +32,29 @@ def _synthetic(
     for part in filter(None, options.split(",")):
         match = re.fullmatch(r"(\w+)=(\d{1,9})", part)
         if not match or match[1] not in known or match[1] in chosen:
-            raise TgfrError(f"synthetic:{options}: {part!r} is not understood; expected NAME=NUMBER once each, of {', '.join(known)}")
+            raise TgfrError(
+                f"synthetic:{options}: {part!r} is not understood; expected NAME=NUMBER once each, of {', '.join(known)}"
+            )
         chosen[match[1]] = int(match[2])
     return synthetic_faces(**chosen)
 
 # %% ../../nbs/01_data/08_catalog.ipynb #8b9e5af6
-def _is_drawn(source: str | Path) -> bool: return not isinstance(source, Path) and str(source).partition(":")[0] == "synthetic"
+def _is_drawn(source: str | Path) -> bool:
+    return not isinstance(source, Path) and str(source).partition(":")[0] == "synthetic"
+
 
 def split_names(
     source: str | Path,  # as for `load_faces`
 ) -> list[str]:  # empty where there is one set without splits, or nothing
     "The splits of a folder of SPLIT-*.parquet or of a saved `DatasetDict`."
     path = Path(source)
-    if _is_drawn(source) or not path.is_dir() or (path / "state.json").is_file(): return []
-    if not (path / (file := "dataset_dict.json")).is_file(): return sorted(parquet_splits(path))
+    if _is_drawn(source) or not path.is_dir() or (path / "state.json").is_file():
+        return []
+    if not (path / (file := "dataset_dict.json")).is_file():
+        return sorted(parquet_splits(path))
     names = found.get("splits") if isinstance(found := read_json(path / file), dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names): raise TgfrError(f'{path / file}: expected {{"splits": [...]}} with names')
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TgfrError(f'{path / file}: expected {{"splits": [...]}} with names')
     return names
 
 # %% ../../nbs/01_data/08_catalog.ipynb #9e05c011
@@ -66,8 +73,10 @@ def _choose(
     where: str | Path,  # for the error
 ):  # the value chosen
     "The split asked for, or the only one there is."
-    if split is None and len(splits) == 1: return next(iter(splits.values()))
-    if split in splits: return splits[split]
+    if split is None and len(splits) == 1:
+        return next(iter(splits.values()))
+    if split in splits:
+        return splits[split]
     complaint = "which split (--split)?" if split is None else f"no split {split!r} (--split);"
     raise TgfrError(f"{where}: {complaint} there is {', '.join(map(repr, sorted(splits)))}")
 
@@ -77,9 +86,11 @@ def _quiet() -> Iterator[None]:
     "No progress bars of `datasets` in the block; as before after it."
     shown = datasets.are_progress_bars_disabled() is False
     datasets.disable_progress_bars()
-    try: yield
+    try:
+        yield
     finally:
-        if shown: datasets.enable_progress_bars()
+        if shown:
+            datasets.enable_progress_bars()
 
 # %% ../../nbs/01_data/08_catalog.ipynb #50210291
 def _from_disk(
@@ -88,12 +99,17 @@ def _from_disk(
     captions: bool,  # the column has to be there
 ) -> Dataset:  # canonical
     "Open what lies at `path`."
-    if not path.exists(): raise TgfrError(f"{path}: no such file or folder")
-    if path.is_file() and path.suffix.lower() != ".parquet": raise TgfrError(f"{path}: expected a .parquet file or a folder")
-    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")): return canonical(_saved(path, split), path, captions)
+    if not path.exists():
+        raise TgfrError(f"{path}: no such file or folder")
+    if path.is_file() and path.suffix.lower() != ".parquet":
+        raise TgfrError(f"{path}: expected a .parquet file or a folder")
+    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return canonical(_saved(path, split), path, captions)
     splits = parquet_splits(path)
-    if not splits: raise TgfrError(f"{path}: a folder without SPLIT-*.parquet files or a saved dataset{_below(path)}")
+    if not splits:
+        raise TgfrError(f"{path}: a folder without SPLIT-*.parquet files or a saved dataset{_below(path)}")
     return read_faces(_choose(splits, split, path), captions)
+
 
 def _saved(
     path: Path,  # a `save_to_disk` folder
@@ -102,15 +118,23 @@ def _saved(
     "A saved data set, or one of its splits."
     names = split_names(path)
     for folder in [path / name for name in names] or [path]:
-        if leads_out(folder, path): raise TgfrError(f"{path}: split {folder.name!r} lies outside of it")
+        if leads_out(folder, path):
+            raise TgfrError(f"{path}: split {folder.name!r} lies outside of it")
         state = read_json(folder / "state.json")
         files = state.get("_data_files") if isinstance(state, dict) else None
-        if not isinstance(files, list) or not all(isinstance(f, dict) and isinstance(f.get("filename"), str) for f in files): raise TgfrError(f"{folder / 'state.json'}: expected _data_files with names")
-        if out := [f["filename"] for f in files if leads_out(folder / f["filename"], path)]: raise TgfrError(f"{folder / 'state.json'}: its data file {out[0]!r} lies outside of {path}")
+        if not isinstance(files, list) or not all(
+            isinstance(f, dict) and isinstance(f.get("filename"), str) for f in files
+        ):
+            raise TgfrError(f"{folder / 'state.json'}: expected _data_files with names")
+        if out := [f["filename"] for f in files if leads_out(folder / f["filename"], path)]:
+            raise TgfrError(f"{folder / 'state.json'}: its data file {out[0]!r} lies outside of {path}")
     dataset = datasets.load_from_disk(path)
-    if isinstance(dataset, DatasetDict): return _choose(dataset, split, path).with_format(None)
-    if split is not None and split != str(dataset.split): raise TgfrError(f"{path}: one saved dataset, it has no split {split!r}")
+    if isinstance(dataset, DatasetDict):
+        return _choose(dataset, split, path).with_format(None)
+    if split is not None and split != str(dataset.split):
+        raise TgfrError(f"{path}: one saved dataset, it has no split {split!r}")
     return dataset.with_format(None)
+
 
 def _say_unknown(
     dataset: Dataset,  # canonical
@@ -119,42 +143,58 @@ def _say_unknown(
     "Say which identity could mean that the person is not known."
     identity = dataset.data["identity"].to_numpy()
     for number in np.unique(identity[identity < 0])[:1]:
-        if (count := (identity == number).sum()) > 1: say(f"warning: {source}: {count:,} photos have identity {number}, and are taken for one person: if it stands for people who are not known, leave them out", "yellow")
+        if (count := (identity == number).sum()) > 1:
+            say(
+                f"warning: {source}: {count:,} photos have identity {number}, and are taken for one person: if it stands for people who are not known, leave them out",
+                "yellow",
+            )
     return dataset
+
 
 def _below(
     path: Path,  # a folder
 ) -> str:  # empty where there is nothing
     "What to say of Parquet files deeper down."
-    found = next((Path(folder) for folder, _, files in os.walk(path) if any(f.endswith(".parquet") and not f.startswith((".", "_")) for f in files)), None)
+    found = next(
+        (
+            Path(folder)
+            for folder, _, files in os.walk(path)
+            if any(f.endswith(".parquet") and not f.startswith((".", "_")) for f in files)
+        ),
+        None,
+    )
     return f"; there are some in {found}" if found else ""
 
 # %% ../../nbs/01_data/08_catalog.ipynb #054bc3fc
 def load_faces(
-    source: str | Path,  # "synthetic[:people=50,photos=8,seed=1]", a .parquet file, a folder of SPLIT-*.parquet, or a `save_to_disk` folder
+    source: str
+    | Path,  # "synthetic[:people=50,photos=8,seed=1]", a .parquet file, a folder of SPLIT-*.parquet, or a `save_to_disk` folder
     split: str | None = None,  # which one; None where there is one only
     captions: bool = True,  # False: photos alone will do, a missing column is filled with empty lists
 ) -> Dataset:  # canonical: image, identity, photo_id, captions, and whatever else the source has
     "Captioned faces in the canonical form; `TgfrError` names the file and what is wrong with it."
     with _quiet():
         if _is_drawn(source):
-            if split is not None: raise TgfrError(f"{source} has no splits (asked for {split!r}); use split_people")
+            if split is not None:
+                raise TgfrError(f"{source} has no splits (asked for {split!r}); use split_people")
             return _synthetic(source.partition(":")[2])
-        try: return _say_unknown(_from_disk(Path(source), split, captions), source)
-        except TgfrError: raise
+        try:
+            return _say_unknown(_from_disk(Path(source), split, captions), source)
+        except TgfrError:
+            raise
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as e:
             raise TgfrError(f"{source}: cannot be read ({type(e).__name__}: {one_line(e)})") from e
 
 # %% ../../nbs/01_data/08_catalog.ipynb #3b9d7f7a
-def _clean(
-    captions: list[str | None] | None,
-) -> tuple[list[str], str]:  # captions, what was removed
+def _clean(captions: list[str | None] | None) -> tuple[list[str], str]:  # captions, what was removed
     "Captions without blanks at their ends, empty ones and exact repetitions."
     texts = [c.strip() for c in captions or [] if c]
     kept = list(dict.fromkeys(filter(None, texts)))
     empty = len(captions or []) - sum(map(bool, texts))
     repeated = len(captions or []) - empty - len(kept)
-    return kept, ", ".join(f"{n} {what} caption{'s' * (n > 1)}" for n, what in ((empty, "empty"), (repeated, "repeated")) if n)
+    return kept, ", ".join(
+        f"{n} {what} caption{'s' * (n > 1)}" for n, what in ((empty, "empty"), (repeated, "repeated")) if n
+    )
 
 # %% ../../nbs/01_data/08_catalog.ipynb #4446b64d
 def _problem(
@@ -162,8 +202,10 @@ def _problem(
     name: str,  # photo_id
 ) -> str:  # empty where there is none
     "Why a photo cannot be read."
-    try: read_image(image, name, size=None, said=[])  # damage is told where features are made
-    except TgfrError as e: return "unreadable: " + str(e).partition("cannot be read: ")[2]
+    try:
+        read_image(image, name, size=None, said=[])  # damage is told where features are made
+    except TgfrError as e:
+        return "unreadable: " + str(e).partition("cannot be read: ")[2]
     return ""
 
 # %% ../../nbs/01_data/08_catalog.ipynb #4f0bdbe9
@@ -180,26 +222,29 @@ def drop_unusable(
             problem = _problem(image, name)
             unreadable += bool(problem)
             captions.append(kept)
-            if problem or wanted and not kept: skips.add(name, problem or "no caption")
+            if problem or wanted and not kept:
+                skips.add(name, problem or "no caption")
             else:
-                if removed: skips.add(name, removed)
+                if removed:
+                    skips.add(name, removed)
                 rows.append(row)
                 changed |= kept != texts
         start += len(batch["photo_id"])
-    if not rows: raise TgfrError(_nothing_left(len(dataset), unreadable, skips))
-    if changed: dataset = _with_captions(dataset, captions)
+    if not rows:
+        raise TgfrError(_nothing_left(len(dataset), unreadable, skips))
+    if changed:
+        dataset = _with_captions(dataset, captions)
     return (dataset.select(rows) if len(rows) < len(dataset) else dataset), skips
 
 # %% ../../nbs/01_data/08_catalog.ipynb #e4aa444a
-def _nothing_left(
-    photos: int,
-    unreadable: int,
-    skips: Skips,
-) -> str:
+def _nothing_left(photos: int, unreadable: int, skips: Skips) -> str:
     "Why no photo of a dataset can be used."
-    if not photos: return "the dataset has no photo"
-    if not unreadable: return f"captions are empty everywhere: {photos:,} photos"
-    if unreadable == photos: return f"no readable image at all among {photos:,} photos; the first: {skips.items[0][0]}, {skips.items[0][1]}"
+    if not photos:
+        return "the dataset has no photo"
+    if not unreadable:
+        return f"captions are empty everywhere: {photos:,} photos"
+    if unreadable == photos:
+        return f"no readable image at all among {photos:,} photos; the first: {skips.items[0][0]}, {skips.items[0][1]}"
     return f"no photo is left of {photos:,}: {unreadable:,} unreadable, {photos - unreadable:,} without captions"
 
 # %% ../../nbs/01_data/08_catalog.ipynb #8a84f1bb

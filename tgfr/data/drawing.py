@@ -23,28 +23,34 @@ def _spline(n, closed, steps=6):
     near = np.arange(n + closed)[:, None] + (-1, 0, 1, 2)  # the four points that a segment depends on
     a, b, c, d = np.eye(n)[near % n if closed else near.clip(0, n - 1)].swapaxes(0, 1)[:, :, None]
     curve = b + t / 2 * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
-    return curve.reshape(-1, n)[:(n - (not closed)) * steps + 1]
+    return curve.reshape(-1, n)[: (n - (not closed)) * steps + 1]
+
 
 def smooth(points, closed=True):
     "A smooth curve through `points` (..., n, 2)."
     points = np.asarray(points, float)
     return _spline(points.shape[-2], closed) @ points
 
-SIDES, CIRCLE = np.array([[[1., 1.]], [[-1., 1.]]]), np.exp(np.arange(24) * 1j * np.pi / 12)[:, None].view(float)
+
+SIDES, CIRCLE = np.array([[[1.0, 1.0]], [[-1.0, 1.0]]]), np.exp(np.arange(24) * 1j * np.pi / 12)[:, None].view(float)
+
 
 def pair(points):
     "`points` (n, 2) of the right side, and the same on the left: (2, n, 2)."
     return np.multiply(points, SIDES)
 
+
 def mirror(half):
     "The curve around an outline whose right side, from top to bottom, goes through `half` (n, 2)."
     return smooth(np.concatenate([(sides := pair(half))[0], sides[1, ::-1]]))
+
 
 def ripple(curve, height, period):
     "`curve` (n, 2) pushed in and out along its normals by a wave."
     step = np.gradient(curve, axis=0)
     length = np.hypot(*step.T)[:, None] + 1e-9
     return curve + step[:, ::-1] * (1, -1) / length * height * np.sin(length.cumsum(0) * 2 * np.pi / period)
+
 
 def ellipse(x, y, rx, ry):
     "Outlines (..., 24, 2) of ellipses; `x` and `y` may be arrays of centres."
@@ -53,37 +59,48 @@ def ellipse(x, y, rx, ry):
 # %% ../../nbs/01_data/04_drawing.ipynb #b1f557b5
 class Canvas:
     "A picture that is painted on in face coordinates."
+
     def __init__(self, image, photo):
         self.image, self.scale = image, len(image) / 112
         turn = photo.zoom * np.exp(1j * photo.roll)  # where a step right, down and ahead leads to, as complex numbers
-        right, down, ahead = math.cos(photo.yaw) * turn, 1j * turn, (math.sin(photo.yaw) + 1j * math.sin(photo.pitch)) * turn
+        right, down, ahead = (
+            math.cos(photo.yaw) * turn,
+            1j * turn,
+            (math.sin(photo.yaw) + 1j * math.sin(photo.pitch)) * turn,
+        )
         steps = np.array([right, down, ahead, 56 + 61j + photo.shift + 5 * ahead - 62 * down])[:, None]
         self.right_down, self.ahead, self.middle = np.split(16 * self.scale * steps.view(float), (2, 3))
 
-    def place(self, points, depth=0.):
+    def place(self, points, depth=0.0):
         "Pixels (k, n, 2) of `points`, in sixteenths; `depth` is how far they stand out of the face (hair at the back: negative)."
         points = np.asarray(points, float).reshape(-1, np.shape(points)[-2], 2)
         placed = points @ self.right_down + (depth - points[..., :1] ** 2 / 80) * self.ahead + self.middle
         return np.rint(placed).astype(np.int32)
 
-    def fill(self, points, colour, opacity=1., soft=0., depth=0., width=0., inside=None):
+    def fill(self, points, colour, opacity=1.0, soft=0.0, depth=0.0, width=0.0, inside=None):
         "Paint the areas within `points`, or with `width` the lines along them; `soft` blurs the edge, `inside` is a mask from `mask`."
         points, soft = self.place(points, depth), soft * self.scale
-        if opacity == 1 and not soft and inside is None: return self._draw(self.image, points, colour, width)
+        if opacity == 1 and not soft and inside is None:
+            return self._draw(self.image, points, colour, width)
         x, y, wide, tall = cv2.boundingRect(points.reshape(-1, 1, 2))
         edge = math.ceil(2.5 * soft + width * self.scale) + 2
         ends = x // 16 - edge, y // 16 - edge, (x + wide) // 16 + edge, (y + tall) // 16 + edge
         x, y, right, low = (min(max(end, 0), len(self.image)) for end in ends)
-        if right <= x or low <= y: return
+        if right <= x or low <= y:
+            return
         points = points - np.int32((16 * x, 16 * y))
-        mask = self._draw(np.zeros((low - y, right - x), np.uint8), points, 255, width, cv2.LINE_8 if soft else cv2.LINE_AA)
-        if soft: mask = cv2.blur(cv2.blur(mask, box := (2 * round(1.2 * soft) + 1,) * 2), box)
-        if inside is not None: mask = cv2.multiply(mask, inside[y:low, x:right], scale=1 / 255)
+        mask = self._draw(
+            np.zeros((low - y, right - x), np.uint8), points, 255, width, cv2.LINE_8 if soft else cv2.LINE_AA
+        )
+        if soft:
+            mask = cv2.blur(cv2.blur(mask, box := (2 * round(1.2 * soft) + 1,) * 2), box)
+        if inside is not None:
+            mask = cv2.multiply(mask, inside[y:low, x:right], scale=1 / 255)
         mask, part = cv2.convertScaleAbs(mask, alpha=opacity), self.image[y:low, x:right]
         paint = cv2.merge([cv2.convertScaleAbs(mask, alpha=c / 255) for c in colour])
         cv2.add(cv2.multiply(part, cv2.merge([255 - mask] * 3), scale=1 / 255), paint, dst=part)
 
-    def line(self, points, colour, width, opacity=1., soft=0., depth=0.):
+    def line(self, points, colour, width, opacity=1.0, soft=0.0, depth=0.0):
         "Paint a line of `width` along the open curve through `points`."
         self.fill(smooth(points, closed=False), colour, opacity, soft, depth, width)
 
@@ -91,177 +108,347 @@ class Canvas:
         "The areas within `points` as a mask of the whole canvas."
         return self._draw(np.zeros(self.image.shape[:2], np.uint8), self.place(points), 255)
 
-    def _draw(self, image, points, colour, width=0., kind=cv2.LINE_AA):
-        if width: return cv2.polylines(image, list(points), False, colour, max(1, round(width * self.scale)), kind, 4)
+    def _draw(self, image, points, colour, width=0.0, kind=cv2.LINE_AA):
+        if width:
+            return cv2.polylines(image, list(points), False, colour, max(1, round(width * self.scale)), kind, 4)
         return cv2.fillPoly(image, list(points), colour, kind, 4)
 
 # %% ../../nbs/01_data/04_drawing.ipynb #5e63c560
-SKIN = {"pale": (246, 222, 208), "light": (236, 194, 164), "tan": (212, 160, 120), "brown": (170, 116, 82), "dark": (112, 74, 54)}
-HAIR = {"black": (38, 33, 35), "brown": (98, 62, 40), "blond": (224, 188, 122), "red": (172, 78, 40), "grey": (180, 178, 176)}
+SKIN = {
+    "pale": (246, 222, 208),
+    "light": (236, 194, 164),
+    "tan": (212, 160, 120),
+    "brown": (170, 116, 82),
+    "dark": (112, 74, 54),
+}
+HAIR = {
+    "black": (38, 33, 35),
+    "brown": (98, 62, 40),
+    "blond": (224, 188, 122),
+    "red": (172, 78, 40),
+    "grey": (180, 178, 176),
+}
 IRIS = {"brown": (92, 54, 28), "blue": (70, 128, 196), "green": (84, 132, 70)}
-FACE = {"oval": (0, 0, 0, 0), "round": (2, 3, -2, 2), "square": (1.5, 6, -1, 6), "pointed": (0, -4, 2, -4)}  # more width, jaw, length, chin
+FACE = {
+    "oval": (0, 0, 0, 0),
+    "round": (2, 3, -2, 2),
+    "square": (1.5, 6, -1, 6),
+    "pointed": (0, -4, 2, -4),
+}  # more width, jaw, length, chin
 STYLE = {  # volume above and beside the head, where the hair ends, height and period of its waves
-    "bald": (-6, -1, 40, 0, 1), "receding": (1, 1, 58, 0, 1), "short": (6, 2.5, 60, .5, 7),
-    "curly": (9, 8, 88, 1.9, 8), "wavy": (6, 7, 132, 1.7, 21), "straight": (4, 4, 132, 0, 1)}
+    "bald": (-6, -1, 40, 0, 1),
+    "receding": (1, 1, 58, 0, 1),
+    "short": (6, 2.5, 60, 0.5, 7),
+    "curly": (9, 8, 88, 1.9, 8),
+    "wavy": (6, 7, 132, 1.7, 21),
+    "straight": (4, 4, 132, 0, 1),
+}
+
 
 def shade(colour, factor):
     "`colour` made darker (factor below 1) or lighter (up to 2: white)."
     return tuple(c * factor if factor <= 1 else c + (255 - c) * (factor - 1) for c in colour)
 
+
 class _Head:
     "Lengths, outlines and colours of one person on one photo, which the painters share."
+
     def __init__(self, person, photo, clothes):
         m, (width, jaw, length, chin) = person.measures, FACE[person.face]
         self.person, self.photo, self.m, self.clothes = person, photo, m, tuple(clothes)
-        self.width, self.chin, jaw = (w := 35 + width + 1.3 * m["width"]), (c := 109 + length + 1.2 * m["chin"]), 25 + jaw + 1.3 * m["jaw"]
-        self.half = [(0, 8), (.5 * w, 11), (.88 * w, 25), (w, 46), (.97 * w, 66),
-                     (jaw + 3, 86), (.62 * jaw + chin / 2, c - 6), (.25 * jaw, c - .5), (0, c)]
+        self.width, self.chin, jaw = (
+            (w := 35 + width + 1.3 * m["width"]),
+            (c := 109 + length + 1.2 * m["chin"]),
+            25 + jaw + 1.3 * m["jaw"],
+        )
+        self.half = [
+            (0, 8),
+            (0.5 * w, 11),
+            (0.88 * w, 25),
+            (w, 46),
+            (0.97 * w, 66),
+            (jaw + 3, 86),
+            (0.62 * jaw + chin / 2, c - 6),
+            (0.25 * jaw, c - 0.5),
+            (0, c),
+        ]
         self.outline = mirror(self.half)
         self.eye, self.mouth = (17 + 1.2 * m["eye_gap"], 52 + 1.1 * m["eye_height"]), 90 + 1.3 * m["mouth_height"]
-        self.skin = tuple(np.clip(shade(SKIN[person.skin], 1 + .02 * m["skin_tone"]) + np.array([2., 0, -3]) * m["skin_hue"], 0, 255))
-        self.hair, self.old = shade(HAIR[person.hair_colour], 1 + .05 * m["hair_tone"]), {"old": 1, "middle-aged": .4}.get(person.age, 0)
+        self.skin = tuple(
+            np.clip(
+                shade(SKIN[person.skin], 1 + 0.02 * m["skin_tone"]) + np.array([2.0, 0, -3]) * m["skin_hue"], 0, 255
+            )
+        )
+        self.hair, self.old = (
+            shade(HAIR[person.hair_colour], 1 + 0.05 * m["hair_tone"]),
+            {"old": 1, "middle-aged": 0.4}.get(person.age, 0),
+        )
         up, side, end, *self.wave = STYLE[person.hair]
-        w, flare = w + side, .03 * side * max(end - 90, 0)
-        self.crown = [(0, 7 - up), (.55 * w, 9 - up), (.9 * w, 22 - up / 2), (w, 42), (w + flare, .45 * end + 24), (w - 3 + flare, end)]
+        w, flare = w + side, 0.03 * side * max(end - 90, 0)
+        self.crown = [
+            (0, 7 - up),
+            (0.55 * w, 9 - up),
+            (0.9 * w, 22 - up / 2),
+            (w, 42),
+            (w + flare, 0.45 * end + 24),
+            (w - 3 + flare, end),
+        ]
+
 
 def _paint_back(canvas, head):
     "Hair behind the head, neck, clothes and ears."
     if head.crown[-1][1] > 60:
         back = ripple(mirror(head.crown), *head.wave)
-        canvas.fill(back, shade(head.hair, .62), depth=-14)
-        canvas.fill(np.stack([back * (k, 1) for k in (.97, .9, .83)]), shade(head.hair, 1.06), .4, .6, -14, width=1.2)
-    canvas.fill(mirror([(0, 70), (22, 84), (22, 112), (40, 126), (0, 140)]), shade(head.skin, .8), depth=-12)
+        canvas.fill(back, shade(head.hair, 0.62), depth=-14)
+        canvas.fill(
+            np.stack([back * (k, 1) for k in (0.97, 0.9, 0.83)]), shade(head.hair, 1.06), 0.4, 0.6, -14, width=1.2
+        )
+    canvas.fill(mirror([(0, 70), (22, 84), (22, 112), (40, 126), (0, 140)]), shade(head.skin, 0.8), depth=-12)
     canvas.fill(mirror([(0, 122), (14, 118), (24, 112), (60, 121), (70, 150)]), head.clothes, depth=-12)
     if head.crown[-1][1] <= 60 or head.m["ears"] > 0:
-        canvas.fill(pair(ellipse(head.width + .5, 60, 4 + .5 * head.m["ears"], 9)), shade(head.skin, .86), depth=-6)
+        canvas.fill(pair(ellipse(head.width + 0.5, 60, 4 + 0.5 * head.m["ears"], 9)), shade(head.skin, 0.86), depth=-6)
+
 
 def _paint_face(canvas, head):
     "Skin with its shadows, folds and marks."
     person, photo, skin, (x, y) = head.person, head.photo, head.skin, head.eye
     canvas.fill(head.outline, skin)
-    head.area, dark, smile = canvas.mask(head.outline), shade(skin, .72), 2.5 * (photo.smile == "yes")
-    canvas.fill(head.outline, dark, .55, 5, width=5, inside=head.area)
-    canvas.fill(ellipse(0, 27, 18, 9), shade(skin, 1.35), .35, 6)
-    canvas.fill(pair(ellipse(x, y - 3, 11, 7)), dark, .35, 3, inside=head.area)
-    canvas.fill(pair(ellipse(22, 75, 10, 7)), (226, 96, 88), .5 if photo.makeup == "yes" else .13, 4, inside=head.area)
-    canvas.line(pair([(9 + smile / 2, 76), (13 + smile, 81), (14.5 + smile, 87)]), dark, 1.2, .15 + .08 * smile + .5 * head.old, .8)
-    if head.old: canvas.line([[(-18, h + 1), (-8, h), (8, h), (18, h + 1)] for h in (21, 27, 33)[:round(3 * head.old)]], dark, .8, .75, .5)
+    head.area, dark, smile = canvas.mask(head.outline), shade(skin, 0.72), 2.5 * (photo.smile == "yes")
+    canvas.fill(head.outline, dark, 0.55, 5, width=5, inside=head.area)
+    canvas.fill(ellipse(0, 27, 18, 9), shade(skin, 1.35), 0.35, 6)
+    canvas.fill(pair(ellipse(x, y - 3, 11, 7)), dark, 0.35, 3, inside=head.area)
+    canvas.fill(
+        pair(ellipse(22, 75, 10, 7)), (226, 96, 88), 0.5 if photo.makeup == "yes" else 0.13, 4, inside=head.area
+    )
+    canvas.line(
+        pair([(9 + smile / 2, 76), (13 + smile, 81), (14.5 + smile, 87)]),
+        dark,
+        1.2,
+        0.15 + 0.08 * smile + 0.5 * head.old,
+        0.8,
+    )
+    if head.old:
+        canvas.line(
+            [[(-18, h + 1), (-8, h), (8, h), (18, h + 1)] for h in (21, 27, 33)[: round(3 * head.old)]],
+            dark,
+            0.8,
+            0.75,
+            0.5,
+        )
     if head.old == 1:
-        canvas.line(np.concatenate([pair([(head.width - 7, 50 + 2 * k), (head.width - 2, 47 + 4 * k)]) for k in range(3)]), dark, .6, .8)
+        canvas.line(
+            np.concatenate([pair([(head.width - 7, 50 + 2 * k), (head.width - 2, 47 + 4 * k)]) for k in range(3)]),
+            dark,
+            0.6,
+            0.8,
+        )
     if person.freckles == "yes":
         spots = rng("freckles", str(head.m["width"])).normal((0, 70), (14, 4.5), (40, 2)).T
-        canvas.fill(ellipse(*spots, .85, .75), shade(skin, .6), .6, inside=head.area)
+        canvas.fill(ellipse(*spots, 0.85, 0.75), shade(skin, 0.6), 0.6, inside=head.area)
 
 # %% ../../nbs/01_data/04_drawing.ipynb #d27bda75
 def _paint_eyes(canvas, head):
     "Eyes with lids, lashes and bags, and the brows above them."
     person, photo, m, ink, (x, y) = head.person, head.photo, head.m, (44, 30, 28), head.eye
-    wide, tall = 7.6 + .7 * m["eye_size"], 3.9 + .4 * m["eye_size"] + {"big": 1.3, "narrow": -1.2}.get(person.eyes, 0)
-    tall, woman = tall * (.5 if photo.squint == "yes" else .88 if photo.smile == "yes" else 1), person.gender == "woman"
-    tilt = np.array([[wide, -.08 * wide * (m["eye_tilt"] + .4)], [0, tall]])
-    upper, lower = ((np.array(p) @ tilt) + (x, y) for p in ([(-1, .25), (-.5, -.7), (.15, -1), (.7, -.6), (1, 0)], [(.5, .62), (-.3, .8)]))
+    wide, tall = 7.6 + 0.7 * m["eye_size"], 3.9 + 0.4 * m["eye_size"] + {"big": 1.3, "narrow": -1.2}.get(person.eyes, 0)
+    tall, woman = (
+        tall * (0.5 if photo.squint == "yes" else 0.88 if photo.smile == "yes" else 1),
+        person.gender == "woman",
+    )
+    tilt = np.array([[wide, -0.08 * wide * (m["eye_tilt"] + 0.4)], [0, tall]])
+    upper, lower = (
+        (np.array(p) @ tilt) + (x, y)
+        for p in ([(-1, 0.25), (-0.5, -0.7), (0.15, -1), (0.7, -0.6), (1, 0)], [(0.5, 0.62), (-0.3, 0.8)])
+    )
     bags = np.stack([upper[::2, 0], (y + 5, y + tall + 4.5, y + 4)], 1)
-    if person.bags == "yes": canvas.line(pair(bags), shade(head.skin, .5), 2.2, .6, .9)
+    if person.bags == "yes":
+        canvas.line(pair(bags), shade(head.skin, 0.5), 2.2, 0.6, 0.9)
     almond = pair(smooth(np.concatenate([upper, lower])))
     canvas.fill(almond, (246, 243, 240))
     inside, centre = canvas.mask(almond), np.array([x, -x]) + photo.gaze
-    for radius, colour in ((4.1, shade(IRIS[person.eye_colour], .55)), (3.4, IRIS[person.eye_colour]), (1.7, (16, 14, 16))):
-        canvas.fill(ellipse(centre, y - .4, radius, radius), colour, inside=inside)
-    canvas.fill(ellipse(centre + 1.2, y - 1.7, .9, .9), (255, 255, 255), .9, inside=inside)
-    canvas.line(pair(upper), ink, 1.1 + .9 * (photo.makeup == "yes") + .4 * woman, .9)
-    if woman: canvas.line(pair([upper[-1], upper[-1] + (2, -1.8)]), ink, 1.2, .8)
+    for radius, colour in (
+        (4.1, shade(IRIS[person.eye_colour], 0.55)),
+        (3.4, IRIS[person.eye_colour]),
+        (1.7, (16, 14, 16)),
+    ):
+        canvas.fill(ellipse(centre, y - 0.4, radius, radius), colour, inside=inside)
+    canvas.fill(ellipse(centre + 1.2, y - 1.7, 0.9, 0.9), (255, 255, 255), 0.9, inside=inside)
+    canvas.line(pair(upper), ink, 1.1 + 0.9 * (photo.makeup == "yes") + 0.4 * woman, 0.9)
+    if woman:
+        canvas.line(pair([upper[-1], upper[-1] + (2, -1.8)]), ink, 1.2, 0.8)
     thick, arch = {"bushy": 3.2, "thin": 1}.get(person.brows, 1.9), 3.6 if person.brows == "arched" else 1.2
-    top, slope = y - 10.5 - tall / 3 - 1.1 * m["brow_height"], .9 * m["brow_slope"] - .4
-    bow = np.array([(x - 9, top + slope), (x - 3, top - .55 * arch), (x + 4, top - arch), (x + 11, top + 1.5 - slope)])
-    brow = smooth(np.concatenate([bow - (0, thick / 2), bow[::-1] + [(0, 0), (0, thick / 2), (0, thick / 2), (0, thick / 2)]]))
-    canvas.fill(pair(brow), ink if person.hair_colour == "black" else shade(head.hair, .72), .9, .5)
+    top, slope = y - 10.5 - tall / 3 - 1.1 * m["brow_height"], 0.9 * m["brow_slope"] - 0.4
+    bow = np.array([(x - 9, top + slope), (x - 3, top - 0.55 * arch), (x + 4, top - arch), (x + 11, top + 1.5 - slope)])
+    brow = smooth(
+        np.concatenate([bow - (0, thick / 2), bow[::-1] + [(0, 0), (0, thick / 2), (0, thick / 2), (0, thick / 2)]])
+    )
+    canvas.fill(pair(brow), ink if person.hair_colour == "black" else shade(head.hair, 0.72), 0.9, 0.5)
+
 
 def _paint_nose(canvas, head):
     "The shadow beside the bridge, the tip and the nostrils."
-    kind, skin, dark, m = head.person.nose, head.skin, shade(head.skin, .62), head.m
-    w, y = 5.6 + .8 * m["nose_width"] + {"big": 2.4, "pointy": -1}.get(kind, 0), 72 + 1.5 * m["nose_length"] + (kind == "big")
-    canvas.fill(smooth([(3, 47), (5, 56), (w + 1, y - 1), (2, y - 2)]) * SIDES[int(math.cos(head.photo.light) > 0)], dark, .5, 1.8, 5)
-    canvas.line([(0, 52), (0, y - 4)], shade(skin, 1.35), 3, .45, 1.4, 6)
-    canvas.line(pair([(w - .5, y - 5), (w + 1, y - 1.5), (w - 1.4, y + 1)]), dark, 1.2, .6, .6, 5)
-    canvas.fill(pair(ellipse(w * .45 + .3, y + .8, 1.6 + .4 * (kind == "big"), .9)), shade(skin, .4), .7, .4, 6)
-    if kind == "pointy": canvas.line([(-3, y + .6), (0, y + 3.6), (3, y + .6)], dark, 1, .8, .4, 8)
+    kind, skin, dark, m = head.person.nose, head.skin, shade(head.skin, 0.62), head.m
+    w, y = (
+        5.6 + 0.8 * m["nose_width"] + {"big": 2.4, "pointy": -1}.get(kind, 0),
+        72 + 1.5 * m["nose_length"] + (kind == "big"),
+    )
+    canvas.fill(
+        smooth([(3, 47), (5, 56), (w + 1, y - 1), (2, y - 2)]) * SIDES[int(math.cos(head.photo.light) > 0)],
+        dark,
+        0.5,
+        1.8,
+        5,
+    )
+    canvas.line([(0, 52), (0, y - 4)], shade(skin, 1.35), 3, 0.45, 1.4, 6)
+    canvas.line(pair([(w - 0.5, y - 5), (w + 1, y - 1.5), (w - 1.4, y + 1)]), dark, 1.2, 0.6, 0.6, 5)
+    canvas.fill(pair(ellipse(w * 0.45 + 0.3, y + 0.8, 1.6 + 0.4 * (kind == "big"), 0.9)), shade(skin, 0.4), 0.7, 0.4, 6)
+    if kind == "pointy":
+        canvas.line([(-3, y + 0.6), (0, y + 3.6), (3, y + 0.6)], dark, 1, 0.8, 0.4, 8)
+
 
 def _paint_beard(canvas, head):
     "Stubble or a full beard over jaw and chin, a mustache, a goatee."
     kind, full, y, c, w = head.photo.beard, head.photo.beard == "full", head.mouth, head.chin, head.width
-    colour = shade(head.skin, .4) if kind == "stubble" else shade(head.hair, .8)
+    colour = shade(head.skin, 0.4) if kind == "stubble" else shade(head.hair, 0.8)
     if kind in ("full", "stubble"):
-        jaw = [(px * 1.03, py + (py - 60) * .06) if full else (px, py) for px, py in head.half[4:]]
-        canvas.fill(mirror([(0, y - 7.5), (9, y - 7), (17, y - 2), (26, 80), (w - 4, 62), (w - 1, 58), *jaw]), colour, (.4, .95)[full], 1)
-        canvas.fill(ellipse(0, y + 1, 12.5, 5), head.skin, .6, 1.4)
+        jaw = [(px * 1.03, py + (py - 60) * 0.06) if full else (px, py) for px, py in head.half[4:]]
+        canvas.fill(
+            mirror([(0, y - 7.5), (9, y - 7), (17, y - 2), (26, 80), (w - 4, 62), (w - 1, 58), *jaw]),
+            colour,
+            (0.4, 0.95)[full],
+            1,
+        )
+        canvas.fill(ellipse(0, y + 1, 12.5, 5), head.skin, 0.6, 1.4)
     if kind in ("mustache", "goatee"):
-        canvas.fill(mirror([(0, y - 9), (8, y - 8.5), (16, y - 3), (16.5, y + 1), (9, y - 4), (0, y - 4.5)]), colour, .95, .5, 3)
+        canvas.fill(
+            mirror([(0, y - 9), (8, y - 8.5), (16, y - 3), (16.5, y + 1), (9, y - 4), (0, y - 4.5)]),
+            colour,
+            0.95,
+            0.5,
+            3,
+        )
     if kind == "goatee":
-        canvas.fill(mirror([(0, y + 7.5), (8, y + 6), (12.5, y - 1), (16.5, y), (14, c - 4), (7, c + 2.5), (0, c + 3.5)]), colour, .95, .7)
+        canvas.fill(
+            mirror([(0, y + 7.5), (8, y + 6), (12.5, y - 1), (16.5, y), (14, c - 4), (7, c + 2.5), (0, c + 3.5)]),
+            colour,
+            0.95,
+            0.7,
+        )
+
 
 def _paint_mouth(canvas, head):
     "Lips, and teeth where they are parted."
     photo, y, smile, part = head.photo, head.mouth, 3.6 * (head.photo.smile == "yes"), head.photo.mouth == "open"
-    w, lip, gap = 14.2 + 1.4 * head.m["mouth_width"] + smile, {"full": 1.6, "thin": .5}.get(head.person.lips, 1), part * (3.6 + .45 * smile)
-    colour = (188, 40, 62) if photo.lipstick == "yes" else tuple(.62 * np.array(head.skin) + .38 * np.array((190, 70, 76)))
-    corner, top, bend, low = y - smile, y - .25 * gap, .3 * smile, y + gap
-    above = [(0, top - 2.4 * lip), (3, top - 3.2 * lip), (.6 * w, top - 1.6 * lip - .35 * smile)]
-    canvas.fill(mirror([*above, (w, corner), (.55 * w, y + 2.6 * lip + .7 * gap), (0, low + 4.2 * lip)]), colour, .95, .3)
-    canvas.fill(ellipse(0, low + 2.6 * lip, .4 * w, .9 * lip), shade(colour, 1.4), .5, .7)
-    inner = [(0, top + bend), (.55 * w, top - .5), (.95 * w, corner), (.5 * w, y + .55 * gap), (0, low + bend)]
-    canvas.fill(mirror(inner), (70, 22, 26), .9)
-    teeth = [(0, top + bend), (.5 * w, top + .1 * smile), (.78 * w, y - .7 * smile), (.45 * w, y + .2 * gap), (0, y + .6 * gap)]
-    if part: canvas.fill(mirror(teeth), (250, 247, 242))
+    w, lip, gap = (
+        14.2 + 1.4 * head.m["mouth_width"] + smile,
+        {"full": 1.6, "thin": 0.5}.get(head.person.lips, 1),
+        part * (3.6 + 0.45 * smile),
+    )
+    colour = (
+        (188, 40, 62) if photo.lipstick == "yes" else tuple(0.62 * np.array(head.skin) + 0.38 * np.array((190, 70, 76)))
+    )
+    corner, top, bend, low = y - smile, y - 0.25 * gap, 0.3 * smile, y + gap
+    above = [(0, top - 2.4 * lip), (3, top - 3.2 * lip), (0.6 * w, top - 1.6 * lip - 0.35 * smile)]
+    canvas.fill(
+        mirror([*above, (w, corner), (0.55 * w, y + 2.6 * lip + 0.7 * gap), (0, low + 4.2 * lip)]), colour, 0.95, 0.3
+    )
+    canvas.fill(ellipse(0, low + 2.6 * lip, 0.4 * w, 0.9 * lip), shade(colour, 1.4), 0.5, 0.7)
+    inner = [(0, top + bend), (0.55 * w, top - 0.5), (0.95 * w, corner), (0.5 * w, y + 0.55 * gap), (0, low + bend)]
+    canvas.fill(mirror(inner), (70, 22, 26), 0.9)
+    teeth = [
+        (0, top + bend),
+        (0.5 * w, top + 0.1 * smile),
+        (0.78 * w, y - 0.7 * smile),
+        (0.45 * w, y + 0.2 * gap),
+        (0, y + 0.6 * gap),
+    ]
+    if part:
+        canvas.fill(mirror(teeth), (250, 247, 242))
 
 # %% ../../nbs/01_data/04_drawing.ipynb #52501790
 def _paint_hair(canvas, head):
     "The hair in front, from the crown to the hairline or the bangs, with strands and with long locks beside the face."
     person, m, w, p = head.person, head.m, head.width, 11 * head.m["parting"]
     long, bangs = head.crown[-1][1] > 90, person.bangs == "yes"
-    if person.hair == "bald": return canvas.fill(ellipse(9 * np.sign(m["parting"]), 18, 11, 5), (255, 255, 255), .3, 4)
+    if person.hair == "bald":
+        return canvas.fill(ellipse(9 * np.sign(m["parting"]), 18, 11, 5), (255, 255, 255), 0.3, 4)
     h, end = 20 + 2 * m["hairline"], min(head.crown[-1][1], 60)
-    edge = [(.95 * w, 38), (.6 * w, 36.5), (.2 * w, 36)] if bangs else [(.97 * w, 40), (.75 * w, h + 8), (.4 * w, h + 1)]
-    if person.hair == "receding": edge, p = [(.98 * w, 38), (.8 * w, 15), (.42 * w, 7.5), (.1 * w, 14)], 0
-    right = np.array([(w - 3, 110) if long else (w - .5, end), (w + 3, 60) if long else (w - .6, 50), *edge])
-    line = smooth([*right, (0 if bangs else p, edge[-1][1] - (1 if bangs else 4)), *(right[::-1] * (-1, 1))], closed=False)
+    edge = (
+        [(0.95 * w, 38), (0.6 * w, 36.5), (0.2 * w, 36)]
+        if bangs
+        else [(0.97 * w, 40), (0.75 * w, h + 8), (0.4 * w, h + 1)]
+    )
+    if person.hair == "receding":
+        edge, p = [(0.98 * w, 38), (0.8 * w, 15), (0.42 * w, 7.5), (0.1 * w, 14)], 0
+    right = np.array([(w - 3, 110) if long else (w - 0.5, end), (w + 3, 60) if long else (w - 0.6, 50), *edge])
+    line = smooth(
+        [*right, (0 if bangs else p, edge[-1][1] - (1 if bangs else 4)), *(right[::-1] * (-1, 1))], closed=False
+    )
     crown = np.array(head.crown[:4] + ([(head.crown[4][0], 70), (w + 1, 116)] if long else [(w + 1, end)]))
     outer = smooth([*crown[::-1], *(crown[1:] * (-1, 1))], closed=False)
     line, outer = (ripple(c[np.linspace(0, len(c) - 1, 70).round().astype(int)], *head.wave) for c in (line, outer))
     cap = np.concatenate([outer, line[::-1]])
-    canvas.fill(cap + (0, 1.5), shade(head.skin, .45), .4, 2, inside=head.area)
+    canvas.fill(cap + (0, 1.5), shade(head.skin, 0.45), 0.4, 2, inside=head.area)
     canvas.fill(cap, head.hair)
-    for shares, tone in (((.15, .55, .92), .72), ((.35, .75), 1.1)):
-        canvas.fill(np.stack([outer * (1 - k) + line * k for k in shares]), shade(head.hair, tone), .5, .5, width=1.3)
-    if bangs: canvas.line([[(.7 * x, 16), (.95 * x, 27), (x, 36)] for x in np.linspace(-.8 * w, .8 * w, 9)], shade(head.hair, .66), .9, .55)
+    for shares, tone in (((0.15, 0.55, 0.92), 0.72), ((0.35, 0.75), 1.1)):
+        canvas.fill(np.stack([outer * (1 - k) + line * k for k in shares]), shade(head.hair, tone), 0.5, 0.5, width=1.3)
+    if bangs:
+        canvas.line(
+            [[(0.7 * x, 16), (0.95 * x, 27), (x, 36)] for x in np.linspace(-0.8 * w, 0.8 * w, 9)],
+            shade(head.hair, 0.66),
+            0.9,
+            0.55,
+        )
+
 
 def _paint_worn(canvas, head):
     "Earrings, glasses and a hat."
     photo, (x, y), w = head.photo, head.eye, head.width
-    frame, dark, felt = shade(head.clothes, .35), photo.sunglasses == "yes", head.clothes[::-1]
-    if photo.earrings == "yes": canvas.fill(pair(ellipse(w + 2.5, 76, 2.6, 3.6)), (232, 190, 70), depth=-2)
+    frame, dark, felt = shade(head.clothes, 0.35), photo.sunglasses == "yes", head.clothes[::-1]
+    if photo.earrings == "yes":
+        canvas.fill(pair(ellipse(w + 2.5, 76, 2.6, 3.6)), (232, 190, 70), depth=-2)
     if dark or photo.glasses == "yes":
-        lens = pair(smooth([(x + dx, y + dy) for dx, dy in ((-12, -6), (0, -8), (12, -7), (12.5, 2), (6, 9), (-6, 9), (-12, 3))]))
-        canvas.fill(lens, (26, 26, 32) if dark else (255, 255, 255), .93 if dark else .1, depth=4)
+        lens = pair(
+            smooth(
+                [(x + dx, y + dy) for dx, dy in ((-12, -6), (0, -8), (12, -7), (12.5, 2), (6, 9), (-6, 9), (-12, 3))]
+            )
+        )
+        canvas.fill(lens, (26, 26, 32) if dark else (255, 255, 255), 0.93 if dark else 0.1, depth=4)
         canvas.fill(lens, frame, depth=4, width=1.9)
         canvas.line(pair([(x + 12, y - 4), (w + 1, y - 2)]), frame, 1.7)
         canvas.line([(12 - x, y - 3), (0, y - 4.5), (x - 12, y - 3)], frame, 1.8, depth=6)
-    if photo.hat == "no": return
+    if photo.hat == "no":
+        return
     wide = w + 4 + max(head.crown[3][0] - w, 0) / 2
-    canvas.fill(mirror([(0, -9), (.6 * w, -7), (wide - 2, 8), (wide, 27), (.6 * w, 25), (0, 23)]), felt)
+    canvas.fill(mirror([(0, -9), (0.6 * w, -7), (wide - 2, 8), (wide, 27), (0.6 * w, 25), (0, 23)]), felt)
     if photo.hat == "cap":
-        canvas.fill(mirror([(0, 19), (.6 * w, 22), (w + 4, 29), (.7 * w, 31), (0, 30)]), shade(felt, .62), depth=10)
-        canvas.line([(0, -8), (0, 20)], shade(felt, .7), 1, .8)
+        canvas.fill(mirror([(0, 19), (0.6 * w, 22), (w + 4, 29), (0.7 * w, 31), (0, 30)]), shade(felt, 0.62), depth=10)
+        canvas.line([(0, -8), (0, 20)], shade(felt, 0.7), 1, 0.8)
     else:
-        canvas.fill(mirror([(0, 15), (.6 * w, 17), (wide, 20), (wide + 1, 33), (.6 * w, 30), (0, 28)]), shade(felt, .8))
-        canvas.line([[(k * w, 17 + 4 * k * k), (k * w, 28 + 4 * k * k)] for k in np.linspace(-.95, .95, 13)], shade(felt, .55), .9, .6)
+        canvas.fill(
+            mirror([(0, 15), (0.6 * w, 17), (wide, 20), (wide + 1, 33), (0.6 * w, 30), (0, 28)]), shade(felt, 0.8)
+        )
+        canvas.line(
+            [[(k * w, 17 + 4 * k * k), (k * w, 28 + 4 * k * k)] for k in np.linspace(-0.95, 0.95, 13)],
+            shade(felt, 0.55),
+            0.9,
+            0.6,
+        )
 
 # %% ../../nbs/01_data/04_drawing.ipynb #4a9ea978
 def _light(photo, size):
     "Factors (size, size, 3) by which the light of `photo` changes each pixel."
     x, y = np.linspace(-1.12, 1.12, 24), np.linspace(-56, 56, 24)[:, None] / 62
-    facing = .75 * (x * math.cos(photo.light) + y * math.sin(photo.light)) + .66 * np.sqrt((1 - x * x - y * y).clip(.12))
-    field = photo.exposure * (1 + photo.contrast * (facing.clip(0) - .6))[..., None] * np.array([1 + photo.warmth, 1, 1 - photo.warmth])
+    facing = 0.75 * (x * math.cos(photo.light) + y * math.sin(photo.light)) + 0.66 * np.sqrt(
+        (1 - x * x - y * y).clip(0.12)
+    )
+    field = (
+        photo.exposure
+        * (1 + photo.contrast * (facing.clip(0) - 0.6))[..., None]
+        * np.array([1 + photo.warmth, 1, 1 - photo.warmth])
+    )
     return cv2.resize(field.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+
 
 def render(
     person,  # who: a `Person` of `data.synthetic`, or anything with the same attributes
@@ -273,7 +460,20 @@ def render(
     blots = generator.uniform(70, 225) + generator.normal(0, 26, 3) + generator.normal(0, 22, (5, 5, 3))
     image = cv2.resize(blots.clip(0, 255).astype(np.uint8), (side, side), interpolation=cv2.INTER_CUBIC)
     canvas, head = Canvas(image, photo), _Head(person, photo, generator.uniform(30, 225, 3))
-    for paint in (_paint_back, _paint_face, _paint_nose, _paint_eyes, _paint_beard, _paint_mouth, _paint_hair, _paint_worn):
+    for paint in (
+        _paint_back,
+        _paint_face,
+        _paint_nose,
+        _paint_eyes,
+        _paint_beard,
+        _paint_mouth,
+        _paint_hair,
+        _paint_worn,
+    ):
         paint(canvas, head)
-    grain = generator.uniform(.5, 4) * generator.standard_normal((size, size, 3), np.float32)
-    return (cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA) * _light(photo, size) + grain).clip(0, 255).astype(np.uint8)
+    grain = generator.uniform(0.5, 4) * generator.standard_normal((size, size, 3), np.float32)
+    return (
+        (cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA) * _light(photo, size) + grain)
+        .clip(0, 255)
+        .astype(np.uint8)
+    )

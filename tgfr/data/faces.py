@@ -27,12 +27,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")  # PPM includes PBM, PGM and PAM
 PIXEL_LIMIT = 64 << 20  # 67 million: far more than a face needs, 200 MB decoded
 FILE_LIMIT = 256 << 20  # bytes of one file
 
+
 @contextlib.contextmanager
 def quiet_opencv() -> Iterator[None]:
     "OpenCV writes nothing to the terminal in the block; before a bad file it would, besides refusing it."
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try: yield
-    finally: cv2.utils.logging.setLogLevel(level)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 # %% ../../nbs/01_data/02_faces.ipynb #23664a3a
 def _decode(
@@ -41,22 +44,33 @@ def _decode(
     said: list[str],  # gets what libjpeg complains of
 ) -> np.ndarray:  # uint8 (H, W, 3) RGB
     "Decode `data` after checking what its header claims; a plain `ValueError` says what is wrong."
-    if not data: raise ValueError("it is empty (0 bytes)")
-    if data[:1] == b"P" and data[1:2] in b"1234567": return read_netpbm(data, pixels)
-    if (image := read_masked_bmp(data, pixels)) is not None: return image
-    try: width, height = Image.open(io.BytesIO(data), formats=FORMATS[:-1]).size
-    except Image.DecompressionBombError as e: raise ValueError(f"more than the {pixels:,} pixels allowed ({e})") from None
-    except Exception: raise ValueError(_no_picture(data)) from None
+    if not data:
+        raise ValueError("it is empty (0 bytes)")
+    if data[:1] == b"P" and data[1:2] in b"1234567":
+        return read_netpbm(data, pixels)
+    if (image := read_masked_bmp(data, pixels)) is not None:
+        return image
+    try:
+        width, height = Image.open(io.BytesIO(data), formats=FORMATS[:-1]).size
+    except Image.DecompressionBombError as e:
+        raise ValueError(f"more than the {pixels:,} pixels allowed ({e})") from None
+    except Exception:
+        raise ValueError(_no_picture(data)) from None
     check_work(data, width, height, pixels)
     with overhear(said):
-        try: image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        except cv2.error as e: raise ValueError(e.err) from None
-    if image is None: raise ValueError(f"a damaged or cut-off image of {width} x {height} pixels, {len(data):,} bytes")
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        except cv2.error as e:
+            raise ValueError(e.err) from None
+    if image is None:
+        raise ValueError(f"a damaged or cut-off image of {width} x {height} pixels, {len(data):,} bytes")
     return image
+
 
 def _no_picture(data: bytes) -> str:
     "What a file is that does not begin as one that is read."
-    if kind := picture_kind(data[:32]): return f"a picture of a kind that is not read ({kind}): convert it to JPEG or PNG"
+    if kind := picture_kind(data[:32]):
+        return f"a picture of a kind that is not read ({kind}): convert it to JPEG or PNG"
     return f"{len(data):,} bytes, not the beginning of a {', '.join(FORMATS)} image"
 
 # %% ../../nbs/01_data/02_faces.ipynb #9217205a
@@ -64,8 +78,10 @@ def _from_array(
     image: np.ndarray,  # (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8 or uint16
 ) -> np.ndarray:  # uint8 (H, W, 3)
     "An array as 8-bit RGB: 16 bits lose the lower eight, grey is repeated, alpha is dropped."
-    if image.dtype.kind == "u" and image.dtype.itemsize == 2: image = (image >> 8).astype(np.uint8)  # of either order of bytes
-    if image.ndim == 2: image = image[..., None]
+    if image.dtype.kind == "u" and image.dtype.itemsize == 2:
+        image = (image >> 8).astype(np.uint8)  # of either order of bytes
+    if image.ndim == 2:
+        image = image[..., None]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:
         raise ValueError(f"an array of {image.dtype} {image.shape}; expected uint8 (H, W), (H, W, 3) or (H, W, 4)")
     return np.ascontiguousarray(np.repeat(image, 3, 2) if image.shape[2] == 1 else image[..., :3])
@@ -76,10 +92,14 @@ def _from_pil(
     pixels: int,  # largest width * height that is decoded
 ) -> np.ndarray:  # uint8 (H, W, 3)
     "A Pillow image as 8-bit RGB."
-    if image.width * image.height > pixels: raise ValueError(f"{image.width:,} x {image.height:,} pixels, more than the {pixels:,} allowed")
-    try: image = ImageOps.exif_transpose(image)
-    except Exception as e: raise ValueError(f"a damaged or cut-off image ({e})") from None
-    if image.mode in ("I", "F"): raise ValueError(f"a Pillow image of mode {image.mode}, of unknown scale; expected 8 or 16 bits a channel")
+    if image.width * image.height > pixels:
+        raise ValueError(f"{image.width:,} x {image.height:,} pixels, more than the {pixels:,} allowed")
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception as e:
+        raise ValueError(f"a damaged or cut-off image ({e})") from None
+    if image.mode in ("I", "F"):
+        raise ValueError(f"a Pillow image of mode {image.mode}, of unknown scale; expected 8 or 16 bits a channel")
     return _from_array(np.asarray(image if image.mode.startswith("I;16") else image.convert("RGB")))
 
 # %% ../../nbs/01_data/02_faces.ipynb #959e6745
@@ -90,30 +110,46 @@ def _square(
     "The central square of `image`, resized."
     side = min(image.shape[:2])
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-    image = image[top:top + side, left:left + side]
-    if side == size: return np.ascontiguousarray(image)
+    image = image[top : top + side, left : left + side]
+    if side == size:
+        return np.ascontiguousarray(image)
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
 
 # %% ../../nbs/01_data/02_faces.ipynb #3270219e
 def read_image(
-    source: bytes | str | Path | dict | Image.Image | np.ndarray,  # a file's bytes, its path, a `datasets` cell, or a picture
+    source: bytes
+    | str
+    | Path
+    | dict
+    | Image.Image
+    | np.ndarray,  # a file's bytes, its path, a `datasets` cell, or a picture
     name: str = "",  # what an error calls the photo: its photo_id, say; default the path
     size: int | None = 112,  # pixels a side, the ArcFace template's; None keeps the picture's own shape
     pixels: int = PIXEL_LIMIT,  # largest width * height that is decoded; of a JPEG in scans, ten times as many in all
-    said: list[str] | None = None,  # gets what libjpeg complains of in a damaged JPEG; None: it becomes a Python warning
+    said: list[str]
+    | None = None,  # gets what libjpeg complains of in a damaged JPEG; None: it becomes a Python warning
 ) -> np.ndarray:  # uint8 (size, size, 3) RGB
     "Read one photo from wherever it is; `TgfrError` names it when it cannot be read."
     notes = [] if said is None else said
-    if isinstance(source, dict): source = source.get("bytes") or source.get("path") or b""
-    if isinstance(source, str | Path): name = f"{name} ({source})" if name else str(source)
+    if isinstance(source, dict):
+        source = source.get("bytes") or source.get("path") or b""
+    if isinstance(source, str | Path):
+        name = f"{name} ({source})" if name else str(source)
     try:
-        if isinstance(source, str | Path): source = _file_bytes(Path(source))
-        if isinstance(source, bytes | bytearray | memoryview): image = _decode(bytes(source), pixels, notes)
-        elif isinstance(source, Image.Image): image = _from_pil(source, pixels)
-        elif isinstance(source, np.ndarray): image = _from_array(source)
-        else: raise ValueError(f"a {type(source).__name__}; expected bytes, a path, a Pillow image or an array")
-    except (ValueError, OSError) as e: raise TgfrError(f"photo {name or '(unnamed)'} cannot be read: {e}") from None
-    if said is None and notes: warnings.warn(f"photo {name or '(unnamed)'} is damaged inside, and used: {'; '.join(notes)}", stacklevel=2)
+        if isinstance(source, str | Path):
+            source = _file_bytes(Path(source))
+        if isinstance(source, bytes | bytearray | memoryview):
+            image = _decode(bytes(source), pixels, notes)
+        elif isinstance(source, Image.Image):
+            image = _from_pil(source, pixels)
+        elif isinstance(source, np.ndarray):
+            image = _from_array(source)
+        else:
+            raise ValueError(f"a {type(source).__name__}; expected bytes, a path, a Pillow image or an array")
+    except (ValueError, OSError) as e:
+        raise TgfrError(f"photo {name or '(unnamed)'} cannot be read: {e}") from None
+    if said is None and notes:
+        warnings.warn(f"photo {name or '(unnamed)'} is damaged inside, and used: {'; '.join(notes)}", stacklevel=2)
     return image if size is None else _square(image, size)
 
 # %% ../../nbs/01_data/02_faces.ipynb #2e795178
@@ -122,8 +158,10 @@ def _file_bytes(
     limit: int = FILE_LIMIT,  # bytes; a larger file is refused unread
 ) -> bytes:
     "The bytes of a file that could be a photo."
-    if not path.is_file(): raise ValueError("no such file")
-    if (size := path.stat().st_size) > limit: raise ValueError(f"{size:,} bytes, more than the {limit:,} expected of a photo")
+    if not path.is_file():
+        raise ValueError("no such file")
+    if (size := path.stat().st_size) > limit:
+        raise ValueError(f"{size:,} bytes, more than the {limit:,} expected of a photo")
     return path.read_bytes()
 
 # %% ../../nbs/01_data/02_faces.ipynb #9b251251
@@ -133,9 +171,12 @@ def cell_bytes(
 ) -> bytes:
     "The file of a photo from the image column of a dataset, undecoded; `TgfrError` names it where there is none."
     source = cell and (cell.get("bytes") or cell.get("path"))
-    if not source: raise TgfrError(f"photo {name} cannot be read: it has neither bytes nor a path")
-    try: return source if isinstance(source, bytes) else _file_bytes(Path(source))
-    except (ValueError, OSError) as e: raise TgfrError(f"photo {name} ({source}) cannot be read: {e}") from None
+    if not source:
+        raise TgfrError(f"photo {name} cannot be read: it has neither bytes nor a path")
+    try:
+        return source if isinstance(source, bytes) else _file_bytes(Path(source))
+    except (ValueError, OSError) as e:
+        raise TgfrError(f"photo {name} ({source}) cannot be read: {e}") from None
 
 # %% ../../nbs/01_data/02_faces.ipynb #1f297e3c
 def check_photo(
@@ -143,14 +184,17 @@ def check_photo(
     what: str,  # is done with it, for the message
 ) -> None:
     "`TgfrError` unless it is uint8 (H, W, 3)."
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3: raise TgfrError(f"{what} of {image.dtype} {image.shape}: expected uint8 (H, W, 3)")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise TgfrError(f"{what} of {image.dtype} {image.shape}: expected uint8 (H, W, 3)")
 
 # %% ../../nbs/01_data/02_faces.ipynb #8a0675f8
 def check_quality(
     quality: int,  # of JPEG
 ) -> None:
     "`TgfrError` unless it is from 1 to 100."
-    if not 1 <= quality <= 100: raise TgfrError(f"quality {quality}: expected 1 to 100")
+    if not 1 <= quality <= 100:
+        raise TgfrError(f"quality {quality}: expected 1 to 100")
+
 
 def encode_jpeg(
     image: np.ndarray,  # uint8 (H, W, 3) RGB
@@ -158,12 +202,15 @@ def encode_jpeg(
 ) -> bytes:
     "`image` as a JPEG file."
     check_quality(quality)
-    return cv2.imencode(".jpg", cv2.cvtColor(_from_array(image), cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, int(quality)))[1].tobytes()
+    return cv2.imencode(
+        ".jpg", cv2.cvtColor(_from_array(image), cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, int(quality))
+    )[1].tobytes()
 
 # %% ../../nbs/01_data/02_faces.ipynb #7c91c9f7
 @dataclass(frozen=True)
 class Degradation:
     "A poor camera: blur, few pixels, noise, JPEG, in this order."
+
     size: int | None = None  # pixels the shorter side is reduced to and enlarged from; None leaves it
     blur: float = 0  # deviation of a Gaussian in pixels of the full-size photo, at most 64
     noise: float = 0  # deviation of Gaussian noise in grey levels of 255
@@ -171,8 +218,12 @@ class Degradation:
 
     def __post_init__(self):
         for field, value, low, high in (("size", self.size, 2, 1 << 14), ("jpeg", self.jpeg, 1, 100)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high):
-                raise TgfrError(f"Degradation {field}={value!r}: expected None or a whole number from {low} to {high:,}")
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high
+            ):
+                raise TgfrError(
+                    f"Degradation {field}={value!r}: expected None or a whole number from {low} to {high:,}"
+                )
         for field, value, high in (("blur", self.blur, 64), ("noise", self.noise, 255)):
             if not isinstance(value, int | float | np.number) or not math.isfinite(value) or not 0 <= value <= high:
                 raise TgfrError(f"Degradation {field}={value!r}: expected a number from 0 to {high}")
@@ -180,23 +231,32 @@ class Degradation:
     @property
     def name(self) -> str:
         "Such as `16px blur1.5 noise8 jpeg40`; a photo left as it is, at the template's 112, is `112px`."
-        parts = [f"{self.size or 112}px"] + [f"{k}{v:g}" for k, v in (("blur", self.blur), ("noise", self.noise), ("jpeg", self.jpeg)) if v]
+        parts = [f"{self.size or 112}px"] + [
+            f"{k}{v:g}" for k, v in (("blur", self.blur), ("noise", self.noise), ("jpeg", self.jpeg)) if v
+        ]
         return " ".join(parts)
 
     def __call__(self, image: np.ndarray, *keys: int | str) -> np.ndarray:
         "`image` (H, W, 3) uint8 as this camera gives it, in the same shape; the noise depends on `keys` alone."
         check_photo(image, "Degradation")
-        if self.blur: image = cv2.GaussianBlur(image, (0, 0), self.blur)
-        if self.size and self.size < min(image.shape[:2]): image = _few_pixels(image, self.size)
-        if self.noise: image = _noisy(image, self.noise, rng("degrade", *keys))
+        if self.blur:
+            image = cv2.GaussianBlur(image, (0, 0), self.blur)
+        if self.size and self.size < min(image.shape[:2]):
+            image = _few_pixels(image, self.size)
+        if self.noise:
+            image = _noisy(image, self.noise, rng("degrade", *keys))
         return image if self.jpeg is None else _decode(encode_jpeg(image, self.jpeg), PIXEL_LIMIT, [])
+
 
 def probe_variants(
     sizes: Sequence[int],  # px
     side: int,  # pixels that the encoder reads
 ) -> list[Degradation]:
     "The photo as it is, then each smaller size once, the largest first; a size that the photo (112 px) or the encoder does not exceed is the photo as it is."
-    return [Degradation(), *(d for d in (Degradation(size=s) for s in sorted(set(sizes), reverse=True)) if d.size < min(side, 112))]
+    return [
+        Degradation(),
+        *(d for d in (Degradation(size=s) for s in sorted(set(sizes), reverse=True)) if d.size < min(side, 112)),
+    ]
 
 # %% ../../nbs/01_data/02_faces.ipynb #a1a68e5f
 def _few_pixels(
@@ -206,7 +266,9 @@ def _few_pixels(
     "`image` averaged down to `size` and enlarged again."
     height, width = image.shape[:2]
     small = (round(width * size / min(height, width)), round(height * size / min(height, width)))
-    return cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(
+        cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=cv2.INTER_CUBIC
+    )
 
 # %% ../../nbs/01_data/02_faces.ipynb #b3c3b5ab
 def _noisy(
@@ -222,11 +284,12 @@ def _noisy(
 def augment(
     image: np.ndarray,  # uint8 (H, W, 3) RGB
     generator: np.random.Generator,  # such as `rng(seed, epoch, photo_id)`
-    flip: float = .5,  # probability of mirroring, the paper's
-    grey: float = .2,  # probability of losing colour, the paper's
+    flip: float = 0.5,  # probability of mirroring, the paper's
+    grey: float = 0.2,  # probability of losing colour, the paper's
 ) -> np.ndarray:  # as `image`, never the same memory
     "The random change of a training photo (TGFR, Hasan et al., WACV 2024)."
     mirrored, colourless = generator.random(2) < (flip, grey)
     image = image[:, ::-1] if mirrored else image
-    if colourless: image = cv2.cvtColor(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if colourless:
+        image = cv2.cvtColor(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return image.copy()

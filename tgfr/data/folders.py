@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil  # of Accelerate
 
-from ..core import TgfrError, _is_main, say, writing
+from ..core import TgfrError, is_main, say, writing
 
 try:
     import fcntl
@@ -29,29 +29,43 @@ def remove_leftovers(
 ) -> None:
     "Remove temporary files of `atomic_write` whose process is no more."
     for path in Path(folder).rglob(".*.tmp*"):
-        if not (pid := re.fullmatch(r"\..+\.(\d+)\.tmp(\.\w+)?", path.name)): continue
-        try: alive = psutil.Process(int(pid[1])).create_time() <= path.stat().st_mtime + 1  # else another process has its number now
-        except (psutil.Error, OSError): alive = False
-        with contextlib.suppress(OSError): alive or path.unlink()
+        if not (pid := re.fullmatch(r"\..+\.(\d+)\.tmp(\.\w+)?", path.name)):
+            continue
+        try:
+            alive = (
+                psutil.Process(int(pid[1])).create_time() <= path.stat().st_mtime + 1
+            )  # else another process has its number now
+        except (psutil.Error, OSError):
+            alive = False
+        with contextlib.suppress(OSError):
+            alive or path.unlink()
 
 # %% ../../nbs/01_data/03_folders.ipynb #c1f0b009
 def _same_file(file, path) -> bool:
     "Whether an open file is still the one at `path`."
-    try: return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except OSError: return False
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False
+
 
 def _locked(path: Path, wait: bool):
     "The open lock file; `TgfrError` where another process has it and is not to be waited for."
     while True:
-        with writing(path): file = open(path, "a+")
-        try: fcntl and fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with writing(path):
+            file = open(path, "a+")
+        try:
+            fcntl and fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             busy = f"{path.parent}: process {path.read_text() or 'number unknown'} is at work there"
-            if not wait: raise TgfrError(f"{busy}; wait until it ends, or choose another folder") from None
+            if not wait:
+                raise TgfrError(f"{busy}; wait until it ends, or choose another folder") from None
             say(f"{busy}; waiting until it ends")
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as e: say(f"{path.parent}: this disk knows no locks ({e}); run no other command there", "yellow")
-        if _same_file(file, path): return file
+        except OSError as e:
+            say(f"{path.parent}: this disk knows no locks ({e}); run no other command there", "yellow")
+        if _same_file(file, path):
+            return file
         file.close()  # whoever had it removed it
 
 # %% ../../nbs/01_data/03_folders.ipynb #c1f0b010
@@ -62,32 +76,45 @@ def folder_lock(
 ) -> Iterator[None]:
     "Only one process at a time runs the block."
     folder = Path(folder)
-    if not wait and not _is_main(): return (yield)
+    if not wait and not is_main():
+        return (yield)
     path, made = folder / (".lock" if wait else ".run.lock"), [p for p in (folder, *folder.parents) if not p.exists()]
-    if folder.exists() and not folder.is_dir(): raise TgfrError(f"{folder}: is no folder")
-    with writing(path): folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise TgfrError(f"{folder}: is no folder")
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
     with _locked(path, wait) as file:
         remove_leftovers(folder)
         file.truncate(0), file.write(str(os.getpid())), file.flush()
         try:
             yield
-            if not _same_file(file, path): raise TgfrError(f"{folder}: was removed or replaced while this ran, and what had been written with it; the same command begins anew")
+            if not _same_file(file, path):
+                raise TgfrError(
+                    f"{folder}: was removed or replaced while this ran, and what had been written with it; the same command begins anew"
+                )
         finally:
-            if not wait and _same_file(file, path): path.unlink()
+            if not wait and _same_file(file, path):
+                path.unlink()
             with contextlib.suppress(OSError):
-                for empty in made: empty.rmdir()  # where nothing was written, as when the job was refused
+                for empty in made:
+                    empty.rmdir()  # where nothing was written, as when the job was refused
+
 
 def one_at_a_time(
     argument: str = "out",  # of the job: the folder it works in
 ) -> Callable:
     "A decorator of jobs: while one works in a folder, another is refused there (`folder_lock`)."
+
     def decorate(job):
         @functools.wraps(job)
         def locked(*args, **kwargs):
             given = inspect.signature(job).bind(*args, **kwargs)
             given.apply_defaults()
-            with folder_lock(given.arguments[argument]): return job(*args, **kwargs)
+            with folder_lock(given.arguments[argument]):
+                return job(*args, **kwargs)
+
         return locked
+
     return decorate
 
 # %% ../../nbs/01_data/03_folders.ipynb #aae464ca
@@ -99,6 +126,7 @@ def leads_out(
     real, top = os.path.realpath(path), os.path.realpath(root)
     return real != top and not real.startswith(top.rstrip(os.sep) + os.sep)
 
+
 def check_links(
     root: str | Path,  # a folder that the user named
     way_out: str,  # what the user can do, for the error
@@ -108,8 +136,11 @@ def check_links(
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
-                if entry.is_symlink(): out += [entry.path] * leads_out(entry.path, root)
-                elif entry.is_dir() and not entry.name.startswith("."): folders.append(entry.path)
-    if not out: return
+                if entry.is_symlink():
+                    out += [entry.path] * leads_out(entry.path, root)
+                elif entry.is_dir() and not entry.name.startswith("."):
+                    folders.append(entry.path)
+    if not out:
+        return
     first, more = min(out), f" ({len(out) - 1:,} more like it)" if len(out) > 1 else ""
     raise TgfrError(f"{first}: a symbolic link out of {root}, to {os.path.realpath(first)}{more}; {way_out}")

@@ -25,20 +25,34 @@ def turned(
 ) -> np.ndarray:  # (..., 2) in the picture as it is shown
     "Points in a photo that is turned as its EXIF tag asks."
     (x, y), (right, down) = np.moveaxis(np.asarray(points, np.float64), -1, 0), (size[0] - 1, size[1] - 1)
-    places = {1: (x, y), 2: (right - x, y), 3: (right - x, down - y), 4: (x, down - y), 5: (y, x), 6: (down - y, x), 7: (down - y, right - x), 8: (y, right - x)}
+    places = {
+        1: (x, y),
+        2: (right - x, y),
+        3: (right - x, down - y),
+        4: (x, down - y),
+        5: (y, x),
+        6: (down - y, x),
+        7: (down - y, right - x),
+        8: (y, right - x),
+    }
     return np.stack(places[orientation], -1)
+
 
 def photo_head(
     source: bytes | Path,  # a whole file, or its path
-) -> tuple[int, int, int]:  # width and height as they are shown, and the EXIF orientation; zeros where the header cannot be read
+) -> tuple[
+    int, int, int
+]:  # width and height as they are shown, and the EXIF orientation; zeros where the header cannot be read
     "The size of a photo, from its header."
     try:
         with open(source, "rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-            if (head := file.read(1 << 16))[:1] == b"P" and head[1:2] in b"1234567": return *netpbm_header(head)[:2], 1
+            if (head := file.read(1 << 16))[:1] == b"P" and head[1:2] in b"1234567":
+                return *netpbm_header(head)[:2], 1
             file.seek(0)
             image = Image.open(file, formats=FORMATS[:-1])
             tag = image.getexif().get(0x0112, 1)
-    except Exception: return 0, 0, 0  # whoever decodes it will say what is wrong
+    except Exception:
+        return 0, 0, 0  # whoever decodes it will say what is wrong
     tag = tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
     return *(image.size[::-1] if tag > 4 else image.size), tag
 
@@ -48,20 +62,23 @@ def _upright(points: np.ndarray) -> bool:
     matrix = similarity(points)
     return template_distance(points[None])[0] < 9 and abs(matrix[1, 0]) < matrix[0, 0]
 
+
 def misplaced(
     points: np.ndarray,  # (5, 2), finite
     size: tuple[int, int],  # width and height of the photo as it is shown
     orientation: int,  # of EXIF
 ) -> str:  # empty where there is nothing to say
     "Why five points cannot be those of the face in a photo."
-    inside = ((points > -.1 * np.array(size)) & (points < 1.1 * np.array(size))).all(-1).sum()
+    inside = ((points > -0.1 * np.array(size)) & (points < 1.1 * np.array(size))).all(-1).sum()
     if orientation > 1 and not (inside == 5 and _upright(points)):
         stored = size[::-1] if orientation > 4 else size
         other = turned(points, stored, orientation)
         if ((other > 0) & (other < size)).all() and _upright(other):
             return f"the points were measured on the photo as it is stored; it is shown turned (EXIF orientation {orientation}), and points of the shown photo are expected"
-    if inside < 3: return f"{5 - inside} of the five points lie outside the photo of {size[0]} x {size[1]} pixels, such as {points[np.abs(points / size - .5).max(-1).argmax()].round(1).tolist()}"
+    if inside < 3:
+        return f"{5 - inside} of the five points lie outside the photo of {size[0]} x {size[1]} pixels, such as {points[np.abs(points / size - 0.5).max(-1).argmax()].round(1).tolist()}"
     return ""
+
 
 def check_place(
     points: np.ndarray,  # (5, 2)
@@ -70,10 +87,13 @@ def check_place(
 ) -> None:
     "`TgfrError` where five points are not those of the face in a photo."
     points = np.asarray(points, np.float64)
-    if not np.isfinite(points).all() or np.ptp(points, 0).max() < 1e-3: return  # `similarity` says it
+    if not np.isfinite(points).all() or np.ptp(points, 0).max() < 1e-3:
+        return  # `similarity` says it
     size = np.array(shape[1::-1])
-    if (points > 0).all() and (points < size).all() and _upright(points): return
-    if said := misplaced(points, tuple(shape[1::-1]), photo_head(data)[2] or 1): raise TgfrError(said)
+    if (points > 0).all() and (points < size).all() and _upright(points):
+        return
+    if said := misplaced(points, tuple(shape[1::-1]), photo_head(data)[2] or 1):
+        raise TgfrError(said)
 
 # %% ../../nbs/01_data/10_landmark_checks.ipynb #1699a7ca
 def _spread(points: np.ndarray, sizes: np.ndarray) -> float:
@@ -82,13 +102,19 @@ def _spread(points: np.ndarray, sizes: np.ndarray) -> float:
     places = np.concatenate([middle, width], 1)
     return float(np.median(np.abs(places - np.median(places, 0)).max(1)))
 
+
 def _shift(points: np.ndarray, sizes: np.ndarray, most: int = 3) -> int:
     "By how many lines points have to be moved to fit photos (0: not at all)."
     n = len(points)
-    if n < 16 or len(np.unique(sizes, axis=0)) < n / 4: return 0
-    spread = {k: _spread(points[max(-k, 0):n - max(k, 0)], sizes[max(k, 0):n - max(-k, 0)]) for k in range(-most, most + 1)}
+    if n < 16 or len(np.unique(sizes, axis=0)) < n / 4:
+        return 0
+    spread = {
+        k: _spread(points[max(-k, 0) : n - max(k, 0)], sizes[max(k, 0) : n - max(-k, 0)])
+        for k in range(-most, most + 1)
+    }
     best = min(spread, key=spread.get)
-    return best if spread[0] > .04 and spread[best] < .5 * spread[0] else 0
+    return best if spread[0] > 0.04 and spread[best] < 0.5 * spread[0] else 0
+
 
 def check_places(
     points: np.ndarray,  # (N, 5, 2)
@@ -98,18 +124,27 @@ def check_places(
     sample: int = 96,  # photos whose headers are read, the first ones and others evenly spread
 ) -> None:
     "`TgfrError` where points are of other photos than those they are listed for; a warning where they may be of smaller ones."
-    rows = np.unique(np.r_[:min(sample // 2, len(names)), np.linspace(0, len(names) - 1, sample // 2).astype(int)])
+    rows = np.unique(np.r_[: min(sample // 2, len(names)), np.linspace(0, len(names) - 1, sample // 2).astype(int)])
     rows = rows[np.isfinite(points[rows]).all((1, 2)) & (np.ptp(np.nan_to_num(points[rows]), 1).max(-1) > 1e-3)]
     heads = np.array([photo_head(Path(folder) / str(names[i])) for i in rows]).reshape(-1, 3)
     rows, heads = rows[heads[:, 2] > 0], heads[heads[:, 2] > 0]
-    if not len(rows): return
+    if not len(rows):
+        return
     faces, sizes = np.asarray(points[rows], np.float64), heads[:, :2]
     first = np.arange(len(rows))[: int((rows == np.arange(len(rows))).sum())]
-    if k := _shift(faces[first], sizes[first]): raise TgfrError(f"{what}: its lines fit the photos better when they are shifted by {k}: line 1 seems to be of {names[k] if k > 0 else 'an earlier photo'}")
+    if k := _shift(faces[first], sizes[first]):
+        raise TgfrError(
+            f"{what}: its lines fit the photos better when they are shifted by {k}: line 1 seems to be of {names[k] if k > 0 else 'an earlier photo'}"
+        )
     wrong = [misplaced(p, tuple(map(int, size)), int(tag)) for p, size, tag in zip(faces, sizes, heads[:, 2])]
-    if sum(map(bool, wrong)) > .3 * len(rows):
+    if sum(map(bool, wrong)) > 0.3 * len(rows):
         k = next(i for i, said in enumerate(wrong) if said)
-        raise TgfrError(f"{what}: the points of {sum(map(bool, wrong)):,} of {len(rows):,} photos looked at are not of them, such as {names[rows[k]]}: {wrong[k]}; expected {EXPECTED}")
+        raise TgfrError(
+            f"{what}: the points of {sum(map(bool, wrong)):,} of {len(rows):,} photos looked at are not of them, such as {names[rows[k]]}: {wrong[k]}; expected {EXPECTED}"
+        )
     ends = (faces.max(1) / sizes).max(1)
-    if len(rows) > 4 and np.median(ends) < .5 and ends.max() < .75:
-        say(f"warning: {what}: all faces lie in the upper left part of their photos (within {np.median(ends):.0%} of the sides in the median): were the points measured on smaller photos, or on crops?", "yellow")
+    if len(rows) > 4 and np.median(ends) < 0.5 and ends.max() < 0.75:
+        say(
+            f"warning: {what}: all faces lie in the upper left part of their photos (within {np.median(ends):.0%} of the sides in the median): were the points measured on smaller photos, or on crops?",
+            "yellow",
+        )

@@ -18,7 +18,15 @@ from ..core import TgfrError, say
 from .faces import quiet_opencv, read_image
 
 # %% ../../nbs/01_data/09_landmarks.ipynb #7f019356
-ARCFACE_TEMPLATE = np.array([(30.2946 + 8, 51.6963), (65.5318 + 8, 51.5014), (48.0252 + 8, 71.7366), (33.5493 + 8, 92.3655), (62.7299 + 8, 92.2041)])
+ARCFACE_TEMPLATE = np.array(
+    [
+        (30.2946 + 8, 51.6963),
+        (65.5318 + 8, 51.5014),
+        (48.0252 + 8, 71.7366),
+        (33.5493 + 8, 92.3655),
+        (62.7299 + 8, 92.2041),
+    ]
+)
 
 # %% ../../nbs/01_data/09_landmarks.ipynb #d6552052
 def similarity(
@@ -27,18 +35,31 @@ def similarity(
 ) -> np.ndarray:  # (N, 2, 3), or (2, 3): [A | b] with A @ point + b near the template
     "The similarity transform that brings points nearest to the template, for each face (Umeyama, 1991)."
     points, template = np.asarray(points, np.float64), np.asarray(template, np.float64)
-    if points.ndim not in (2, 3) or points.shape[-2:] != template.shape: raise TgfrError(f"points of shape {points.shape}: expected (N, {len(template)}, 2)")
+    if points.ndim not in (2, 3) or points.shape[-2:] != template.shape:
+        raise TgfrError(f"points of shape {points.shape}: expected (N, {len(template)}, 2)")
     good = np.isfinite(points).all((-2, -1)) & (np.ptp(np.nan_to_num(points), -2).max(-1) > 1e-3)
-    if not good.all(): raise TgfrError(f"points of face {int(np.argmin(good))}: {points[~good][0].tolist()}; expected finite and distinct points")
+    if not good.all():
+        raise TgfrError(
+            f"points of face {int(np.argmin(good))}: {points[~good][0].tolist()}; expected finite and distinct points"
+        )
     z, w = points[..., 0] + 1j * points[..., 1], template[:, 0] + 1j * template[:, 1]
     z0, w0 = z - z.mean(-1, keepdims=True), w - w.mean()
     turn = (z0.conj() * w0).sum(-1) / (np.abs(z0) ** 2).sum(-1)
     shift = w.mean() - turn * z.mean(-1)
-    return np.stack([np.stack([turn.real, -turn.imag, shift.real], -1), np.stack([turn.imag, turn.real, shift.imag], -1)], -2)
+    return np.stack(
+        [np.stack([turn.real, -turn.imag, shift.real], -1), np.stack([turn.imag, turn.real, shift.imag], -1)], -2
+    )
 
 # %% ../../nbs/01_data/09_landmarks.ipynb #4a765734
-ORDER = ("left eye", "right eye", "nose", "left corner of the mouth", "right corner of the mouth")  # as the viewer sees them
+ORDER = (
+    "left eye",
+    "right eye",
+    "nose",
+    "left corner of the mouth",
+    "right corner of the mouth",
+)  # as the viewer sees them
 EXPECTED = f"x1 y1 .. x5 y5 of {', '.join(ORDER)} as the viewer sees them, in pixels of the photo, y downwards"
+
 
 def template_distance(
     points: np.ndarray,  # (N, 5, 2)
@@ -46,34 +67,46 @@ def template_distance(
     "How far each face lies off the template after the similarity that fits it best."
     return _fit(points, np.arange(5)[None])[0][:, 0]
 
+
 def _fit(points: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Distance off the template and angle in degrees, (N, K) each, of N faces whose i-th point is taken for the template's point `orders[k, i]`."
     z, w = (np.asarray(x, np.float64) @ (1, 1j) for x in (points, ARCFACE_TEMPLATE))
     z, w = z - z.mean(-1, keepdims=True), (w - w.mean())[orders]
-    with np.errstate(invalid="ignore", divide="ignore"): turn = z.conj() @ w.T / (np.abs(z) ** 2).sum(-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        turn = z.conj() @ w.T / (np.abs(z) ** 2).sum(-1, keepdims=True)
     return np.abs(z[:, None] * turn[..., None] - w).mean(-1), np.degrees(np.angle(turn))
 
 # %% ../../nbs/01_data/09_landmarks.ipynb #be33adf8
 LAYOUTS = {  # how ten numbers may have been meant, from x1 y1 .. x5 y5
-    "": lambda p: p, "x1 .. x5 y1 .. y5": lambda p: p.reshape(-1, 2, 5).transpose(0, 2, 1), "y1 x1 .. y5 x5": lambda p: p[..., ::-1], "y upwards": lambda p: p * (1, -1)}
+    "": lambda p: p,
+    "x1 .. x5 y1 .. y5": lambda p: p.reshape(-1, 2, 5).transpose(0, 2, 1),
+    "y1 x1 .. y5 x5": lambda p: p[..., ::-1],
+    "y upwards": lambda p: p * (1, -1),
+}
+
 
 def best_order(
     points: np.ndarray,  # (N, 5, 2) finite and distinct
     likely: bool = False,  # try only those orders that people have met, for a single face
-) -> tuple[float, str]:  # median distance off the template in that reading, and the reading in words; empty: as expected
+) -> tuple[
+    float, str
+]:  # median distance off the template in that reading, and the reading in words; empty: as expected
     "The reading of five points that fits the template best."
-    orders = np.array([(0, 1, 2, 3, 4), (1, 0, 2, 4, 3), (0, 1, 2, 4, 3), (1, 0, 2, 3, 4)] if likely else list(permutations(range(5))))
+    orders = np.array(
+        [(0, 1, 2, 3, 4), (1, 0, 2, 4, 3), (0, 1, 2, 4, 3), (1, 0, 2, 3, 4)] if likely else list(permutations(range(5)))
+    )
     found = []
     for layout, read in LAYOUTS.items():
         distance, angle = _fit(read(np.asarray(points)), orders)
         off, lean = np.median(distance, 0), np.median(np.abs(angle), 0)
-        k = int(np.argmin(off + lean / 30 + .01 * np.arange(len(orders))))  # the first of equals is the usual order
+        k = int(np.argmin(off + lean / 30 + 0.01 * np.arange(len(orders))))  # the first of equals is the usual order
         said = [layout] * bool(layout) + [", ".join(ORDER[i] for i in orders[k])] * bool(k)
-        found.append((off[k] + lean[k] / 30 + .5 * len(said), float(off[k]), "; ".join(said)))
+        found.append((off[k] + lean[k] / 30 + 0.5 * len(said), float(off[k]), "; ".join(said)))
     return min(found)[1:]
 
 # %% ../../nbs/01_data/09_landmarks.ipynb #ce492871
 OFF = 12  # pixels off the template, of 112: farther than any of 600 faces looked at
+
 
 def check_points(
     points: np.ndarray,  # (N, 5, 2) of N photos
@@ -84,27 +117,45 @@ def check_points(
     points = np.asarray(points, np.float64)
     good = np.isfinite(points).all((-2, -1)) & (np.ptp(np.nan_to_num(points), -2).max(-1) > 1e-3)
     rows = np.flatnonzero(good)
-    if not len(rows): return rows
+    if not len(rows):
+        return rows
     if np.median(np.ptp(points[rows], -2).max(-1)) < 2 and np.median(np.abs(points[rows]).max((-2, -1))) <= 2:
-        raise TgfrError(f"{what}: points between {points[rows].min():.3g} and {points[rows].max():.3g}, as parts of the photo's width and height; expected {EXPECTED}: multiply them")
+        raise TgfrError(
+            f"{what}: points between {points[rows].min():.3g} and {points[rows].max():.3g}, as parts of the photo's width and height; expected {EXPECTED}: multiply them"
+        )
     distance, some = template_distance(points[rows]), rows[np.unique(np.linspace(0, len(rows) - 1, 200).astype(int))]
     middle, off = float(np.median(distance)), rows[distance > OFF]
     fit, reading = best_order(points[some]) if middle > 5 else (middle, "")
-    fits = reading and fit < .6 * middle
+    fits = reading and fit < 0.6 * middle
     if middle > (9 if len(rows) > 4 else OFF) or fits:
-        raise TgfrError(f"{what}: the five points of {len(rows):,} face{'s' * (len(rows) > 1)} lie {middle:.1f} px off the template in the median, where real faces lie 3 (of 112);"
-                        + (f" read as [{reading}] they lie {fit:.1f} off;" if fits else "") + f" expected {EXPECTED}")
-    if len(off): say(f"warning: {what}: the points of {len(off):,} of {len(rows):,} faces lie more than {OFF} px off the template, and are used: {_some(off, names)}{_explained(points[off])}", "yellow")
+        raise TgfrError(
+            f"{what}: the five points of {len(rows):,} face{'s' * (len(rows) > 1)} lie {middle:.1f} px off the template in the median, where real faces lie 3 (of 112);"
+            + (f" read as [{reading}] they lie {fit:.1f} off;" if fits else "")
+            + f" expected {EXPECTED}"
+        )
+    if len(off):
+        say(
+            f"warning: {what}: the points of {len(off):,} of {len(rows):,} faces lie more than {OFF} px off the template, and are used: {_some(off, names)}{_explained(points[off])}",
+            "yellow",
+        )
     return off
+
 
 def _some(rows: np.ndarray, names: list[str] | None, most: int = 3) -> str:
     "The first few of some rows."
-    return ", ".join(str(names[i]) if names is not None else f"row {i}" for i in rows[:most]) + ", ..." * (len(rows) > most)
+    return ", ".join(str(names[i]) if names is not None else f"row {i}" for i in rows[:most]) + ", ..." * (
+        len(rows) > most
+    )
+
 
 def _explained(points: np.ndarray) -> str:
     "Which order fits faces that do not fit, where there is one."
     fit, reading = best_order(points[:200])
-    return f"; read as [{reading}] they lie {fit:.1f} px off" if reading and fit < 6 else "; seen from the side, or no faces"
+    return (
+        f"; read as [{reading}] they lie {fit:.1f} px off"
+        if reading and fit < 6
+        else "; seen from the side, or no faces"
+    )
 
 # %% ../../nbs/01_data/09_landmarks.ipynb #feb99ffa
 def align(
@@ -114,24 +165,40 @@ def align(
     antialias: bool = True,  # shrink large photos by area first; False: one bilinear warp, as insightface does
 ) -> np.ndarray:  # uint8 (size, size, 3), black where the photo ends
     "The face at the template's place."
-    if size < 1: raise TgfrError(f"size {size}: expected at least 1 pixel")
+    if size < 1:
+        raise TgfrError(f"size {size}: expected at least 1 pixel")
     template = ARCFACE_TEMPLATE * size / 112
     matrix = similarity(points, template)
     _check_face(np.asarray(points, np.float64))
-    if antialias and (scale := np.hypot(*matrix[:, 0])) < .5:
+    if antialias and (scale := np.hypot(*matrix[:, 0])) < 0.5:
         small = np.maximum(np.rint(np.array(image.shape[1::-1]) * scale), 1)
-        points = (np.asarray(points) + .5) * small / image.shape[1::-1] - .5  # pixel centres lie at whole numbers
-        image, matrix = cv2.resize(image, small.astype(int).tolist(), interpolation=cv2.INTER_AREA), similarity(points, template)
+        points = (np.asarray(points) + 0.5) * small / image.shape[1::-1] - 0.5  # pixel centres lie at whole numbers
+        image, matrix = (
+            cv2.resize(image, small.astype(int).tolist(), interpolation=cv2.INTER_AREA),
+            similarity(points, template),
+        )
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
+
 
 def _check_face(points: np.ndarray) -> None:
     "`TgfrError` where five points (5, 2) are no face in the order expected, but would be in another, or in none."
     distance = template_distance(points[None])[0]
-    if np.ptp(points, 0).max() < 2 and np.abs(points).max() <= 2: raise TgfrError(f"points up to {points.max():.3g}, as parts of the photo's width and height; expected {EXPECTED}: multiply them")
-    if distance < 8: return
+    if np.ptp(points, 0).max() < 2 and np.abs(points).max() <= 2:
+        raise TgfrError(
+            f"points up to {points.max():.3g}, as parts of the photo's width and height; expected {EXPECTED}: multiply them"
+        )
+    if distance < 8:
+        return
     fit, reading = best_order(points[None], likely=True)
-    if reading and fit < distance / 2: raise TgfrError(f"the five points lie {distance:.1f} px off the template (of 112), read as [{reading}] {fit:.1f}; expected {EXPECTED}")
-    if distance > 17: raise TgfrError(f"the five points lie {distance:.1f} px off the template (of 112), as those of no face; expected {EXPECTED}")
+    if reading and fit < distance / 2:
+        raise TgfrError(
+            f"the five points lie {distance:.1f} px off the template (of 112), read as [{reading}] {fit:.1f}; expected {EXPECTED}"
+        )
+    if distance > 17:
+        raise TgfrError(
+            f"the five points lie {distance:.1f} px off the template (of 112), as those of no face; expected {EXPECTED}"
+        )
+
 
 def crop_face(
     image: np.ndarray,  # uint8 (H, W, 3) RGB
@@ -145,12 +212,14 @@ def crop_face(
 @dataclass(frozen=True)
 class Face:
     "A face that was found in a photo."
+
     box: np.ndarray  # (4,) left, top, width, height in pixels
     points: np.ndarray  # (5, 2) x and y, in the order of `ARCFACE_TEMPLATE`
     score: float  # 0 to 1
 
 # %% ../../nbs/01_data/09_landmarks.ipynb #fd03fb55
 SEARCHED = 640  # pixels; faces of Full HD are found from about 50 px on, in 14 ms; at 320 px from 150, in 5
+
 
 def _apart(
     fine: np.ndarray,  # (F, 15) rows found at a larger size
@@ -161,22 +230,30 @@ def _apart(
     inside = ((middle >= coarse[None, :, :2]) & (middle <= coarse[None, :, :2] + coarse[None, :, 2:4])).all(-1)
     return fine[~inside.any(1)]
 
+
 class YuNet:
     "A face detector with five landmarks (YuNet; `cv2.FaceDetectorYN`)."
+
     def __init__(
         self,
         path: str | Path,  # the ONNX file
-        threshold: float = .6,  # lowest score of a face
-        side: int | None = None,  # the photo's longer side when it is searched; None: 640, and a photo beyond Full HD once more at a third of its size; a smaller photo keeps its size
+        threshold: float = 0.6,  # lowest score of a face
+        side: int
+        | None = None,  # the photo's longer side when it is searched; None: 640, and a photo beyond Full HD once more at a third of its size; a smaller photo keeps its size
     ):
-        if not Path(path).is_file(): raise TgfrError(f"{path}: no such file; expected a YuNet detector (.onnx)")
-        if not 0 <= threshold <= 1 or (side or 32) < 32: raise TgfrError(f"threshold {threshold}, side {side}: expected 0 to 1, and at least 32 pixels")
+        if not Path(path).is_file():
+            raise TgfrError(f"{path}: no such file; expected a YuNet detector (.onnx)")
+        if not 0 <= threshold <= 1 or (side or 32) < 32:
+            raise TgfrError(f"threshold {threshold}, side {side}: expected 0 to 1, and at least 32 pixels")
         self.path, self.side = Path(path), side
         try:
             with quiet_opencv():
-                self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), threshold, .3, 5000)
+                self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), threshold, 0.3, 5000)
                 self.detect(np.zeros((320, 320, 3), np.uint8))
-        except cv2.error: raise TgfrError(f"{path}: no YuNet detector; OpenCV cannot run it as one, expected a file such as face_detection_yunet_2023mar.onnx") from None
+        except cv2.error:
+            raise TgfrError(
+                f"{path}: no YuNet detector; OpenCV cannot run it as one, expected a file such as face_detection_yunet_2023mar.onnx"
+            ) from None
 
     def detect(
         self,
@@ -185,15 +262,18 @@ class YuNet:
         "All faces of a photo; the first is the one with the largest area less twice its squared distance from the middle (insightface)."
         shape, longer = np.array(image.shape[1::-1]), max(image.shape[:2])
         rows = self._search(image, self.side or SEARCHED)
-        if self.side is None and longer > 3 * SEARCHED: rows = np.concatenate([rows, _apart(self._search(image, longer // 3), rows)])
+        if self.side is None and longer > 3 * SEARCHED:
+            rows = np.concatenate([rows, _apart(self._search(image, longer // 3), rows)])
         middle = rows[:, :2] + rows[:, 2:4] / 2 - shape / 2
-        order = np.argsort(-(rows[:, 2] * rows[:, 3] - 2 * (middle ** 2).sum(1)), kind="stable")
+        order = np.argsort(-(rows[:, 2] * rows[:, 3] - 2 * (middle**2).sum(1)), kind="stable")
         return [Face(row[:4], row[4:14].reshape(5, 2), float(row[14])) for row in rows[order] if np.isfinite(row).all()]
+
     def _search(self, image: np.ndarray, side: int) -> np.ndarray:
         "Boxes, points and scores (F, 15) of the faces of a photo that is searched at this size, in its own pixels."
         shape = np.array(image.shape[1::-1])
         small = np.maximum(np.rint(shape * min(1, side / shape.max())), 1).astype(int)
-        if tuple(small) != tuple(shape): image = cv2.resize(image, small.tolist(), interpolation=cv2.INTER_AREA)
+        if tuple(small) != tuple(shape):
+            image = cv2.resize(image, small.tolist(), interpolation=cv2.INTER_AREA)
         self._network.setInputSize(small.tolist())
         found = self._network.detect(np.ascontiguousarray(image[..., ::-1]))[1]
         rows = np.zeros((0, 15)) if found is None else found.astype(np.float64)

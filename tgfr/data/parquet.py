@@ -33,42 +33,60 @@ from .folders import leads_out
 @dataclass(frozen=True)
 class _Name:
     "What the name of a file says."
+
     file: Path
     split: str  # empty: a number alone
     number: int | None = None  # of the file among those of its split
     total: int | None = None  # how many there are
     spark: str = ""  # what tells one of Spark's files from others of its number
 
+
 _OF = re.compile(r"(?P<split>.+?)[-_.](?P<number>\d{1,9})[-_]of[-_](?P<total>\d{1,9})(?!\d)")
 _SPARK = re.compile(r"part-(?P<number>\d{5})(?P<spark>-[0-9a-f]{8}-.*)")
 _NUMBERED = re.compile(r"(?:(?P<split>.+)[-_.])?(?P<number>\d{1,9})$")
 _CODEC = re.compile(r"\.(snappy|zstd|zst|gzip|gz|lz4|brotli|br|lzo)$")
 
+
 def _read_name(file: Path) -> _Name:
     "Split, number and count of a Parquet file."
     stem = _CODEC.sub("", file.stem)
     for pattern in _OF, _SPARK, _NUMBERED:
-        if not (match := pattern.match(stem)): continue
+        if not (match := pattern.match(stem)):
+            continue
         said = match.groupdict()
         total = int(said["total"]) if said.get("total") else None
         return _Name(file, said.get("split", "part") or "", int(said["number"]), total, said.get("spark", ""))
     return _Name(file, stem.split("-")[0])
 
 # %% ../../nbs/01_data/07_parquet.ipynb #e48d5bc6
-NAMELESS = ("", "part", "data", "shard", "chunk", "file")  # what programs call files of any split; in a folder of its own, a split is called as that
+NAMELESS = (
+    "",
+    "part",
+    "data",
+    "shard",
+    "chunk",
+    "file",
+)  # what programs call files of any split; in a folder of its own, a split is called as that
+
 
 def _lacking(
     names: list[_Name],  # of one split, all with numbers and the same total
 ) -> list[int]:
     "The numbers that are not there."
     numbers, total, padded = {n.number for n in names}, names[0].total, names[0].file.stem.startswith("0")
-    if total is not None: start = 1 if total in numbers and 0 not in numbers else 0
-    elif min(numbers) >= 1000 and not padded: return []  # years, not numbers of files
-    else: start = 0 if padded or names[0].spark or 0 in numbers else 1
+    if total is not None:
+        start = 1 if total in numbers and 0 not in numbers else 0
+    elif min(numbers) >= 1000 and not padded:
+        return []  # years, not numbers of files
+    else:
+        start = 0 if padded or names[0].spark or 0 in numbers else 1
     end = max(numbers) + 1 if total is None else start + total
-    if max(numbers) >= end: return [end - 1]  # more than promised
-    if end - start > 100 * len(numbers) + 10_000: return [min(set(range(start, start + len(numbers) + 1)) - numbers)]  # the first will do
+    if max(numbers) >= end:
+        return [end - 1]  # more than promised
+    if end - start > 100 * len(numbers) + 10_000:
+        return [min(set(range(start, start + len(numbers) + 1)) - numbers)]  # the first will do
     return sorted(set(range(start, end)) - numbers)
+
 
 def _check_numbers(
     where: Path,  # the folder, for the error
@@ -77,20 +95,33 @@ def _check_numbers(
 ) -> None:
     "`TgfrError` where files of a split are missing or there twice."
     plain = [n for n in names if n.number is None]
-    if len(plain) == len(names): return
+    if len(plain) == len(names):
+        return
     said = f"{where}: {len(names)} files of split {split!r}"
-    if plain: raise TgfrError(f"{said}, some with a number and {plain[0].file.name} without; expected one way of naming")
+    if plain:
+        raise TgfrError(f"{said}, some with a number and {plain[0].file.name} without; expected one way of naming")
     totals = {n.total for n in names}
-    if len(totals) > 1: raise TgfrError(f"{said}; their names promise {' and '.join(sorted(map(str, totals)))} files")
+    if len(totals) > 1:
+        raise TgfrError(f"{said}; their names promise {' and '.join(sorted(map(str, totals)))} files")
     number, times = Counter((n.number, n.spark) for n in names).most_common(1)[0]
-    if times > 1: raise TgfrError(f"{said}, two of number {number[0]}: {' and '.join(n.file.name for n in names if (n.number, n.spark) == number)}")
+    if times > 1:
+        raise TgfrError(
+            f"{said}, two of number {number[0]}: {' and '.join(n.file.name for n in names if (n.number, n.spark) == number)}"
+        )
     if not (lacking := _lacking(names)):
-        if names[0].total is None and names[0].split in NAMELESS and min(n.number for n in names) == 1: say(f"{said}, from number 1: where a program wrote them, number 0 is missing", "yellow")
+        if names[0].total is None and names[0].split in NAMELESS and min(n.number for n in names) == 1:
+            say(f"{said}, from number 1: where a program wrote them, number 0 is missing", "yellow")
         return
     gap = f"number {lacking[0]}" + (f" and {len(lacking) - 1:,} more" if len(lacking) > 1 else "")
-    if names[0].total is not None: raise TgfrError(f"{said}; their names promise {names[0].total}, without {gap}")
-    if not all(n.spark for n in names): raise TgfrError(f"{said}, without {gap}; files are missing")
-    say(f"{said}, without {gap}: Spark writes no file where there are no rows; if it is not that, files are missing", "yellow")
+    if names[0].total is not None:
+        raise TgfrError(f"{said}; their names promise {names[0].total}, without {gap}")
+    if not all(n.spark for n in names):
+        raise TgfrError(f"{said}, without {gap}; files are missing")
+    say(
+        f"{said}, without {gap}: Spark writes no file where there are no rows; if it is not that, files are missing",
+        "yellow",
+    )
+
 
 def _among(
     folder: Path,
@@ -99,31 +130,49 @@ def _among(
     "The Parquet files of one folder."
     splits = defaultdict(list)
     for file in sorted(folder.iterdir()):
-        if file.name.startswith((".", "_")) or file.suffix.lower() != ".parquet" or not file.is_file(): continue
-        if leads_out(file, _hub(root)): raise TgfrError(f"{file}: a symbolic link out of {root}; give the file or folder it leads to, or a copy")
+        if file.name.startswith((".", "_")) or file.suffix.lower() != ".parquet" or not file.is_file():
+            continue
+        if leads_out(file, _hub(root)):
+            raise TgfrError(f"{file}: a symbolic link out of {root}; give the file or folder it leads to, or a copy")
         splits[(name := _read_name(file)).split].append(name)
     return splits
+
 
 def _hub(root: Path) -> Path:
     "The folder that links may not leave: of a snapshot in the Hub's cache, whose files are links to its blobs, that data set's."
     real = Path(os.path.realpath(root))
-    return next((p.parent for p in (real, *real.parents) if p.name == "snapshots" and p.parent.name.startswith("datasets--")), real)
+    return next(
+        (p.parent for p in (real, *real.parents) if p.name == "snapshots" and p.parent.name.startswith("datasets--")),
+        real,
+    )
+
 
 def parquet_splits(
     source: Path,  # a file, or a folder
 ) -> dict[str, list[Path]]:  # split: its files in order
     "The Parquet files of a folder, or of the folders in it, by split; `TgfrError` when a split lacks some of its files."
-    if source.is_file(): return {_read_name(source).split or source.stem: [source]}
+    if source.is_file():
+        return {_read_name(source).split or source.stem: [source]}
     found, where = {name or source.resolve().name: names for name, names in _among(source, source).items()}, {}
-    for folder in sorted(f for f in source.iterdir() if f.is_dir() and not f.name.startswith((".", "_"))) if not found else ():
-        if leads_out(folder, _hub(source)): continue
+    for folder in (
+        sorted(f for f in source.iterdir() if f.is_dir() and not f.name.startswith((".", "_"))) if not found else ()
+    ):
+        if leads_out(folder, _hub(source)):
+            continue
         inside = _among(folder, source)
         for name, names in inside.items():
             split = folder.name.removeprefix("split=") if name in NAMELESS and len(inside) == 1 else name or folder.name
-            if split in found: raise TgfrError(f"{source}: split {split!r} is in {where[split].name} and in {folder.name}; give one of these folders")
+            if split in found:
+                raise TgfrError(
+                    f"{source}: split {split!r} is in {where[split].name} and in {folder.name}; give one of these folders"
+                )
             found[split], where[split] = names, folder
-    for split, names in found.items(): _check_numbers(where.get(split, source), split, names)
-    return {split: [n.file for n in sorted(names, key=lambda n: (n.number or 0, n.file.name))] for split, names in found.items()}
+    for split, names in found.items():
+        _check_numbers(where.get(split, source), split, names)
+    return {
+        split: [n.file for n in sorted(names, key=lambda n: (n.number or 0, n.file.name))]
+        for split, names in found.items()
+    }
 
 # %% ../../nbs/01_data/07_parquet.ipynb #36c600f8
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
@@ -131,19 +180,36 @@ _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
 _VIEWS = (pa.types.is_list_view, pa.types.is_large_list_view)
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, *_VIEWS)
 
-def _decoded(kind: pa.DataType) -> pa.DataType: return _decoded(kind.value_type) if pa.types.is_dictionary(kind) else kind
 
-def _of(kind: pa.DataType, tests: tuple[Callable, ...]) -> bool: return any(test(_decoded(kind)) for test in tests)
+def _decoded(kind: pa.DataType) -> pa.DataType:
+    return _decoded(kind.value_type) if pa.types.is_dictionary(kind) else kind
 
-def _is_text(kind: pa.DataType) -> bool: return _of(kind, _TEXTS)
 
-def _is_texts(kind: pa.DataType) -> bool: return _of(kind, _LISTS) and (_is_text(kind.value_type) or pa.types.is_null(kind.value_type))
+def _of(kind: pa.DataType, tests: tuple[Callable, ...]) -> bool:
+    return any(test(_decoded(kind)) for test in tests)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return _of(kind, _TEXTS)
+
+
+def _is_texts(kind: pa.DataType) -> bool:
+    return _of(kind, _LISTS) and (_is_text(kind.value_type) or pa.types.is_null(kind.value_type))
+
 
 def _is_photo(kind: pa.DataType) -> bool:
-    if not pa.types.is_struct(kind): return _of(kind, _BYTES)
-    return kind.get_field_index("bytes") >= 0 and _of(kind.field("bytes").type, (*_BYTES, pa.types.is_null)) and (kind.get_field_index("path") < 0 or _of(kind.field("path").type, (*_TEXTS, pa.types.is_null)))
+    if not pa.types.is_struct(kind):
+        return _of(kind, _BYTES)
+    return (
+        kind.get_field_index("bytes") >= 0
+        and _of(kind.field("bytes").type, (*_BYTES, pa.types.is_null))
+        and (kind.get_field_index("path") < 0 or _of(kind.field("path").type, (*_TEXTS, pa.types.is_null)))
+    )
 
-def _is_whole(kind: pa.DataType) -> bool: return _of(kind, (pa.types.is_integer,)) or pa.types.is_decimal(kind) and kind.scale == 0
+
+def _is_whole(kind: pa.DataType) -> bool:
+    return _of(kind, (pa.types.is_integer,)) or pa.types.is_decimal(kind) and kind.scale == 0
+
 
 COLUMNS = {  # name: (what is expected, test of the Arrow type)
     "image": ("bytes, or a struct of bytes and path", _is_photo),
@@ -152,60 +218,84 @@ COLUMNS = {  # name: (what is expected, test of the Arrow type)
     "captions": ("a list of strings, or one string", lambda t: _is_text(t) or _is_texts(t) or pa.types.is_null(t)),
 }
 
+
 def check_columns(
     schema: pa.Schema,
     where: str | Path,  # the file, for the error
     captions: bool = True,  # they have to be there
 ) -> None:
     "`TgfrError` unless the four columns are there, once each, with types that can be brought to the canonical ones."
-    if twice := [name for name in schema.names if schema.names.count(name) > 1]: raise TgfrError(f"{where}: column {twice[0]!r} is there {schema.names.count(twice[0])} times")
+    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+        raise TgfrError(f"{where}: column {twice[0]!r} is there {schema.names.count(twice[0])} times")
     for name, (expected, fits) in COLUMNS.items():
-        if name == "captions" and name not in schema.names and not captions: continue
-        if name not in schema.names: raise TgfrError(f"{where}: no column {name!r} ({expected}); the columns are {', '.join(schema.names)}")
-        if not fits(kind := schema.field(name).type): raise TgfrError(f"{where}: column {name!r} is {kind}; expected {expected}")
+        if name == "captions" and name not in schema.names and not captions:
+            continue
+        if name not in schema.names:
+            raise TgfrError(f"{where}: no column {name!r} ({expected}); the columns are {', '.join(schema.names)}")
+        if not fits(kind := schema.field(name).type):
+            raise TgfrError(f"{where}: column {name!r} is {kind}; expected {expected}")
 
 # %% ../../nbs/01_data/07_parquet.ipynb #4898da2e
-CANONICAL = {"image": Image(decode=False), "identity": Value("int64"), "photo_id": Value("string"), "captions": List(Value("string"))}
+CANONICAL = {
+    "image": Image(decode=False),
+    "identity": Value("int64"),
+    "photo_id": Value("string"),
+    "captions": List(Value("string")),
+}
 _PHOTO, _TEXT_LIST = pa.struct([("bytes", pa.binary()), ("path", pa.string())]), pa.list_(pa.string())
 _NAME_BITS = 52  # numbers of names lie from 2^52 to 2^53: beyond numbers people give, and whole in JSON and float64
 
-def identity_number(
-    name: str,
-) -> int:
+
+def identity_number(name: str) -> int:
     "The number of a person who is known by name: of `17` it is 17, of any other it depends on the name alone."
     name = unicodedata.normalize("NFC", name)
-    if re.fullmatch(r"0|-?[1-9][0-9]{0,14}", name): return int(name)
+    if re.fullmatch(r"0|-?[1-9][0-9]{0,14}", name):
+        return int(name)
     digest = hashlib.sha256(name.encode("utf-8", "replace")).digest()
     return (1 << _NAME_BITS) + int.from_bytes(digest[:8], "big") % (1 << _NAME_BITS)
 
+
 def _plain(column: pa.Array) -> pa.Array:
     "A dictionary-coded column as what it means, a list view as a list."
-    if pa.types.is_dictionary(column.type): return _plain(column.dictionary).take(column.indices)
+    if pa.types.is_dictionary(column.type):
+        return _plain(column.dictionary).take(column.indices)
     if _of(column.type, _VIEWS):  # by hand: pyarrow 26 casts list views to lists of other entries
         ends = np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False))
-        return pa.ListArray.from_arrays(pa.array(np.append(0, ends), pa.int32()), column.flatten(), mask=column.is_null())
-    if _of(column.type, _TEXTS[2:]): return column.cast(pa.string())
-    if _of(column.type, _BYTES[2:3]): return column.cast(pa.binary())
+        return pa.ListArray.from_arrays(
+            pa.array(np.append(0, ends), pa.int32()), column.flatten(), mask=column.is_null()
+        )
+    if _of(column.type, _TEXTS[2:]):
+        return column.cast(pa.string())
+    if _of(column.type, _BYTES[2:3]):
+        return column.cast(pa.binary())
     return column
+
 
 def _photos(column: pa.Array) -> pa.Array:
     "Photos as bytes and path."
     column = _plain(column)
-    if pa.types.is_struct(column.type): return column.cast(_PHOTO)
-    return pa.StructArray.from_arrays([column.cast(pa.binary()), pa.nulls(len(column), pa.string())], fields=list(_PHOTO))
+    if pa.types.is_struct(column.type):
+        return column.cast(_PHOTO)
+    return pa.StructArray.from_arrays(
+        [column.cast(pa.binary()), pa.nulls(len(column), pa.string())], fields=list(_PHOTO)
+    )
+
 
 def _texts(column: pa.Array) -> pa.Array:
     "Captions as lists; a single text is a list of one, an empty one or none a list of none."
-    if not _is_text(column.type): return _plain(column).cast(_TEXT_LIST)
+    if not _is_text(column.type):
+        return _plain(column).cast(_TEXT_LIST)
     texts = _plain(column).cast(pa.string())
     there = pc.fill_null(pc.greater(pc.binary_length(texts), 0), False)
     ends = np.concatenate([[0], np.cumsum(there.to_numpy(zero_copy_only=False))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(ends), texts.filter(there))
 
+
 def _numbers(column: pa.Array) -> tuple[pa.Array, pa.Array]:  # numbers, names
     "Identities as numbers, and as text; an empty name is none."
     column = _plain(column)
-    if not _is_text(column.type): return column.cast(pa.int64()), column.cast(pa.string())
+    if not _is_text(column.type):
+        return column.cast(pa.int64()), column.cast(pa.string())
     names = column.cast(pa.string())
     coded = pc.if_else(pc.equal(names, ""), None, names).dictionary_encode()
     numbers = pa.array([identity_number(name) for name in coded.dictionary.to_pylist()], pa.int64())
@@ -215,40 +305,55 @@ def _numbers(column: pa.Array) -> tuple[pa.Array, pa.Array]:  # numbers, names
 @dataclass(frozen=True)
 class _Part:
     "A file, or what else has columns."
+
     where: str  # for errors
     schema: pa.Schema
     batches: Callable[[], Iterable[pa.RecordBatch]]
     most: int | None = None  # bytes that it may unfold to
 
-def _feature(
-    part: _Part,
-    name: str,
-):  # None: a type that `datasets` does not have
+
+def _feature(part: _Part, name: str):  # None: a type that `datasets` does not have
     "What `datasets` makes of a column, labels and all."
     field = part.schema.field(name)
     field = field.with_type(_simple(field.type))
     for metadata in part.schema.metadata, None:  # what a file says of itself may be anything
-        try: return Features.from_arrow_schema(pa.schema([field], metadata))[name]
-        except Exception: continue
+        try:
+            return Features.from_arrow_schema(pa.schema([field], metadata))[name]
+        except Exception:
+            continue
     return None
+
 
 def _named(part: _Part) -> _Part:
     "People given as class labels become the names these stand for, the same in all files; -1 is no label, as in `datasets`."
     feature = _feature(part, "identity")
-    if not isinstance(feature, ClassLabel): return part
+    if not isinstance(feature, ClassLabel):
+        return part
     names, field = pa.array(feature.names, pa.string()), pa.field("identity", pa.string())
+
     def batches():
         for batch in part.batches():
             numbers, most = _plain(batch["identity"]).cast(pa.int64()), pc.max(_plain(batch["identity"])).as_py() or 0
-            if most >= len(names): raise TgfrError(f"{part.where}: identity {most} is a class label beyond the {len(names):,} names that the file has for them")
-            yield batch.set_column(batch.schema.get_field_index("identity"), field, names.take(pc.if_else(pc.less(numbers, 0), None, numbers)))
+            if most >= len(names):
+                raise TgfrError(
+                    f"{part.where}: identity {most} is a class label beyond the {len(names):,} names that the file has for them"
+                )
+            yield batch.set_column(
+                batch.schema.get_field_index("identity"),
+                field,
+                names.take(pc.if_else(pc.less(numbers, 0), None, numbers)),
+            )
+
     return replace(part, schema=part.schema.set(part.schema.get_field_index("identity"), field), batches=batches)
+
 
 def _simple(kind: pa.DataType) -> pa.DataType:
     "The type that `_plain` gives."
     kind = _decoded(kind)
-    if _of(kind, _VIEWS): return pa.list_(_simple(kind.value_type))
+    if _of(kind, _VIEWS):
+        return pa.list_(_simple(kind.value_type))
     return pa.string() if pa.types.is_string_view(kind) else pa.binary() if pa.types.is_binary_view(kind) else kind
+
 
 def _common(
     name: str,
@@ -257,32 +362,53 @@ def _common(
     "One type for a column beside the four."
     features = [_feature(part, name) for part in parts]
     first, kinds = features[0], [_simple(part.schema.field(name).type) for part in parts]
-    def differ(k): return TgfrError(f"{parts[k].where}: column {name!r} is {_said(features[k], kinds[k])}, but {_said(first, kinds[0])} in {parts[0].where}; expected one type in all files of a split")
+
+    def differ(k):
+        return TgfrError(
+            f"{parts[k].where}: column {name!r} is {_said(features[k], kinds[k])}, but {_said(first, kinds[0])} in {parts[0].where}; expected one type in all files of a split"
+        )
+
     for k, (feature, kind) in enumerate(zip(features, kinds)):
         plain = all(f is None or isinstance(f, Value | List) for f in (first, feature))
-        if feature != first and not plain or pa.types.is_binary(kind) != pa.types.is_binary(kinds[0]): raise differ(k)
+        if feature != first and not plain or pa.types.is_binary(kind) != pa.types.is_binary(kinds[0]):
+            raise differ(k)
     wide = pa.field(name, kinds[0])
     for k, kind in enumerate(kinds):
-        try: wide = pa.unify_schemas([pa.schema([wide]), pa.schema([(name, kind)])], promote_options="permissive").field(name)
-        except (pa.ArrowInvalid, pa.ArrowTypeError): raise differ(k) from None
+        try:
+            wide = pa.unify_schemas([pa.schema([wide]), pa.schema([(name, kind)])], promote_options="permissive").field(
+                name
+            )
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            raise differ(k) from None
     return first if all(kind == kinds[0] for kind in kinds) else _feature(_Part("", pa.schema([wide]), tuple), name)
 
-def _said(feature, kind) -> str: return str(kind) if feature is None or isinstance(feature, Value | List) else str(feature)
 
-def _shared(
-    parts: Sequence[_Part],
-) -> Features:  # the four and others, in the order of the first file
+def _said(feature, kind) -> str:
+    return str(kind) if feature is None or isinstance(feature, Value | List) else str(feature)
+
+
+def _shared(parts: Sequence[_Part]) -> Features:  # the four and others, in the order of the first file
     "The columns of several parts as one data set."
     features, lost = {}, []
     for name in dict.fromkeys(chain(*(part.schema.names for part in parts), CANONICAL)):
         having = [part for part in parts if name in part.schema.names]
-        if name in CANONICAL: features[name] = CANONICAL[name]
-        elif (feature := _common(name, having)) is None: lost.append(f"{name!r} ({having[0].schema.field(name).type})")
-        else: features[name] = feature
-        if 0 < len(having) < len(parts): say(f"{next(p.where for p in parts if name not in p.schema.names)}: no column {name!r}, as {having[0].where} has; it stays empty there", "yellow")
-    if lost: say(f"{parts[0].where}: columns of types that are not read, left out: {', '.join(lost)}", "yellow")
-    if any(_is_text(part.schema.field("identity").type) for part in parts): features.setdefault("identity_name", Value("string"))
+        if name in CANONICAL:
+            features[name] = CANONICAL[name]
+        elif (feature := _common(name, having)) is None:
+            lost.append(f"{name!r} ({having[0].schema.field(name).type})")
+        else:
+            features[name] = feature
+        if 0 < len(having) < len(parts):
+            say(
+                f"{next(p.where for p in parts if name not in p.schema.names)}: no column {name!r}, as {having[0].where} has; it stays empty there",
+                "yellow",
+            )
+    if lost:
+        say(f"{parts[0].where}: columns of types that are not read, left out: {', '.join(lost)}", "yellow")
+    if any(_is_text(part.schema.field("identity").type) for part in parts):
+        features.setdefault("identity_name", Value("string"))
     return Features(features)
+
 
 def _unified(
     batch: pa.RecordBatch,
@@ -290,35 +416,50 @@ def _unified(
     where: str,
 ) -> pa.RecordBatch:
     "A batch with the columns of all parts."
-    try: batch.validate(full=True)
-    except pa.ArrowInvalid as e: raise TgfrError(f"{where}: damaged ({one_line(e, 120)})") from None
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as e:
+        raise TgfrError(f"{where}: damaged ({one_line(e, 120)})") from None
     (numbers, names), columns = _numbers(batch["identity"]), []
     for field in schema:
         there = field.name in batch.schema.names
-        if field.name == "identity": column = numbers
-        elif field.name == "image": column = _photos(batch["image"])
-        elif field.name == "captions": column = _texts(batch["captions"]) if there else _texts(pa.nulls(len(batch), pa.string()))
-        elif there: column = _cast(batch[field.name], field, where)
-        else: column = names.cast(field.type) if field.name == "identity_name" else pa.nulls(len(batch), field.type)
+        if field.name == "identity":
+            column = numbers
+        elif field.name == "image":
+            column = _photos(batch["image"])
+        elif field.name == "captions":
+            column = _texts(batch["captions"]) if there else _texts(pa.nulls(len(batch), pa.string()))
+        elif there:
+            column = _cast(batch[field.name], field, where)
+        else:
+            column = names.cast(field.type) if field.name == "identity_name" else pa.nulls(len(batch), field.type)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
+
 def _cast(column: pa.Array, field: pa.Field, where: str) -> pa.Array:
     "A column in the type of all parts, without a loss."
-    try: return _plain(column).cast(field.type)
-    except pa.ArrowException as e: raise TgfrError(f"{where}: column {field.name!r} is {column.type}, which does not become {field.type} ({one_line(e, 120)})") from None
+    try:
+        return _plain(column).cast(field.type)
+    except pa.ArrowException as e:
+        raise TgfrError(
+            f"{where}: column {field.name!r} is {column.type}, which does not become {field.type} ({one_line(e, 120)})"
+        ) from None
 
 # %% ../../nbs/01_data/07_parquet.ipynb #e61e4083
 IN_MEMORY = 2 << 30  # bytes of a set; a larger one lies in a file without a name
 UNFOLDED = 64  # times the size of its file that a Parquet file may unfold to, beyond a quarter of a GB; photos do not shrink, captions a tenth
 
-def _file_part(
-    file: Path,
-) -> _Part:
+
+def _file_part(file: Path) -> _Part:
     "A Parquet file, read in steps."
+
     def batches():
-        with pq.ParquetFile(file) as opened: yield from opened.iter_batches(500)
+        with pq.ParquetFile(file) as opened:
+            yield from opened.iter_batches(500)
+
     return _Part(str(file), pq.read_schema(file), batches, UNFOLDED * file.stat().st_size + (1 << 28))
+
 
 def _steps(
     parts: Sequence[_Part],
@@ -330,7 +471,11 @@ def _steps(
         for batch in part.batches():
             yield (unified := _unified(batch, schema, part.where))
             total += unified.nbytes
-            if part.most and total > part.most: raise TgfrError(f"{part.where}: unfolds to more than {part.most:,} bytes, {UNFOLDED} times its size; expected captioned faces")
+            if part.most and total > part.most:
+                raise TgfrError(
+                    f"{part.where}: unfolds to more than {part.most:,} bytes, {UNFOLDED} times its size; expected captioned faces"
+                )
+
 
 def _held(
     batches: Iterator[pa.RecordBatch],
@@ -342,18 +487,24 @@ def _held(
     for batch in batches:
         kept.append(batch)
         size += batch.nbytes
-        if most is not None and size > most: return _mapped(chain(kept, batches), schema)
+        if most is not None and size > most:
+            return _mapped(chain(kept, batches), schema)
     return pa.Table.from_batches(kept, schema)
+
 
 def _mapped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     "Batches in a file without a name, memory-mapped."
     try:
         with tempfile.TemporaryFile() as file:
             with pa.ipc.new_file(file, schema) as writer:
-                for batch in batches: writer.write_batch(batch)
+                for batch in batches:
+                    writer.write_batch(batch)
             file.flush()
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # outlives the file's own handle
-    except OSError as e: raise TgfrError(f"{tempfile.gettempdir()}: no room for a set of more than {IN_MEMORY >> 30} GB ({e}); TMPDIR names another folder") from None
+    except OSError as e:
+        raise TgfrError(
+            f"{tempfile.gettempdir()}: no room for a set of more than {IN_MEMORY >> 30} GB ({e}); TMPDIR names another folder"
+        ) from None
     pa.default_memory_pool().release_unused()
     return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
@@ -365,37 +516,68 @@ def _settle_paths(
 ) -> pa.ChunkedArray:
     "Paths of photos without bytes, made absolute; `TgfrError` names one that leads out of the folder."
     paths = pc.struct_field(column, "path")
-    named = pc.and_(pc.fill_null(pc.equal(pc.binary_length(pc.struct_field(column, "bytes")), 0), True), pc.greater(pc.fill_null(pc.binary_length(paths), 0), 0))
+    named = pc.and_(
+        pc.fill_null(pc.equal(pc.binary_length(pc.struct_field(column, "bytes")), 0), True),
+        pc.greater(pc.fill_null(pc.binary_length(paths), 0), 0),
+    )
     rows, settled = np.flatnonzero(named.to_numpy()), paths.to_pylist()
-    if not len(rows): return column
+    if not len(rows):
+        return column
     for row in rows.tolist():
         path = root / settled[row]
-        if "\0" in settled[row] or leads_out(path, root): raise TgfrError(f"{root}: photo {ids[row]}: its path {settled[row][:100]!r} leads out of this folder; expected a file in it, or bytes")
+        if "\0" in settled[row] or leads_out(path, root):
+            raise TgfrError(
+                f"{root}: photo {ids[row]}: its path {settled[row][:100]!r} leads out of this folder; expected a file in it, or bytes"
+            )
         settled[row] = str(path)
-    def part(chunk, at): return [pc.struct_field(chunk, "bytes"), pa.array(settled[at:at + len(chunk)], pa.string())]
-    starts = np.cumsum([0, *map(len, column.chunks)]).tolist()  # chunk by chunk: together their bytes may be more than 2 GB
-    return pa.chunked_array([pa.StructArray.from_arrays(part(chunk, start), fields=list(_PHOTO), mask=pc.invert(pc.is_valid(chunk))) for chunk, start in zip(column.chunks, starts)])
 
-def _check_rows(
-    table: pa.Table,
-    where: str | Path,
-) -> None:
+    def part(chunk, at):
+        return [pc.struct_field(chunk, "bytes"), pa.array(settled[at : at + len(chunk)], pa.string())]
+
+    starts = np.cumsum(
+        [0, *map(len, column.chunks)]
+    ).tolist()  # chunk by chunk: together their bytes may be more than 2 GB
+    return pa.chunked_array(
+        [
+            pa.StructArray.from_arrays(part(chunk, start), fields=list(_PHOTO), mask=pc.invert(pc.is_valid(chunk)))
+            for chunk, start in zip(column.chunks, starts)
+        ]
+    )
+
+
+def _check_rows(table: pa.Table, where: str | Path) -> None:
     "`TgfrError` unless each row has an identity and a photo id of its own."
-    if not len(table): raise TgfrError(f"{where}: no rows")
+    if not len(table):
+        raise TgfrError(f"{where}: no rows")
     for name in ("identity", "photo_id"):
-        if count := table[name].null_count: raise TgfrError(f"{where}: row {pc.index(pc.is_null(table[name]), True)} has no {name}" + f"; {count - 1:,} more rows like it" * (count > 1))
+        if count := table[name].null_count:
+            raise TgfrError(
+                f"{where}: row {pc.index(pc.is_null(table[name]), True)} has no {name}"
+                + f"; {count - 1:,} more rows like it" * (count > 1)
+            )
     if pc.count_distinct(table["photo_id"]).as_py() < len(table):
         counts = pc.value_counts(table["photo_id"])
         worst = pc.index(counts.field("counts"), pc.max(counts.field("counts"))).as_py()
-        raise TgfrError(f"{where}: photo_id {counts[worst]['values'].as_py()!r} occurs {counts[worst]['counts']} times; expected once each")
+        raise TgfrError(
+            f"{where}: photo_id {counts[worst]['values'].as_py()!r} occurs {counts[worst]['counts']} times; expected once each"
+        )
+
 
 def _say_names(table: pa.Table, where: str | Path) -> None:
     "Say that identities are names; `TgfrError` where two have one number."
-    people = table.select(["identity", "identity_name"]).group_by("identity").aggregate([("identity_name", "min"), ("identity_name", "max")])
+    people = (
+        table.select(["identity", "identity_name"])
+        .group_by("identity")
+        .aggregate([("identity_name", "min"), ("identity_name", "max")])
+    )
     low, high = people["identity_name_min"], people["identity_name_max"]
     for a, b, number in zip(low.to_pylist(), high.to_pylist(), people["identity"].to_pylist()):
-        if unicodedata.normalize("NFC", a) != unicodedata.normalize("NFC", b): raise TgfrError(f"{where}: {a!r} and {b!r} get one number, {number}; give people numbers")
-    if pc.max(table["identity"]).as_py() >= 1 << _NAME_BITS: say(f"{where}: identities are names, {len(people):,} people such as {low[0].as_py()[:40]!r}; each has a number made of the name alone, column identity_name keeps the names")
+        if unicodedata.normalize("NFC", a) != unicodedata.normalize("NFC", b):
+            raise TgfrError(f"{where}: {a!r} and {b!r} get one number, {number}; give people numbers")
+    if pc.max(table["identity"]).as_py() >= 1 << _NAME_BITS:
+        say(
+            f"{where}: identities are names, {len(people):,} people such as {low[0].as_py()[:40]!r}; each has a number made of the name alone, column identity_name keeps the names"
+        )
 
 # %% ../../nbs/01_data/07_parquet.ipynb #8b2e54e3
 def _as_dataset(
@@ -411,20 +593,34 @@ def _as_dataset(
     table = _held(_steps(parts, schema), schema, most)
     _check_rows(table, where)
     settled = _settle_paths(table["image"], table["photo_id"], root)
-    if settled is not table["image"]: table = table.set_column(table.column_names.index("image"), schema.field("image"), settled)
-    if any(_is_text(part.schema.field("identity").type) for part in parts) and not any("identity_name" in part.schema.names for part in parts): _say_names(table, where)
-    return Dataset(table, datasets.DatasetInfo(features=features), fingerprint=content_digest(str(where), len(table), table["photo_id"][0].as_py()))
+    if settled is not table["image"]:
+        table = table.set_column(table.column_names.index("image"), schema.field("image"), settled)
+    if any(_is_text(part.schema.field("identity").type) for part in parts) and not any(
+        "identity_name" in part.schema.names for part in parts
+    ):
+        _say_names(table, where)
+    return Dataset(
+        table,
+        datasets.DatasetInfo(features=features),
+        fingerprint=content_digest(str(where), len(table), table["photo_id"][0].as_py()),
+    )
 
-def read_ids(
-    file: Path,
-) -> pa.Table:  # identity and photo_id, canonical
+
+def read_ids(file: Path) -> pa.Table:  # identity and photo_id, canonical
     "Who is on which photo of a Parquet file, without the photos."
     check_columns(pq.read_schema(file), file)
+
     def batches():
-        with pq.ParquetFile(file) as opened: yield from opened.iter_batches(columns=["identity", "photo_id"])
-    part, schema = _named(_Part(str(file), pq.read_schema(file), batches)), pa.schema([("identity", pa.int64()), ("photo_id", pa.string())])
+        with pq.ParquetFile(file) as opened:
+            yield from opened.iter_batches(columns=["identity", "photo_id"])
+
+    part, schema = (
+        _named(_Part(str(file), pq.read_schema(file), batches)),
+        pa.schema([("identity", pa.int64()), ("photo_id", pa.string())]),
+    )
     rows = ([_numbers(batch["identity"])[0], _plain(batch["photo_id"]).cast(pa.string())] for batch in part.batches())
     return pa.Table.from_batches([pa.RecordBatch.from_arrays(row, schema=schema) for row in rows], schema)
+
 
 def read_faces(
     files: Sequence[Path],  # of one split, in order
@@ -433,11 +629,19 @@ def read_faces(
     "Captioned faces from Parquet files of any writer; `TgfrError` names the file, and what is wrong with it."
     parts = []
     for file in files:
-        try: parts.append(_file_part(file))
-        except (pa.ArrowException, OSError) as e: raise TgfrError(f"{file}: not a readable Parquet file ({one_line(e)})") from None
+        try:
+            parts.append(_file_part(file))
+        except (pa.ArrowException, OSError) as e:
+            raise TgfrError(f"{file}: not a readable Parquet file ({one_line(e)})") from None
         check_columns(parts[-1].schema, file, captions)
     where = files[0] if len(files) == 1 else files[0].parent
-    return _as_dataset(parts, where, where if where.is_dir() else where.parent, 0 if sum(file.stat().st_size for file in files) > IN_MEMORY else IN_MEMORY)
+    return _as_dataset(
+        parts,
+        where,
+        where if where.is_dir() else where.parent,
+        0 if sum(file.stat().st_size for file in files) > IN_MEMORY else IN_MEMORY,
+    )
+
 
 def canonical(
     dataset: Dataset,  # as somebody saved it

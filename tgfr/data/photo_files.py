@@ -24,76 +24,147 @@ except ImportError:
     fcntl = None  # Windows, which has no memfd either
 
 # %% ../../nbs/01_data/01_photo_files.ipynb #eae5fa87
-IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".pnm", ".pbm", ".pam")  # files of a folder that are taken for pictures
+IMAGES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".ppm",
+    ".pgm",
+    ".pnm",
+    ".pbm",
+    ".pam",
+)  # files of a folder that are taken for pictures
 UNREAD = {  # endings of pictures that are not read, and what they are
-    ".tif": "TIFF", ".tiff": "TIFF", ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".avif": "AVIF", ".gif": "GIF", ".jp2": "JPEG 2000", ".j2k": "JPEG 2000",
-    ".jpx": "JPEG 2000", ".jxl": "JPEG XL", ".ico": "ICO", ".tga": "TGA", ".psd": "PSD", ".svg": "SVG", ".exr": "EXR", ".pfm": "PFM",
-    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"), "camera raw")}
-_READ_HEADS = (rb"\xff\xd8\xff|\x89PNG\r\n|RIFF....WEBP|BM....\0\0\0\0|P[1-7][\s#]")
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".heic": "HEIC",
+    ".heif": "HEIC",
+    ".hif": "HEIC",
+    ".avif": "AVIF",
+    ".gif": "GIF",
+    ".jp2": "JPEG 2000",
+    ".j2k": "JPEG 2000",
+    ".jpx": "JPEG 2000",
+    ".jxl": "JPEG XL",
+    ".ico": "ICO",
+    ".tga": "TGA",
+    ".psd": "PSD",
+    ".svg": "SVG",
+    ".exr": "EXR",
+    ".pfm": "PFM",
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"), "camera raw"),
+}
+_READ_HEADS = rb"\xff\xd8\xff|\x89PNG\r\n|RIFF....WEBP|BM....\0\0\0\0|P[1-7][\s#]"
 _HEADS = {
-    "TIFF": rb"II[*+]\0|MM\0[*+]", "HEIC": rb"....ftyp(hei|hev|mif1|msf1)", "AVIF": rb"....ftypavi", "GIF": rb"GIF8", "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
-    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ", "PSD": rb"8BPS", "EXR": rb"v/1\x01", "PFM": rb"P[Ff]\s"}
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "HEIC": rb"....ftyp(hei|hev|mif1|msf1)",
+    "AVIF": rb"....ftypavi",
+    "GIF": rb"GIF8",
+    "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    "PSD": rb"8BPS",
+    "EXR": rb"v/1\x01",
+    "PFM": rb"P[Ff]\s",
+}
+
 
 def picture_kind(
     head: bytes,  # the first 32 bytes of a file
 ) -> str | None:  # "": one that is read; None: no picture
     "What kind of picture a file is that is not read here, such as HEIC."
-    if re.match(_READ_HEADS, head, re.DOTALL): return ""
+    if re.match(_READ_HEADS, head, re.DOTALL):
+        return ""
     return next((kind for kind, mark in _HEADS.items() if re.match(mark, head, re.DOTALL)), None)
 
 # %% ../../nbs/01_data/01_photo_files.ipynb #037554e2
 def _why_unread(path: Path) -> str | None:
     "Why a file of an ending not in `IMAGES` is left out; empty: it is a picture that is read; None: it is none."
     try:
-        with open(path, "rb") as file: kind = picture_kind(file.read(32))
-    except OSError as e: return f"cannot be opened ({e.strerror})" if path.suffix.lower() in UNREAD else None
+        with open(path, "rb") as file:
+            kind = picture_kind(file.read(32))
+    except OSError as e:
+        return f"cannot be opened ({e.strerror})" if path.suffix.lower() in UNREAD else None
     kind = kind if kind is not None else UNREAD.get(path.suffix.lower())
     return kind and f"a picture of a kind that is not read ({kind}): convert it to JPEG or PNG"
+
 
 def list_pictures(
     folder: str | Path,
     deep: bool = False,  # folders below it too
-) -> tuple[list[Path], list[tuple[str, str]]]:  # the files that can be read, in the order of their names; name and reason of the pictures left out
+) -> tuple[
+    list[Path], list[tuple[str, str]]
+]:  # the files that can be read, in the order of their names; name and reason of the pictures left out
     "The pictures of a folder, by ending or else by content; none is passed over without a word."
     folder, found, left = Path(folder), [], []
     for path in sorted(folder.rglob("*") if deep else folder.iterdir()):
         name = path.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts): continue
-        if path.suffix.lower() in IMAGES and not path.is_dir(): found.append(path)
-        elif path.is_file() and (why := _why_unread(path)) is not None: found.append(path) if not why else left.append((str(name), why))
-        elif path.is_dir() and not deep and (n := _pictures_in(path)): left.append((f"{name}/", f"a folder with {n:,} pictures; only those beside it are taken"))
+        if any(part.startswith(".") for part in name.parts):
+            continue
+        if path.suffix.lower() in IMAGES and not path.is_dir():
+            found.append(path)
+        elif path.is_file() and (why := _why_unread(path)) is not None:
+            found.append(path) if not why else left.append((str(name), why))
+        elif path.is_dir() and not deep and (n := _pictures_in(path)):
+            left.append((f"{name}/", f"a folder with {n:,} pictures; only those beside it are taken"))
     return found, left
+
 
 def _pictures_in(folder: Path) -> int:
     "How many files directly in a folder have the ending of a picture."
-    try: return sum(e.name.lower().endswith((*IMAGES, *UNREAD)) and not e.name.startswith(".") for e in os.scandir(folder))
-    except OSError: return 0
+    try:
+        return sum(
+            e.name.lower().endswith((*IMAGES, *UNREAD)) and not e.name.startswith(".") for e in os.scandir(folder)
+        )
+    except OSError:
+        return 0
+
 
 def name_left(
     left: list[tuple[str, str]],  # name and reason, from `list_pictures`
 ) -> str:  # empty where there are none
     "A sentence on the pictures of a folder that were left out."
-    return f"{len(left):,} left out: {'; '.join(f'{name}: {why}' for name, why in left[:3])}{'; ...' if len(left) > 3 else ''}" if left else ""
+    return (
+        f"{len(left):,} left out: {'; '.join(f'{name}: {why}' for name, why in left[:3])}{'; ...' if len(left) > 3 else ''}"
+        if left
+        else ""
+    )
 
 # %% ../../nbs/01_data/01_photo_files.ipynb #ec4233e3
 _TOKEN = re.compile(rb"(?:\s|#[^\r\n]*+)*+(\d{1,9})(?=[\s#])")  # possessive: a comment is not tried again in pieces
 _FIELDS = re.compile(rb"P7\s(?:[^\n]*\n){0,100}?ENDHDR[ \t\r]*\n")
 
+
 def _named_header(data: bytes) -> tuple[int, int, int, int, int]:
     "Width, height, channels, largest value and the start of the samples of a `P7`."
-    if not (head := _FIELDS.match(data[:1 << 16])): raise ValueError("a P7 picture without ENDHDR")
-    fields = dict(line.split(None, 1) for line in head[0].splitlines()[1:-1] if len(line.split(None, 1)) == 2 and not line.startswith(b"#"))
-    try: return *(int(fields[name][:9]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL")), head.end()
-    except (KeyError, ValueError): raise ValueError("a P7 picture; expected WIDTH, HEIGHT, DEPTH and MAXVAL as numbers") from None
+    if not (head := _FIELDS.match(data[: 1 << 16])):
+        raise ValueError("a P7 picture without ENDHDR")
+    fields = dict(
+        line.split(None, 1)
+        for line in head[0].splitlines()[1:-1]
+        if len(line.split(None, 1)) == 2 and not line.startswith(b"#")
+    )
+    try:
+        return *(int(fields[name][:9]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL")), head.end()
+    except (KeyError, ValueError):
+        raise ValueError("a P7 picture; expected WIDTH, HEIGHT, DEPTH and MAXVAL as numbers") from None
+
 
 def netpbm_header(
     data: bytes,  # a file that begins with P1 to P7
 ) -> tuple[int, int, int, int, int]:
     "Width, height, channels (P7: 1 to 4), largest value and where the samples start."
-    if data[1:2] == b"7": return _named_header(data)
+    if data[1:2] == b"7":
+        return _named_header(data)
     numbers, at = [], 2
     while len(numbers) < (2 if data[1:2] in b"14" else 3):
-        if not (token := _TOKEN.match(data[:1 << 16], at)): raise ValueError(f"a {data[:2].decode()} picture; expected width, height and largest value at its beginning")
+        if not (token := _TOKEN.match(data[: 1 << 16], at)):
+            raise ValueError(
+                f"a {data[:2].decode()} picture; expected width, height and largest value at its beginning"
+            )
         numbers, at = [*numbers, int(token[1])], token.end()
     comment = re.compile(rb"#[^\r\n]*").match(data, at)
     width, height, top = [*numbers, 1][:3]
@@ -105,17 +176,28 @@ def _samples(data: bytes, width: int, height: int, depth: int, top: int, at: int
     kind, count = data[1:2], width * height * depth
     if kind in b"123":
         text = re.sub(rb"#[^\r\n]*", b" ", data[at:])
-        if kind == b"1": return 49 - np.frombuffer(text.translate(None, b" \t\r\n\v\f")[:count], np.uint8)  # "1" is black
-        if text.translate(None, b"0123456789 \t\r\n\v\f"): raise ValueError("numbers are expected after its header, there is something else")
-        if re.search(rb"\d{10}", text): raise ValueError("a number of ten digits or more among its pixels")
+        if kind == b"1":
+            return 49 - np.frombuffer(text.translate(None, b" \t\r\n\v\f")[:count], np.uint8)  # "1" is black
+        if text.translate(None, b"0123456789 \t\r\n\v\f"):
+            raise ValueError("numbers are expected after its header, there is something else")
+        if re.search(rb"\d{10}", text):
+            raise ValueError("a number of ten digits or more among its pixels")
         return np.fromstring(text.strip(), np.int64, sep=" ")[:count] if text.strip() else np.zeros(0)
     at += kind != b"7"  # one blank, or a line end
     wide, bits = 1 + (top > 255), kind == b"4"
     size = -(-width // 8) * height if bits else count * wide
-    if data[at - 1:at + 1] == b"\r\n" and len(data) == at + 1 + size: at += 1  # a header with the line ends of Windows
-    part = np.frombuffer(data[at:at + size], np.uint8)
-    if bits: return 1 - np.unpackbits(part[:len(part) // -(-width // 8) * -(-width // 8)].reshape(-1, -(-width // 8)), axis=1)[:, :width].ravel()
-    return part if wide == 1 else part[:len(part) // 2 * 2].view(">u2")
+    if data[at - 1 : at + 1] == b"\r\n" and len(data) == at + 1 + size:
+        at += 1  # a header with the line ends of Windows
+    part = np.frombuffer(data[at : at + size], np.uint8)
+    if bits:
+        return (
+            1
+            - np.unpackbits(part[: len(part) // -(-width // 8) * -(-width // 8)].reshape(-1, -(-width // 8)), axis=1)[
+                :, :width
+            ].ravel()
+        )
+    return part if wide == 1 else part[: len(part) // 2 * 2].view(">u2")
+
 
 def read_netpbm(
     data: bytes,  # a whole PBM, PGM, PPM or PAM file
@@ -123,12 +205,19 @@ def read_netpbm(
 ) -> np.ndarray:  # uint8 (H, W, 3)
     "A Netpbm picture with its largest value as white, to the nearest of 256 levels; a plain `ValueError` says what is wrong."
     width, height, depth, top, at = netpbm_header(data)
-    if width * height > pixels: raise ValueError(f"its header claims {width:,} x {height:,} pixels, more than the {pixels:,} allowed")
-    if not (width and height and 1 <= top <= 65535 and 1 <= depth <= 4): raise ValueError(f"its header claims {width} x {height} pixels of {depth} channels up to {top}; expected 1 to 4 channels up to 65,535")
+    if width * height > pixels:
+        raise ValueError(f"its header claims {width:,} x {height:,} pixels, more than the {pixels:,} allowed")
+    if not (width and height and 1 <= top <= 65535 and 1 <= depth <= 4):
+        raise ValueError(
+            f"its header claims {width} x {height} pixels of {depth} channels up to {top}; expected 1 to 4 channels up to 65,535"
+        )
     values = _samples(data, width, height, depth, top, at)
-    if len(values) < width * height * depth: raise ValueError(f"a damaged or cut-off image of {width} x {height} pixels, {len(data):,} bytes")
-    if (highest := int(values.max())) > top: raise ValueError(f"a value of {highest:,}, where its header says that {top:,} is the largest")
-    if top != 255: values = ((np.arange(top + 1) * 255 + top // 2) // top).astype(np.uint8)[values]
+    if len(values) < width * height * depth:
+        raise ValueError(f"a damaged or cut-off image of {width} x {height} pixels, {len(data):,} bytes")
+    if (highest := int(values.max())) > top:
+        raise ValueError(f"a value of {highest:,}, where its header says that {top:,} is the largest")
+    if top != 255:
+        values = ((np.arange(top + 1) * 255 + top // 2) // top).astype(np.uint8)[values]
     image = values.astype(np.uint8, copy=False).reshape(height, width, depth)
     return np.ascontiguousarray(image[..., :3] if depth > 2 else np.repeat(image[..., :1], 3, 2))
 
@@ -138,21 +227,35 @@ def read_masked_bmp(
     pixels: int,  # largest width * height that is read
 ) -> np.ndarray | None:  # uint8 (H, W, 3); None: a BMP without masks
     "A BMP whose colours lie where masks say, the largest value of each as 255; a plain `ValueError` says what is wrong."
-    if len(data) < 66 or data[:2] != b"BM" or int.from_bytes(data[14:18], "little") < 40: return None
+    if len(data) < 66 or data[:2] != b"BM" or int.from_bytes(data[14:18], "little") < 40:
+        return None
     start, _, width, height, _, bits, kind = struct.unpack_from("<IIiiHHI", data, 10)
-    if (bits, kind) not in ((16, 0), (16, 3), (32, 3), (16, 6), (32, 6)): return None
-    masks = (0x7C00, 0x3E0, 0x1F) if kind == 0 else struct.unpack_from("<3I", data, 54)  # the same place in every header
-    if not 0 < width * abs(height) <= pixels or width < 0: raise ValueError(f"its header claims {width:,} x {abs(height):,} pixels, more than the {pixels:,} allowed, or none")
-    if not all(masks) or max(masks) >> bits: raise ValueError(f"masks of colours {', '.join(map(hex, masks))}, expected some bits of {bits} in each")
+    if (bits, kind) not in ((16, 0), (16, 3), (32, 3), (16, 6), (32, 6)):
+        return None
+    masks = (
+        (0x7C00, 0x3E0, 0x1F) if kind == 0 else struct.unpack_from("<3I", data, 54)
+    )  # the same place in every header
+    if not 0 < width * abs(height) <= pixels or width < 0:
+        raise ValueError(
+            f"its header claims {width:,} x {abs(height):,} pixels, more than the {pixels:,} allowed, or none"
+        )
+    if not all(masks) or max(masks) >> bits:
+        raise ValueError(f"masks of colours {', '.join(map(hex, masks))}, expected some bits of {bits} in each")
     row = -(-width * bits // 32) * 4
-    if len(data) < start + row * abs(height): raise ValueError(f"a damaged or cut-off image of {width} x {abs(height)} pixels, {len(data):,} bytes")
-    values = np.frombuffer(data, np.uint8, row * abs(height), start).reshape(abs(height), row)[:, :width * bits // 8].copy().view(f"<u{bits // 8}")
+    if len(data) < start + row * abs(height):
+        raise ValueError(f"a damaged or cut-off image of {width} x {abs(height)} pixels, {len(data):,} bytes")
+    values = (
+        np.frombuffer(data, np.uint8, row * abs(height), start)
+        .reshape(abs(height), row)[:, : width * bits // 8]
+        .copy()
+        .view(f"<u{bits // 8}")
+    )
     shares = [(values & mask) / mask for mask in masks]
-    return np.rint(255 * np.stack(shares, 2)[::-1 if height > 0 else 1]).astype(np.uint8)
-
+    return np.rint(255 * np.stack(shares, 2)[:: -1 if height > 0 else 1]).astype(np.uint8)
 
 # %% ../../nbs/01_data/01_photo_files.ipynb #664e5c7d
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # no stuffed zero and no restart marker
+
 
 def jpeg_scans(
     data: bytes,  # a JPEG file
@@ -162,19 +265,27 @@ def jpeg_scans(
     at, scans, segments = 2, 0, 0
     while scans < most and (marker := _MARKER.search(data, at)) and marker[1] != b"\xd9":
         scans, segments, at = scans + (marker[1] == b"\xda"), segments + 1, marker.end()
-        if segments > 20_000: return most
-        if marker[1] not in b"\x01\xd8": at += int.from_bytes(data[at:at + 2], "big")
+        if segments > 20_000:
+            return most
+        if marker[1] not in b"\x01\xd8":
+            at += int.from_bytes(data[at : at + 2], "big")
     return scans
+
 
 def _check_chunks(data: bytes) -> None:
     "A plain `ValueError` where a PNG's chunk claims more bytes than there are: OpenCV 5 takes memory on its word, gigabytes for a file of 4,000 bytes."
     at = 8
     for _ in range(100_000):
-        size, kind = int.from_bytes(data[at:at + 4], "big"), data[at + 4:at + 8]
-        if at + 12 + size > len(data): raise ValueError(f"a damaged or cut-off PNG: at byte {at:,} a part of {size:,} bytes is claimed, and there are {max(len(data) - at - 12, 0):,}")
-        if kind == b"IEND": return
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if at + 12 + size > len(data):
+            raise ValueError(
+                f"a damaged or cut-off PNG: at byte {at:,} a part of {size:,} bytes is claimed, and there are {max(len(data) - at - 12, 0):,}"
+            )
+        if kind == b"IEND":
+            return
         at += 12 + size
     raise ValueError("a PNG in more than 100,000 parts")
+
 
 def check_work(
     data: bytes,  # a whole file
@@ -183,25 +294,35 @@ def check_work(
     pixels: int,  # largest width * height
 ) -> None:
     "A plain `ValueError` where decoding would take too many pixels, or too many passes over them."
-    if width * height > pixels: raise ValueError(f"its header claims {width:,} x {height:,} pixels, more than the {pixels:,} allowed")
-    if data[:4] == b"\x89PNG": _check_chunks(data)
+    if width * height > pixels:
+        raise ValueError(f"its header claims {width:,} x {height:,} pixels, more than the {pixels:,} allowed")
+    if data[:4] == b"\x89PNG":
+        _check_chunks(data)
     most = 10 * pixels // (width * height) + 1
     if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") >= most and jpeg_scans(data, most) >= most:
-        raise ValueError(f"a JPEG of {width:,} x {height:,} pixels in {most:,} scans or more: too much work, at most ten scans of {pixels:,} pixels are done")
+        raise ValueError(
+            f"a JPEG of {width:,} x {height:,} pixels in {most:,} scans or more: too much work, at most ten scans of {pixels:,} pixels are done"
+        )
 
 # %% ../../nbs/01_data/01_photo_files.ipynb #a10d94e9
 _EAR = threading.Lock()  # a process is copied between two photos, never within
-if hasattr(os, "register_at_fork"): os.register_at_fork(before=_EAR.acquire, after_in_parent=_EAR.release, after_in_child=_EAR.release)
-_DECODERS = re.compile(r"Corrupt JPEG|Premature end of JPEG|Inconsistent progression|Invalid SOS|Application transferred|Unknown Adobe|Warning: unknown JFIF|Unsupported|Bogus|"
-                       r"libpng |OpenCV|\[ *(ERROR|WARN|INFO)[:\]]|$")
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_EAR.acquire, after_in_parent=_EAR.release, after_in_child=_EAR.release)
+_DECODERS = re.compile(
+    r"Corrupt JPEG|Premature end of JPEG|Inconsistent progression|Invalid SOS|Application transferred|Unknown Adobe|Warning: unknown JFIF|Unsupported|Bogus|"
+    r"libpng |OpenCV|\[ *(ERROR|WARN|INFO)[:\]]|$"
+)
+
 
 def _buffer() -> int:
     "A file without a name; each write goes to its end, so that threads do not write over each other."
     if not hasattr(os, "memfd_create"):
-        with tempfile.TemporaryFile("ab+") as file: return os.dup(file.fileno())
+        with tempfile.TemporaryFile("ab+") as file:
+            return os.dup(file.fileno())
     buffer = os.memfd_create("tgfr")
     fcntl.fcntl(buffer, fcntl.F_SETFL, os.O_APPEND)
     return buffer
+
 
 @contextlib.contextmanager
 def overhear(
@@ -209,23 +330,30 @@ def overhear(
 ) -> Iterator[None]:
     "What decoders write to the terminal in the block is kept off it, and told."
     with _EAR:
-        try: terminal = os.dup(2)
-        except OSError: terminal = None  # closed: nothing to keep clean
+        try:
+            terminal = os.dup(2)
+        except OSError:
+            terminal = None  # closed: nothing to keep clean
         if terminal is not None:
             heard = _buffer()
             os.dup2(heard, 2)
-        try: yield
+        try:
+            yield
         finally:
             if terminal is not None:
                 os.dup2(terminal, 2), os.close(terminal)
                 _hand_on(heard, said)
 
+
 def _hand_on(heard: int, said: list[str]) -> None:
     "Sort what was heard: decoders' sentences are noted, anything else is written after all."
-    if not os.lseek(heard, 0, os.SEEK_END): return os.close(heard)  # nearly always
+    if not os.lseek(heard, 0, os.SEEK_END):
+        return os.close(heard)  # nearly always
     with open(heard, "rb") as file:
         file.seek(0)
         text = file.read(1 << 16).decode(errors="replace")
     for line in text.splitlines(keepends=True):
-        if not _DECODERS.match(line): os.write(2, line.encode())
-        elif not line.startswith(("libpng", "OpenCV", "[", "\n")): said.append(line.strip())
+        if not _DECODERS.match(line):
+            os.write(2, line.encode())
+        elif not line.startswith(("libpng", "OpenCV", "[", "\n")):
+            said.append(line.strip())

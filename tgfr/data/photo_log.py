@@ -19,6 +19,7 @@ from .faces import read_image
 # %% ../../nbs/01_data/12_photo_log.ipynb #3b2c52df
 TEMPLATE = 112  # pixels a side of the crops that face data is kept in
 
+
 class PhotoLog:
     "Other shapes than an encoder's, and damage, of photos that are read block by block."
 
@@ -36,18 +37,23 @@ class PhotoLog:
     ) -> None:
         "Begin, or go on behind finished photos."
         kept = [json.dumps(line) + "\n" for line in self._lines() if line["first"] < done]
-        if kept: write_text(self.path, "".join(kept), private=True)
-        else: self.path.unlink(missing_ok=True)
+        if kept:
+            write_text(self.path, "".join(kept), private=True)
+        else:
+            self.path.unlink(missing_ok=True)
 
     def add(
         self,
         name: str,
-        shape: tuple[int, ...] | None,  # height, width ..., of a photo that is taken for an aligned face; None: its points are known
+        shape: tuple[int, ...]
+        | None,  # height, width ..., of a photo that is taken for an aligned face; None: its points are known
         said: Sequence[str] = (),  # by the decoder
     ) -> None:
         "Note a photo."
-        if shape is not None and tuple(shape[:2]) not in ((self.size, self.size), (TEMPLATE, TEMPLATE)): self.shapes[f"{shape[1]} x {shape[0]}"] += 1
-        if said: self.damaged.append([name, "; ".join(said)])
+        if shape is not None and tuple(shape[:2]) not in ((self.size, self.size), (TEMPLATE, TEMPLATE)):
+            self.shapes[f"{shape[1]} x {shape[0]}"] += 1
+        if said:
+            self.damaged.append([name, "; ".join(said)])
 
     def read(
         self,
@@ -68,16 +74,20 @@ class PhotoLog:
         if self.shapes or self.damaged:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch(0o600)
-            with open(self.path, "a") as file: file.write(json.dumps({"first": first, "shapes": self.shapes, "damaged": self.damaged}) + "\n")
+            with open(self.path, "a") as file:
+                file.write(json.dumps({"first": first, "shapes": self.shapes, "damaged": self.damaged}) + "\n")
         self.shapes, self.damaged = Counter(), []
 
     def _lines(self) -> list[dict]:
         "The lines of the file, the last one of each block; half a line is none."
         lines = {}
         for text in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else ():
-            try: line = json.loads(text)
-            except ValueError: continue
-            if isinstance(line, dict) and line.keys() >= {"first", "shapes", "damaged"}: lines[line["first"]] = line
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and line.keys() >= {"first", "shapes", "damaged"}:
+                lines[line["first"]] = line
         return [lines[first] for first in sorted(lines)]
 
     def facts(
@@ -86,8 +96,11 @@ class PhotoLog:
     ) -> dict:  # for meta.json; empty where there is nothing to say
         "What there is to say of all blocks."
         shapes, damaged = Counter(), []
-        for line in self._lines(): shapes.update(line["shapes"]), damaged.extend(line["damaged"])
-        return ({"other shapes": dict(shapes.most_common())} if shapes else {}) | ({"damaged inside": {"count": len(damaged), "items": damaged[:most]}} if damaged else {})
+        for line in self._lines():
+            shapes.update(line["shapes"]), damaged.extend(line["damaged"])
+        return ({"other shapes": dict(shapes.most_common())} if shapes else {}) | (
+            {"damaged inside": {"count": len(damaged), "items": damaged[:most]}} if damaged else {}
+        )
 
 # %% ../../nbs/01_data/12_photo_log.ipynb #062d3548
 def photo_warnings(
@@ -99,19 +112,31 @@ def photo_warnings(
     sides = {shape: [int(x) for x in shape.split(" x ")] for shape in shapes}
     for square in (False, True):
         some = {shape: n for shape, n in shapes.items() if (sides[shape][0] == sides[shape][1]) == square}
-        if not some: continue
+        if not some:
+            continue
         listed = ", ".join(f"{n:,} of {shape}" for shape, n in list(some.items())[:3]) + ", ..." * (len(some) > 3)
         columns = [(h - w) // 2 for w, h in map(sides.get, some) if h == TEMPLATE and w < h][:1]
-        said.append(f"{sum(some.values()):,} of the {photos:,} photos are " + (
-            f"square but of another size than the template's {TEMPLATE} ({listed}, width x height), and were resized: right for aligned crops, wrong for whole heads, such as LFW's 250 x 250 as downloaded: align those first" if square else
-            f"not square ({listed}, width x height), and of each the middle square was taken as an aligned face: " + (f"pad aligned crops to {TEMPLATE} x {TEMPLATE} ({columns[0]} columns a side), " if columns else "")
-            + "align others by their five points first"))
-    if damaged: said.append(f"{damaged['count']:,} of the {photos:,} photos are damaged inside, and used: {'; '.join(f'{name} ({word})' for name, word in damaged['items'][:3])}{'; ...' if damaged['count'] > 3 else ''}")
+        said.append(
+            f"{sum(some.values()):,} of the {photos:,} photos are "
+            + (
+                f"square but of another size than the template's {TEMPLATE} ({listed}, width x height), and were resized: right for aligned crops, wrong for whole heads, such as LFW's 250 x 250 as downloaded: align those first"
+                if square
+                else f"not square ({listed}, width x height), and of each the middle square was taken as an aligned face: "
+                + (f"pad aligned crops to {TEMPLATE} x {TEMPLATE} ({columns[0]} columns a side), " if columns else "")
+                + "align others by their five points first"
+            )
+        )
+    if damaged:
+        said.append(
+            f"{damaged['count']:,} of the {photos:,} photos are damaged inside, and used: {'; '.join(f'{name} ({word})' for name, word in damaged['items'][:3])}{'; ...' if damaged['count'] > 3 else ''}"
+        )
     return said
+
 
 def tell_of_photos(
     store,  # a feature store
 ):  # the same
     "Say on the terminal what there is to say of a store's photos."
-    for line in photo_warnings(store.meta, len(store)): say(f"warning: {store.folder}: {line}", "yellow")
+    for line in photo_warnings(store.meta, len(store)):
+        say(f"warning: {store.folder}: {line}", "yellow")
     return store

@@ -18,40 +18,88 @@ from .faces import encode_jpeg
 
 # %% ../../nbs/01_data/05_synthetic.ipynb #6b6c516d
 PERSON = {  # attribute: {value: (chance for a woman, chance for a man, phrases)}
-    "age": {"young": (.6, .5, "is young"), "middle-aged": (.25, .3, "is middle-aged"), "old": (.15, .2, "is old/is elderly")},
-    "skin": {"pale": (.2, .15, "has pale skin/has fair skin"), "light": (.3, .3, "has light skin"), "tan": (.2, .25, "has tanned skin"),
-             "brown": (.15, .15, "has brown skin"), "dark": (.15, .15, "has dark skin")},
-    "face": {"oval": (.4, .3, "has an oval face"), "round": (.25, .2, "has a round face/has a wide face"),
-             "square": (.1, .3, "has a square jaw/has a strong jaw"), "pointed": (.25, .2, "has a pointed chin/has a narrow chin")},
-    "hair": {"straight": (.3, .04, "has straight hair/has long straight hair"), "wavy": (.35, .06, "has wavy hair/has long wavy hair"),
-             "curly": (.15, .15, "has curly hair/has curls"), "short": (.2, .4, "has short hair"),
-             "receding": (0, .18, "has a receding hairline/has a high forehead"), "bald": (0, .17, "is bald")},
-    "hair_colour": {"black": (.28, .34, "has black hair"), "brown": (.34, .38, "has brown hair"),
-                    "blond": (.22, .16, "has blond hair/has fair hair"), "red": (.16, .12, "has red hair"),
-                    "grey": (0, 0, "has grey hair/has silver hair")},  # grey comes with age
-    "bangs": {"yes": (.35, .15, "has bangs/has a fringe")},
-    "eye_colour": {"brown": (.5, .5, "has brown eyes"), "blue": (.3, .3, "has blue eyes"), "green": (.2, .2, "has green eyes")},
-    "eyes": {"big": (.35, .2, "has big eyes/has large eyes"), "narrow": (.15, .3, "has narrow eyes/has small eyes")},
-    "brows": {"arched": (.4, .1, "has arched eyebrows"), "bushy": (.1, .4, "has bushy eyebrows/has thick eyebrows"),
-              "thin": (.3, .15, "has thin eyebrows")},
-    "nose": {"big": (.15, .35, "has a big nose/has a large nose"), "pointy": (.35, .25, "has a pointy nose")},
-    "lips": {"full": (.35, .2, "has full lips/has big lips"), "thin": (.15, .2, "has thin lips")},
-    "bags": {"yes": (.2, .3, "has bags under the eyes")},
-    "freckles": {"yes": (.15, .1, "has freckles")},
-    "beard": {"stubble": (0, .2, "has stubble/has a five o'clock shadow"), "mustache": (0, .13, "has a mustache"),
-              "goatee": (0, .12, "has a goatee"), "full": (0, .2, "has a beard/has a full beard")},
-    "glasses": {"yes": (.25, .3, "wears eyeglasses/wears glasses")}}
+    "age": {
+        "young": (0.6, 0.5, "is young"),
+        "middle-aged": (0.25, 0.3, "is middle-aged"),
+        "old": (0.15, 0.2, "is old/is elderly"),
+    },
+    "skin": {
+        "pale": (0.2, 0.15, "has pale skin/has fair skin"),
+        "light": (0.3, 0.3, "has light skin"),
+        "tan": (0.2, 0.25, "has tanned skin"),
+        "brown": (0.15, 0.15, "has brown skin"),
+        "dark": (0.15, 0.15, "has dark skin"),
+    },
+    "face": {
+        "oval": (0.4, 0.3, "has an oval face"),
+        "round": (0.25, 0.2, "has a round face/has a wide face"),
+        "square": (0.1, 0.3, "has a square jaw/has a strong jaw"),
+        "pointed": (0.25, 0.2, "has a pointed chin/has a narrow chin"),
+    },
+    "hair": {
+        "straight": (0.3, 0.04, "has straight hair/has long straight hair"),
+        "wavy": (0.35, 0.06, "has wavy hair/has long wavy hair"),
+        "curly": (0.15, 0.15, "has curly hair/has curls"),
+        "short": (0.2, 0.4, "has short hair"),
+        "receding": (0, 0.18, "has a receding hairline/has a high forehead"),
+        "bald": (0, 0.17, "is bald"),
+    },
+    "hair_colour": {
+        "black": (0.28, 0.34, "has black hair"),
+        "brown": (0.34, 0.38, "has brown hair"),
+        "blond": (0.22, 0.16, "has blond hair/has fair hair"),
+        "red": (0.16, 0.12, "has red hair"),
+        "grey": (0, 0, "has grey hair/has silver hair"),
+    },  # grey comes with age
+    "bangs": {"yes": (0.35, 0.15, "has bangs/has a fringe")},
+    "eye_colour": {
+        "brown": (0.5, 0.5, "has brown eyes"),
+        "blue": (0.3, 0.3, "has blue eyes"),
+        "green": (0.2, 0.2, "has green eyes"),
+    },
+    "eyes": {
+        "big": (0.35, 0.2, "has big eyes/has large eyes"),
+        "narrow": (0.15, 0.3, "has narrow eyes/has small eyes"),
+    },
+    "brows": {
+        "arched": (0.4, 0.1, "has arched eyebrows"),
+        "bushy": (0.1, 0.4, "has bushy eyebrows/has thick eyebrows"),
+        "thin": (0.3, 0.15, "has thin eyebrows"),
+    },
+    "nose": {"big": (0.15, 0.35, "has a big nose/has a large nose"), "pointy": (0.35, 0.25, "has a pointy nose")},
+    "lips": {"full": (0.35, 0.2, "has full lips/has big lips"), "thin": (0.15, 0.2, "has thin lips")},
+    "bags": {"yes": (0.2, 0.3, "has bags under the eyes")},
+    "freckles": {"yes": (0.15, 0.1, "has freckles")},
+    "beard": {
+        "stubble": (0, 0.2, "has stubble/has a five o'clock shadow"),
+        "mustache": (0, 0.13, "has a mustache"),
+        "goatee": (0, 0.12, "has a goatee"),
+        "full": (0, 0.2, "has a beard/has a full beard"),
+    },
+    "glasses": {"yes": (0.25, 0.3, "wears eyeglasses/wears glasses")},
+}
 PHOTO = {
-    "smile": {"yes": (.6, .5, "is smiling/has a smile/is happy")},
-    "mouth": {"open": (.4, .35, "has the mouth slightly open/has parted lips")},
-    "squint": {"yes": (.13, .18, "is squinting/has the eyes half closed")},
-    "lipstick": {"yes": (.5, 0, "wears lipstick/wears red lipstick")},
-    "makeup": {"yes": (.3, 0, "wears heavy makeup/wears makeup")},
-    "earrings": {"yes": (.35, .06, "wears earrings/wears golden earrings")},
-    "hat": {"cap": (.04, .08, "wears a cap/wears a hat"), "beanie": (.06, .06, "wears a beanie/wears a knitted hat/wears a hat")},
-    "sunglasses": {"yes": (.03, .03, "wears sunglasses/wears dark glasses")}}
-HIDES = {("hat", "cap"): "bangs", ("hat", "beanie"): "bangs", ("hair", "bald"): "hair_colour", ("beard", "full"): "face",
-         ("sunglasses", "yes"): "eye_colour eyes bags squint", ("squint", "yes"): "eyes", ("bangs", "yes"): "brows"}
+    "smile": {"yes": (0.6, 0.5, "is smiling/has a smile/is happy")},
+    "mouth": {"open": (0.4, 0.35, "has the mouth slightly open/has parted lips")},
+    "squint": {"yes": (0.13, 0.18, "is squinting/has the eyes half closed")},
+    "lipstick": {"yes": (0.5, 0, "wears lipstick/wears red lipstick")},
+    "makeup": {"yes": (0.3, 0, "wears heavy makeup/wears makeup")},
+    "earrings": {"yes": (0.35, 0.06, "wears earrings/wears golden earrings")},
+    "hat": {
+        "cap": (0.04, 0.08, "wears a cap/wears a hat"),
+        "beanie": (0.06, 0.06, "wears a beanie/wears a knitted hat/wears a hat"),
+    },
+    "sunglasses": {"yes": (0.03, 0.03, "wears sunglasses/wears dark glasses")},
+}
+HIDES = {
+    ("hat", "cap"): "bangs",
+    ("hat", "beanie"): "bangs",
+    ("hair", "bald"): "hair_colour",
+    ("beard", "full"): "face",
+    ("sunglasses", "yes"): "eye_colour eyes bags squint",
+    ("squint", "yes"): "eyes",
+    ("bangs", "yes"): "brows",
+}
 MEASURES = """width jaw chin eye_gap eye_size eye_tilt eye_height brow_height brow_slope nose_width nose_length
     mouth_width mouth_height hairline parting skin_tone skin_hue hair_tone ears""".split()
 
@@ -59,9 +107,23 @@ MEASURES = """width jaw chin eye_gap eye_size eye_tilt eye_height brow_height br
 @dataclass(frozen=True)
 class Person:
     "What stays the same over all photos of one identity; the values are those of `PERSON`."
-    gender: str; age: str; skin: str; face: str; hair: str; hair_colour: str; bangs: str; eye_colour: str; eyes: str
-    brows: str; nose: str; lips: str; bags: str; freckles: str
-    beard: str; glasses: str  # habits: most photos show them
+
+    gender: str
+    age: str
+    skin: str
+    face: str
+    hair: str
+    hair_colour: str
+    bangs: str
+    eye_colour: str
+    eyes: str
+    brows: str
+    nose: str
+    lips: str
+    bags: str
+    freckles: str
+    beard: str
+    glasses: str  # habits: most photos show them
     measures: dict[str, float]  # deviations named in `MEASURES`, within -2..2
 
     @classmethod
@@ -69,24 +131,52 @@ class Person:
         "A new person."
         gender = ("woman", "man")[generator.integers(2)]
         values = _choose(PERSON, gender, generator)
-        if values["age"] == "old" and generator.random() < .7: values["hair_colour"] = "grey"
-        if values["hair"] in ("receding", "bald"): values["bangs"] = "no"
-        return cls(gender=gender, **values, measures=dict(zip(MEASURES, generator.normal(size=len(MEASURES)).clip(-2, 2).tolist())))
+        if values["age"] == "old" and generator.random() < 0.7:
+            values["hair_colour"] = "grey"
+        if values["hair"] in ("receding", "bald"):
+            values["bangs"] = "no"
+        return cls(
+            gender=gender,
+            **values,
+            measures=dict(zip(MEASURES, generator.normal(size=len(MEASURES)).clip(-2, 2).tolist())),
+        )
+
 
 def _choose(table, gender, generator):
     "A value for each attribute, drawn with the chances of the gender."
-    bounds = {name: np.cumsum([chances[gender == "man"] for chances in values.values()]) for name, values in table.items()}
-    draws = dict(zip(table, generator.random(len(table)) * (1 - 1e-9)))  # below the sum of chances, however it is rounded
+    bounds = {
+        name: np.cumsum([chances[gender == "man"] for chances in values.values()]) for name, values in table.items()
+    }
+    draws = dict(
+        zip(table, generator.random(len(table)) * (1 - 1e-9))
+    )  # below the sum of chances, however it is rounded
     return {name: [*table[name], "no"][np.searchsorted(bounds[name], draws[name], side="right")] for name in table}
 
 # %% ../../nbs/01_data/05_synthetic.ipynb #7a1a86b5
 @dataclass(frozen=True)
 class Photo:
     "What belongs to one photo of a person; the values are those of `PHOTO`."
-    smile: str; mouth: str; squint: str; lipstick: str; makeup: str; earrings: str; hat: str; sunglasses: str
-    beard: str; glasses: str  # this day's
-    yaw: float; pitch: float; roll: float; zoom: float; shift: complex; gaze: float  # radians, factor, pixels of the 112 template
-    light: float; contrast: float; warmth: float; exposure: float  # direction in radians (0: from the right), strength, tint, level
+
+    smile: str
+    mouth: str
+    squint: str
+    lipstick: str
+    makeup: str
+    earrings: str
+    hat: str
+    sunglasses: str
+    beard: str
+    glasses: str  # this day's
+    yaw: float
+    pitch: float
+    roll: float
+    zoom: float
+    shift: complex
+    gaze: float  # radians, factor, pixels of the 112 template
+    light: float
+    contrast: float
+    warmth: float
+    exposure: float  # direction in radians (0: from the right), strength, tint, level
     seed: int  # draws the background, the clothes and the grain
 
     @classmethod
@@ -96,9 +186,22 @@ class Photo:
         beard = person.beard if habit[0] else "stubble" if person.beard == "full" else "no"
         glasses = person.glasses if habit[1] and values["sunglasses"] == "no" else "no"
         yaw, pitch, roll, zoom, x, y, warmth, exposure, gaze = generator.normal(size=9).clip(-2, 2).tolist()
-        return cls(**values, beard=beard, glasses=glasses, yaw=.17 * yaw, pitch=.09 * pitch, roll=.05 * roll, zoom=.93 + .03 * zoom,
-                   shift=1.3 * complex(x, y), gaze=.8 * gaze, light=generator.uniform(-math.pi, 0), contrast=generator.uniform(.1, .5),
-                   warmth=.07 * warmth, exposure=.95 + .1 * exposure, seed=int(generator.integers(2**31)))
+        return cls(
+            **values,
+            beard=beard,
+            glasses=glasses,
+            yaw=0.17 * yaw,
+            pitch=0.09 * pitch,
+            roll=0.05 * roll,
+            zoom=0.93 + 0.03 * zoom,
+            shift=1.3 * complex(x, y),
+            gaze=0.8 * gaze,
+            light=generator.uniform(-math.pi, 0),
+            contrast=generator.uniform(0.1, 0.5),
+            warmth=0.07 * warmth,
+            exposure=0.95 + 0.1 * exposure,
+            seed=int(generator.integers(2**31)),
+        )
 
 # %% ../../nbs/01_data/05_synthetic.ipynb #a06a361c
 def facts(
@@ -108,16 +211,22 @@ def facts(
     "What can be said of a photo: all attributes that are seen on it and have words."
     seen = vars(person) | vars(photo)  # this day's beard and glasses replace the habit
     hidden = {name for key, names in HIDES.items() if seen[key[0]] == key[1] for name in names.split()}
-    if photo.hat != "no" and person.hair in ("bald", "receding"): hidden.add("hair")
-    words = {name: values[seen[name]][2] for name, values in (PERSON | PHOTO).items() if name not in hidden and seen[name] != "no"}
+    if photo.hat != "no" and person.hair in ("bald", "receding"):
+        hidden.add("hair")
+    words = {
+        name: values[seen[name]][2]
+        for name, values in (PERSON | PHOTO).items()
+        if name not in hidden and seen[name] != "no"
+    }
     return {name: tuple(text.split("/")) for name, text in words.items()}
 
 # %% ../../nbs/01_data/05_synthetic.ipynb #2d163a00
 def _caption(gender, phrases, generator):
     "One caption that says all `phrases`, gathered by their verbs, in one to three sentences."
     said, she = {"is": [], "has": [], "wears": []}, ("She", "He")[gender == "man"]
-    for verb, what in (phrase.split(" ", 1) for phrase in phrases): said[verb].append(what)
-    noun, brief = (gender, "person")[generator.integers(2)], generator.random(4) < (.3, .4, .3, .3)
+    for verb, what in (phrase.split(" ", 1) for phrase in phrases):
+        said[verb].append(what)
+    noun, brief = (gender, "person")[generator.integers(2)], generator.random(4) < (0.3, 0.4, 0.3, 0.3)
     adjectives = ", ".join(said.pop("is")) + " " if brief[0] and said["is"] and (said["has"] or said["wears"]) else ""
     text = f"{('The', 'This')[generator.integers(2)]} {adjectives}{noun}" if adjectives or not brief[1] else she
     for i, verb in enumerate(generator.permutation([verb for verb in said if said[verb]])):
@@ -137,14 +246,25 @@ def describe(
     "Captions of one photo in the manner of MM-CelebA-HQ (Xia et al., TediGAN, 2021): true, and mostly incomplete."
     known, captions = list(facts(person, photo).values()), {}
     for _ in range(20 * count):  # a draw may repeat an earlier one
-        if len(captions) == count: break
-        chosen = generator.permutation(len(known))[:generator.integers(1, 7)]
-        captions[_caption(person.gender, [known[i][generator.integers(len(known[i]))] for i in chosen], generator)] = None
+        if len(captions) == count:
+            break
+        chosen = generator.permutation(len(known))[: generator.integers(1, 7)]
+        captions[_caption(person.gender, [known[i][generator.integers(len(known[i]))] for i in chosen], generator)] = (
+            None
+        )
     return list(captions)
 
 # %% ../../nbs/01_data/05_synthetic.ipynb #c2488732
-FEATURES = Features({"image": Image(decode=False), "identity": Value("int64"),
-                     "photo_id": Value("string"), "captions": List(Value("string")), "attributes": Value("string")})
+FEATURES = Features(
+    {
+        "image": Image(decode=False),
+        "identity": Value("int64"),
+        "photo_id": Value("string"),
+        "captions": List(Value("string")),
+        "attributes": Value("string"),
+    }
+)
+
 
 def synthetic_faces(
     people: int = 200,  # identities
@@ -152,11 +272,19 @@ def synthetic_faces(
     size: int = 112,  # side of the JPEGs in pixels, 16 to 1024
     seed: int = 0,  # another seed, other people
     first: int = 0,  # the first identity's number
-) -> Dataset:  # columns image (JPEG bytes), identity, photo_id "identity/photo", captions, attributes such as "gender=man age=old"
+) -> (
+    Dataset
+):  # columns image (JPEG bytes), identity, photo_id "identity/photo", captions, attributes such as "gender=man age=old"
     "Captioned drawn faces in the canonical form: `people * photos` rows."
-    limits = ("people", people, 1, 10**6), ("photos", photos, 1, 10**6), ("size", size, 16, 1024), ("first", first, 0, 2**40)
+    limits = (
+        ("people", people, 1, 10**6),
+        ("photos", photos, 1, 10**6),
+        ("size", size, 16, 1024),
+        ("first", first, 0, 2**40),
+    )
     for name, value, low, high in limits:
-        if not low <= value <= high: raise TgfrError(f"{name} {value}: expected {low} to {high}")
+        if not low <= value <= high:
+            raise TgfrError(f"{name} {value}: expected {low} to {high}")
     rows = []
     for k in range(first, first + people):
         person = Person.draw(rng(seed, "person", k))
@@ -165,5 +293,7 @@ def synthetic_faces(
             photo = Photo.draw(rng(seed, "photo", k, j), person)
             image = {"bytes": encode_jpeg(render(person, photo, size), 95), "path": None}
             captions = describe(person, photo, rng(seed, "captions", k, j))
-            rows.append({"image": image, "identity": k, "photo_id": f"{k}/{j}", "captions": captions, "attributes": attributes})
+            rows.append(
+                {"image": image, "identity": k, "photo_id": f"{k}/{j}", "captions": captions, "attributes": attributes}
+            )
     return Dataset.from_list(rows, features=FEATURES)

@@ -29,12 +29,16 @@ def tensors_of(
 ) -> Iterator[onnx.TensorProto]:  # initializers and constants
     "Every stored tensor of a graph."
     yield from getattr(graph, "initializer", ())
-    for sparse in getattr(graph, "sparse_initializer", ()): yield from (sparse.values, sparse.indices)
+    for sparse in getattr(graph, "sparse_initializer", ()):
+        yield from (sparse.values, sparse.indices)
     for attribute in (a for node in graph.node for a in node.attribute):
         yield from [attribute.t, *attribute.tensors]
-        for sparse in [attribute.sparse_tensor, *attribute.sparse_tensors]: yield from (sparse.values, sparse.indices)
+        for sparse in [attribute.sparse_tensor, *attribute.sparse_tensors]:
+            yield from (sparse.values, sparse.indices)
         for inner in [attribute.g, *attribute.graphs]:
-            if inner.ByteSize(): yield from tensors_of(inner)
+            if inner.ByteSize():
+                yield from tensors_of(inner)
+
 
 def nodes_of(
     graph: onnx.GraphProto | onnx.FunctionProto,  # a graph, with the graphs inside its nodes
@@ -43,22 +47,25 @@ def nodes_of(
     for node in graph.node:
         yield node
         for attribute in node.attribute:
-            for inner in [attribute.g, *attribute.graphs]: yield from nodes_of(inner)
+            for inner in [attribute.g, *attribute.graphs]:
+                yield from nodes_of(inner)
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #69eec692
 def dims(
     value: onnx.ValueInfoProto,  # an input, an output or an inner tensor
 ) -> tuple:  # its dimensions: numbers, names, or "?"
     "The shape written down for a tensor."
-    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in value.type.tensor_type.shape.dim)
+    return tuple(
+        d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in value.type.tensor_type.shape.dim
+    )
 
-def photo_input(
-    model: onnx.ModelProto,
-) -> onnx.ValueInfoProto | None:  # None where there are several, or none
+
+def photo_input(model: onnx.ModelProto) -> onnx.ValueInfoProto | None:  # None where there are several, or none
     "The one input that is not stored in the file."
     stored = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in stored]
     return inputs[0] if len(inputs) == 1 else None
+
 
 def attribute(
     node: onnx.NodeProto,
@@ -69,16 +76,18 @@ def attribute(
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #618435b6
-def constants(
-    graph: onnx.GraphProto,
-) -> dict[str, onnx.TensorProto]:  # by name
+def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:  # by name
     "The stored tensors that nodes read, also behind `Identity`."
     found = {t.name: t for t in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and (value := attribute(node, "value")) is not None: found[node.output[0]] = value
+        if node.op_type == "Constant" and (value := attribute(node, "value")) is not None:
+            found[node.output[0]] = value
         elif node.op_type == "Constant" and node.attribute and not attribute(node, "sparse_value"):
-            found[node.output[0]] = numpy_helper.from_array(np.asarray(helper.get_attribute_value(node.attribute[0])), node.output[0])
-        elif node.op_type == "Identity" and node.input[0] in found: found[node.output[0]] = found[node.input[0]]
+            found[node.output[0]] = numpy_helper.from_array(
+                np.asarray(helper.get_attribute_value(node.attribute[0])), node.output[0]
+            )
+        elif node.op_type == "Identity" and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
     return found
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #1d15e3de
@@ -91,13 +100,21 @@ def check_versions(
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
     advice = f"install a newer onnxruntime (this is {onnxruntime.__version__})"
-    for what, stamps, again in (("IR version", (model.ir_version, 17), "onnx.save it again with model.ir_version = {}"), ("opset", (8, opset), "export it again with opset {}")):
+    for what, stamps, again in (
+        ("IR version", (model.ir_version, 17), "onnx.save it again with model.ir_version = {}"),
+        ("opset", (8, opset), "export it again with opset {}"),
+    ):
         probe = helper.make_model(graph, ir_version=stamps[0], opset_imports=[helper.make_opsetid("", stamps[1])])
-        try: onnxruntime.InferenceSession(probe.SerializeToString(), _options(4), providers=["CPUExecutionProvider"])
+        try:
+            onnxruntime.InferenceSession(probe.SerializeToString(), _options(4), providers=["CPUExecutionProvider"])
         except Exception as e:  # onnxruntime has many error types of its own
-            if (most := re.search(r"(?:max supported IR version: |till opset )(\d+)", str(e))) is None: continue  # left to the checker
+            if (most := re.search(r"(?:max supported IR version: |till opset )(\d+)", str(e))) is None:
+                continue  # left to the checker
             found = model.ir_version if what == "IR version" else opset
-            raise TgfrError(f"{path}: written in {what} {found}, onnxruntime reads {what}s up to {most[1]}; {advice}, or {again.format(most[1])}") from None
+            raise TgfrError(
+                f"{path}: written in {what} {found}, onnxruntime reads {what}s up to {most[1]}; {advice}, or {again.format(most[1])}"
+            ) from None
+
 
 def _options(severity: int = 4) -> onnxruntime.SessionOptions:
     "Session options that keep onnxruntime's own lines off the terminal."
@@ -107,6 +124,7 @@ def _options(severity: int = 4) -> onnxruntime.SessionOptions:
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #91759256
 LIMIT = 2 << 30  # bytes of a model with its external data; protobuf itself ends there
+
 
 def _external(
     path: Path,  # the model
@@ -119,13 +137,21 @@ def _external(
     try:
         target = (folder / location).resolve()
         inside, there = target.is_relative_to(folder), target.is_file()
-    except (OSError, ValueError): raise TgfrError(f"{path}: its external data {shown!r} is no name that a file can have; refused") from None
-    if not inside: raise TgfrError(f"{path}: its external data {shown!r} lies outside its folder; refused")
-    if not there: raise TgfrError(f"{path}: its external data {shown!r} is missing")
+    except (OSError, ValueError):
+        raise TgfrError(f"{path}: its external data {shown!r} is no name that a file can have; refused") from None
+    if not inside:
+        raise TgfrError(f"{path}: its external data {shown!r} lies outside its folder; refused")
+    if not there:
+        raise TgfrError(f"{path}: its external data {shown!r} is missing")
     size = target.stat().st_size
-    try: start, length = int(entries.get("offset", 0)), int(entries.get("length", size - int(entries.get("offset", 0))))
-    except ValueError: raise TgfrError(f"{path}: {tensor.name[:60]}: offset and length of its external data are no numbers") from None
-    if start < 0 or length < 0 or start + length > size: raise TgfrError(f"{path}: {tensor.name[:60]}: {length:,} bytes from {start:,} of {shown!r}, which has {size:,}; not whole")
+    try:
+        start, length = int(entries.get("offset", 0)), int(entries.get("length", size - int(entries.get("offset", 0))))
+    except ValueError:
+        raise TgfrError(f"{path}: {tensor.name[:60]}: offset and length of its external data are no numbers") from None
+    if start < 0 or length < 0 or start + length > size:
+        raise TgfrError(
+            f"{path}: {tensor.name[:60]}: {length:,} bytes from {start:,} of {shown!r}, which has {size:,}; not whole"
+        )
     return length
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #72d04172
@@ -134,36 +160,45 @@ def read_model(
 ) -> onnx.ModelProto:  # checked, with its external data inside it
     "A model file; `TgfrError` where it is no ONNX, too large, too new, or refers to files outside its folder."
     size = check_file(path, LIMIT).stat().st_size
-    try: model = onnx.load(path, load_external_data=False)
-    except Exception as e: raise TgfrError(f"{path}: not a readable ONNX file ({one_line(e)})") from None
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as e:
+        raise TgfrError(f"{path}: not a readable ONNX file ({one_line(e)})") from None
     check_versions(model, path)
     tensors = [t for part in (model.graph, *model.functions) for t in tensors_of(part)]
     outside = [t for t in tensors if t.data_location == TensorProto.EXTERNAL]
     size += sum(_external(path, t) for t in outside)
-    if size > LIMIT: raise TgfrError(f"{path}: {size:,} bytes with its external data, more than {LIMIT:,}")
+    if size > LIMIT:
+        raise TgfrError(f"{path}: {size:,} bytes with its external data, more than {LIMIT:,}")
     try:
-        if outside: load_external_data_for_model(model, str(path.resolve().parent))
-        if any(t.data_location == TensorProto.EXTERNAL for t in tensors): raise TgfrError("external data in an unusual place")
+        if outside:
+            load_external_data_for_model(model, str(path.resolve().parent))
+        if any(t.data_location == TensorProto.EXTERNAL for t in tensors):
+            raise TgfrError("external data in an unusual place")
         onnx.checker.check_model(model)
-    except Exception as e: raise TgfrError(f"{path}: not a valid ONNX model ({one_line(e)})") from None
+    except Exception as e:
+        raise TgfrError(f"{path}: not a valid ONNX model ({one_line(e)})") from None
     return model
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #b1da4bff
 _SMALL = 64  # numbers of a constant that may be a shape
 
-def light_of(
-    model: onnx.ModelProto,
-) -> onnx.ModelProto:
+
+def light_of(model: onnx.ModelProto) -> onnx.ModelProto:
     "The model with large weights as inputs, of which shape and type are enough."
     light, listed = onnx.ModelProto(ir_version=max(model.ir_version, 4)), {i.name for i in model.graph.input}
     light.opset_import.extend(model.opset_import), light.functions.extend(model.functions)
     graph = light.graph
     graph.name = model.graph.name or "g"
-    for part in ("node", "input", "output", "sparse_initializer"): getattr(graph, part).extend(getattr(model.graph, part))
+    for part in ("node", "input", "output", "sparse_initializer"):
+        getattr(graph, part).extend(getattr(model.graph, part))
     for t in model.graph.initializer:
-        if prod(t.dims) <= _SMALL: graph.initializer.append(t)
-        elif t.name not in listed: graph.input.append(helper.make_tensor_value_info(t.name, t.data_type, t.dims))
+        if prod(t.dims) <= _SMALL:
+            graph.initializer.append(t)
+        elif t.name not in listed:
+            graph.input.append(helper.make_tensor_value_info(t.name, t.data_type, t.dims))
     return light
+
 
 def infer(
     model: onnx.ModelProto,
@@ -171,9 +206,14 @@ def infer(
     data: bool = False,  # also through shapes that are computed
 ) -> dict[str, onnx.ValueInfoProto]:  # inputs, inner tensors and outputs by name
     "The shapes and types of a graph's tensors; `TgfrError` where they contradict one another."
-    try: graph = onnx.shape_inference.infer_shapes(light_of(model), data_prop=data).graph
-    except Exception as e: raise TgfrError(f"{path}: not a valid ONNX model; types or shapes of its tensors contradict one another ({one_line(e)})") from None
+    try:
+        graph = onnx.shape_inference.infer_shapes(light_of(model), data_prop=data).graph
+    except Exception as e:
+        raise TgfrError(
+            f"{path}: not a valid ONNX model; types or shapes of its tensors contradict one another ({one_line(e)})"
+        ) from None
     return {v.name: v for v in [*graph.value_info, *graph.output, *graph.input]}
+
 
 def shaped(
     model: onnx.ModelProto,
@@ -181,7 +221,8 @@ def shaped(
 ) -> onnx.ModelProto:  # without its large weights
     "The model with the shapes of its outputs as they are inferred."
     shapes, light = infer(model, path), light_of(model)
-    for output in light.graph.output: output.CopyFrom(shapes[output.name])
+    for output in light.graph.output:
+        output.CopyFrom(shapes[output.name])
     return light
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #5e15685e
@@ -192,19 +233,32 @@ def mend(
     "Repair what older exporters are known to write wrongly."
     graph, stored, flat, spatial = model.graph, constants(model.graph), 0, 0
     for node in graph.node:
-        if node.op_type != "BatchNormalization" or attribute(node, "spatial", 1) or len(node.input) < 2: continue
-        if (scale := stored.get(node.input[1])) is None or len(scale.dims) != 1: continue
+        if node.op_type != "BatchNormalization" or attribute(node, "spatial", 1) or len(node.input) < 2:
+            continue
+        if (scale := stored.get(node.input[1])) is None or len(scale.dims) != 1:
+            continue
         node.attribute.remove(next(a for a in node.attribute if a.name == "spatial"))
         spatial += 1
-    slopes = [n for n in graph.node if n.op_type == "PRelu" and n.input[1] in stored and len(stored[n.input[1]].dims) == 1]
+    slopes = [
+        n for n in graph.node if n.op_type == "PRelu" and n.input[1] in stored and len(stored[n.input[1]].dims) == 1
+    ]
     shapes = infer(model, path) if slopes else {}
     for node in slopes:
-        slope, shape = numpy_helper.to_array(stored[node.input[1]]), dims(shapes[node.input[0]]) if node.input[0] in shapes else ()
-        if len(slope) == 1 or len(shape) < 3 or shape[1] != len(slope): continue
-        graph.initializer.append(numpy_helper.from_array(slope.reshape(-1, *[1] * (len(shape) - 2)), f"tgfr.slope.{flat}"))
+        slope, shape = (
+            numpy_helper.to_array(stored[node.input[1]]),
+            dims(shapes[node.input[0]]) if node.input[0] in shapes else (),
+        )
+        if len(slope) == 1 or len(shape) < 3 or shape[1] != len(slope):
+            continue
+        graph.initializer.append(
+            numpy_helper.from_array(slope.reshape(-1, *[1] * (len(shape) - 2)), f"tgfr.slope.{flat}")
+        )
         node.input[1] = f"tgfr.slope.{flat}"
         flat += 1
-    told = {f"spatial=0 dropped from {spatial} BatchNormalization": spatial, f"{flat} flat PRelu slopes (C,) made (C, 1, 1)": flat}
+    told = {
+        f"spatial=0 dropped from {spatial} BatchNormalization": spatial,
+        f"{flat} flat PRelu slopes (C,) made (C, 1, 1)": flat,
+    }
     return [words for words, count in told.items() if count]
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #3b9bcc20
@@ -213,16 +267,21 @@ MOST = 1 << 28  # numbers in one inner tensor, for one photo; 64 channels of 102
 WORK = 2e12  # multiplications for one photo; IResNet-200 has 2e10, a ViT-L of 336 pixels 2e11
 LOOPS = ("Loop", "Scan", "SequenceMap")
 
+
 def _cost(node, shape, inputs) -> int | None:
     "Multiplications of a node whose output has this shape; None: not known."
     kernel = prod(attribute(node, "kernel_shape", ()))
     if node.op_type in ("Conv", "ConvInteger", "QLinearConv"):
         weight = inputs[3 if node.op_type == "QLinearConv" else 1]
         return weight and prod(shape) * prod(weight[1:])
-    if node.op_type == "ConvTranspose": return inputs[1] and inputs[0] and prod(inputs[0]) * prod(inputs[1][1:])
-    if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"): return inputs[0] and prod(shape) * max(inputs[0])
-    if node.op_type in ("Einsum", "If", "DeformConv", "LSTM", "GRU", "RNN"): return None
+    if node.op_type == "ConvTranspose":
+        return inputs[1] and inputs[0] and prod(inputs[0]) * prod(inputs[1][1:])
+    if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"):
+        return inputs[0] and prod(shape) * max(inputs[0])
+    if node.op_type in ("Einsum", "If", "DeformConv", "LSTM", "GRU", "RNN"):
+        return None
     return prod(shape) * max(kernel, 1)
+
 
 def check_work(
     model: onnx.ModelProto,
@@ -231,24 +290,36 @@ def check_work(
 ) -> bool:  # whether all of its work is known; False: what is not has to run under a clock
     "`TgfrError` where a graph holds a loop or asks for more than a face model can need, with the bound that was hit."
     nodes = [n for part in (model.graph, *model.functions) for n in nodes_of(part)]
-    if loop := next((n for n in nodes if n.op_type in LOOPS), None): raise TgfrError(f"{path}: holds a {loop.op_type} ({loop.name[:60] or 'without a name'}), whose work nothing bounds; face models have no loops; refused")
-    if len(nodes) > NODES: raise TgfrError(f"{path}: {len(nodes):,} nodes, more than the {NODES:,} that are taken")
+    if loop := next((n for n in nodes if n.op_type in LOOPS), None):
+        raise TgfrError(
+            f"{path}: holds a {loop.op_type} ({loop.name[:60] or 'without a name'}), whose work nothing bounds; face models have no loops; refused"
+        )
+    if len(nodes) > NODES:
+        raise TgfrError(f"{path}: {len(nodes):,} nodes, more than the {NODES:,} that are taken")
     single = light_of(model)
     for value in single.graph.input:
-        if value.name == photo_input(model).name: value.CopyFrom(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, photo))
+        if value.name == photo_input(model).name:
+            value.CopyFrom(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, photo))
     del single.graph.value_info[:]
-    for value in single.graph.output: value.type.tensor_type.ClearField("shape")
-    shapes = {name: dims(v) for name, v in infer(single, path, data=True).items() if v.type.tensor_type.HasField("shape")}
+    for value in single.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    shapes = {
+        name: dims(v) for name, v in infer(single, path, data=True).items() if v.type.tensor_type.HasField("shape")
+    }
     shapes |= {name: tuple(t.dims) for name, t in constants(model.graph).items()}
     known = {name: shape for name, shape in shapes.items() if all(isinstance(d, int) for d in shape)}
     total, whole = 0, not model.functions
     for node in model.graph.node:
         for name in filter(None, node.output):
-            if name in known and prod(known[name]) > MOST: raise TgfrError(f"{path}: {name[:60]} has the shape {known[name]}, {prod(known[name]):,} numbers for one photo, more than the {MOST:,} that are taken")
+            if name in known and prod(known[name]) > MOST:
+                raise TgfrError(
+                    f"{path}: {name[:60]} has the shape {known[name]}, {prod(known[name]):,} numbers for one photo, more than the {MOST:,} that are taken"
+                )
         missing = any(name not in known for name in filter(None, node.output))
         cost = None if missing else _cost(node, known[node.output[0]], [known.get(name) for name in node.input])
         whole, total = whole and cost is not None, total + (cost or 0)
-    if total > WORK: raise TgfrError(f"{path}: {total:.1e} multiplications for one photo, more than the {WORK:.0e} that are taken")
+    if total > WORK:
+        raise TgfrError(f"{path}: {total:.1e} multiplications for one photo, more than the {WORK:.0e} that are taken")
     return whole
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #388f86af
@@ -263,14 +334,20 @@ def watched(
     clock = threading.Timer(seconds, lambda: (late.set(), stop()))
     clock.daemon = True
     clock.start()
-    try: return call()
+    try:
+        return call()
     except Exception as e:
-        if late.is_set(): raise TgfrError(f"{told} was not done in {seconds:g} s, which is more than a face model takes; stopped") from None
+        if late.is_set():
+            raise TgfrError(
+                f"{told} was not done in {seconds:g} s, which is more than a face model takes; stopped"
+            ) from None
         raise e
-    finally: clock.cancel()
+    finally:
+        clock.cancel()
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #0ec39243
 LOAD_SECONDS, RUN_SECONDS = 300, 60  # to load a model; to run it on one photo
+
 
 def open_session(
     model: onnx.ModelProto,  # ready to run
@@ -283,11 +360,17 @@ def open_session(
     options.intra_op_num_threads = threads
     options.graph_optimization_level = level.ORT_DISABLE_ALL if plain else level.ORT_ENABLE_ALL
     providers = onnxruntime.get_available_providers()
-    def load(): return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
-    try: return watched(load, lambda: options.set_load_cancellation_flag(True), LOAD_SECONDS, f"{path}: loading")
-    except TgfrError: raise
+
+    def load():
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+
+    try:
+        return watched(load, lambda: options.set_load_cancellation_flag(True), LOAD_SECONDS, f"{path}: loading")
+    except TgfrError:
+        raise
     except Exception as e:  # onnxruntime has many error types of its own
         raise TgfrError(f"{path}: onnxruntime cannot load it ({reason_of(e)})") from None
+
 
 def run_session(
     session: onnxruntime.InferenceSession,
@@ -298,10 +381,22 @@ def run_session(
     "The outputs for some photos, in bounded time."
     options = onnxruntime.RunOptions()
     options.log_severity_level = 4
-    def call(): return session.run(names, {session.get_inputs()[0].name: photos}, options)
-    try: return watched(call, lambda: setattr(options, "terminate", True), RUN_SECONDS * len(photos), f"{path}: one run of {len(photos)} photos")
-    except TgfrError: raise
-    except Exception as e: raise TgfrError(f"{path}: onnxruntime cannot run it ({reason_of(e)})") from None
+
+    def call():
+        return session.run(names, {session.get_inputs()[0].name: photos}, options)
+
+    try:
+        return watched(
+            call,
+            lambda: setattr(options, "terminate", True),
+            RUN_SECONDS * len(photos),
+            f"{path}: one run of {len(photos)} photos",
+        )
+    except TgfrError:
+        raise
+    except Exception as e:
+        raise TgfrError(f"{path}: onnxruntime cannot run it ({reason_of(e)})") from None
+
 
 def reason_of(
     e: Exception,  # of onnxruntime
@@ -313,6 +408,7 @@ def reason_of(
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #c4cd369d
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 
+
 def needed(
     graph: onnx.GraphProto,
     outputs: Iterable[str],  # names of tensors
@@ -320,41 +416,66 @@ def needed(
     "The nodes that some tensors depend on."
     wanted, found = set(outputs), []
     for node in reversed(graph.node):
-        if not wanted & set(node.output): continue
+        if not wanted & set(node.output):
+            continue
         found.append(node)
         inner = (a for attr in node.attribute for g in [attr.g, *attr.graphs] for n in nodes_of(g) for a in n.input)
         wanted.update(node.input, inner)
     return found[::-1]
 
+
 def _alive(node, stored, opset) -> str:
     "Why a node gives another result each time or in other company; empty where it does not."
-    if node.op_type in _RANDOM: return "draws random numbers"
+    if node.op_type in _RANDOM:
+        return "draws random numbers"
     if node.op_type == "BatchNormalization":
         training = attribute(node, "training_mode", 0) if opset >= 14 else len([o for o in node.output if o]) > 1
         return "is in training mode: it takes the statistics of the photos beside one another" if training else ""
-    if node.op_type != "Dropout": return ""
-    if opset < 12: return ""  # onnxruntime passes these through
-    def value(i, default): return default if len(node.input) <= i or not node.input[i] else stored.get(node.input[i])
-    training, ratio = value(2, False), value(1, .5)
-    if isinstance(training, onnx.TensorProto): training = bool(numpy_helper.to_array(training).any())
-    if isinstance(ratio, onnx.TensorProto): ratio = float(numpy_helper.to_array(ratio).max())
+    if node.op_type != "Dropout":
+        return ""
+    if opset < 12:
+        return ""  # onnxruntime passes these through
+
+    def value(i, default):
+        return default if len(node.input) <= i or not node.input[i] else stored.get(node.input[i])
+
+    training, ratio = value(2, False), value(1, 0.5)
+    if isinstance(training, onnx.TensorProto):
+        training = bool(numpy_helper.to_array(training).any())
+    if isinstance(ratio, onnx.TensorProto):
+        ratio = float(numpy_helper.to_array(ratio).max())
     return "is in training mode: it drops numbers at random" if training and ratio != 0 else ""
+
 
 def at_random(
     model: onnx.ModelProto,
     outputs: Iterable[str],  # the tensors that are read
 ) -> list[str]:  # in words
     "The nodes that make a result depend on chance or on the other photos of a batch."
-    stored, opset = constants(model.graph), next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-    nodes = [inner for node in needed(model.graph, outputs) for inner in (node, *_inside(node))] + [n for f in model.functions for n in nodes_of(f)]
+    stored, opset = (
+        constants(model.graph),
+        next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1),
+    )
+    nodes = [inner for node in needed(model.graph, outputs) for inner in (node, *_inside(node))] + [
+        n for f in model.functions for n in nodes_of(f)
+    ]
     return [f"{n.op_type} {n.name or n.output[0]} {why}" for n in nodes if (why := _alive(n, stored, opset))]
+
 
 def _inside(node) -> Iterator[onnx.NodeProto]:
     for attr in node.attribute:
-        for inner in [attr.g, *attr.graphs]: yield from nodes_of(inner)
+        for inner in [attr.g, *attr.graphs]:
+            yield from nodes_of(inner)
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #fecd0b86
-_SCALES = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "ReduceMax", "ReduceMin")  # a scale for each batch
+_SCALES = (
+    "DynamicQuantizeLinear",
+    "DynamicQuantizeMatMul",
+    "DynamicQuantizeLSTM",
+    "ReduceMax",
+    "ReduceMin",
+)  # a scale for each batch
+
 
 def company(
     model: onnx.ModelProto,
@@ -363,8 +484,21 @@ def company(
 ) -> list[str]:  # in words; empty where running photos singly is right
     "Why a photo's embedding is another beside other photos, where that is no matter of quantisation."
     nodes, stored = needed(model.graph, [embedding]), constants(model.graph)
-    def axes(n): return numpy_helper.to_array(stored[n.input[1]]) if len(n.input) > 1 and n.input[1] in stored else attribute(n, "axes", ())
-    means = [n for n in nodes if n.op_type in ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2") and 0 in axes(n)]
-    if means: return [f"{means[0].op_type} {means[0].name or means[0].output[0]} takes the statistics of the photos beside one another"]
-    if fixed or any(n.op_type in _SCALES for n in nodes): return []
+
+    def axes(n):
+        return (
+            numpy_helper.to_array(stored[n.input[1]])
+            if len(n.input) > 1 and n.input[1] in stored
+            else attribute(n, "axes", ())
+        )
+
+    means = [
+        n for n in nodes if n.op_type in ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2") and 0 in axes(n)
+    ]
+    if means:
+        return [
+            f"{means[0].op_type} {means[0].name or means[0].output[0]} takes the statistics of the photos beside one another"
+        ]
+    if fixed or any(n.op_type in _SCALES for n in nodes):
+        return []
     return ["the embedding of a photo changes with the photos beside it"]

@@ -19,13 +19,16 @@ from .onnx_graph import attribute, constants, dims, infer, light_of, needed, pho
 # %% ../../nbs/03_encoders/04_onnx_outputs.ipynb #79e57179
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
+
 def width_of(
     shape: tuple,  # of a tensor, the number of photos first
 ) -> int | None:  # E; None where it is no vector
     "How many numbers a tensor has for a photo, where they lie in one row."
     rest = [d for d in shape[1:] if d != 1]
-    if len(shape) == 1: return shape[0] if isinstance(shape[0], int) else None
+    if len(shape) == 1:
+        return shape[0] if isinstance(shape[0], int) else None
     return rest[0] if len(rest) == 1 and isinstance(rest[0], int) else None
+
 
 def shapes_of(
     model: onnx.ModelProto,
@@ -37,26 +40,61 @@ def shapes_of(
     known = {n: dims(v) for n, v in infer(model, path).items() if v.type.tensor_type.elem_type in _FLOATS}
     for value in (v for v in light.graph.input if v.name == source.name):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if not dim.dim_value: dim.dim_value = 1 if axis == 0 else size
+            if not dim.dim_value:
+                dim.dim_value = 1 if axis == 0 else size
     single = {n: dims(v) for n, v in infer(light, path, data=True).items() if v.type.tensor_type.elem_type in _FLOATS}
-    return known | {n: shape for n, shape in single.items() if not all(isinstance(d, int) for d in known.get(n, ("?",))[1:] or ("?",))}
+    return known | {
+        n: shape
+        for n, shape in single.items()
+        if not all(isinstance(d, int) for d in known.get(n, ("?",))[1:] or ("?",))
+    }
 
 # %% ../../nbs/03_encoders/04_onnx_outputs.ipynb #e76603cf
-_POINTS = {2 * n: f"{n} points (x, y)" for n in (68, 98, 106, 468, 478)} | {3 * n: f"{n} points (x, y, z)" for n in (68, 106, 468, 478)}
-_WIDTHS = _POINTS | {62: "pose and shape of a 3D face", 101: "ages", 1000: "ImageNet's classes", 1001: "ImageNet's classes"}
-_OTHER = re.compile(r"landmark|lmk|kps|keypoint|points|bbox|boxes|score|logit|prob|softmax|class|gender|pose|attribut|heatmap|anchor|sigma|uncertain", re.I)
-_SAME = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Add", "Mul", "Sub", "Div", "BatchNormalization", "Dropout", "Clip")
+_POINTS = {2 * n: f"{n} points (x, y)" for n in (68, 98, 106, 468, 478)} | {
+    3 * n: f"{n} points (x, y, z)" for n in (68, 106, 468, 478)
+}
+_WIDTHS = _POINTS | {
+    62: "pose and shape of a 3D face",
+    101: "ages",
+    1000: "ImageNet's classes",
+    1001: "ImageNet's classes",
+}
+_OTHER = re.compile(
+    r"landmark|lmk|kps|keypoint|points|bbox|boxes|score|logit|prob|softmax|class|gender|pose|attribut|heatmap|anchor|sigma|uncertain",
+    re.I,
+)
+_SAME = (
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Cast",
+    "Add",
+    "Mul",
+    "Sub",
+    "Div",
+    "BatchNormalization",
+    "Dropout",
+    "Clip",
+)
+
 
 def _linear(graph, name, stored) -> onnx.NodeProto | None:
     "The linear layer that makes a vector, behind what changes numbers one by one."
     maker = {o: node for node in graph.node for o in node.output}
     for _ in range(20):
-        if (node := maker.get(name)) is None: return None
-        if node.op_type in ("Gemm", "MatMul"): return node if node.input[1] in stored or node.op_type == "Gemm" else None
-        if node.op_type == "Conv": return node if prod(attribute(node, "kernel_shape", (0,))) == 1 else None
-        if node.op_type not in _SAME: return None
+        if (node := maker.get(name)) is None:
+            return None
+        if node.op_type in ("Gemm", "MatMul"):
+            return node if node.input[1] in stored or node.op_type == "Gemm" else None
+        if node.op_type == "Conv":
+            return node if prod(attribute(node, "kernel_shape", (0,))) == 1 else None
+        if node.op_type not in _SAME:
+            return None
         name = next((i for i in node.input if i and i not in stored), "")
     return None
+
 
 def why_not(
     model: onnx.ModelProto,
@@ -66,32 +104,49 @@ def why_not(
     "Why a vector is no embedding."
     width, stored = width_of(shapes[name]), constants(model.graph)
     maker = next((n.op_type for n in model.graph.node if name in n.output), "")
-    if maker in ("Softmax", "LogSoftmax", "Hardmax"): return f"probabilities, made by {maker}"
-    if width in _WIDTHS: return f"{width} numbers, as of {_WIDTHS[width]}"
-    if _OTHER.search(name) and not re.search(r"emb|feat", name, re.I): return "by its name"
+    if maker in ("Softmax", "LogSoftmax", "Hardmax"):
+        return f"probabilities, made by {maker}"
+    if width in _WIDTHS:
+        return f"{width} numbers, as of {_WIDTHS[width]}"
+    if _OTHER.search(name) and not re.search(r"emb|feat", name, re.I):
+        return "by its name"
     linear = _linear(model.graph, name, stored)
-    if linear is not None and width >= 500 and width % 32: return f"{width:,} numbers of a linear layer, as of scores of classes"
+    if linear is not None and width >= 500 and width % 32:
+        return f"{width:,} numbers of a linear layer, as of scores of classes"
     return ""
 
 # %% ../../nbs/03_encoders/04_onnx_outputs.ipynb #dcba58bc
 LEAST = 32  # numbers of an embedding
 
+
 def _is_made_of(graph, name, other) -> bool:
     "Whether `other` goes through a layer with weights on its way to `name`."
     behind = {o: n for n in needed(graph, [name]) for o in n.output}
-    if name == other or other not in {i for n in behind.values() for i in n.input}: return False
+    if name == other or other not in {i for n in behind.values() for i in n.input}:
+        return False
     before = {o for n in needed(graph, [other]) for o in n.output}
     return bool({n.op_type for o, n in behind.items() if o not in before} & {"Gemm", "MatMul", "Conv"})
 
+
 _LENGTH = ("Div", "Mul", "LpNormalization", "MeanVarianceNormalization")  # what may change the length alone
+
 
 def _origin(graph, name, stored) -> tuple[str, bool]:
     "The vector that a tensor is, behind changes of form and length, and whether its length was changed."
     maker, changed = {o: n for n in graph.node for o in n.output}, False
-    while (node := maker.get(name)) is not None and node.op_type in ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", *_LENGTH):
+    while (node := maker.get(name)) is not None and node.op_type in (
+        "Identity",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Cast",
+        *_LENGTH,
+    ):
         changed = changed or node.op_type in _LENGTH
         name = next((i for i in node.input if i not in stored), "")
     return name, changed
+
 
 def find_embedding(
     model: onnx.ModelProto,
@@ -102,22 +157,38 @@ def find_embedding(
     "The tensor that is the embedding; `TgfrError` lists those that may be it where the file does not tell."
     shapes = shapes_of(model, path, size)
     outputs = [o.name for o in model.graph.output]
-    vectors = {name: width for name in outputs if name in shapes and (width := width_of(shapes[name])) and width >= LEAST}
+    vectors = {
+        name: width for name in outputs if name in shapes and (width := width_of(shapes[name])) and width >= LEAST
+    }
     listing = ", ".join(f"{name} {shapes.get(name, ())}" for name in outputs)
     if output is not None:
-        if output in shapes and (width := width_of(shapes[output])): return output, width
+        if output in shapes and (width := width_of(shapes[output])):
+            return output, width
         raise TgfrError(f"{path}: output {output!r} is no vector (N, E) of this model; it gives {listing}")
     if not vectors:
         shape = ", ".join(str(shapes.get(name, "of unknown shape")) for name in outputs[:3])
-        raise TgfrError(f"{path}: not a face model: output shape {shape}; an embedding (N, E) with E of at least {LEAST} is expected")
+        raise TgfrError(
+            f"{path}: not a face model: output shape {shape}; an embedding (N, E) with E of at least {LEAST} is expected"
+        )
     against = {name: why_not(model, name, shapes) for name in vectors}
     for name in vectors:
-        made_of = next((other for other in vectors if vectors[name] > vectors[other] and _is_made_of(model.graph, name, other)), None)
-        if made_of and not against[name]: against[name] = f"made of {made_of}, as scores are"
+        made_of = next(
+            (other for other in vectors if vectors[name] > vectors[other] and _is_made_of(model.graph, name, other)),
+            None,
+        )
+        if made_of and not against[name]:
+            against[name] = f"made of {made_of}, as scores are"
     left = [name for name, why in against.items() if not why]
     origins = {name: _origin(model.graph, name, constants(model.graph)) for name in left}
-    if len({origin for origin, _ in origins.values()}) == 1: left = sorted(left, key=lambda name: origins[name][1])[:1]
-    if len(left) == 1: return left[0], vectors[left[0]]
-    take = "--output NAME (in Python output=, beside the file \"output\" in its .json)"
-    if not left: raise TgfrError(f"{path}: not a face model: {'; '.join(f'{name} {shapes[name]} is {why}' for name, why in against.items())}, not an embedding; if it is one all the same, or an inner tensor is, name it by {take}")
-    raise TgfrError(f"{path}: several of its outputs may be the embedding: {', '.join(f'{name} {shapes[name]}' for name in left)}; name one by {take}")
+    if len({origin for origin, _ in origins.values()}) == 1:
+        left = sorted(left, key=lambda name: origins[name][1])[:1]
+    if len(left) == 1:
+        return left[0], vectors[left[0]]
+    take = '--output NAME (in Python output=, beside the file "output" in its .json)'
+    if not left:
+        raise TgfrError(
+            f"{path}: not a face model: {'; '.join(f'{name} {shapes[name]} is {why}' for name, why in against.items())}, not an embedding; if it is one all the same, or an inner tensor is, name it by {take}"
+        )
+    raise TgfrError(
+        f"{path}: several of its outputs may be the embedding: {', '.join(f'{name} {shapes[name]}' for name in left)}; name one by {take}"
+    )

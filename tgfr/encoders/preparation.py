@@ -18,18 +18,60 @@ import onnx
 import torch
 from onnx import helper
 
-from ..core import TgfrError, l2_normalize
+from ..core import TgfrError
 from .backbones import in_words
-from .onnx_graph import attribute, constants, dims, infer, light_of, needed, open_session, photo_input, run_session
+from .features import l2_normalize
+from tgfr.encoders.onnx_graph import (
+    attribute,
+    constants,
+    dims,
+    infer,
+    light_of,
+    needed,
+    open_session,
+    photo_input,
+    run_session,
+)
 
 # %% ../../nbs/03_encoders/05_preparation.ipynb #e711bb38
-_STEPS = ("Sub", "Mul", "Div", "Add", "Neg", "Sum", "BatchNormalization", "Conv", "Identity", "Cast", "Transpose", "Gather", "Slice", "Split", "Concat",
-          "Reshape", "Squeeze", "Unsqueeze", "Dropout", "DequantizeLinear")
-_ONE = ("Sub", "Mul", "Div", "Add", "Sum", "BatchNormalization", "Conv", "DequantizeLinear")  # of whose inputs one may be the photo
+_STEPS = (
+    "Sub",
+    "Mul",
+    "Div",
+    "Add",
+    "Neg",
+    "Sum",
+    "BatchNormalization",
+    "Conv",
+    "Identity",
+    "Cast",
+    "Transpose",
+    "Gather",
+    "Slice",
+    "Split",
+    "Concat",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Dropout",
+    "DequantizeLinear",
+)
+_ONE = (
+    "Sub",
+    "Mul",
+    "Div",
+    "Add",
+    "Sum",
+    "BatchNormalization",
+    "Conv",
+    "DequantizeLinear",
+)  # of whose inputs one may be the photo
+
 
 @dataclass(frozen=True)
 class FirstSteps:
     "What a graph does to a photo before its network begins: `prepared[c] = scale[c] * photo[order[c]] + offset[c]`."
+
     scale: np.ndarray  # (3,)
     offset: np.ndarray  # (3,)
     order: tuple[int, int, int]  # which channel of the input each prepared channel comes from
@@ -53,6 +95,7 @@ def _is_photo(shape, size) -> bool:
     numbers = [d for d in rest if d != 1]
     return all(isinstance(d, int) for d in rest) and numbers.count(size) == 2 and prod(numbers) <= 3 * size * size
 
+
 def _prefix(model, shapes, size) -> tuple[list[onnx.NodeProto], list[str]]:
     "The nodes at the beginning that keep a photo a photo, and the pictures that the rest reads."
     start = photo_input(model).name
@@ -60,14 +103,23 @@ def _prefix(model, shapes, size) -> tuple[list[onnx.NodeProto], list[str]]:
     for node in model.graph.node:
         mine = [name for name in node.input if name in photos]
         if not mine:
-            if node.input and all(name in stored or not name for name in node.input): stored.update(node.output)
+            if node.input and all(name in stored or not name for name in node.input):
+                stored.update(node.output)
             continue
         rest = [name for name in node.input if name and name not in photos]
-        fits = node.op_type in _STEPS and all(name in stored for name in rest) and all(_is_photo(shapes.get(name, ()), size) for name in node.output if name)
-        if node.op_type in _ONE: fits = fits and len(mine) == 1 and (node.op_type != "Div" or node.input[0] in photos)
-        if node.op_type in ("Conv", "BatchNormalization", "DequantizeLinear"): fits = fits and node.input[0] in photos
-        if node.op_type == "Conv": fits = fits and prod(attribute(node, "kernel_shape", shapes.get(node.input[1], (0, 0))[2:])) == 1
-        if not fits: read += [name for name in mine if name not in read]
+        fits = (
+            node.op_type in _STEPS
+            and all(name in stored for name in rest)
+            and all(_is_photo(shapes.get(name, ()), size) for name in node.output if name)
+        )
+        if node.op_type in _ONE:
+            fits = fits and len(mine) == 1 and (node.op_type != "Div" or node.input[0] in photos)
+        if node.op_type in ("Conv", "BatchNormalization", "DequantizeLinear"):
+            fits = fits and node.input[0] in photos
+        if node.op_type == "Conv":
+            fits = fits and prod(attribute(node, "kernel_shape", shapes.get(node.input[1], (0, 0))[2:])) == 1
+        if not fits:
+            read += [name for name in mine if name not in read]
         else:
             photos.update(filter(None, node.output))
             steps.append(node)
@@ -85,37 +137,56 @@ def first_steps(
     shape = (1, size, size, 3) if last else (1, 3, size, size)
     single = light_of(model)
     for value in single.graph.input:
-        if value.name == source.name: value.CopyFrom(helper.make_tensor_value_info(source.name, source.type.tensor_type.elem_type, shape))
+        if value.name == source.name:
+            value.CopyFrom(helper.make_tensor_value_info(source.name, source.type.tensor_type.elem_type, shape))
     del single.graph.value_info[:]
     values = infer(single, path, data=True)
     steps, read = _prefix(model, {name: dims(v) for name, v in values.items()}, size)
-    if not steps: return None
+    if not steps:
+        return None
     made = {name for node in steps for name in node.output}
-    full = [name for name in read if name in made and prod(d for d in dims(values[name]) if isinstance(d, int)) == 3 * size * size]
-    if not full: return None
+    full = [
+        name
+        for name in read
+        if name in made and prod(d for d in dims(values[name]) if isinstance(d, int)) == 3 * size * size
+    ]
+    if not full:
+        return None
     outputs = _run_steps(model, full[0], source, values, shape, path)
     return _affine(outputs, full[0], model, last)
+
 
 def _run_steps(model, name, source, values, shape, path) -> list[np.ndarray]:
     "The picture `name` for five photos: black, a hundred in one channel each, noise."
     kind = values[name].type.tensor_type.elem_type
-    graph = helper.make_graph(needed(model.graph, [name]), "first steps", [helper.make_tensor_value_info(source.name, source.type.tensor_type.elem_type, shape)],
-                              [helper.make_tensor_value_info(name, kind, None)])
+    graph = helper.make_graph(
+        needed(model.graph, [name]),
+        "first steps",
+        [helper.make_tensor_value_info(source.name, source.type.tensor_type.elem_type, shape)],
+        [helper.make_tensor_value_info(name, kind, None)],
+    )
     used = {i for node in graph.node for i in node.input}
     graph.initializer.extend(t for t in model.graph.initializer if t.name in used)
-    small = helper.make_model(graph, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4), functions=model.functions)
+    small = helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4), functions=model.functions
+    )
     session, photos = open_session(small, path, plain=True), np.zeros((5, *shape[1:]), np.float32)
-    for c in range(3): photos[(1 + c, ..., c) if shape[1] != 3 else (1 + c, c)] = 100
+    for c in range(3):
+        photos[(1 + c, ..., c) if shape[1] != 3 else (1 + c, c)] = 100
     photos[4] = np.random.default_rng(0).integers(0, 100, shape[1:])
     dtype = helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
-    return [run_session(session, [name], photo[None].astype(dtype), path)[0].astype(np.float64) for photo in photos] + [photos[4]]
+    return [run_session(session, [name], photo[None].astype(dtype), path)[0].astype(np.float64) for photo in photos] + [
+        photos[4]
+    ]
+
 
 def _affine(outputs, name, model, last) -> FirstSteps | None:
     "Scale, offset and order of channels behind five pictures; None where there are none."
     *pictures, noise = outputs
     pictures = [p.reshape([d for d in p.shape if d != 1]) for p in pictures]
     first = pictures[0].shape[0] == 3
-    if not first and pictures[0].shape[-1] != 3: return None
+    if not first and pictures[0].shape[-1] != 3:
+        return None
     black, *colours, mixed = [p if first else np.moveaxis(p, -1, 0) for p in pictures]
     change = np.stack([(c - black) / 100 for c in colours])  # (channel of the photo, channel of the picture, H, W)
     matrix, offset = change.mean((2, 3)).T, black.mean((1, 2))
@@ -123,32 +194,46 @@ def _affine(outputs, name, model, last) -> FirstSteps | None:
     scale = matrix[range(3), order]
     photo = np.moveaxis(noise, -1, 0) if last else noise
     expected = scale[:, None, None] * photo[list(order)] + black
-    if sorted(order) != [0, 1, 2] or not np.allclose(mixed, expected, rtol=1e-2, atol=1e-2 * abs(scale).max() * 100): return None
+    if sorted(order) != [0, 1, 2] or not np.allclose(mixed, expected, rtol=1e-2, atol=1e-2 * abs(scale).max() * 100):
+        return None
     kinds = tuple(node.op_type for node in needed(model.graph, [name]) if node.op_type not in ("Constant", "Identity"))
     return FirstSteps(scale, offset, order, kinds, first)
 
 # %% ../../nbs/03_encoders/05_preparation.ipynb #e0a1f92a
 _LIMITS = {"-1..1": (-1, 1), "0..1": (0, 1), "0..255": (0, 255)}
-_INSIDE = ((0, .5), (0, 1), (.5, .5), (0, 2), (.23, 2.2), (127.5, 127.5), (0, 127.5))  # middle and half width of what networks are trained on
+_INSIDE = (
+    (0, 0.5),
+    (0, 1),
+    (0.5, 0.5),
+    (0, 2),
+    (0.23, 2.2),
+    (127.5, 127.5),
+    (0, 127.5),
+)  # middle and half width of what networks are trained on
+
 
 @dataclass(frozen=True)
 class Wanted:
     "How photos have to come into a graph, as far as its first nodes tell."
+
     range: str | None = None  # a key of `RANGES`; None: they do not tell
     channels: str | None = None  # "RGB" or "BGR"; None: they do not tell
     certain: bool = False  # whether another channel order would contradict the graph
     words: str = ""  # what the nodes do
+
 
 def _misfit(steps, low, high) -> float:
     "How far the photos of a range are from what networks are trained on, behind the first steps."
     middle, half = np.mean(steps.offset + steps.scale * (low + high) / 2), np.mean(abs(steps.scale)) * (high - low) / 2
     return min(max(abs(middle - m) / max(half, h), abs(np.log(half / h))) for m, h in _INSIDE)
 
+
 def _red(steps, low, high) -> str | None:
     "Which order the input has, by the offsets of three colours; None where they do not tell."
     centre = (-steps.offset / steps.scale - low) / (high - low)
     falls = centre[0] > centre[1] > centre[2]
-    if not (falls or centre[0] < centre[1] < centre[2]) or np.ptp(centre) < .04: return None
+    if not (falls or centre[0] < centre[1] < centre[2]) or np.ptp(centre) < 0.04:
+        return None
     return "BGR" if falls == steps.exchanges else "RGB"
 
 # %% ../../nbs/03_encoders/05_preparation.ipynb #758c0452
@@ -157,28 +242,42 @@ def wanted(
     bytes_in: bool = False,  # whether the input is uint8
 ) -> Wanted:
     "The range and the order of channels in which photos have to come into a graph."
-    if steps is None: return Wanted("0..255", words="it takes bytes") if bytes_in else Wanted()
-    def numbers(x): return f"{x[0]:.4g}" if np.ptp(x) < 1e-6 * abs(x).max() else f"({', '.join(f'{v:.4g}' for v in x)})"
+    if steps is None:
+        return Wanted("0..255", words="it takes bytes") if bytes_in else Wanted()
+
+    def numbers(x):
+        return f"{x[0]:.4g}" if np.ptp(x) < 1e-6 * abs(x).max() else f"({', '.join(f'{v:.4g}' for v in x)})"
+
     words = f"its graph begins with {', '.join(steps.nodes)}"
-    if steps.normalises: words += f", x * {numbers(steps.scale)} + {numbers(steps.offset)}"
+    if steps.normalises:
+        words += f", x * {numbers(steps.scale)} + {numbers(steps.offset)}"
     order = "BGR" if steps.exchanges else None  # what comes in as BGR reaches the network as RGB
-    if not steps.normalises: return Wanted("0..255" if bytes_in else None, order, words=words)
+    if not steps.normalises:
+        return Wanted("0..255" if bytes_in else None, order, words=words)
     misfits = sorted((_misfit(steps, *limits), name) for name, limits in _LIMITS.items())
     (best, found), (second, _) = misfits[:2]
     learned = "BatchNormalization" in steps.nodes  # its numbers may be weights of the network
-    scaled = np.allclose(steps.offset, 0) and .2 < abs(steps.scale).mean() < 5  # fits -1..1 and 0..1 alike
-    if bytes_in: found = "0..255"
-    elif scaled or best > .75 or second - best < .3 or learned and found != "0..255": return Wanted(None, order, words=words)
+    scaled = np.allclose(steps.offset, 0) and 0.2 < abs(steps.scale).mean() < 5  # fits -1..1 and 0..1 alike
+    if bytes_in:
+        found = "0..255"
+    elif scaled or best > 0.75 or second - best < 0.3 or learned and found != "0..255":
+        return Wanted(None, order, words=words)
     red = None if learned else _red(steps, *_LIMITS[found])
     return Wanted(found, red or order, red is not None, words)
 
 # %% ../../nbs/03_encoders/05_preparation.ipynb #1772e818
-WAYS = {"scaled to -1..1": ((.5,) * 3, (.5,) * 3), "scaled to 0..1": ((0.,) * 3, (1.,) * 3), "scaled to 0..255": ((0.,) * 3, (1 / 255,) * 3),
-        "with ImageNet's statistics": ((.485, .456, .406), (.229, .224, .225))}  # mean and standard deviation of RGB
+WAYS = {
+    "scaled to -1..1": ((0.5,) * 3, (0.5,) * 3),
+    "scaled to 0..1": ((0.0,) * 3, (1.0,) * 3),
+    "scaled to 0..255": ((0.0,) * 3, (1 / 255,) * 3),
+    "with ImageNet's statistics": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}  # mean and standard deviation of RGB
+
 
 @dataclass(frozen=True)
 class PreparationCheck:
     "How well an encoder tells people apart when photos are prepared in several ways."
+
     name: str  # of the encoder
     way: str  # it is configured for
     margin: float  # of that way: mean similarity to the same person less that to others
@@ -190,13 +289,15 @@ class PreparationCheck:
     @property
     def warning(self) -> str:
         "What there is to warn of; empty where there is nothing."
-        if self.same: return f"{self.name}: different photos have nearly the same vector, however they are prepared: is that an embedding?"
+        if self.same:
+            return f"{self.name}: different photos have nearly the same vector, however they are prepared: is that an embedding?"
         return f"{self.name} is fed {self.way}, but {self}: what was it trained on?" if self.better else ""
 
     def __str__(self) -> str:
         best = self.better or max(self.margins, key=self.margins.get)
         gap = f"on {self.photos} photos the same person is {self.margin:.3f} more similar than others"
         return f"{gap}; fed {best}, {self.margins[best]:.3f}{', which is clearly better' * bool(self.better)}"
+
 
 def _margins(encoder, photos, others) -> tuple[torch.Tensor, torch.Tensor, float]:
     "Of each photo: similarity to its other one less that to the others of the rest, and the log of its length; and how similar different ones are."
@@ -205,44 +306,64 @@ def _margins(encoder, photos, others) -> tuple[torch.Tensor, torch.Tensor, float
     apart = (scores.sum(1) - scores.diag()) / (count - 1)
     return scores.diag() - apart, a.norm(dim=1).clamp_min(1e-12).log(), apart.mean().item()
 
+
 def _sure(gain: torch.Tensor) -> float:
     "Mean in units of its standard error."
-    return (gain.mean() / (gain.std() / len(gain) ** .5).clamp_min(1e-9)).item()
+    return (gain.mean() / (gain.std() / len(gain) ** 0.5).clamp_min(1e-9)).item()
 
 # %% ../../nbs/03_encoders/05_preparation.ipynb #abab5ac7
 def _partners(identity, count) -> list[tuple[int, int]] | None:
     "Rows of two photos of each person who has two; None where that is fewer than `count` people."
     rows = {}
-    for row, person in enumerate(() if identity is None else identity): rows.setdefault(person, []).append(row)
+    for row, person in enumerate(() if identity is None else identity):
+        rows.setdefault(person, []).append(row)
     pairs = [tuple(r[:2]) for r in rows.values() if len(r) > 1]
     return pairs if len(pairs) >= count else None
+
 
 def compare_ways(
     encoder,  # has `encode` and `config`
     photos: np.ndarray | torch.Tensor,  # (N, H, W, 3) uint8 RGB, aligned, of several people; N of at least 8
-    identity: Sequence | None = None,  # N of who it is; None, or few with two photos: a photo and its mirror image count as one person
+    identity: Sequence
+    | None = None,  # N of who it is; None, or few with two photos: a photo and its mirror image count as one person
 ) -> PreparationCheck:
     "Compare the ways of preparing photos by how well they tell people apart."
     photos, config = torch.as_tensor(photos), encoder.config
-    if len(photos) < 8: raise TgfrError(f"photos: at least 8 are needed to check how they are prepared, found {len(photos)}")
+    if len(photos) < 8:
+        raise TgfrError(f"photos: at least 8 are needed to check how they are prepared, found {len(photos)}")
     pairs = _partners(identity, 8)
     first, second = (photos, photos.flip(2)) if pairs is None else (photos[list(rows)] for rows in zip(*pairs))
     own, length, alike = _margins(encoder, first, second)
-    ways = {f"{order}, {name}": (order, *(v[::1 if order == "RGB" else -1] for v in way)) for name, way in WAYS.items() for order in ("RGB", "BGR")}
+    ways = {
+        f"{order}, {name}": (order, *(v[:: 1 if order == "RGB" else -1] for v in way))
+        for name, way in WAYS.items()
+        for order in ("RGB", "BGR")
+    }
     now = (config.channels, config.mean, config.std)
-    ways = {name: way for name, way in ways.items() if not (way[0] == now[0] and np.allclose(way[1:], now[1:], atol=.01 * min(way[2])))}
-    margins, better, most, likeness = {}, None, 0., [alike]
+    ways = {
+        name: way
+        for name, way in ways.items()
+        if not (way[0] == now[0] and np.allclose(way[1:], now[1:], atol=0.01 * min(way[2])))
+    }
+    margins, better, most, likeness = {}, None, 0.0, [alike]
     for name, (order, mean, std) in ways.items():
         other = copy.copy(encoder)
         other.config = replace(config, channels=order, mean=mean, std=std)
         margin, longer, apart = _margins(other, first, second)
         margins[name], gain = margin.mean().item(), margin - own
         likeness.append(apart)
-        turned = order != config.channels and np.allclose(np.array([mean, std])[:, ::-1], [config.mean, config.std], atol=.01 * min(std))
-        proof, least = _sure(gain), .01
-        if turned: proof, least = (proof + _sure(longer - length)) / 2**.5, .002
-        if gain.mean() > max(least, most) and proof > 4 and margins[name] > .1: better, most = name, gain.mean().item()
-    return PreparationCheck(config.name, in_words(config), own.mean().item(), margins, better, min(likeness) > .95, len(first))
+        turned = order != config.channels and np.allclose(
+            np.array([mean, std])[:, ::-1], [config.mean, config.std], atol=0.01 * min(std)
+        )
+        proof, least = _sure(gain), 0.01
+        if turned:
+            proof, least = (proof + _sure(longer - length)) / 2**0.5, 0.002
+        if gain.mean() > max(least, most) and proof > 4 and margins[name] > 0.1:
+            better, most = name, gain.mean().item()
+    return PreparationCheck(
+        config.name, in_words(config), own.mean().item(), margins, better, min(likeness) > 0.95, len(first)
+    )
+
 
 def preparation_check(
     encoder,  # has `encode` and `config`
@@ -251,5 +372,6 @@ def preparation_check(
 ) -> PreparationCheck:
     "As `compare_ways`, and warns where another way is clearly better."
     check = compare_ways(encoder, photos, identity)
-    if check.warning: warnings.warn(check.warning, stacklevel=2)
+    if check.warning:
+        warnings.warn(check.warning, stacklevel=2)
     return check

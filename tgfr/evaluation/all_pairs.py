@@ -25,6 +25,7 @@ from ..fusion.model import TGFR
 @dataclass(frozen=True)
 class FaceSplit:
     "Photos of some people, screened, with their features."
+
     dataset: datasets.Dataset  # canonical
     store: FeatureStore  # V variants, the first undegraded
 
@@ -38,6 +39,7 @@ class FaceSplit:
         "The captions of each photo, N lists."
         return self.dataset["captions"][:]
 
+
 def with_features(
     dataset: datasets.Dataset,  # screened
     encoder,  # frozen
@@ -46,12 +48,15 @@ def with_features(
     regions: bool = True,  # False: embeddings alone
 ) -> FaceSplit:
     "Encode a split once."
-    return FaceSplit(dataset, encode_faces(dataset, encoder, probe_variants(sizes, encoder.config.size), folder, regions=regions))
+    return FaceSplit(
+        dataset, encode_faces(dataset, encoder, probe_variants(sizes, encoder.config.size), folder, regions=regions)
+    )
 
 # %% ../../nbs/07_evaluation/07_all_pairs.ipynb #ba918ccf
 @dataclass
 class AllPairsEvaluator:
     "Collects the results of systems on the test people."
+
     split: FaceSplit  # of the test people
     reference: str = "image-only head"  # the system that differences are taken to
     replicates: int = 500  # bootstrap draws of people
@@ -71,7 +76,8 @@ class AllPairsEvaluator:
         "Judge a system at each resolution."
         for probe, matrix in zip(self.split.store.variants, scores):
             self.found[system, probe, mode] = self.bootstrap.evaluate(matrix)
-        if mode != "one": self.scores[system] = matrix
+        if mode != "one":
+            self.scores[system] = matrix
 
     def add_embeddings(
         self,
@@ -89,14 +95,18 @@ class AllPairsEvaluator:
     ) -> dict[str, dict[str, np.ndarray]]:  # as `embed_photos` gives it
         "Judge a model in each mode that it has."
         found = embed_photos(model, self.split.store, self.split.captions)
-        for mode, parts in found.items(): self.add_embeddings(system, mode, parts["fused"])
+        for mode, parts in found.items():
+            self.add_embeddings(system, mode, parts["fused"])
         return found
 
     @property
     def pairs(self) -> str:
         "What was scored, in words."
         first = next(iter(self.found.values()))
-        counts = replace(first, twice=False).pairs + ", of which half are distinct where both photos are as they are" * first.twice
+        counts = (
+            replace(first, twice=False).pairs
+            + ", of which half are distinct where both photos are as they are" * first.twice
+        )
         return f"every ordered pair of different photos, {counts}; gallery as it is, probe at each size"
 
     @property
@@ -110,5 +120,9 @@ class AllPairsEvaluator:
     ) -> dict:  # results, reference, warnings and tables, as `tgfr.report.tables` takes them
         "The parts of a report that follow from the scores: rows with intervals and paired differences, and rates by group where the data knows attributes."
         shown = {name: self.scores[name] for name in self.scores if name in (system, self.reference)}
-        return {"results": result_rows(self.found, self.reference), "reference": self.reference, "warnings": by_chance(self.found) + unresolved(self.found.values()) + self.label_errors[1],
-                "tables": group_tables(self.split.dataset, shown, self.bootstrap, self.split.store.variants[-1])}
+        return {
+            "results": result_rows(self.found, self.reference),
+            "reference": self.reference,
+            "warnings": by_chance(self.found) + unresolved(self.found.values()) + self.label_errors[1],
+            "tables": group_tables(self.split.dataset, shown, self.bootstrap, self.split.store.variants[-1]),
+        }

@@ -32,7 +32,9 @@ def signature(
     image: np.ndarray,  # uint8 (H, W, 3) RGB
 ) -> np.ndarray:  # (16, 16) float32, of unit length; zero where the photo is of one grey
     "The low frequencies of a photo (perceptual hashing after Zauner 2010, section 3, without the rounding to bits)."
-    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA).astype(
+        np.float32
+    )
     low = cv2.dct(small)[:16, :16]
     low[0, 0] = 0
     length = np.linalg.norm(low)
@@ -41,7 +43,7 @@ def signature(
 # %% ../../nbs/07_evaluation/12_audit.ipynb #639c438d
 def near_duplicates(
     signatures: np.ndarray,  # (N, 16, 16)
-    threshold: float = .97,  # of the cosine; on CelebA-HQ pairs above it are copies or shots of one moment, below .965 different people begin
+    threshold: float = 0.97,  # of the cosine; on CelebA-HQ pairs above it are copies or shots of one moment, below .965 different people begin
     block: int = 512,  # photos at a time, on either side
 ) -> np.ndarray:  # (K, 2) rows, the smaller first
     "Pairs of photos that look the same, or one like the mirror image of the other."
@@ -49,19 +51,27 @@ def near_duplicates(
     found = [np.empty((0, 2), int)]
     for i in range(0, len(signatures), block):
         for j in range(i, len(signatures), block):
-            alike = np.abs(coarse[1][i:i + block] @ coarse[1][j:j + block].T)
-            alike += coarse[0][i:i + block] @ coarse[0][j:j + block].T
+            alike = np.abs(coarse[1][i : i + block] @ coarse[1][j : j + block].T)
+            alike += coarse[0][i : i + block] @ coarse[0][j : j + block].T
             a, b = np.nonzero(alike >= threshold)
             a, b = a[i + a < j + b] + i, b[i + a < j + b] + j
-            sure = np.concatenate([_alike(fine, a[k:k + (1 << 16)], b[k:k + (1 << 16)]) for k in range(0, len(a), 1 << 16)] or [np.empty(0)]) >= threshold
+            sure = (
+                np.concatenate(
+                    [_alike(fine, a[k : k + (1 << 16)], b[k : k + (1 << 16)]) for k in range(0, len(a), 1 << 16)]
+                    or [np.empty(0)]
+                )
+                >= threshold
+            )
             found.append(np.stack([a[sure], b[sure]], axis=1))
     return np.concatenate(found)
+
 
 def _even_odd(signatures, size):
     "Even and odd columns of the lowest `size` x `size` coefficients, together of unit length."
     low = signatures[:, :size, :size].astype(np.float32)
     low /= np.maximum(np.linalg.norm(low, axis=(1, 2), keepdims=True), 1e-6)
     return [np.ascontiguousarray(low[:, :, k::2].reshape(len(low), -1)) for k in (0, 1)]
+
 
 def _alike(parts, a, b):
     "The larger cosine of rows a with rows b as they are and mirrored."
@@ -72,6 +82,7 @@ def _alike(parts, a, b):
 @dataclass
 class _Photos:
     "What the audit keeps of N photos of all splits."
+
     split: np.ndarray  # (N,) number of the split
     identity: np.ndarray  # (N,)
     ids: list[str]
@@ -82,7 +93,9 @@ class _Photos:
     skips: Skips
     damaged: Skips  # photos that are used, but of which the decoder complains
 
-def _digest(data: bytes) -> bytes: return blake2b(data, digest_size=16).digest()
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()
 
 # %% ../../nbs/07_evaluation/12_audit.ipynb #31b6789c
 def _look(cell: dict, name: str, skips: Skips, damaged: Skips) -> tuple[bytes, np.ndarray]:
@@ -94,7 +107,8 @@ def _look(cell: dict, name: str, skips: Skips, damaged: Skips) -> tuple[bytes, n
     except TgfrError as e:
         skips.add(name, str(e))
         return _digest(name.encode()), np.zeros((16, 16), np.float32)
-    if said: damaged.add(name, "; ".join(said))
+    if said:
+        damaged.add(name, "; ".join(said))
     return _digest(data), system_styles
 
 # %% ../../nbs/07_evaluation/12_audit.ipynb #234cfb92
@@ -106,43 +120,74 @@ def _collect(splits: dict[str, Dataset]) -> _Photos:
         ids = data["photo_id"][:]
         place = {p: start + k for k, p in enumerate(ids)}
         system_styles, file = np.zeros((len(data), 16, 16), np.float16), []
-        for batch in progress_bar(data.select_columns(["image", "photo_id"]).iter(500), f"reading {name}", total=-(-len(data) // 500)):
+        for batch in progress_bar(
+            data.select_columns(["image", "photo_id"]).iter(500), f"reading {name}", total=-(-len(data) // 500)
+        ):
             seen = [_look(cell, p, skips, damaged) for cell, p in zip(batch["image"], batch["photo_id"])]
-            system_styles[len(file):len(file) + len(seen)] = [x for _, x in seen]
+            system_styles[len(file) : len(file) + len(seen)] = [x for _, x in seen]
             file += [files.setdefault(digest, len(files)) for digest, _ in seen]
         original = [place.get(m, start + k) if m else start + k for k, m in enumerate(marks)]
         parts.append((np.full(len(data), number), np.array(data["identity"]), ids, file, original, system_styles))
         start += len(data)
     split, identity, ids, file, *rest = zip(*parts)
     caption = caption_keys(c for data in splits.values() for c in data["captions"][:])
-    return _Photos(*map(np.concatenate, (split, identity)), [p for part in ids for p in part], np.concatenate(file), caption, *map(np.concatenate, rest), skips, damaged)
+    return _Photos(
+        *map(np.concatenate, (split, identity)),
+        [p for part in ids for p in part],
+        np.concatenate(file),
+        caption,
+        *map(np.concatenate, rest),
+        skips,
+        damaged,
+    )
 
 # %% ../../nbs/07_evaluation/12_audit.ipynb #b0d0d8d5
 def _linked(n: int, pairs: np.ndarray) -> np.ndarray:
     "A key for each of `n` photos, equal where pairs (K, 2) connect them."
     return connected_components(coo_matrix((np.ones(len(pairs)), pairs.T), shape=(n, n)), directed=False)[1]
 
+
 def _keys(photos: _Photos) -> dict[str, np.ndarray]:
     "Finding to (N,) keys."
     n = np.arange(len(photos.ids))
     person = np.unique(photos.identity, return_inverse=True)[1]
     splits = coo_matrix((np.ones(len(n)), (person, photos.split))).tocsr()
-    return {"identical files": photos.file, "near-duplicates": _linked(len(n), near_duplicates(photos.system_styles)), "identical captions": photos.caption,
-            "marked replicas": _linked(len(n), np.stack([n, photos.original], axis=1)), "shared people": np.where((splits.getnnz(axis=1) < 2)[person], -1 - n, person)}
+    return {
+        "identical files": photos.file,
+        "near-duplicates": _linked(len(n), near_duplicates(photos.system_styles)),
+        "identical captions": photos.caption,
+        "marked replicas": _linked(len(n), np.stack([n, photos.original], axis=1)),
+        "shared people": np.where((splits.getnnz(axis=1) < 2)[person], -1 - n, person),
+    }
 
 # %% ../../nbs/07_evaluation/12_audit.ipynb #6ea63d00
 def _finding(name: str, key: np.ndarray, photos: _Photos, pairs: PairList | None, most: int = 5) -> dict:
     "One line of the report."
     _, key = np.unique(key, return_inverse=True)
     count = np.bincount(key)
-    def spread(x): return coo_matrix((np.ones(len(key)), (key, np.unique(x, return_inverse=True)[1]))).tocsr().getnnz(axis=1) > 1
+
+    def spread(x):
+        return coo_matrix((np.ones(len(key)), (key, np.unique(x, return_inverse=True)[1]))).tocsr().getnnz(axis=1) > 1
+
     over_splits, over_people, members = spread(photos.split), spread(photos.identity), np.argsort(key, kind="stable")
     first = np.append(0, count.cumsum())
-    found = {"name": name, "groups": int((count > 1).sum()), "photos": int(count[count > 1].sum()), "groups over splits": int(over_splits.sum()), "groups over people": int(over_people.sum()),
-             "examples": [[photos.ids[i] for i in members[first[g]:first[g + 1]][:4]] for g in np.flatnonzero(count > 1)[:most]]}
+    found = {
+        "name": name,
+        "groups": int((count > 1).sum()),
+        "photos": int(count[count > 1].sum()),
+        "groups over splits": int(over_splits.sum()),
+        "groups over people": int(over_people.sum()),
+        "examples": [
+            [photos.ids[i] for i in members[first[g] : first[g + 1]][:4]] for g in np.flatnonzero(count > 1)[:most]
+        ],
+    }
     if pairs is not None:
         alike, elsewhere = key[pairs.first] == key[pairs.second], over_splits[key]
-        found["pairs"] = {"genuine": int((alike & pairs.same).sum()), "impostor": int((alike & ~pairs.same).sum()), "seen elsewhere": int((elsewhere[pairs.first] | elsewhere[pairs.second]).sum())}
+        found["pairs"] = {
+            "genuine": int((alike & pairs.same).sum()),
+            "impostor": int((alike & ~pairs.same).sum()),
+            "seen elsewhere": int((elsewhere[pairs.first] | elsewhere[pairs.second]).sum()),
+        }
     return found
 
 # %% ../../nbs/07_evaluation/12_audit.ipynb #cda07cba
@@ -151,26 +196,38 @@ def audit(
     pairs: PairNames | None = None,  # a list of photos of one of the splits
 ) -> dict:  # JSON-able: splits, findings, pairs, skipped
     "Look for what makes a data set or a protocol easier than it seems."
-    if not splits or not all(len(d) for d in splits.values()): raise TgfrError("splits: expected at least one, each with photos")
+    if not splits or not all(len(d) for d in splits.values()):
+        raise TgfrError("splits: expected at least one, each with photos")
     photos = _collect(splits)
     listed, where = (None, None) if pairs is None else _listed(splits, pairs)
-    report = {"splits": {name: {"photos": len(d), "people": len(set(d["identity"][:])), "captions": sum(map(len, d["captions"][:]))} for name, d in splits.items()},
-              "findings": [_finding(name, key, photos, listed) for name, key in _keys(photos).items()]}
+    report = {
+        "splits": {
+            name: {"photos": len(d), "people": len(set(d["identity"][:])), "captions": sum(map(len, d["captions"][:]))}
+            for name, d in splits.items()
+        },
+        "findings": [_finding(name, key, photos, listed) for name, key in _keys(photos).items()],
+    }
     report["label errors"] = {name: _label_floors(np.array(d["identity"])) for name, d in splits.items()}
-    if listed is not None: report["pairs"] = {"split": where, "genuine": int(listed.same.sum()), "impostor": int((~listed.same).sum())}
+    if listed is not None:
+        report["pairs"] = {"split": where, "genuine": int(listed.same.sum()), "impostor": int((~listed.same).sum())}
     return report | {"skipped": photos.skips.facts(), "damaged inside": photos.damaged.facts()}
+
 
 def _listed(splits, pairs) -> tuple[PairList, str]:
     "A pair list as rows of all photos, and the split it is of: the one that has them all."
     start, problems = 0, []
     for name, data in splits.items():
-        try: found = match_pairs(pairs, data["photo_id"][:], np.array(data["identity"]))
-        except TgfrError as e: problems.append(f"{name}: {e}")
-        else: return PairList("", found.first + start, found.second + start, found.same), name
+        try:
+            found = match_pairs(pairs, data["photo_id"][:], np.array(data["identity"]))
+        except TgfrError as e:
+            problems.append(f"{name}: {e}")
+        else:
+            return PairList("", found.first + start, found.second + start, found.same), name
         start += len(data)
     raise TgfrError("; ".join(problems))
 
-def _label_floors(identity, shares=(.001, .005, .01)) -> list[dict]:
+
+def _label_floors(identity, shares=(0.001, 0.005, 0.01)) -> list[dict]:
     "Down to which FPR a TPR survives where so many of the people stand under two names."
     photos = np.unique(identity, return_counts=True)[1]
     wrong = sorted({max(1, round(share * len(photos))) for share in shares})
@@ -183,19 +240,55 @@ def print_audit(
 ) -> None:
     "Print an audit as a table."
     console, pairs = console or Console(highlight=False), report.get("pairs")
-    for name, s in report["splits"].items(): console.print(Text(f"{name}: {s['photos']:,} photos of {s['people']:,} people, {s['captions']:,} captions"))
-    if pairs: console.print(Text(f"pairs, of {pairs['split']}: {pairs['genuine']:,} genuine, {pairs['impostor']:,} impostor"))
+    for name, s in report["splits"].items():
+        console.print(Text(f"{name}: {s['photos']:,} photos of {s['people']:,} people, {s['captions']:,} captions"))
+    if pairs:
+        console.print(Text(f"pairs, of {pairs['split']}: {pairs['genuine']:,} genuine, {pairs['impostor']:,} impostor"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    for head in ("finding", "groups", "photos", "over\nsplits", "over\npeople", *(("genuine\npairs", "impostor\npairs", "seen\nelsewhere") if pairs else ())):
+    for head in (
+        "finding",
+        "groups",
+        "photos",
+        "over\nsplits",
+        "over\npeople",
+        *(("genuine\npairs", "impostor\npairs", "seen\nelsewhere") if pairs else ()),
+    ):
         table.add_column(head, justify="left" if head == "finding" else "right", no_wrap=True)
     for f in report["findings"]:
-        table.add_row(f["name"], *(f"{x:,}" for x in (f["groups"], f["photos"], f["groups over splits"], f["groups over people"], *f.get("pairs", {}).values())))
+        table.add_row(
+            f["name"],
+            *(
+                f"{x:,}"
+                for x in (
+                    f["groups"],
+                    f["photos"],
+                    f["groups over splits"],
+                    f["groups over people"],
+                    *f.get("pairs", {}).values(),
+                )
+            ),
+        )
     console.print(table)
     for name, floors in report["label errors"].items():
-        told = ", ".join(f"{f['FPR']:.1e} with {f['people']:,} ({100 * f['people'] / report['splits'][name]['people']:.2g} %)" for f in floors if f["FPR"])
-        if told: console.print(Text(f"{name}: a TPR survives people under two names (half of their photos under either) down to an FPR of {told}"))
-    if n := report["skipped"]["count"]: console.print(Text(f"{n:,} photo{'s' * (n > 1)} could not be read, such as {report['skipped']['items'][0][0]}"))
-    if n := report.get("damaged inside", {}).get("count"): console.print(Text(f"{n:,} photo{'s' * (n > 1)} damaged inside, which other programs use without a word: {'; '.join(f'{name} ({said})' for name, said in report['damaged inside']['items'][:3])}"))
+        told = ", ".join(
+            f"{f['FPR']:.1e} with {f['people']:,} ({100 * f['people'] / report['splits'][name]['people']:.2g} %)"
+            for f in floors
+            if f["FPR"]
+        )
+        if told:
+            console.print(
+                Text(
+                    f"{name}: a TPR survives people under two names (half of their photos under either) down to an FPR of {told}"
+                )
+            )
+    if n := report["skipped"]["count"]:
+        console.print(Text(f"{n:,} photo{'s' * (n > 1)} could not be read, such as {report['skipped']['items'][0][0]}"))
+    if n := report.get("damaged inside", {}).get("count"):
+        console.print(
+            Text(
+                f"{n:,} photo{'s' * (n > 1)} damaged inside, which other programs use without a word: {'; '.join(f'{name} ({said})' for name, said in report['damaged inside']['items'][:3])}"
+            )
+        )
 
 # %% ../../nbs/07_evaluation/12_audit.ipynb #77982f16
 def audit_data(
@@ -208,5 +301,6 @@ def audit_data(
     splits = {name or "all": load_faces(data, name) for name in split_names(data) or [None]}
     report = {"data": str(data), "list": None if pairs is None else str(pairs)} | audit(splits, listed)
     print_audit(report)
-    if out: write_json(out, report, private=True)
+    if out:
+        write_json(out, report, private=True)
     return report

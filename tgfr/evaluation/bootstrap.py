@@ -21,6 +21,7 @@ from .metrics import auc_of, cmc_of, eer_of, false_accepts, mate_ranks, pair_mas
 @dataclass(frozen=True)
 class Metrics:
     "Figures of one system on some photos, and their replicates over people."
+
     value: dict[str, float]  # such as "TPR@FPR=1e-2", "EER", "AUC", "rank-1", each 0 to 1, on everything
     samples: dict[str, np.ndarray]  # the same keys, (R,)
     draws: str  # names the people and the draws; results with equal `draws` are paired
@@ -31,19 +32,24 @@ class Metrics:
         "From figures (1 + R,), each first on everything and then on each draw, and the other fields."
         return cls({k: float(v[0]) for k, v in figures.items()}, {k: v[1:] for k, v in figures.items()}, *more, **named)
 
-    def interval(self, key: str, level: float = .95) -> tuple[float, float]:
+    def interval(self, key: str, level: float = 0.95) -> tuple[float, float]:
         "The interval of a figure over people, see `tgfr.evaluation.intervals`."
         kind = rank_interval if key == "median rank" else rate_interval
         return kind(self.value[_known(key, self)], self.samples[key], self.people, level)
 
-    def difference(self, other: "Metrics", key: str, level: float = .95, reach: float | None = None) -> tuple[float, float, float]:
+    def difference(
+        self, other: "Metrics", key: str, level: float = 0.95, reach: float | None = None
+    ) -> tuple[float, float, float]:
         "`self - other` of a figure on everything, and its interval over the common draws; `reach` in standard deviations in place of `level`."
         samples, value = self.drawn_difference(other, key), self.value[key] - other.value[key]
-        return value, *difference_interval(value, samples, self.people, deviations(self.people, level) if reach is None else reach)
+        return value, *difference_interval(
+            value, samples, self.people, deviations(self.people, level) if reach is None else reach
+        )
 
     def drawn_difference(self, other: "Metrics", key: str) -> np.ndarray:
         "`self - other` of a figure in each common draw, (R,)."
-        if self.draws != other.draws: raise TgfrError("other: comes from different photos or draws, expected one bootstrap for both")
+        if self.draws != other.draws:
+            raise TgfrError("other: comes from different photos or draws, expected one bootstrap for both")
         return self.samples[_known(key, self)] - other.samples[_known(key, other)]
 
     def withheld(self, key: str) -> bool:
@@ -55,9 +61,11 @@ class Metrics:
         rank1 = Metrics.of({"rank-1": cmc_of(rank, (1,), weights)[:, 0]}, self.draws)
         return replace(self, value=self.value | rank1.value, samples=self.samples | rank1.samples)
 
+
 @dataclass(frozen=True)
 class Verification(Metrics):
     "Figures of scored pairs."
+
     genuine: int  # how many genuine pairs
     impostor: int  # how many impostor pairs
     twice: bool = field(default=False, kw_only=True)  # each two photos stand there in both orders with one score
@@ -65,7 +73,9 @@ class Verification(Metrics):
     @property
     def pairs(self) -> str:
         "How many there are, in words."
-        return f"{self.genuine:,} genuine, {self.impostor:,} impostor pairs" + (" (half of them distinct)" if self.twice else "")
+        return f"{self.genuine:,} genuine, {self.impostor:,} impostor pairs" + (
+            " (half of them distinct)" if self.twice else ""
+        )
 
     @property
     def distinct(self) -> int:
@@ -83,7 +93,8 @@ class Verification(Metrics):
 
 # %% ../../nbs/07_evaluation/03_bootstrap.ipynb #20f24e20
 def _known(key, result):
-    if key not in result.value: raise TgfrError(f"key: {key!r}, expected one of {', '.join(result.value)}")
+    if key not in result.value:
+        raise TgfrError(f"key: {key!r}, expected one of {', '.join(result.value)}")
     return key
 
 # %% ../../nbs/07_evaluation/03_bootstrap.ipynb #09f0594a
@@ -107,15 +118,18 @@ def _histogram(
     "Weight of impostor pairs in each bin and draw, (K, R)."
     total = np.zeros((count, weights.shape[1]))
     for a in range(0, len(start) - 1, step):
-        p, q = (x[a:a + step] for x in people)
-        inside, ends = bins[start[a]:start[a + len(p)]], start[a:a + len(p) + 1] - start[a]
-        total += csc_matrix((np.ones(len(inside), np.float32), inside, ends), shape=(count, len(p))) @ (weights[p] * weights[q])
+        p, q = (x[a : a + step] for x in people)
+        inside, ends = bins[start[a] : start[a + len(p)]], start[a : a + len(p) + 1] - start[a]
+        total += csc_matrix((np.ones(len(inside), np.float32), inside, ends), shape=(count, len(p))) @ (
+            weights[p] * weights[q]
+        )
     return total
 
 # %% ../../nbs/07_evaluation/03_bootstrap.ipynb #21bb275e
 @dataclass(frozen=True)
 class _Impostors:
     "Impostor scores and the weight that passes each threshold."
+
     far: np.ndarray  # (m,) negated scores, sorted
     ranks: np.ndarray  # (K + 1,) how many pairs really pass, from 0 to m
     passed: np.ndarray  # (R, K + 1) their weight in each draw
@@ -155,7 +169,9 @@ def _figures(
     for fpr in np.atleast_1d(fprs):
         figures[_key(fpr)] = accepted[draw, np.searchsorted(near, impostors.threshold(fpr))]
     ranks = np.stack([np.searchsorted(impostors.far, near, side) for side in ("left", "right")], axis=1).ravel()
-    fpr = impostors.weight(np.append(0, ranks)) / impostors.passed[:, -1:]  # start, above the first, down to the first, above the second ...
+    fpr = (
+        impostors.weight(np.append(0, ranks)) / impostors.passed[:, -1:]
+    )  # start, above the first, down to the first, above the second ...
     fnr = 1 - np.repeat(accepted, 2, axis=1)[:, :-1]
     gap = fpr - fnr
     j = (gap >= 0).argmax(axis=1)
@@ -177,9 +193,13 @@ def _replicates(
 ):
     "The figures of pairs for each draw, a few draws at a time where genuine scores are many."
     near, score = np.unique(near, return_inverse=True)
-    if len(near) > cells: near, score = _merged(top, near, score)
+    if len(near) > cells:
+        near, score = _merged(top, near, score)
     step, parts = max(1, cells // len(near)), []
-    holders = csr_matrix((np.ones(len(score), np.float32), (score.astype(np.int32), owner.astype(np.int32))), shape=(len(near), weights.shape[1]))
+    holders = csr_matrix(
+        (np.ones(len(score), np.float32), (score.astype(np.int32), owner.astype(np.int32))),
+        shape=(len(near), weights.shape[1]),
+    )
     for rows in (slice(a, a + step) for a in range(0, len(passed), step)):
         accepted = (holders @ weights[rows].T.astype(float)).cumsum(axis=0)
         accepted = np.pad(accepted.T, ((0, 0), (1, 0)))
@@ -199,12 +219,11 @@ def _merged(
     return near[first], place[score]
 
 # %% ../../nbs/07_evaluation/03_bootstrap.ipynb #2564d160
-def check_replicates(
-    replicates: int,
-    least: int = 1,
-) -> None:
+def check_replicates(replicates: int, least: int = 1) -> None:
     "`TgfrError` where there is nothing to draw, to be said before the work."
-    if replicates < least: raise TgfrError(f"replicates: {replicates}, expected {least} or more")
+    if replicates < least:
+        raise TgfrError(f"replicates: {replicates}, expected {least} or more")
+
 
 def _draw(
     people,  # P
@@ -214,7 +233,11 @@ def _draw(
 ):
     "How often each person counts, (1 + R, P) float32: once in row 0, as drawn with replacement in the others."
     check_replicates(replicates)
-    weights, draw, bad = np.ones((1 + replicates, people), np.float32), rng("bootstrap", seed), np.arange(1 + replicates) > 0
+    weights, draw, bad = (
+        np.ones((1 + replicates, people), np.float32),
+        rng("bootstrap", seed),
+        np.arange(1 + replicates) > 0,
+    )
     while bad.any():
         weights[bad] = draw.multinomial(people, np.full(people, 1 / people), bad.sum())
         bad = ~weights[:, mated].any(axis=1) | (weights.max(axis=1) == people)
@@ -244,10 +267,13 @@ class PersonBootstrap:
         seed: int = 0,
     ):
         names, self.person = np.unique(np.asarray(identity), return_inverse=True)
-        if self.person.ndim != 1 or not len(names): raise TgfrError(f"identity: shape {np.shape(identity)}, expected one person for each photo")
+        if self.person.ndim != 1 or not len(names):
+            raise TgfrError(f"identity: shape {np.shape(identity)}, expected one person for each photo")
         photos, people = np.bincount(self.person), len(names)
-        if not (photos > 1).any(): raise TgfrError(f"identity: no genuine pair, the {people:,} people have one photo each")
-        if people < 2: raise TgfrError(f"identity: no impostor pair, all {len(self.person):,} photos are of {names[0]}")
+        if not (photos > 1).any():
+            raise TgfrError(f"identity: no genuine pair, the {people:,} people have one photo each")
+        if people < 2:
+            raise TgfrError(f"identity: no impostor pair, all {len(self.person):,} photos are of {names[0]}")
         self.people, self.weights = people, _draw(people, photos > 1, replicates, seed)
         self.draws = content_digest(self.person, replicates, seed)
         self._genuine, self._impostor, self._both, self._start = _pairs(self.person, people)
@@ -261,14 +287,19 @@ class PersonBootstrap:
     ) -> Verification:
         "TPR at each FPR, EER, AUC and rank-1 of a score matrix, on all pairs and on each draw."
         scores, n = np.asarray(scores), len(self.person)
-        if scores.shape != (n, n): raise TgfrError(f"scores: shape {scores.shape}, expected ({n}, {n}), a row and a column for each photo")
-        scores = scores.astype(np.result_type(scores, np.float32), copy=False)  # whole numbers and truth values cannot be negated safely
+        if scores.shape != (n, n):
+            raise TgfrError(f"scores: shape {scores.shape}, expected ({n}, {n}), a row and a column for each photo")
+        scores = scores.astype(
+            np.result_type(scores, np.float32), copy=False
+        )  # whole numbers and truth values cannot be negated safely
         far, near = -scores.ravel()[self._impostor], -scores.ravel()[self._genuine]
         if np.isnan(far.min()) or np.isnan(near.min()):
             row, column = np.argwhere(np.isnan(scores) & ~np.eye(n, dtype=bool))[0]
             raise TgfrError(f"scores: NaN at row {row}, column {column}, expected a number for every two photos")
         figures, person = self._verification(far, near, fprs), self.person[self._probe]
-        rank = mate_ranks(scores[np.ix_(self._gallery, self._probe)].T, person, self.person[self._gallery])  # everybody's other photos against everybody's first
+        rank = mate_ranks(
+            scores[np.ix_(self._gallery, self._probe)].T, person, self.person[self._gallery]
+        )  # everybody's other photos against everybody's first
         found = Verification.of(figures, self.draws, len(near), len(far), twice=_symmetric(scores), people=self.people)
         return found.with_rank1(rank, self.weights[:, person])
 
@@ -277,7 +308,11 @@ class PersonBootstrap:
         top = np.sort(far)
         levels = _thresholds(top)
         bins = np.searchsorted(levels, far).astype(np.int32)
-        passed = _histogram(bins, len(levels), self._both, self._start, np.ascontiguousarray(self.weights.T)).cumsum(axis=0).T
+        passed = (
+            _histogram(bins, len(levels), self._both, self._start, np.ascontiguousarray(self.weights.T))
+            .cumsum(axis=0)
+            .T
+        )
         passed, ranks = np.pad(passed, ((0, 0), (1, 0))), np.append(0, np.searchsorted(top, levels, "right"))
         return _replicates(top, ranks, passed, near, self.person[self._genuine % len(self.person)], self.weights, fprs)
 
@@ -288,10 +323,12 @@ def _symmetric(
 ):
     "Whether each two photos have one score in both orders, but for rounding; the diagonal is not read."
     for a in range(0, len(scores), rows):
-        with np.errstate(invalid="ignore"): gap = np.abs(scores[a:a + rows, a:] - scores[a:, a:a + rows].T)  # of two infinite scores
+        with np.errstate(invalid="ignore"):
+            gap = np.abs(scores[a : a + rows, a:] - scores[a:, a : a + rows].T)  # of two infinite scores
         gap[np.arange(len(gap)), np.arange(len(gap))] = 0
-        size = np.abs(scores[a:a + rows, a:])
-        if (gap > 1e-5 * np.maximum(size, 1e-3)).any(): return False
+        size = np.abs(scores[a : a + rows, a:])
+        if (gap > 1e-5 * np.maximum(size, 1e-3)).any():
+            return False
     return True
 
 # %% ../../nbs/07_evaluation/03_bootstrap.ipynb #56d40c74
@@ -309,13 +346,16 @@ class PairBootstrap:
     ):
         self.genuine, self._exact, self._seed = np.asarray(genuine, bool), exact, seed
         self.subjects, self._first, self._second = _codes(first, second)
-        if self._first.shape != self.genuine.shape: raise TgfrError(f"genuine: shape {self.genuine.shape}, but there are {len(self._first):,} pairs")
+        if self._first.shape != self.genuine.shape:
+            raise TgfrError(f"genuine: shape {self.genuine.shape}, but there are {len(self._first):,} pairs")
         counts = [np.count_nonzero(self.genuine), np.count_nonzero(~self.genuine)]
         for kind, count in zip(("genuine", "impostor"), counts):
-            if not count: raise TgfrError(f"genuine: no {kind} pair among {len(self.genuine):,}")
+            if not count:
+                raise TgfrError(f"genuine: no {kind} pair among {len(self.genuine):,}")
         self._owner = self._first[self.genuine]
         mated = np.bincount(self._owner, minlength=len(self.subjects)) > 0
-        if len(mated) < 2: raise TgfrError(f"first: all pairs are of subject {self.subjects[0]}, expected at least two subjects")
+        if len(mated) < 2:
+            raise TgfrError(f"first: all pairs are of subject {self.subjects[0]}, expected at least two subjects")
         self.people, self.weights = len(mated), _draw(len(mated), mated, replicates, seed)  # weights (1 + R, S)
         self._total = _pair_weight(self._first[~self.genuine], self._second[~self.genuine], self.weights)
         self.draws = content_digest(self.subjects, self._first, self._second, self.genuine, replicates, seed)
@@ -327,7 +367,8 @@ class PairBootstrap:
     ) -> Verification:
         "TPR at each FPR, EER and AUC of the scores, on all pairs and on each draw."
         scores = np.asarray(scores)
-        if scores.shape != self.genuine.shape: raise TgfrError(f"scores: shape {scores.shape}, but there are {len(self.genuine):,} pairs")
+        if scores.shape != self.genuine.shape:
+            raise TgfrError(f"scores: shape {scores.shape}, but there are {len(self.genuine):,} pairs")
         near, far = split_scores(scores, self.genuine)
         names = [_key(f) for f in np.atleast_1d(fprs)]
         value = dict(zip(names, tpr_of(near, far, fprs))) | {"EER": eer_of(near, far), "AUC": auc_of(near, far)}
@@ -335,24 +376,37 @@ class PairBootstrap:
         top = np.sort(far)
         rows = self._weighed(far, top)
         levels = _thresholds(np.sort(far[rows]))
-        bins, ranks = np.searchsorted(levels, far[rows]).astype(np.int32), np.append(0, np.searchsorted(top, levels, "right"))
+        bins, ranks = (
+            np.searchsorted(levels, far[rows]).astype(np.int32),
+            np.append(0, np.searchsorted(top, levels, "right")),
+        )
         people = tuple(side[~self.genuine][rows] for side in (self._first, self._second))
         weight = _histogram(bins, len(levels), people, np.arange(len(rows) + 1), np.ascontiguousarray(self.weights.T))
         found, there = np.bincount(bins), np.diff(ranks)
         if (part := found < there).any():  # bins known by a sample
             weight[part] *= (there[part] / found[part])[:, None]
-            if self._total is not None: weight[part] *= (self._total - weight[~part].sum(axis=0)) / weight[part].sum(axis=0)
+            if self._total is not None:
+                weight[part] *= (self._total - weight[~part].sum(axis=0)) / weight[part].sum(axis=0)
         passed = weight.cumsum(axis=0).T
-        if not passed[:, -1].all(): raise TgfrError("first, second: a draw of subjects holds no impostor pair; there are too few subjects for intervals")
-        samples = _replicates(top, ranks, np.pad(passed[1:], ((0, 0), (1, 0))), near, self._owner, self.weights[1:], fprs)
-        return Verification({k: float(v) for k, v in value.items()}, samples, self.draws, len(near), len(far), people=self.people)
+        if not passed[:, -1].all():
+            raise TgfrError(
+                "first, second: a draw of subjects holds no impostor pair; there are too few subjects for intervals"
+            )
+        samples = _replicates(
+            top, ranks, np.pad(passed[1:], ((0, 0), (1, 0))), near, self._owner, self.weights[1:], fprs
+        )
+        return Verification(
+            {k: float(v) for k, v in value.items()}, samples, self.draws, len(near), len(far), people=self.people
+        )
 
     def _weighed(self, far, top):
         "Impostor pairs that stand for all: the highest ones, as many of the others, and the lowest."
         exact, draw = self._exact, rng("pairs", self._seed)
-        if len(far) <= exact: return np.arange(len(far))
+        if len(far) <= exact:
+            return np.arange(len(far))
         high = np.flatnonzero(far <= top[exact - 1])
-        if len(high) > 2 * exact: high = draw.choice(high, 2 * exact, replace=False)  # many equal scores
+        if len(high) > 2 * exact:
+            high = draw.choice(high, 2 * exact, replace=False)  # many equal scores
         others = draw.integers(len(far), size=exact)
         return np.unique(np.concatenate([high, others[far[others] > top[exact - 1]], [far.argmax()]]))
 
@@ -360,7 +414,8 @@ class PairBootstrap:
 def _pair_weight(first, second, weights):
     "The weight of all pairs in each draw, (R,); None where there are too many subjects for a table of all pairs of them."
     subjects = weights.shape[1]
-    if subjects**2 > 1 << 25: return None
+    if subjects**2 > 1 << 25:
+        return None
     counts = np.bincount(first.astype(np.int64) * subjects + second, minlength=subjects**2).reshape(subjects, subjects)
     return ((weights @ counts.astype(np.float32)) * weights).sum(axis=1, dtype=float)
 
@@ -368,7 +423,10 @@ def _pair_weight(first, second, weights):
 def _codes(first, second):
     "The distinct values of two whole-number arrays, rising, and both arrays as int32 positions among them."
     first, second = np.asarray(first), np.asarray(second)
-    if first.shape != second.shape or first.ndim != 1 or not len(first): raise TgfrError(f"first, second: shapes {first.shape} and {second.shape}, expected a subject for both sides of each pair")
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise TgfrError(
+            f"first, second: shapes {first.shape} and {second.shape}, expected a subject for both sides of each pair"
+        )
     low, high = min(first.min(), second.min()), max(first.max(), second.max())
     if not 0 <= low <= high < 1 << 26:
         values, codes = np.unique(np.stack([first, second]), return_inverse=True)

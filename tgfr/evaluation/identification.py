@@ -19,7 +19,17 @@ from ..data.faces import Degradation
 from ..data.folders import one_at_a_time
 from ..data.photo_log import photo_warnings
 from ..encoders.feature_store import encode_faces
-from .metrics import Search, _definition, _scores, _share, false_accepts, impostor_thresholds, search, split_scores, tpr_of
+from tgfr.evaluation.metrics import (
+    Search,
+    _definition,
+    _scores,
+    _share,
+    false_accepts,
+    impostor_thresholds,
+    search,
+    split_scores,
+    tpr_of,
+)
 from .results import CHANCE
 from ..formats.pairs import read_bin
 
@@ -29,26 +39,36 @@ def open_set_scores(
 ) -> tuple[np.ndarray, np.ndarray]:  # (g,) of mated probes, -inf where the mate is not first; (m,) of non-mated probes
     "The scores that an open-set search decides on; `metrics.operating_points` of them are those of the search."
     mated = found.rank >= 0
-    if mated.all() or not mated.any(): raise TgfrError(f"probe_ids: {mated.sum():,} mated and {(~mated).sum():,} non-mated probes, the open set needs both")
+    if mated.all() or not mated.any():
+        raise TgfrError(
+            f"probe_ids: {mated.sum():,} mated and {(~mated).sum():,} non-mated probes, the open set needs both"
+        )
     return np.where(found.rank == 0, found.mate, -np.inf)[mated], found.wrong[~mated]
 
 # %% ../../nbs/07_evaluation/08_identification.ipynb #5aa75133
 def tpir_of(
     found: Search,  # of one gallery
-    fpirs: float | Sequence[float] = (.01, .1),  # false positive identification rates
+    fpirs: float | Sequence[float] = (0.01, 0.1),  # false positive identification rates
     weights: np.ndarray | None = None,  # (R, P) of probes in each draw of a bootstrap; None: all 1
 ) -> np.ndarray:  # (f,), or (R, f) with weights
     "The share of mated probes that are found and accepted at each FPIR (ISO/IEC 19795-1)."
     genuine, impostor = open_set_scores(found)
-    if weights is None: return tpr_of(genuine, impostor, fpirs)
+    if weights is None:
+        return tpr_of(genuine, impostor, fpirs)
     mated, right, top = found.rank >= 0, _falling(genuine), _falling(impostor)
-    hits, passed = (np.pad(weights[:, kind][:, order].cumsum(axis=1, dtype=float), ((0, 0), (1, 0))) for kind, (order, _) in ((mated, right), (~mated, top)))
+    hits, passed = (
+        np.pad(weights[:, kind][:, order].cumsum(axis=1, dtype=float), ((0, 0), (1, 0)))
+        for kind, (order, _) in ((mated, right), (~mated, top))
+    )
     shares = []
     for f in np.atleast_1d(fpirs):
-        k = (passed[:, 1:] < false_accepts(f, passed[:, -1])[:, None] + 1).sum(axis=1)  # the non-mated probe whose score is the threshold
+        k = (passed[:, 1:] < false_accepts(f, passed[:, -1])[:, None] + 1).sum(
+            axis=1
+        )  # the non-mated probe whose score is the threshold
         threshold = np.append(top[1], -np.inf)[k]
         shares.append(_share(hits[np.arange(len(hits)), np.searchsorted(-right[1], -threshold)], hits[:, -1]))
     return np.where(passed[:, -1:] > 0, np.stack(shares, axis=1), np.nan)
+
 
 def _falling(x):
     "The order of falling values, and the values in it."
@@ -60,17 +80,21 @@ def published_tpir(
     scores,  # (P, G) probes against gallery, every probe mated
     probe_ids,  # (P,)
     gallery_ids,  # (G,)
-    fpirs: float | Sequence[float] = (.01, .1),
+    fpirs: float | Sequence[float] = (0.01, 0.1),
 ) -> tuple[np.ndarray, np.ndarray]:  # (f,) shares, (f,) thresholds
     "TPIR as the CAFace and insightface scripts compute it: the share of all probes above the ceil(f * P)-th largest impostor score."
     scores, probe_ids, gallery_ids = _scores(scores, dimensions=2), np.asarray(probe_ids), np.asarray(gallery_ids)
     found, numbers = search(scores, probe_ids, gallery_ids), np.ceil(np.atleast_1d(fpirs) * len(scores)).astype(int)
     top, most, step = np.empty(0), numbers.max(), max(1, (1 << 22) // len(scores))
     for start in range(0, len(gallery_ids), step):
-        part = scores[:, start:start + step][probe_ids[:, None] != gallery_ids[start:start + step]]
+        part = scores[:, start : start + step][probe_ids[:, None] != gallery_ids[start : start + step]]
         top = np.concatenate([top, part])
-        if len(top) > most: top = np.partition(top, len(top) - most)[-most:]
-    if len(top) < most or numbers.min() < 1: raise TgfrError(f"fpirs: {np.atleast_1d(fpirs).tolist()} ask for impostor scores number {numbers.tolist()}, there are {len(top):,}")
+        if len(top) > most:
+            top = np.partition(top, len(top) - most)[-most:]
+    if len(top) < most or numbers.min() < 1:
+        raise TgfrError(
+            f"fpirs: {np.atleast_1d(fpirs).tolist()} ask for impostor scores number {numbers.tolist()}, there are {len(top):,}"
+        )
     thresholds = np.sort(top)[::-1][numbers - 1]
     return (found.mate > thresholds[:, None]).mean(axis=1), thresholds
 
@@ -79,11 +103,12 @@ def tpir_at_fpir(
     scores,  # (P, G) probes against gallery
     probe_ids,  # (P,)
     gallery_ids,  # (G,)
-    fpirs: float | Sequence[float] = (.01, .1),
+    fpirs: float | Sequence[float] = (0.01, 0.1),
     definition: str = "standard",  # "standard" (`tpir_of`) or "published" (`published_tpir`)
 ) -> np.ndarray:  # (f,)
     "TPIR at each FPIR."
-    if _definition(definition): return published_tpir(scores, probe_ids, gallery_ids, fpirs)[0]
+    if _definition(definition):
+        return published_tpir(scores, probe_ids, gallery_ids, fpirs)[0]
     return tpir_of(search(scores, probe_ids, gallery_ids), fpirs)
 
 # %% ../../nbs/07_evaluation/08_identification.ipynb #42bc0729
@@ -99,6 +124,7 @@ def det(
 @dataclass(frozen=True)
 class FoldFigures:
     "Accuracy and validation rate (TPR) of each fold, at thresholds from the other folds."
+
     accuracy: np.ndarray  # (K,)
     threshold: np.ndarray  # (K,) of the scores
     val: np.ndarray  # (K,) TPR at the far asked for
@@ -106,7 +132,11 @@ class FoldFigures:
 
     def summary(self) -> dict[str, float]:
         "Mean and standard deviation over folds."
-        return {f"{name}{end}": float(f(getattr(self, name))) for name in ("accuracy", "val", "far") for end, f in (("", np.mean), (" std", np.std))}
+        return {
+            f"{name}{end}": float(f(getattr(self, name)))
+            for name in ("accuracy", "val", "far")
+            for end, f in (("", np.mean), (" std", np.std))
+        }
 
 # %% ../../nbs/07_evaluation/08_identification.ipynb #47c2d0e1
 def ten_fold_metrics(
@@ -120,13 +150,16 @@ def ten_fold_metrics(
     scores, published = _scores(scores), _definition(definition)
     split_scores(scores, labels)  # refuses what cannot be judged
     labels = np.asarray(labels).astype(bool)
-    if np.ndim(folds) == 0: folds = np.repeat(np.arange(folds), [len(part) for part in np.array_split(scores, folds)])
-    if np.shape(folds) != scores.shape: raise TgfrError(f"folds: shape {np.shape(folds)}, but scores have {scores.shape}")
+    if np.ndim(folds) == 0:
+        folds = np.repeat(np.arange(folds), [len(part) for part in np.array_split(scores, folds)])
+    if np.shape(folds) != scores.shape:
+        raise TgfrError(f"folds: shape {np.shape(folds)}, but scores have {scores.shape}")
     rows = []
     for fold in np.unique(folds):
         test = folds == fold
         for part, which in (test, f"fold {fold}"), (~test, f"the folds without {fold}"):
-            if labels[part].all() or not labels[part].any(): raise TgfrError(f"folds: {which} has only pairs of one kind")
+            if labels[part].all() or not labels[part].any():
+                raise TgfrError(f"folds: {which} has only pairs of one kind")
         if published:
             distance = 2 - 2 * scores
             near, nearer = _published_thresholds(distance[~test], labels[~test], far)
@@ -142,20 +175,26 @@ def _counts(values, thresholds, side):
     "How many of `values` are at or above (`left`), or above (`right`), each threshold."
     return len(values) - np.searchsorted(np.sort(values), thresholds, side)
 
+
 def _thresholds(scores, labels, far):
     "The highest score with the best accuracy, and the impostor score that a share `far` of impostors lies above."
     genuine, impostor, values = scores[labels], scores[~labels], np.unique(scores)[::-1]
     right = _counts(genuine, values, "left") + len(impostor) - _counts(impostor, values, "left")
     return values[right.argmax()], impostor_thresholds(impostor, far)[0][0]
 
+
 def _published_thresholds(distance, labels, far):
     "The same from fixed squared distances; a distance below its threshold is accepted."
-    grid, fine = np.arange(0, 4, .01), np.arange(0, 4, .001)
+    grid, fine = np.arange(0, 4, 0.01), np.arange(0, 4, 0.001)
     below = lambda values, at: np.searchsorted(np.sort(values), at)
     right = below(distance[labels], grid) + (~labels).sum() - below(distance[~labels], grid)
     rate = below(distance[~labels], fine) / (~labels).sum()
     i = np.clip(np.searchsorted(rate, far), 1, len(rate) - 1)  # the first that reaches it, and the one before
-    strict = fine[i - 1] + np.clip((far - rate[i - 1]) / max(rate[i] - rate[i - 1], 1e-12), 0, 1) * .001 if rate[-1] >= far else 0.
+    strict = (
+        fine[i - 1] + np.clip((far - rate[i - 1]) / max(rate[i] - rate[i - 1], 1e-12), 0, 1) * 0.001
+        if rate[-1] >= far
+        else 0.0
+    )
     return grid[right.argmax()], strict
 
 # %% ../../nbs/07_evaluation/08_identification.ipynb #1d734f25
@@ -175,11 +214,16 @@ def evaluate_bin(
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return ten_fold_metrics(np.einsum("pe,pe->p", x[::2], x[1::2]), pairs.same, folds, far, definition)
 
+
 def _say_twice(pairs, name):
     "Say which pairs are of one file, or stand in the set before."
     both = list(zip(pairs.images[::2], pairs.images[1::2]))
     own, again = sum(a == b for a, b in both), len(both) - len({frozenset(pair) for pair in both})
-    if own or again: say(f"warning: {name}: of {len(both):,} pairs {own:,} are a file beside itself, and {again:,} stand in the set before; each counts in every figure", "yellow")
+    if own or again:
+        say(
+            f"warning: {name}: of {len(both):,} pairs {own:,} are a file beside itself, and {again:,} stand in the set before; each counts in every figure",
+            "yellow",
+        )
 
 # %% ../../nbs/07_evaluation/08_identification.ipynb #2bca0a62
 @one_at_a_time()
@@ -191,16 +235,25 @@ def evaluate_bins(
 ) -> dict[str, dict]:  # name of a set to its summary, or to {"error": what is wrong}
     "The K-fold figures of an encoder on several sets; also in verification.json."
     names, found = [Path(path).stem for path in paths], {}
-    if len(set(names)) < len(names): raise TgfrError(f"paths: two sets are called {next(n for n in names if names.count(n) > 1)}")
+    if len(set(names)) < len(names):
+        raise TgfrError(f"paths: two sets are called {next(n for n in names if names.count(n) > 1)}")
     for name, path in zip(names, paths):
         features = Path(out) / "features" / name
-        try: found[name] = evaluate_bin(path, encoder, features, **how).summary() | _noted(features)
-        except TgfrError as e: found[name] = {"error": str(e)}
-    if all("error" in row for row in found.values()): raise TgfrError("; ".join(row["error"] for row in found.values()) or "paths: no set")
+        try:
+            found[name] = evaluate_bin(path, encoder, features, **how).summary() | _noted(features)
+        except TgfrError as e:
+            found[name] = {"error": str(e)}
+    if all("error" in row for row in found.values()):
+        raise TgfrError("; ".join(row["error"] for row in found.values()) or "paths: no set")
     for name, row in found.items():
-        if row.get("accuracy", 1) < CHANCE: say(f"warning: {name}: an accuracy of {row['accuracy']:.3f} is chance (.5); check the encoder and how it wants photos prepared before any figure is believed", "yellow")
+        if row.get("accuracy", 1) < CHANCE:
+            say(
+                f"warning: {name}: an accuracy of {row['accuracy']:.3f} is chance (.5); check the encoder and how it wants photos prepared before any figure is believed",
+                "yellow",
+            )
     write_json(Path(out) / "verification.json", found)
     return found
+
 
 def _noted(folder: Path) -> dict[str, list[str]]:
     "What there is to say of the photos behind some features; empty where there is nothing."

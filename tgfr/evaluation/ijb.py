@@ -22,7 +22,17 @@ from torch import nn
 from ..core import TgfrError
 from .bootstrap import PairBootstrap, Verification, _key
 from .identification import open_set_scores, published_tpir, tpir_of
-from .metrics import OperatingPoints, auc_of, cmc_of, eer_of, operating_points, score_histogram, search, split_scores, tpr_of
+from tgfr.evaluation.metrics import (
+    OperatingPoints,
+    auc_of,
+    cmc_of,
+    eer_of,
+    operating_points,
+    score_histogram,
+    search,
+    split_scores,
+    tpr_of,
+)
 from ..formats.ijb_files import IjbFiles, IjbImages, pack_pair
 from ..sets.pooling import fuse_ragged
 
@@ -30,6 +40,7 @@ from ..sets.pooling import fuse_ragged
 @dataclass(frozen=True)
 class MediaPooling:
     "The pooling of the insightface protocol, such as `N1D1F0`."
+
     norm: bool = True  # N: keep the length of features
     detector: bool = True  # D: weigh by the detector's score
     flip: str = "none"  # F: "none" (0), "sum" (1) or "concat" (2)
@@ -42,8 +53,10 @@ class MediaPooling:
     @classmethod
     def named(cls, name: str) -> "MediaPooling":
         "The pooling of that name."
-        if not (found := re.fullmatch(r"N([01])D([01])F([012])", name)): raise TgfrError(f"fusion: {name!r}, expected a pooling such as N1D1F0: N and D 0 or 1, F 0, 1 or 2")
+        if not (found := re.fullmatch(r"N([01])D([01])F([012])", name)):
+            raise TgfrError(f"fusion: {name!r}, expected a pooling such as N1D1F0: N and D 0 or 1, F 0, 1 or 2")
         return cls(found[1] == "1", found[2] == "1", _flips[int(found[3])])
+
 
 _flips = ("none", "sum", "concat")
 
@@ -58,14 +71,22 @@ def pool_media(
     block: int = 1 << 14,  # images at a time
 ) -> np.ndarray:  # (T, E) float32, or (T, 2E) with F2; unit length, zero for a template without images
     "Templates by media pooling."
-    if pooling.flip != "none" and len(features) < 2: raise TgfrError(f"fusion: {pooling.name} needs the features of mirror images, the store has none; embed with --mirror (mirror=True)")
-    if pooling.detector and score is None: raise TgfrError(f"fusion: {pooling.name} needs the detector's scores")
+    if pooling.flip != "none" and len(features) < 2:
+        raise TgfrError(
+            f"fusion: {pooling.name} needs the features of mirror images, the store has none; embed with --mirror (mirror=True)"
+        )
+    if pooling.detector and score is None:
+        raise TgfrError(f"fusion: {pooling.name} needs the detector's scores")
     use = np.ones(len(template), bool) if use is None else use
     medium = np.unique(pack_pair(template, media), return_inverse=True)[1]
     weight = use / np.maximum(np.bincount(medium, use), 1)[medium]
     if pooling.detector:
-        score = np.maximum(score, 0)  # some detectors score below 0; a negative weight would turn a face into its opposite
-        weight = weight * np.where(np.bincount(template, use * score)[template] > 0, score, 1)  # a template in which no face was found is averaged
+        score = np.maximum(
+            score, 0
+        )  # some detectors score below 0; a negative weight would turn a face into its opposite
+        weight = weight * np.where(
+            np.bincount(template, use * score)[template] > 0, score, 1
+        )  # a template in which no face was found is averaged
     total = np.zeros((template.max() + 1, features.shape[2] * (1 + (pooling.flip == "concat"))), np.float32)
     for start in range(0, len(template), block):
         rows = slice(start, start + block)
@@ -79,15 +100,21 @@ def pool_media(
 def _block(features, rows, flip, use):
     "Features of a slice of images (n, E) and their lengths; those not in use are zero."
     if isinstance(features, np.memmap) and features.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
-        features._mmap.madvise(mmap.MADV_DONTNEED)  # hand back what was read so far, or the whole map would count as memory in use
-    parts = [np.asarray(view[rows], np.float32) for view in features[:1 + (flip != "none")]]
+        features._mmap.madvise(
+            mmap.MADV_DONTNEED
+        )  # hand back what was read so far, or the whole map would count as memory in use
+    parts = [np.asarray(view[rows], np.float32) for view in features[: 1 + (flip != "none")]]
     x = parts[0] if flip == "none" else parts[0] + parts[1] if flip == "sum" else np.concatenate(parts, axis=1)
-    if not use.all(): x = np.where(use[:, None], x, 0)
+    if not use.all():
+        x = np.where(use[:, None], x, 0)
     length = np.sqrt(np.einsum("ne,ne->n", x, x))
     if not np.isfinite(length).all():
         row = int((~np.isfinite(length)).argmax())
-        raise TgfrError(f"features: row {rows.start + row} is not finite ({np.count_nonzero(~np.isfinite(x[row])) or 'none'} of its {x.shape[1]} numbers), expected finite numbers in every row")
+        raise TgfrError(
+            f"features: row {rows.start + row} is not finite ({np.count_nonzero(~np.isfinite(x[row])) or 'none'} of its {x.shape[1]} numbers), expected finite numbers in every row"
+        )
     return x, length
+
 
 def _unit(x):
     "Rows scaled to unit length in place; zero stays zero."
@@ -106,9 +133,12 @@ def pool_sets(
 ) -> np.ndarray:  # (T, E) float32, unit length, zero for a template without images
     "Templates by a set fusion."
     use = np.ones(len(template), bool) if use is None else use
-    for part in _slices(0, len(template), 1 << 14): _block(features[None], part, "none", use[part])
+    for part in _slices(0, len(template), 1 << 14):
+        _block(features[None], part, "none", use[part])
     rows = slice(None) if use.all() else np.flatnonzero(use)
-    ids, fused = fuse_ragged(fusion, features[rows], template[rows], *(None if x is None else x[rows] for x in (styles, score)), **how)
+    ids, fused = fuse_ragged(
+        fusion, features[rows], template[rows], *(None if x is None else x[rows] for x in (styles, score)), **how
+    )
     total = np.zeros((template.max() + 1, fused.shape[1]), np.float32)
     total[ids] = fused.numpy()
     return _unit(total)
@@ -124,13 +154,14 @@ def pair_scores(
     (rows, i), (columns, j) = (_positions(side, len(templates)) for side in (first, second))
     scores = np.empty(len(first), np.float32)
     if len(rows) * len(columns) > 100 * len(first):
-        for part in _slices(0, len(first), 1 << 14): scores[part] = np.einsum("pe,pe->p", templates[first[part]], templates[second[part]])
+        for part in _slices(0, len(first), 1 << 14):
+            scores[part] = np.einsum("pe,pe->p", templates[first[part]], templates[second[part]])
         return scores
     step = max(1, most // len(columns))
     order = np.argsort(i // step, kind="stable") if step < len(rows) else None
     ends = np.bincount(i // step).cumsum()
     for k, (start, end) in enumerate(zip(np.append(0, ends), ends)):
-        product = (templates[rows[k * step:(k + 1) * step]] @ templates[columns].T).ravel()
+        product = (templates[rows[k * step : (k + 1) * step]] @ templates[columns].T).ravel()
         for part in _slices(start, end, 1 << 21):
             at = part if order is None else order[part]
             scores[at] = product[(i[at].astype(np.int64) - k * step) * len(columns) + j[at]]
@@ -143,6 +174,7 @@ def _positions(side, count):
     there[side] = True
     return np.flatnonzero(there), (there.cumsum(dtype=np.int32) - 1)[side]
 
+
 def _slices(start, end, step) -> Iterator[slice]:
     "`start` to `end` in steps."
     return (slice(a, min(a + step, end)) for a in range(start, end, step))
@@ -151,6 +183,7 @@ def _slices(start, end, step) -> Iterator[slice]:
 @dataclass(frozen=True)
 class IjbProtocol:
     "The comparisons of a set, with templates by their position."
+
     name: str  # "IJBB" or "IJBC"
     images: IjbImages
     ids: np.ndarray  # (T,) the templates' numbers, rising
@@ -174,10 +207,24 @@ class IjbProtocol:
             parts = [*galleries, files.probe(ids)] if galleries else []
             first, second = (_place(ids, side) for side in (pairs.first, pairs.second))
             places = {part.name: _place(ids, part.template) for part in parts}
-            known = [np.concatenate(x) if parts else np.empty(0, int) for x in ([*places.values()], [part.subject for part in parts])]
+            known = [
+                np.concatenate(x) if parts else np.empty(0, int)
+                for x in ([*places.values()], [part.subject for part in parts])
+            ]
             subject = _subjects(len(ids), *known, first[pairs.genuine], second[pairs.genuine])
-        return cls(files.name, images, ids, template.astype(np.int32), subject, first, second, pairs.genuine,
-                   {g.name: places[g.name] for g in galleries}, places.get("probe", np.empty(0, int)), seconds)
+        return cls(
+            files.name,
+            images,
+            ids,
+            template.astype(np.int32),
+            subject,
+            first,
+            second,
+            pairs.genuine,
+            {g.name: places[g.name] for g in galleries},
+            places.get("probe", np.empty(0, int)),
+            seconds,
+        )
 
     def pool(
         self,
@@ -188,9 +235,15 @@ class IjbProtocol:
         **how,  # further arguments of a set fusion, such as CAFace's `chunk`
     ) -> np.ndarray:  # (T, E) unit length
         "The template of every set of images; a set fusion reads the images in file order and without their media."
-        if features.ndim != 3 or features.shape[1] != len(self.images): raise TgfrError(f"features: shape {features.shape}, but {self.name} has {len(self.images):,} images; expected (V, {len(self.images)}, E)")
+        if features.ndim != 3 or features.shape[1] != len(self.images):
+            raise TgfrError(
+                f"features: shape {features.shape}, but {self.name} has {len(self.images):,} images; expected (V, {len(self.images)}, E)"
+            )
         with _clock(self.seconds, "pooling"):
-            if isinstance(fusion, str): return pool_media(features, self.template, self.images.media, self.images.score, MediaPooling.named(fusion), use)
+            if isinstance(fusion, str):
+                return pool_media(
+                    features, self.template, self.images.media, self.images.score, MediaPooling.named(fusion), use
+                )
             return pool_sets(features[0], self.template, fusion, styles, self.images.score, use, **how)
 
 # %% ../../nbs/07_evaluation/09_ijb.ipynb #09835695
@@ -201,16 +254,21 @@ def _clock(seconds, stage):
     yield
     seconds[stage] = seconds.get(stage, 0) + time.perf_counter() - start
 
+
 def _place(ids, templates):
     "Where template numbers stand among the rising `ids`."
-    if ids[-1] > 1 << 26 or ids[0] < 0: return np.searchsorted(ids, templates).astype(np.int32)
+    if ids[-1] > 1 << 26 or ids[0] < 0:
+        return np.searchsorted(ids, templates).astype(np.int32)
     table = np.zeros(ids[-1] + 1, np.int32)
     table[ids] = np.arange(len(ids), dtype=np.int32)
     return table[templates]
 
+
 def _subjects(count, place, subject, first, second):
     "The subject of each of `count` templates: as the 1:N files say for those at `place`, and as genuine pairs join the others to them."
-    groups, group = connected_components(coo_matrix((np.ones(len(first), bool), (first, second)), shape=(count, count)), directed=False)
+    groups, group = connected_components(
+        coo_matrix((np.ones(len(first), bool), (first, second)), shape=(count, count)), directed=False
+    )
     found = -1 - np.arange(groups)
     found[group[place]] = subject
     found = found[group]
@@ -221,30 +279,49 @@ def _subjects(count, place, subject, first, second):
 @dataclass(frozen=True)
 class IjbResult:
     "The figures of one system."
+
     system: str
     definition: str  # "standard" or "published"
     verification: Verification  # 1:1; `samples` only where draws were asked for
-    identification: Verification | None  # 1:N, averaged over galleries; genuine and impostor count mated and non-mated searches
-    points: list[dict]  # a row for each operating point: protocol, figure, value, threshold, false accepts, impostors, genuine
-    curves: dict[str, tuple[np.ndarray, np.ndarray]]  # "ROC": (fpr, tpr); with 1:N "CMC": (rank, share), "DET": (fpir, fnir)
-    histogram: tuple[np.ndarray, np.ndarray, np.ndarray]  # edges (B + 1,), shares of genuine (B,) and of impostor pairs (B,)
+    identification: (
+        Verification | None
+    )  # 1:N, averaged over galleries; genuine and impostor count mated and non-mated searches
+    points: list[
+        dict
+    ]  # a row for each operating point: protocol, figure, value, threshold, false accepts, impostors, genuine
+    curves: dict[
+        str, tuple[np.ndarray, np.ndarray]
+    ]  # "ROC": (fpr, tpr); with 1:N "CMC": (rank, share), "DET": (fpir, fnir)
+    histogram: tuple[
+        np.ndarray, np.ndarray, np.ndarray
+    ]  # edges (B + 1,), shares of genuine (B,) and of impostor pairs (B,)
     notes: list[str]  # what a reader should know about the data
     ranks: list[dict]  # a row for each gallery and rank: protocol, figure, value, genuine
 
 # %% ../../nbs/07_evaluation/09_ijb.ipynb #f6b3c0f4
-def bootstrap_subjects(
-    protocol: IjbProtocol,
-    replicates: int = 200,
-    seed: int = 0,
-) -> PairBootstrap:
+def bootstrap_subjects(protocol: IjbProtocol, replicates: int = 200, seed: int = 0) -> PairBootstrap:
     "Draws of subjects for the pairs of a protocol, to be shared by all systems."
     with _clock(protocol.seconds, "intervals"):
-        return PairBootstrap(protocol.subject[protocol.first], protocol.subject[protocol.second], protocol.genuine, replicates, seed)
+        return PairBootstrap(
+            protocol.subject[protocol.first], protocol.subject[protocol.second], protocol.genuine, replicates, seed
+        )
+
 
 def _points(name, keys, at, genuine, impostors) -> list[dict]:
     "A row for each operating point."
     rows = zip(keys, at.tpr.tolist(), at.threshold.tolist(), at.accepted.tolist())
-    return [{"protocol": name, "figure": key, "value": v, "threshold": t, "false accepts": k, "impostors": int(impostors), "genuine": int(genuine)} for key, v, t, k in rows]
+    return [
+        {
+            "protocol": name,
+            "figure": key,
+            "value": v,
+            "threshold": t,
+            "false accepts": k,
+            "impostors": int(impostors),
+            "genuine": int(genuine),
+        }
+        for key, v, t, k in rows
+    ]
 
 # %% ../../nbs/07_evaluation/09_ijb.ipynb #5f790c70
 def evaluate_ijb(
@@ -254,34 +331,70 @@ def evaluate_ijb(
     definition: str = "standard",  # or "published": nearest ROC point, both galleries joined
     fprs: Sequence[float] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),  # the papers'
     ranks: Sequence[int] = (1, 5, 10),
-    fpirs: Sequence[float] = (.01, .1),
-    bootstrap: PairBootstrap | None = None,  # from `bootstrap_subjects`; None: no intervals. Intervals are of the standard definition
+    fpirs: Sequence[float] = (0.01, 0.1),
+    bootstrap: PairBootstrap
+    | None = None,  # from `bootstrap_subjects`; None: no intervals. Intervals are of the standard definition
 ) -> IjbResult:
     "1:1 and 1:N figures of templates."
     p, seconds, bootstrap = protocol, protocol.seconds, bootstrap if definition == "standard" else None
-    with _clock(seconds, "1:1 scores"): scores = pair_scores(templates, p.first, p.second)
+    with _clock(seconds, "1:1 scores"):
+        scores = pair_scores(templates, p.first, p.second)
     with _clock(seconds, "1:1 figures"):
         genuine, impostor = split_scores(scores, p.genuine)
         genuine.sort(), impostor.sort()
         at, keys = operating_points(genuine, impostor, fprs, definition), [_key(f) for f in fprs]
-        value = dict(zip(keys, at.tpr.tolist())) | {"EER": eer_of(genuine, impostor, definition), "AUC": auc_of(genuine, impostor)}
+        value = dict(zip(keys, at.tpr.tolist())) | {
+            "EER": eer_of(genuine, impostor, definition),
+            "AUC": auc_of(genuine, impostor),
+        }
         points, rates = _points("1:1", keys, at, len(genuine), len(impostor)), np.geomspace(min(1e-6, *fprs), 1, 200)
-        curves, histogram = {"ROC": (rates, tpr_of(genuine, impostor, rates))}, score_histogram(genuine, impostor, bins=80)
+        curves, histogram = (
+            {"ROC": (rates, tpr_of(genuine, impostor, rates))},
+            score_histogram(genuine, impostor, bins=80),
+        )
         verification = Verification(value, {}, "", genuine=len(genuine), impostor=len(impostor))
         del genuine, impostor
     if bootstrap is not None:
-        with _clock(seconds, "intervals"): verification = bootstrap.evaluate(scores, fprs)
+        with _clock(seconds, "intervals"):
+            verification = bootstrap.evaluate(scores, fprs)
     del scores
-    with _clock(seconds, "1:N"): searches = _searches(p, templates, definition, ranks, fpirs, bootstrap)
-    curves |= {k: (searches[0][k][0], np.mean([s[k][1] for s in searches], axis=0)) for k in ("CMC", "DET") if searches and all(k in s for s in searches)}
-    return IjbResult(system, definition, verification, _average(searches, bootstrap), points + [row for s in searches for row in s["points"]], curves, histogram, _notes(p, templates),
-                     [{"protocol": s["name"], "figure": k, "value": float(v), "genuine": int(s["mated"])} for s in searches for k, v in s["values"].items() if k.startswith("rank-")])
+    with _clock(seconds, "1:N"):
+        searches = _searches(p, templates, definition, ranks, fpirs, bootstrap)
+    curves |= {
+        k: (searches[0][k][0], np.mean([s[k][1] for s in searches], axis=0))
+        for k in ("CMC", "DET")
+        if searches and all(k in s for s in searches)
+    }
+    return IjbResult(
+        system,
+        definition,
+        verification,
+        _average(searches, bootstrap),
+        points + [row for s in searches for row in s["points"]],
+        curves,
+        histogram,
+        _notes(p, templates),
+        [
+            {"protocol": s["name"], "figure": k, "value": float(v), "genuine": int(s["mated"])}
+            for s in searches
+            for k, v in s["values"].items()
+            if k.startswith("rank-")
+        ],
+    )
 
 # %% ../../nbs/07_evaluation/09_ijb.ipynb #75a13aee
 def _searches(p, templates, definition, ranks, fpirs, bootstrap) -> list[dict]:
     "The figures, operating points and curves of each gallery."
-    galleries = p.galleries if definition == "standard" or not p.galleries else {"+".join(p.galleries): np.concatenate([*p.galleries.values()])}
-    return [_search(p, templates, f"1:N {name}", gallery, definition, ranks, fpirs, bootstrap) for name, gallery in galleries.items()]
+    galleries = (
+        p.galleries
+        if definition == "standard" or not p.galleries
+        else {"+".join(p.galleries): np.concatenate([*p.galleries.values()])}
+    )
+    return [
+        _search(p, templates, f"1:N {name}", gallery, definition, ranks, fpirs, bootstrap)
+        for name, gallery in galleries.items()
+    ]
+
 
 def _search(p, templates, name, gallery, definition, ranks, fpirs, bootstrap) -> dict:
     "One gallery."
@@ -289,18 +402,35 @@ def _search(p, templates, name, gallery, definition, ranks, fpirs, bootstrap) ->
     found = search(scores, who, p.subject[gallery])
     mated, keys = found.rank >= 0, [_key(f).replace("TPR@FPR", "TPIR@FPIR") for f in fpirs]
     weights = None if bootstrap is None else _probe_weights(bootstrap, who)
-    made = {"name": name, "mated": mated.sum(), "others": (~mated).sum(), "values": {f"rank-{r}": v for r, v in zip(ranks, cmc_of(found.rank, ranks))}, "CMC": (every, cmc_of(found.rank, every)), "points": [], "samples": {}}
-    if weights is not None: made["samples"] = {f"rank-{r}": v for r, v in zip(ranks, cmc_of(found.rank, ranks, weights).T)}
+    made = {
+        "name": name,
+        "mated": mated.sum(),
+        "others": (~mated).sum(),
+        "values": {f"rank-{r}": v for r, v in zip(ranks, cmc_of(found.rank, ranks))},
+        "CMC": (every, cmc_of(found.rank, every)),
+        "points": [],
+        "samples": {},
+    }
+    if weights is not None:
+        made["samples"] = {f"rank-{r}": v for r, v in zip(ranks, cmc_of(found.rank, ranks, weights).T)}
     if definition == "published":
         shares, thresholds = published_tpir(scores[mated], who[mated], p.subject[gallery], fpirs)
         at = OperatingPoints(thresholds, np.ceil(np.array(fpirs) * mated.sum()).astype(int) - 1, shares)
-    elif mated.all(): return made
+    elif mated.all():
+        return made
     else:
         at, rates = operating_points(*open_set_scores(found), fpirs), np.geomspace(1e-3, 1, 60)
         made["DET"] = rates, 1 - tpir_of(found, rates)
-        if weights is not None: made["samples"] |= dict(zip(keys, tpir_of(found, fpirs, weights).T))
+        if weights is not None:
+            made["samples"] |= dict(zip(keys, tpir_of(found, fpirs, weights).T))
     made["values"] |= dict(zip(keys, at.tpr))
-    made["points"] = _points(name, keys, at, mated.sum(), len(mated) * len(gallery) - mated.sum() if definition == "published" else (~mated).sum())
+    made["points"] = _points(
+        name,
+        keys,
+        at,
+        mated.sum(),
+        len(mated) * len(gallery) - mated.sum() if definition == "published" else (~mated).sum(),
+    )
     return made
 
 # %% ../../nbs/07_evaluation/09_ijb.ipynb #1e93fb28
@@ -309,16 +439,39 @@ def _probe_weights(bootstrap, who):
     place = np.searchsorted(bootstrap.subjects, who).clip(max=len(bootstrap.subjects) - 1)
     return np.where(bootstrap.subjects[place] == who, bootstrap.weights[1:, place], 1)
 
+
 def _average(searches, bootstrap) -> Verification | None:
     "Figures that every gallery has, averaged over galleries."
-    if not searches: return None
-    def mean(what): return {k: np.mean([s[what][k] for s in searches], axis=0) for k in searches[0][what] if all(k in s[what] for s in searches)}
+    if not searches:
+        return None
+
+    def mean(what):
+        return {
+            k: np.mean([s[what][k] for s in searches], axis=0)
+            for k in searches[0][what]
+            if all(k in s[what] for s in searches)
+        }
+
     mated, others = (int(sum(s[what] for s in searches)) for what in ("mated", "others"))
-    return Verification({k: float(v) for k, v in mean("values").items()}, mean("samples"), bootstrap.draws if bootstrap else "", genuine=mated, impostor=others, people=bootstrap.people if bootstrap else np.inf)
+    return Verification(
+        {k: float(v) for k, v in mean("values").items()},
+        mean("samples"),
+        bootstrap.draws if bootstrap else "",
+        genuine=mated,
+        impostor=others,
+        people=bootstrap.people if bootstrap else np.inf,
+    )
+
 
 def _notes(p, templates) -> list[str]:
     "Contradictions of the files that do not stop an evaluation."
     empty = np.count_nonzero(~templates.any(axis=1))
     torn = np.count_nonzero(p.subject[p.first[p.genuine]] != p.subject[p.second[p.genuine]])
-    return [said for count, said in ((empty, f"{empty:,} templates have no image with features; their scores are 0"),
-                                     (torn, f"{torn:,} genuine pairs join two subjects of the 1:N files; a draw weighs them by the first")) if count]
+    return [
+        said
+        for count, said in (
+            (empty, f"{empty:,} templates have no image with features; their scores are 0"),
+            (torn, f"{torn:,} genuine pairs join two subjects of the 1:N files; a draw weighs them by the first"),
+        )
+        if count
+    ]

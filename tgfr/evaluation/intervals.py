@@ -16,6 +16,7 @@ from ..core import TgfrError, rng
 # %% ../../nbs/07_evaluation/02_intervals.ipynb #5e1a0006
 FEWEST = 10  # people: with fewer no interval is shown, see benchmarks/interval_coverage.py
 
+
 def spread(
     samples: np.ndarray,  # (..., R) replicates; NaN where a draw had nothing to measure
     people: float,  # how many are drawn; infinite: not known
@@ -24,33 +25,39 @@ def spread(
     samples, there = np.asarray(samples, float), np.isfinite(samples)
     count = there.sum(axis=-1)
     mean = np.where(there, samples, 0).sum(axis=-1) / np.maximum(count, 1)
-    square = np.where(there, samples - mean[..., None], 0)**2
+    square = np.where(there, samples - mean[..., None], 0) ** 2
     return np.sqrt(np.where(count > 1, square.sum(axis=-1) / np.maximum(count - 1, 1), np.nan) / (1 - 1 / people))
+
 
 def deviations(
     people: float,  # how many are drawn
-    level: float = .95,  # share of samples whose interval is to hold the truth
+    level: float = 0.95,  # share of samples whose interval is to hold the truth
 ) -> float:
     "How many standard deviations an interval reaches to either side (Student's t)."
-    if not 0 < level < 1: raise TgfrError(f"level: {level}, expected a share between 0 and 1")
+    if not 0 < level < 1:
+        raise TgfrError(f"level: {level}, expected a share between 0 and 1")
     return float(student.ppf((1 + level) / 2, people - 1))
 
 # %% ../../nbs/07_evaluation/02_intervals.ipynb #5e1a0009
-TRIALS = 6  # independent trials that a person counts for at the most; by simulation, see benchmarks/interval_coverage.py
+TRIALS = (
+    6  # independent trials that a person counts for at the most; by simulation, see benchmarks/interval_coverage.py
+)
+
 
 def rate_interval(
     value: float,  # on everything, 0 to 1
     samples: np.ndarray,  # (R,)
     people: float,  # how many are drawn
-    level: float = .95,
+    level: float = 0.95,
 ) -> tuple[float, float]:  # NaN where there is no value
     "Wilson's interval of a rate, for as many trials as its spread over people is worth."
     z, wide, sd = norm.ppf((1 + level) / 2), deviations(people, level), spread(samples, people)
-    if not np.isfinite(value) or not np.isfinite(sd): return np.nan, np.nan
+    if not np.isfinite(value) or not np.isfinite(sd):
+        return np.nan, np.nan
     known = 0 < value < 1 and sd > 0
-    trials = min(value * (1 - value) / sd**2 * (z / wide)**2, TRIALS * people) if known else people
+    trials = min(value * (1 - value) / sd**2 * (z / wide) ** 2, TRIALS * people) if known else people
     share = z**2 / trials
-    middle, half = value + share / 2, z * np.sqrt(value * (1 - value) / trials + (share / z / 2)**2)
+    middle, half = value + share / 2, z * np.sqrt(value * (1 - value) / trials + (share / z / 2) ** 2)
     return float((middle - half) / (1 + share)), float((middle + half) / (1 + share))
 
 # %% ../../nbs/07_evaluation/02_intervals.ipynb #5e1a000d
@@ -58,7 +65,7 @@ def rank_interval(
     value: float,  # on everything, 1 or more
     samples: np.ndarray,  # (R,)
     people: float,  # how many are drawn
-    level: float = .95,
+    level: float = 0.95,
 ) -> tuple[float, float]:
     "The interval of a rank, as a factor to either side; not below the first place."
     factor = np.exp(deviations(people, level) * spread(np.log(samples), people))
@@ -68,20 +75,23 @@ def rank_interval(
 def joint_deviations(
     samples: np.ndarray,  # (K, R) differences in each draw
     people: float,  # how many are drawn
-    level: float = .95,
+    level: float = 0.95,
 ) -> float:
     "How many standard deviations the intervals of K differences reach, so that in `level` of samples all of them hold."
     alone = deviations(people, level)
     centred = samples - samples.mean(axis=1, keepdims=True)
     length = np.sqrt((centred**2).sum(axis=1))
-    if np.count_nonzero(length) < 2: return alone
+    if np.count_nonzero(length) < 2:
+        return alone
     directions = centred[length > 0] / length[length > 0, None]
     sizes, axes = np.linalg.eigh(directions @ directions.T)
     draw = rng("joint deviations")
     normal = draw.normal(size=(20_000, len(sizes))) * np.sqrt(np.maximum(sizes, 0))
     largest = np.abs(normal @ axes.T).max(axis=1)
-    if np.isfinite(people): largest /= np.sqrt(draw.chisquare(people - 1, len(largest)) / (people - 1))
+    if np.isfinite(people):
+        largest /= np.sqrt(draw.chisquare(people - 1, len(largest)) / (people - 1))
     return max(alone, float(np.quantile(largest, level)))
+
 
 def difference_interval(
     value: float,  # on everything

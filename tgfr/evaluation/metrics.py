@@ -19,9 +19,11 @@ from ..core import TgfrError
 def _scores(x, name="scores", dimensions=1):
     "`x` as a float array without NaN and with at least one entry."
     x = np.asarray(x)
-    if x.dtype.kind not in "fiub": raise TgfrError(f"{name}: dtype {x.dtype}, expected numbers")
+    if x.dtype.kind not in "fiub":
+        raise TgfrError(f"{name}: dtype {x.dtype}, expected numbers")
     x = x.astype(np.result_type(x, np.float32), copy=False)
-    if x.ndim != dimensions or not x.size: raise TgfrError(f"{name}: shape {x.shape}, expected {dimensions} dimension(s) and at least one entry")
+    if x.ndim != dimensions or not x.size:
+        raise TgfrError(f"{name}: shape {x.shape}, expected {dimensions} dimension(s) and at least one entry")
     if np.isnan(x.min()):
         where = np.argwhere(np.isnan(x))
         raise TgfrError(f"{name}: {len(where):,} NaN, the first at index {', '.join(map(str, where[0]))}")
@@ -34,17 +36,21 @@ def split_scores(
 ) -> tuple[np.ndarray, np.ndarray]:  # (g,) genuine scores, (m,) impostor scores, in input order
     "The scores of genuine and of impostor pairs; `TgfrError` when a score is NaN or one kind is missing."
     scores, labels = _scores(scores), np.asarray(labels)
-    if labels.shape != scores.shape: raise TgfrError(f"labels: shape {labels.shape}, but scores have {scores.shape}")
+    if labels.shape != scores.shape:
+        raise TgfrError(f"labels: shape {labels.shape}, but scores have {scores.shape}")
     genuine = labels.astype(bool)
-    if (wrong := genuine != labels).any(): raise TgfrError(f"labels: {labels[wrong][0]} at index {wrong.argmax()}, expected 0 or 1")
+    if (wrong := genuine != labels).any():
+        raise TgfrError(f"labels: {labels[wrong][0]} at index {wrong.argmax()}, expected 0 or 1")
     for kind, count in ("genuine", genuine.sum()), ("impostor", (~genuine).sum()):
-        if not count: raise TgfrError(f"labels: no {kind} pair among {len(labels):,}")
+        if not count:
+            raise TgfrError(f"labels: no {kind} pair among {len(labels):,}")
     return scores[genuine], scores[~genuine]
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #1ba7ecbe
 @dataclass(frozen=True)
 class Roc:
     "A receiver operating characteristic, from the strictest threshold to the loosest."
+
     fpr: np.ndarray  # (k,) share of impostor pairs accepted, rising from 0 to 1
     tpr: np.ndarray  # (k,) share of genuine pairs accepted, rising from 0 to 1
     thresholds: np.ndarray  # (k,) falling; a pair is accepted at `score >= threshold`; the first is infinite
@@ -86,18 +92,21 @@ def false_accepts(
 ) -> np.ndarray:  # (f,) int, the largest k with k / impostors <= fpr
     "How many impostor pairs may be accepted at each FPR."
     fprs = np.atleast_1d(np.asarray(fprs, float))
-    if not ((fprs >= 0) & (fprs <= 1)).all(): raise TgfrError(f"fprs: {fprs.tolist()}, expected rates between 0 and 1")
+    if not ((fprs >= 0) & (fprs <= 1)).all():
+        raise TgfrError(f"fprs: {fprs.tolist()}, expected rates between 0 and 1")
     return np.floor(fprs * impostors * (1 + 1e-12)).astype(int)  # 0.29 * 100 is 28.999999999999996
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #593b0be2
 def _definition(definition):
-    if definition not in ("standard", "published"): raise TgfrError(f"definition: {definition!r}, expected 'standard' or 'published'")
+    if definition not in ("standard", "published"):
+        raise TgfrError(f"definition: {definition!r}, expected 'standard' or 'published'")
     return definition == "published"
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #8f8ec038
 @dataclass(frozen=True)
 class OperatingPoints:
     "What happens at some false positive rates."
+
     threshold: np.ndarray  # (f,) accepted is what lies strictly above it (standard), or at and above it (published)
     accepted: np.ndarray  # (f,) int, impostor pairs that pass: the count behind the figure
     tpr: np.ndarray  # (f,)
@@ -106,13 +115,16 @@ class OperatingPoints:
 def impostor_thresholds(
     impostor: np.ndarray,  # (m,) scores of impostor pairs
     fprs: float | Sequence[float],  # false positive rates
-) -> tuple[np.ndarray, np.ndarray]:  # (f,) of which at most that share of impostors lies strictly above, -inf where all may; (f,) int, how many do
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (f,) of which at most that share of impostors lies strictly above, -inf where all may; (f,) int, how many do
     "The (k+1)-th highest impostor score, k = floor(fpr * impostors)."
     allowed = false_accepts(fprs, len(impostor))
     top = min(allowed.max(initial=0) + 1, len(impostor))
-    highest = np.sort(np.partition(impostor, len(impostor) - top)[len(impostor) - top:])[::-1]
+    highest = np.sort(np.partition(impostor, len(impostor) - top)[len(impostor) - top :])[::-1]
     thresholds = np.array([highest[k] if k < len(impostor) else -np.inf for k in allowed])
     return thresholds, np.searchsorted(-highest, -thresholds)
+
 
 def operating_points(
     genuine,  # (g,) scores of genuine pairs
@@ -125,7 +137,9 @@ def operating_points(
     if _definition(definition):
         curve = roc_of(genuine, impostor)
         at = [len(curve.fpr) - 1 - np.abs(curve.fpr[::-1] - f).argmin() for f in np.atleast_1d(fprs)]
-        return OperatingPoints(curve.thresholds[at], np.rint(curve.fpr[at] * np.size(impostor)).astype(int), curve.tpr[at])
+        return OperatingPoints(
+            curve.thresholds[at], np.rint(curve.fpr[at] * np.size(impostor)).astype(int), curve.tpr[at]
+        )
     genuine, impostor = _scores(genuine, "genuine"), _scores(impostor, "impostor")
     thresholds, accepted = impostor_thresholds(impostor, fprs)
     return OperatingPoints(thresholds, accepted, np.array([(genuine > t).mean() for t in thresholds]))
@@ -155,16 +169,19 @@ def _eer(genuine, impostor):
     "Where the ROC polyline meets FNR = FPR."
     values = np.unique(genuine)
     genuine = np.sort(genuine)
+
     def point(threshold, side):  # (FPR, FNR) accepting score >= threshold ("left") or score > threshold ("right")
         accepted = np.count_nonzero(impostor >= threshold if side == "left" else impostor > threshold)
         return accepted / len(impostor), np.searchsorted(genuine, threshold, side) / len(genuine)
+
     low, high = 0, len(values)  # the last genuine score at which FPR >= FNR lies in [low, high)
     while high - low > 1:
         middle = (low + high) // 2
         fpr, fnr = point(values[middle], "left")
         low, high = (middle, high) if fpr >= fnr else (low, middle)
     (fpr_a, fnr_a), (fpr_b, fnr_b) = point(values[low], "left"), point(values[low], "right")
-    if fpr_b >= fnr_b: return fnr_b  # on the level run up to the next genuine score
+    if fpr_b >= fnr_b:
+        return fnr_b  # on the level run up to the next genuine score
     return fpr_a + (fpr_b - fpr_a) * (fpr_a - fnr_a) / ((fpr_a - fnr_a) - (fpr_b - fnr_b))
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #82105357
@@ -174,7 +191,8 @@ def eer_of(
     definition: str = "standard",  # "standard" (interpolated) or "published" (FPR of the nearest ROC point)
 ) -> float:  # 0 to 1
     "The equal error rate from genuine and impostor scores."
-    if not _definition(definition): return float(_eer(_scores(genuine, "genuine"), _scores(impostor, "impostor")))
+    if not _definition(definition):
+        return float(_eer(_scores(genuine, "genuine"), _scores(impostor, "impostor")))
     curve = roc_of(genuine, impostor)
     fpr, fnr = curve.fpr[::-1], 1 - curve.tpr[::-1]
     return float(fpr[np.abs(fnr - fpr).argmin()])
@@ -211,11 +229,14 @@ def score_histogram(
     genuine,  # (g,) scores of genuine pairs
     impostor,  # (m,) scores of impostor pairs
     bins: int = 60,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # edges (bins + 1,) from the lowest score to the highest, shares of genuine (bins,) and of impostor pairs (bins,)
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # edges (bins + 1,) from the lowest score to the highest, shares of genuine (bins,) and of impostor pairs (bins,)
     "How the scores of each kind are spread, as shares of the kind."
     kinds = _scores(genuine, "genuine"), _scores(impostor, "impostor")
     low, high = min(x.min() for x in kinds), max(x.max() for x in kinds)
-    if low == high: low, high = low - .5, high + .5
+    if low == high:
+        low, high = low - 0.5, high + 0.5
     return np.linspace(low, high, bins + 1), *(np.histogram(x, bins, (low, high))[0] / len(x) for x in kinds)
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #0a067866
@@ -233,6 +254,7 @@ def accuracy(
 @dataclass(frozen=True)
 class Search:
     "What the search of each probe in a gallery gives; every figure of identification follows from it."
+
     mate: np.ndarray  # (P,) the best score of a mate, -inf without one
     wrong: np.ndarray  # (P,) the best score of anybody else, -inf where there is nobody else
     rank: np.ndarray  # (P,) int, wrong candidates that score at least as high as the best mate, -1 without a mate
@@ -255,14 +277,19 @@ def search(
     "Search each probe in the gallery."
     scores, probe_ids, gallery_ids = np.asarray(scores), np.asarray(probe_ids), np.asarray(gallery_ids)
     if scores.shape != (len(probe_ids), len(gallery_ids)):
-        raise TgfrError(f"scores: shape {scores.shape}, but there are {len(probe_ids)} probe_ids and {len(gallery_ids)} gallery_ids")
+        raise TgfrError(
+            f"scores: shape {scores.shape}, but there are {len(probe_ids)} probe_ids and {len(gallery_ids)} gallery_ids"
+        )
     rows, columns = _mates(probe_ids, gallery_ids)
     mate, wrong, rank = np.full(len(scores), -np.inf), np.full(len(scores), -np.inf), np.zeros(len(scores), int)
-    with np.errstate(invalid="ignore"): np.maximum.at(mate, rows, scores[rows, columns])
+    with np.errstate(invalid="ignore"):
+        np.maximum.at(mate, rows, scores[rows, columns])
     for start in range(0, len(gallery_ids), step := max(1, block // len(scores))):
-        part, own = scores[:, start:start + step], (columns >= start) & (columns < start + step)
-        try: part = _scores(part, dimensions=2).copy("K")
-        except TgfrError: _scores(scores, dimensions=2)  # says where in the whole
+        part, own = scores[:, start : start + step], (columns >= start) & (columns < start + step)
+        try:
+            part = _scores(part, dimensions=2).copy("K")
+        except TgfrError:
+            _scores(scores, dimensions=2)  # says where in the whole
         part[rows[own], columns[own] - start] = np.nan  # neither the largest nor at least as large as anything
         np.fmax(wrong, np.fmax.reduce(part, axis=1), out=wrong)
         rank += np.count_nonzero(part >= mate[:, None], axis=1)
@@ -286,9 +313,11 @@ def pair_masks(
     same = identity[:, None] == identity
     return same & ~np.eye(len(same), dtype=bool), ~same
 
+
 def _share(part, whole):
     "`part / whole`, NaN where there is nothing (a draw with nobody, say)."
     return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)
+
 
 def cmc_of(
     rank: np.ndarray,  # (P,) of each probe's mate, from 0; -1 without a mate, as `mate_ranks` and `search` give them
@@ -297,11 +326,14 @@ def cmc_of(
 ) -> np.ndarray:  # (len(ranks),), or (R, len(ranks)) with weights
     "The share of mated probes whose mate is among the first so many."
     mated = rank >= 0
-    if not mated.any(): raise TgfrError("probe_ids: none of them is among gallery_ids")
+    if not mated.any():
+        raise TgfrError("probe_ids: none of them is among gallery_ids")
     hits = (rank[mated, None] < np.asarray(ranks)).astype(float)
-    if weights is None: return hits.mean(axis=0)
+    if weights is None:
+        return hits.mean(axis=0)
     weights = weights[:, mated]
     return _share(weights @ hits, weights.sum(axis=1)[:, None])
+
 
 def cmc(
     scores,  # (P, G) probes against gallery
@@ -329,5 +361,5 @@ def label_floor(
     "The FPR below which such label errors empty a TPR: it falls to about the FPR over this floor."
     photos = np.asarray(photos, float)
     wrong = share * (photos // 2 * (photos - photos // 2)).sum()
-    impostors = (photos.sum()**2 - (photos**2).sum()) / 2
-    return float(wrong / impostors) if impostors else 1.
+    impostors = (photos.sum() ** 2 - (photos**2).sum()) / 2
+    return float(wrong / impostors) if impostors else 1.0

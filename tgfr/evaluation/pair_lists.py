@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from ..core import TgfrError, l2_normalize, rng, write_text
+from ..core import TgfrError, rng, write_text
+from ..encoders.features import l2_normalize
 from .bootstrap import PairBootstrap, Verification, _key
 from .ijb import pair_scores
 from .metrics import auc, eer, false_accepts, tpr_at_fpr
@@ -27,12 +28,14 @@ from ..formats.pairs import PairNames
 @dataclass(frozen=True)
 class PairList:
     "Pairs of photos of one dataset."
+
     name: str  # "published", "generated", "leak-free" ...
     first: np.ndarray  # (P,) int64, row of the probe
     second: np.ndarray  # (P,) int64, row of the gallery photo
     same: np.ndarray  # (P,) bool, a genuine pair
 
-    def __len__(self) -> int: return len(self.same)
+    def __len__(self) -> int:
+        return len(self.same)
 
     def only(self, keep: np.ndarray, name: str) -> "PairList":
         "The pairs where `keep (P,)` is True, under another name."
@@ -47,33 +50,51 @@ def match_pairs(
 ) -> PairList:
     "The pairs of a list as rows of a dataset."
     sides, ids, same = [names.first, names.second], pa.array(photo_ids, pa.string()), names.same
-    if not len(same): raise TgfrError("pairs: the list is empty")
-    def found(): return all(pc.all(pc.is_in(side, ids)).as_py() for side in sides)
+    if not len(same):
+        raise TgfrError("pairs: the list is empty")
+
+    def found():
+        return all(pc.all(pc.is_in(side, ids)).as_py() for side in sides)
+
     for read in _composed, _stem:
-        if not found() and len(pc.unique(read(ids))) == len(ids): sides, ids = [read(side) for side in sides], read(ids)
+        if not found() and len(pc.unique(read(ids))) == len(ids):
+            sides, ids = [read(side) for side in sides], read(ids)
     rows = [pc.index_in(side, ids) for side in sides]
-    if lost := {n.as_py() for side, row in zip((names.first, names.second), rows) for n in pc.unique(side.filter(pc.is_null(row)))}:
+    if lost := {
+        n.as_py()
+        for side, row in zip((names.first, names.second), rows)
+        for n in pc.unique(side.filter(pc.is_null(row)))
+    }:
         raise TgfrError(f"pairs: {len(lost):,} photos are not in the dataset of {len(ids):,}, such as {min(lost)}")
     first, second = (row.to_numpy().astype(np.int64) for row in rows)
     if (wrong := (identity[first] == identity[second]) != same).any():
         k = int(wrong.argmax())
-        raise TgfrError(f"pairs: line {k + 1} is labelled {int(same[k])}, but the dataset's identities are {identity[first[k]]} and {identity[second[k]]} ({wrong.sum():,} such lines)")
+        raise TgfrError(
+            f"pairs: line {k + 1} is labelled {int(same[k])}, but the dataset's identities are {identity[first[k]]} and {identity[second[k]]} ({wrong.sum():,} such lines)"
+        )
     return PairList(name, first, second, same)
 
-def _composed(names: pa.Array) -> pa.Array: return pc.utf8_normalize(names, form="NFC")  # file names of macOS have letters and accents apart
 
-def _stem(names: pa.Array) -> pa.Array: return pc.replace_substring_regex(names, r"^.*/|\.\w+$", "")
+def _composed(names: pa.Array) -> pa.Array:
+    return pc.utf8_normalize(names, form="NFC")  # file names of macOS have letters and accents apart
+
+
+def _stem(names: pa.Array) -> pa.Array:
+    return pc.replace_substring_regex(names, r"^.*/|\.\w+$", "")
 
 # %% ../../nbs/07_evaluation/11_pair_lists.ipynb #5dbcb6d1
 def group_by_identity(
     identity: np.ndarray,  # (N,)
     rows: np.ndarray,  # photos that take part
     least: int,  # photos a person
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # the rows ordered by person; of each person with enough, where theirs start and how many they are
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # the rows ordered by person; of each person with enough, where theirs start and how many they are
     "Photos side by side that are of one person."
     rows = rows[np.argsort(identity[rows], kind="stable")]
     _, start, count = np.unique(identity[rows], return_index=True, return_counts=True)
     return rows, start[count >= least], count[count >= least]
+
 
 def make_pairs(
     identity: np.ndarray,  # (N,)
@@ -86,10 +107,24 @@ def make_pairs(
     rows, draw = np.arange(len(identity)) if usable is None else np.flatnonzero(usable), rng("pair list", seed)
     rows, start, _ = group_by_identity(identity, draw.permutation(rows), 2)
     probe, gallery = rows[start], rows[start + 1]
-    if not 1 <= impostors < len(probe): raise TgfrError(f"impostors {impostors}: {len(probe):,} people have two usable photos, so there can be 1 to {len(probe) - 1:,} a person")
-    others = np.concatenate([_others(len(probe), part, impostors, draw) for part in np.array_split(np.arange(len(probe)), -(-len(probe) // 256))])
+    if not 1 <= impostors < len(probe):
+        raise TgfrError(
+            f"impostors {impostors}: {len(probe):,} people have two usable photos, so there can be 1 to {len(probe) - 1:,} a person"
+        )
+    others = np.concatenate(
+        [
+            _others(len(probe), part, impostors, draw)
+            for part in np.array_split(np.arange(len(probe)), -(-len(probe) // 256))
+        ]
+    )
     second = np.concatenate([np.arange(len(probe))[:, None], others], axis=1)
-    return PairList("generated", np.repeat(probe, 1 + impostors), gallery[second].ravel(), np.tile(np.arange(1 + impostors) == 0, len(probe)))
+    return PairList(
+        "generated",
+        np.repeat(probe, 1 + impostors),
+        gallery[second].ravel(),
+        np.tile(np.arange(1 + impostors) == 0, len(probe)),
+    )
+
 
 def _others(people, own, count, draw):
     "For each of `own` people `count` different other ones, (len(own), count)."
@@ -114,7 +149,14 @@ def caption_keys(
     "A number for each photo, equal where the sets of captions are; a negative one of its own for a photo without any."
     known: dict[bytes, int] = {}
     texts = ("\n".join(sorted(set(c or ()))) for c in captions)
-    return np.array([known.setdefault(blake2b(t.encode(), digest_size=16).digest(), len(known)) if t else -1 - i for i, t in enumerate(texts)], np.int64)
+    return np.array(
+        [
+            known.setdefault(blake2b(t.encode(), digest_size=16).digest(), len(known)) if t else -1 - i
+            for i, t in enumerate(texts)
+        ],
+        np.int64,
+    )
+
 
 def leaks(
     pairs: PairList,
@@ -127,16 +169,17 @@ def leaks(
     return pairs.same & ((key[pairs.first] == key[pairs.second]) | copy[pairs.first] | copy[pairs.second])
 
 # %% ../../nbs/07_evaluation/11_pair_lists.ipynb #d5b0e1d2
-def repeated_pairs(
-    pairs: PairList,
-) -> list[str]:  # what a report has to say of them
+def repeated_pairs(pairs: PairList) -> list[str]:  # what a report has to say of them
     "How many lines of a list compare a photo with itself, or two photos that an earlier line compares, in either order."
     low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
     again = len(low) - len(np.unique(np.stack([low, high]), axis=1).T)
-    counts = (f"{(low == high).sum():,} compare a photo with itself", (low == high).any()), (f"{again:,} compare two photos that an earlier line compares", again)
-    if not (said := [text for text, there in counts if there]): return []
+    counts = (
+        (f"{(low == high).sum():,} compare a photo with itself", (low == high).any()),
+        (f"{again:,} compare two photos that an earlier line compares", again),
+    )
+    if not (said := [text for text, there in counts if there]):
+        return []
     return [f"of the {len(low):,} pairs of {pairs.name}, {' and '.join(said)}: each counts again in every figure."]
-
 
 # %% ../../nbs/07_evaluation/11_pair_lists.ipynb #6b547c98
 def score_pairs(
@@ -152,7 +195,9 @@ def score_pairs(
 def find_probes(
     scores: np.ndarray,  # (P,)
     pairs: PairList,
-) -> tuple[np.ndarray, np.ndarray]:  # (Q,) rows of the probes that have genuine and impostor pairs, (Q,) bool whether each is found
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (Q,) rows of the probes that have genuine and impostor pairs, (Q,) bool whether each is found
     "Whether each probe of a list is found among the photos it is compared with."
     probe, place = np.unique(pairs.first, return_inverse=True)
     best = np.full((2, len(probe)), -np.inf)
@@ -162,6 +207,7 @@ def find_probes(
 
 # %% ../../nbs/07_evaluation/11_pair_lists.ipynb #4b1c9a75
 FPRS = (1e-3, 1e-4, 1e-5)
+
 
 class PairProtocol:
     "A pair list as it is and, where pairs leak, without them."
@@ -176,10 +222,20 @@ class PairProtocol:
         seed: int = 0,
     ):
         leak = leaks(pairs, captions, replica_of)
-        if leak.sum() == pairs.same.sum(): raise TgfrError(f"pairs: all {leak.sum():,} genuine pairs of {pairs.name} leak (same captions, or a marked replica)")
-        self.pairs, self.identity, self._keep = pairs, np.asarray(identity), {pairs.name: np.ones(len(pairs), bool)} | ({"leak-free": ~leak} if leak.any() else {})
+        if leak.sum() == pairs.same.sum():
+            raise TgfrError(
+                f"pairs: all {leak.sum():,} genuine pairs of {pairs.name} leak (same captions, or a marked replica)"
+            )
+        self.pairs, self.identity, self._keep = (
+            pairs,
+            np.asarray(identity),
+            {pairs.name: np.ones(len(pairs), bool)} | ({"leak-free": ~leak} if leak.any() else {}),
+        )
         self.lists = {name: pairs.only(keep, name) for name, keep in self._keep.items()}
-        self._bootstrap = {name: PairBootstrap(self.identity[p.first], self.identity[p.second], p.same, replicates, seed) for name, p in self.lists.items()}
+        self._bootstrap = {
+            name: PairBootstrap(self.identity[p.first], self.identity[p.second], p.same, replicates, seed)
+            for name, p in self.lists.items()
+        }
 
     def evaluate(
         self,
@@ -187,14 +243,21 @@ class PairProtocol:
         fprs: Sequence[float] = FPRS,  # the published ones
     ) -> dict[str, Verification]:  # list to TPR at each FPR, EER, AUC and rank-1
         "The figures of each list."
-        if np.shape(scores) != (len(self.pairs),): raise TgfrError(f"scores: shape {np.shape(scores)}, expected ({len(self.pairs)},), one for each pair")
-        return {name: self._with_rank1(name, scores[keep], self._bootstrap[name].evaluate(scores[keep], fprs)) for name, keep in self._keep.items()}
+        if np.shape(scores) != (len(self.pairs),):
+            raise TgfrError(f"scores: shape {np.shape(scores)}, expected ({len(self.pairs)},), one for each pair")
+        return {
+            name: self._with_rank1(name, scores[keep], self._bootstrap[name].evaluate(scores[keep], fprs))
+            for name, keep in self._keep.items()
+        }
 
     def _with_rank1(self, name, scores, found):
         "`found` with rank-1 of the list's probes; a probe counts as often as its person is drawn."
         (probes, hit), bootstrap = find_probes(scores, self.lists[name]), self._bootstrap[name]
-        if not len(probes): return found
-        return found.with_rank1((~hit).astype(int), bootstrap.weights[:, np.searchsorted(bootstrap.subjects, self.identity[probes])])
+        if not len(probes):
+            return found
+        return found.with_rank1(
+            (~hit).astype(int), bootstrap.weights[:, np.searchsorted(bootstrap.subjects, self.identity[probes])]
+        )
 
     def accepts(self, fprs: Sequence[float] = FPRS) -> dict[str, int]:
         "How many impostor pairs may pass at each FPR; the same in both lists, which differ in genuine pairs alone."
@@ -208,4 +271,8 @@ def published_metrics(
 ) -> dict[str, float]:
     "What the TGFR scripts print, in their definitions: TPR at the ROC point nearest to each FPR, EER as its FPR, AUC, and the sum of the TPR percentages."
     tpr = tpr_at_fpr(scores, same, (1e-5, 1e-4, 1e-3), "published")
-    return {f"TPR@FPR=1e-{k}": float(t) for k, t in zip((5, 4, 3), tpr)} | {"EER": eer(scores, same, "published"), "AUC": auc(scores, same), "score": float(100 * tpr.sum())}
+    return {f"TPR@FPR=1e-{k}": float(t) for k, t in zip((5, 4, 3), tpr)} | {
+        "EER": eer(scores, same, "published"),
+        "AUC": auc(scores, same),
+        "score": float(100 * tpr.sum()),
+    }

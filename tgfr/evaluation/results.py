@@ -23,29 +23,48 @@ def result_row(
     mode: str,
     found: Metrics,
     ref: Metrics | None = None,  # what the difference is taken to
-    reach: dict[str, float] | None = None,  # by figure, how many standard deviations its difference reaches; None: alone in its table
+    reach: dict[str, float]
+    | None = None,  # by figure, how many standard deviations its difference reaches; None: alone in its table
 ) -> dict:  # of `results`, as above
     "Values, intervals and paired difference of a system; without those that the draws cannot know."
     known = [k for k in found.samples if not found.withheld(k) and len(found.samples[k]) > 1]
-    row = {"system": system, "probe": probe, "mode": mode, "values": found.value, "interval": {k: found.interval(k) for k in known}}
-    if ref is None: return row
-    return row | {"difference": {k: found.difference(ref, k, reach=(reach or {}).get(k)) for k in known if not ref.withheld(k)}}
+    row = {
+        "system": system,
+        "probe": probe,
+        "mode": mode,
+        "values": found.value,
+        "interval": {k: found.interval(k) for k in known},
+    }
+    if ref is None:
+        return row
+    return row | {
+        "difference": {k: found.difference(ref, k, reach=(reach or {}).get(k)) for k in known if not ref.withheld(k)}
+    }
+
 
 def result_rows(
     found: dict[tuple[str, str, str], Metrics],  # by (system, probe, mode)
     reference: str,  # the system that differences are taken to: of the same mode, or of mode "-"
 ) -> list[dict]:  # `results`, as above
     "A row for each system."
-    def ref(system, probe, mode): return None if system == reference else found.get((reference, probe, mode), found.get((reference, probe, "-")))
-    reach = {probe: _reach([(f, ref(*key)) for key, f in found.items() if key[1] == probe]) for probe in {key[1] for key in found}}
+
+    def ref(system, probe, mode):
+        return None if system == reference else found.get((reference, probe, mode), found.get((reference, probe, "-")))
+
+    reach = {
+        probe: _reach([(f, ref(*key)) for key, f in found.items() if key[1] == probe])
+        for probe in {key[1] for key in found}
+    }
     return [result_row(*key, f, ref(*key), reach[key[1]]) for key, f in found.items()]
+
 
 def _reach(pairs) -> dict[str, float]:
     "How many standard deviations the differences in each column of one table reach, from its rows and their references."
     drawn = {}
     for f, ref in pairs:
         for key in f.samples if ref is not None and ref is not f else ():
-            if key in ref.samples and np.isfinite(f.samples[key]).all(): drawn.setdefault(key, []).append(f.drawn_difference(ref, key))
+            if key in ref.samples and np.isfinite(f.samples[key]).all():
+                drawn.setdefault(key, []).append(f.drawn_difference(ref, key))
     people = min((f.people for f, _ in pairs), default=np.inf)
     return {key: joint_deviations(np.array(rows), people) for key, rows in drawn.items() if len(rows[0]) > 1}
 
@@ -57,12 +76,18 @@ def unresolved(
     most, found = {}, list(found)
     for f in found:
         for key in f.value:
-            if isinstance(f, Verification) and f.unresolved(key): most[key] = max(f.distinct, most.get(key, 0))
-    said = [f"{key}: {count:,} distinct impostor pairs allow no false accept at this rate, so the figure is the share of genuine pairs above every impostor, and has no interval; {round(1 / float(key.partition('=')[2])):,} would allow one." for key, count in most.items()]
+            if isinstance(f, Verification) and f.unresolved(key):
+                most[key] = max(f.distinct, most.get(key, 0))
+    said = [
+        f"{key}: {count:,} distinct impostor pairs allow no false accept at this rate, so the figure is the share of genuine pairs above every impostor, and has no interval; {round(1 / float(key.partition('=')[2])):,} would allow one."
+        for key, count in most.items()
+    ]
     drawn = min((f.people for f in found if f.samples), default=np.inf)
     return said + [f"{drawn} people are too few for intervals; expected at least {FEWEST}."] * (drawn < FEWEST)
 
-CHANCE = .55  # of the AUC: a system below it at every probe size tells nobody apart
+
+CHANCE = 0.55  # of the AUC: a system below it at every probe size tells nobody apart
+
 
 def by_chance(
     found: dict[tuple[str, str, str], Metrics],  # by (system, probe, mode), as for `result_rows`
@@ -70,11 +95,17 @@ def by_chance(
     "A sentence for each system whose best AUC is that of chance."
     best = {}
     for (system, _, _), f in found.items():
-        if "AUC" in f.value: best[system] = max(f.value["AUC"], best.get(system, 0))
-    return [f"{system}: an AUC of {auc:.3f} at best is chance (.5). Its embeddings are constant, random, or made from photos prepared otherwise than the encoder was trained; check the encoder before any figure is believed." for system, auc in best.items() if auc < CHANCE]
+        if "AUC" in f.value:
+            best[system] = max(f.value["AUC"], best.get(system, 0))
+    return [
+        f"{system}: an AUC of {auc:.3f} at best is chance (.5). Its embeddings are constant, random, or made from photos prepared otherwise than the encoder was trained; check the encoder before any figure is believed."
+        for system, auc in best.items()
+        if auc < CHANCE
+    ]
 
 # %% ../../nbs/07_evaluation/04_results.ipynb #5e1c0003
-DOUBTED = .005  # share of people that may stand under two names unless somebody looked: a rate that fewer would empty is warned of
+DOUBTED = 0.005  # share of people that may stand under two names unless somebody looked: a rate that fewer would empty is warned of
+
 
 def label_errors(
     photos: np.ndarray,  # (P,) how many each person has
@@ -84,9 +115,13 @@ def label_errors(
     people, whole, said, warned = len(photos), label_floor(photos, 1), [], []
     for key in dict.fromkeys(k for k in keys if "TPR@FPR=" in k):
         needed = math.ceil(float(key.partition("=")[2]) / whole * people) if whole else people
-        if needed >= people: continue
+        if needed >= people:
+            continue
         said.append(f"{key} {max(needed, 1):,} ({100 * max(needed, 1) / people:.2g} %)")
-        if 0 < needed <= DOUBTED * people: warned.append(f"{key}: {needed:,} of {people:,} people under two names ({100 * needed / people:.2g} %) make as many pairs as it allows false accepts, and the figure then tells label errors; where {100 * DOUBTED:g} % are, a TPR survives down to an FPR of {label_floor(photos, DOUBTED):.1e}.")
+        if 0 < needed <= DOUBTED * people:
+            warned.append(
+                f"{key}: {needed:,} of {people:,} people under two names ({100 * needed / people:.2g} %) make as many pairs as it allows false accepts, and the figure then tells label errors; where {100 * DOUBTED:g} % are, a TPR survives down to an FPR of {label_floor(photos, DOUBTED):.1e}."
+            )
     return f"people under two names, of {people:,}, that would empty it: {', '.join(said) or 'none does'}", warned
 
 # %% ../../nbs/07_evaluation/04_results.ipynb #e50b0679
@@ -95,6 +130,7 @@ def number(
     sign: bool = False,  # write the plus too
 ) -> str:
     "`.812`, `1.000`, `+.051`, a rank `12.5`; zero has no sign; a dash where there is nothing to write."
-    if x is None or not math.isfinite(x): return "–"
+    if x is None or not math.isfinite(x):
+        return "–"
     text = re.sub(r"^([+-]?)0\.", r"\1.", f"{x:{'+' if sign else ''},.{3 if abs(x) <= 1 else 1}f}")
     return ".000" if text in ("+.000", "-.000") else text

@@ -28,9 +28,14 @@ def query_ranks(
     block: int = 1024,  # queries at a time
 ) -> np.ndarray:  # (N,) int, from 1
     "The place at which each query finds its own entry."
-    if query.shape != gallery.shape or not len(query): raise TgfrError(f"query and gallery: shapes {query.shape} and {gallery.shape}, expected the same, with at least one row")
+    if query.shape != gallery.shape or not len(query):
+        raise TgfrError(
+            f"query and gallery: shapes {query.shape} and {gallery.shape}, expected the same, with at least one row"
+        )
     rows = np.arange(len(query))
-    return 1 + np.concatenate([search(score_matrix(query[part], gallery), part, rows).rank for part in np.split(rows, rows[block::block])])
+    return 1 + np.concatenate(
+        [search(score_matrix(query[part], gallery), part, rows).rank for part in np.split(rows, rows[block::block])]
+    )
 
 # %% ../../nbs/07_evaluation/13_retrieval.ipynb #c5b0e1d2
 def same_captions(
@@ -40,9 +45,11 @@ def same_captions(
     said = []
     for mode, kept in ("one", [row[:1] for row in spoken(captions)]), ("all", spoken(captions)):
         _, place, times = np.unique(caption_keys(kept), return_inverse=True, return_counts=True)
-        if shared := int((times[place] > 1).sum()): said.append(f"{shared:,} of {len(kept):,} photos have the same caption ({mode}) as another photo: only their own counts as found, so recall@1 is at most {len(times) / len(kept):.3f} from text to image and {1 - shared / len(kept):.3f} from image to text.")
+        if shared := int((times[place] > 1).sum()):
+            said.append(
+                f"{shared:,} of {len(kept):,} photos have the same caption ({mode}) as another photo: only their own counts as found, so recall@1 is at most {len(times) / len(kept):.3f} from text to image and {1 - shared / len(kept):.3f} from image to text."
+            )
     return said
-
 
 # %% ../../nbs/07_evaluation/13_retrieval.ipynb #e37346dc
 def retrieval_metrics(
@@ -54,11 +61,20 @@ def retrieval_metrics(
 ) -> Metrics:  # "recall@1" ..., each 0 to 1, and "median rank"
     "Recall at each k, and the median rank, on all queries and on each draw of people."
     names, person = np.unique(identity, return_inverse=True)
-    if np.shape(rank) != np.shape(identity): raise TgfrError(f"rank: shape {np.shape(rank)}, but identity has {np.shape(identity)}")
-    if len(names) < 2: raise TgfrError(f"identity: all {len(person):,} queries are of one person, expected at least two for an interval")
+    if np.shape(rank) != np.shape(identity):
+        raise TgfrError(f"rank: shape {np.shape(rank)}, but identity has {np.shape(identity)}")
+    if len(names) < 2:
+        raise TgfrError(
+            f"identity: all {len(person):,} queries are of one person, expected at least two for an interval"
+        )
     weights = _draw(len(names), np.ones(len(names), bool), replicates, seed)[:, person].astype(float)
-    found, order = {f"recall@{k}": share for k, share in zip(ks, cmc_of(rank - 1, ks, weights).T)}, np.argsort(rank, kind="stable")
-    found["median rank"] = rank[order][(weights[:, order].cumsum(axis=1) >= weights.sum(axis=1)[:, None] / 2).argmax(axis=1)].astype(float)
+    found, order = (
+        {f"recall@{k}": share for k, share in zip(ks, cmc_of(rank - 1, ks, weights).T)},
+        np.argsort(rank, kind="stable"),
+    )
+    found["median rank"] = rank[order][
+        (weights[:, order].cumsum(axis=1) >= weights.sum(axis=1)[:, None] / 2).argmax(axis=1)
+    ].astype(float)
     return Metrics.of(found, content_digest(person, replicates, seed), people=len(names))
 
 # %% ../../nbs/07_evaluation/13_retrieval.ipynb #895abd65
@@ -73,7 +89,8 @@ def retrieve(
     seed: int = 0,
 ) -> list[dict]:  # rows of results, see `tgfr.report.tables`
     "Text to image and image to text retrieval."
-    if not model.config.words: raise TgfrError("model: it has no text encoder, a sentence cannot be compared with its faces")
+    if not model.config.words:
+        raise TgfrError("model: it has no text encoder, a sentence cannot be compared with its faces")
     found, rows, n = embed_photos(model, store, captions, modes=modes), [], len(captions)
     chance = {f"recall@{k}": min(k / n, 1) for k in ks} | {"median rank": (n + 1) / 2}
     for v, probe in enumerate(store.variants):
@@ -81,7 +98,14 @@ def retrieve(
         for mode in modes:
             sides = {"text to image": (found[mode]["sentence"], found[mode]["face"][v])}
             for system, (query, gallery) in (sides | {"image to text": sides["text to image"][::-1]}).items():
-                rows.append(result_row(system, probe, mode, retrieval_metrics(query_ranks(query, gallery), identity, ks, replicates, seed)))
+                rows.append(
+                    result_row(
+                        system,
+                        probe,
+                        mode,
+                        retrieval_metrics(query_ranks(query, gallery), identity, ks, replicates, seed),
+                    )
+                )
     return rows
 
 # %% ../../nbs/07_evaluation/13_retrieval.ipynb #dd816236
@@ -94,8 +118,10 @@ def find_photos(
     variant: int = 0,  # of the store
 ) -> tuple[np.ndarray, np.ndarray]:  # rows of the store (Q, most), best first, and their cosines
     "The photos of a gallery that fit each description best."
-    if not model.config.words: raise TgfrError("model: it has no text encoder, it cannot read a description")
-    if not 0 <= variant < len(store.variants): raise TgfrError(f"variant {variant}: the store has {len(store.variants)}")
+    if not model.config.words:
+        raise TgfrError("model: it has no text encoder, it cannot read a description")
+    if not 0 <= variant < len(store.variants):
+        raise TgfrError(f"variant {variant}: the store has {len(store.variants)}")
     sentence = model.read(check_captions(descriptions)).sentence.cpu().numpy()
     parts = np.split(np.arange(len(store)), np.arange(128, len(store), 128))
     faces = np.concatenate([stored_faces(model, store, variant, part).embedding.cpu().numpy() for part in parts])

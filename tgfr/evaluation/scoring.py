@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ..core import ImageFeatures, TextFeatures, TgfrError, cosine_matrix, progress_bar
+from ..core import TgfrError, progress_bar
 from ..data.captions import tokenize
 from ..encoders.feature_store import FeatureStore
+from ..encoders.features import ImageFeatures, TextFeatures, cosine_matrix
 from .metrics import pair_masks, tpr_of
 from ..fusion.model import NEEDED, TGFR, merge_captions
 
@@ -24,13 +25,18 @@ def spoken(
 ) -> list[list[str]]:  # without captions that are blank
     "Captions that say something; `TgfrError` names the photos that have none."
     kept, rows = list(captions), np.arange(len(captions)) if rows is None else np.asarray(rows)
-    for row in rows.tolist(): kept[row] = [text for text in captions[row] if text and text.strip()] if captions[row] is not None else []
+    for row in rows.tolist():
+        kept[row] = [text for text in captions[row] if text and text.strip()] if captions[row] is not None else []
     silent = [str(row if names is None else names[row]) for row in rows.tolist() if not kept[row]]
-    if silent: raise TgfrError(f"captions: none of {len(silent):,} of {len(rows):,} photos ({', '.join(silent[:8])}); {NEEDED}")
+    if silent:
+        raise TgfrError(
+            f"captions: none of {len(silent):,} of {len(rows):,} photos ({', '.join(silent[:8])}); {NEEDED}"
+        )
     return kept
 
 # %% ../../nbs/07_evaluation/05_scoring.ipynb #706aafa9
 MODES = ("one", "all")
+
 
 @torch.inference_mode()
 def embed_photos(
@@ -42,22 +48,31 @@ def embed_photos(
     modes: tuple[str, ...] = MODES,  # "one" (first caption) and "all"
     batch: int = 128,  # photos at a time
     progress: bool = True,
-) -> dict[str, dict[str, np.ndarray]]:  # mode to {"face": (V, N, D), "fused": (V, N, width), "sentence": (N, D)}; without words the only mode is "-"
+) -> dict[
+    str, dict[str, np.ndarray]
+]:  # mode to {"face": (V, N, D), "fused": (V, N, width), "sentence": (N, D)}; without words the only mode is "-"
     "Aligned faces and fused embeddings of photos at each resolution, and their sentences."
-    rows, variants = np.arange(len(store)) if rows is None else rows, list(range(len(store.variants))) if variants is None else variants
+    rows, variants = (
+        np.arange(len(store)) if rows is None else rows,
+        list(range(len(store.variants))) if variants is None else variants,
+    )
     words = model.config.words
-    if words: captions = spoken(captions, rows, store.meta.get("photo_id"))
+    if words:
+        captions = spoken(captions, rows, store.meta.get("photo_id"))
     out: dict = {mode: {"face": [], "fused": [], "sentence": []} for mode in (modes if words else ("-",))}
     starts = range(0, len(rows), batch)
     for start in progress_bar(starts, "embedding photos") if progress else starts:
-        some = rows[start:start + batch]
+        some = rows[start : start + batch]
         texts = _encode(model, [captions[i] for i in some], modes) if words else {"-": None}
         images = [stored_faces(model, store, v, some) for v in variants]
         faces = torch.stack([image.embedding for image in images])
         for mode, text in texts.items():
             out[mode]["face"].append(faces.cpu())
-            out[mode]["fused"].append(torch.stack([model.fusion(image, text) for image in images]).cpu() if model.fusion else faces.cpu())
-            if words: out[mode]["sentence"].append(text.sentence.cpu())
+            out[mode]["fused"].append(
+                torch.stack([model.fusion(image, text) for image in images]).cpu() if model.fusion else faces.cpu()
+            )
+            if words:
+                out[mode]["sentence"].append(text.sentence.cpu())
     return {mode: {k: torch.cat(v, -2).numpy() for k, v in found.items() if v} for mode, found in out.items()}
 
 # %% ../../nbs/07_evaluation/05_scoring.ipynb #934295e5
@@ -68,17 +83,24 @@ def stored_faces(
     rows: np.ndarray,  # (B,) photos
 ) -> ImageFeatures:  # embedding (B, D), regions (B, D, h, w) where the model reads them
     "Photos of a store in the model's space."
-    return model.image_head(store.batch(variant, rows, regions=model.config.needs_regions).to(next(model.parameters()).device))
+    return model.image_head(
+        store.batch(variant, rows, regions=model.config.needs_regions).to(next(model.parameters()).device)
+    )
+
 
 def _encode(model, captions, modes, most=256) -> dict[str, TextFeatures]:
     "Text features of some photos in each mode; every caption is encoded once, `most` at a time."
     counts = torch.tensor([len(c) for c in captions])
     flat = [c for row in captions for c in row] if "all" in modes else [row[0] for row in captions]
-    parts = [model.read(flat[i:i + most]) for i in range(0, len(flat), most)]
+    parts = [model.read(flat[i : i + most]) for i in range(0, len(flat), most)]
     longest = max(p.mask.shape[1] for p in parts)
-    def pad(x): return torch.nn.functional.pad(x, (0, longest - x.shape[-1]))
+
+    def pad(x):
+        return torch.nn.functional.pad(x, (0, longest - x.shape[-1]))
+
     text = TextFeatures.cat([TextFeatures(p.sentence, pad(p.words), pad(p.mask)) for p in parts])
-    if "all" not in modes: return {"one": text}
+    if "all" not in modes:
+        return {"one": text}
     counts = counts.to(text.mask.device)
     made = {"all": merge_captions(text, counts)}
     return made | ({"one": text[counts.cumsum(0) - counts]} if "one" in modes else {})
@@ -100,8 +122,10 @@ class CaptionIndex:
         captions: list[list[str]],  # of the training photos
     ):
         self.vectorizer = TfidfVectorizer(analyzer=tokenize, sublinear_tf=True)
-        try: self.vectorizer.fit(" ".join(row) for row in captions)
-        except ValueError: raise TgfrError(f"captions: not a word in those of {len(captions):,} photos") from None
+        try:
+            self.vectorizer.fit(" ".join(row) for row in captions)
+        except ValueError:
+            raise TgfrError(f"captions: not a word in those of {len(captions):,} photos") from None
 
     def scores(
         self,
@@ -123,7 +147,11 @@ def tune_weight(
 ) -> float:  # the weight with the largest TPR, the smallest of equals
     "The best weight of the caption score on these people."
     genuine, impostor = pair_masks(identity)
-    if not genuine.any(): raise TgfrError("identity: no person has two photos, a weight cannot be tuned")
+    if not genuine.any():
+        raise TgfrError("identity: no person has two photos, a weight cannot be tuned")
     pairs = [(s[genuine], s[impostor]) for s in (face, text)]
-    def tpr(w): return tpr_of(pairs[0][0] + w * pairs[1][0], pairs[0][1] + w * pairs[1][1], [fpr])[0]
+
+    def tpr(w):
+        return tpr_of(pairs[0][0] + w * pairs[1][0], pairs[0][1] + w * pairs[1][1], [fpr])[0]
+
     return float(weights[np.argmax([tpr(w) for w in weights])])

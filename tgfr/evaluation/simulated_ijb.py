@@ -24,6 +24,7 @@ from ..formats.ijb_files import IjbFiles
 @dataclass(frozen=True)
 class IjbSizes:
     "How many of everything a set has."
+
     galleries: dict[str, int]  # name to subjects, one template each
     probes: int
     images: int
@@ -35,10 +36,19 @@ class IjbSizes:
         galleries = {k: max(2, round(v * scale)) for k, v in self.galleries.items()}
         probes = max(8, round(self.probes * scale))
         most = (sum(galleries.values()) - 1) * probes
-        return IjbSizes(galleries, probes, max(4 * (probes + sum(galleries.values())), round(self.images * scale)), min(probes, max(4, round(self.genuine * scale))), min(most, max(32, round(self.impostors * scale**2))))
+        return IjbSizes(
+            galleries,
+            probes,
+            max(4 * (probes + sum(galleries.values())), round(self.images * scale)),
+            min(probes, max(4, round(self.genuine * scale))),
+            min(most, max(32, round(self.impostors * scale**2))),
+        )
 
-SIZES = {"IJBB": IjbSizes({"S1": 931, "S2": 914}, 10_270, 227_630, 10_270, 8_000_000),
-         "IJBC": IjbSizes({"G1": 1_772, "G2": 1_759}, 19_593, 469_375, 19_557, 15_638_932)}
+
+SIZES = {
+    "IJBB": IjbSizes({"S1": 931, "S2": 914}, 10_270, 227_630, 10_270, 8_000_000),
+    "IJBC": IjbSizes({"G1": 1_772, "G2": 1_759}, 19_593, 469_375, 19_557, 15_638_932),
+}
 
 # %% ../../nbs/07_evaluation/10_simulated_ijb.ipynb #b4fc0116
 def _template_sizes(sizes, draw):
@@ -48,8 +58,9 @@ def _template_sizes(sizes, draw):
     wanted = draw.lognormal(0, 1.4, sizes.probes)
     rest = sizes.images - gallery.sum() - sizes.probes
     probe = 1 + np.floor(wanted * rest / wanted.sum()).astype(int)
-    probe[:sizes.images - gallery.sum() - probe.sum()] += 1
+    probe[: sizes.images - gallery.sum() - probe.sum()] += 1
     return np.concatenate([gallery, probe])
+
 
 def _media(template, gallery, draw):
     "The medium of each image: stills apart in galleries, up to five videos in a probe."
@@ -60,15 +71,23 @@ def _media(template, gallery, draw):
 # %% ../../nbs/07_evaluation/10_simulated_ijb.ipynb #168f1476
 def _features(subject, medium, width, views, draw, block=1 << 14) -> Iterator[dict[str, np.ndarray]]:
     "Features (n, V, E), block by block."
-    spectrum = (1 + np.arange(width, dtype=np.float32))**-.4
+    spectrum = (1 + np.arange(width, dtype=np.float32)) ** -0.4
+
     def directions(count):
         x = draw.standard_normal((count, width), np.float32) * spectrum
         return x / np.linalg.norm(x, axis=1, keepdims=True)
-    people, media = directions(subject.max() + 1), directions(medium.max() + 1) * draw.lognormal(-.4, .7, (medium.max() + 1, 1)).astype(np.float32)
+
+    people, media = (
+        directions(subject.max() + 1),
+        directions(medium.max() + 1) * draw.lognormal(-0.4, 0.7, (medium.max() + 1, 1)).astype(np.float32),
+    )
     quality = draw.beta(4, 2, len(subject)).astype(np.float32)
     for rows in (slice(a, a + block) for a in range(0, len(subject), block)):
         clean = people[subject[rows]] + media[medium[rows]]
-        noise = draw.standard_normal((len(clean), views, width), np.float32) * ((4 - 3 * quality[rows]) / width**.5)[:, None, None]
+        noise = (
+            draw.standard_normal((len(clean), views, width), np.float32)
+            * ((4 - 3 * quality[rows]) / width**0.5)[:, None, None]
+        )
         x = clean[:, None] + noise
         yield {"embedding": x * (25 * quality[rows, None, None] / np.linalg.norm(x, axis=2, keepdims=True))}
 
@@ -77,15 +96,21 @@ def _pairs(sizes, probe_subject, draw):
     "Gallery template, probe and label of every 1:1 pair."
     people = sum(sizes.galleries.values())
     counts = np.full(people, sizes.impostors // people)
-    counts[:sizes.impostors - counts.sum()] += 1
+    counts[: sizes.impostors - counts.sum()] += 1
     first, second = [], []
     for person, count in enumerate(counts):
         key = draw.random(sizes.probes, np.float32)
         key[probe_subject == person] = 2
         count = min(count, np.count_nonzero(key < 2))
-        first.append(np.full(count, person, np.int32)), second.append(np.argpartition(key, count - 1)[:count].astype(np.int32))
-    genuine = draw.permutation(sizes.probes)[:sizes.genuine].astype(np.int32)
-    first, second = np.concatenate([probe_subject[genuine], *first]).astype(np.int32), np.concatenate([genuine, *second])
+        (
+            first.append(np.full(count, person, np.int32)),
+            second.append(np.argpartition(key, count - 1)[:count].astype(np.int32)),
+        )
+    genuine = draw.permutation(sizes.probes)[: sizes.genuine].astype(np.int32)
+    first, second = (
+        np.concatenate([probe_subject[genuine], *first]).astype(np.int32),
+        np.concatenate([genuine, *second]),
+    )
     order = draw.permutation(len(first))
     return first[order], second[order], (order < sizes.genuine).astype(np.int8)
 
@@ -94,7 +119,11 @@ def _text(path, columns, separator=" ", header=""):
     "Columns as a text file."
     with atomic_write(path) as tmp, open(tmp, "wb") as file:
         file.write(header.encode())
-        pyarrow.csv.write_csv(pa.table(columns), file, pyarrow.csv.WriteOptions(include_header=False, delimiter=separator, quoting_style="none"))
+        pyarrow.csv.write_csv(
+            pa.table(columns),
+            file,
+            pyarrow.csv.WriteOptions(include_header=False, delimiter=separator, quoting_style="none"),
+        )
 
 # %% ../../nbs/07_evaluation/10_simulated_ijb.ipynb #f39666fd
 def simulate(
@@ -106,29 +135,52 @@ def simulate(
     mirror: bool = False,  # features of mirror images too
 ) -> tuple[IjbFiles, Path]:  # the files, and the folder of the feature store
     "Write a made-up set in the real file formats, with features; the same seed writes the same bytes."
-    if name not in SIZES: raise TgfrError(f"simulate: {name!r}, expected {' or '.join(SIZES)}")
-    if not 0 < scale <= 1: raise TgfrError(f"scale: {scale}, expected more than 0 and at most 1")
+    if name not in SIZES:
+        raise TgfrError(f"simulate: {name!r}, expected {' or '.join(SIZES)}")
+    if not 0 < scale <= 1:
+        raise TgfrError(f"scale: {scale}, expected more than 0 and at most 1")
     sizes, folder, draw = SIZES[name].scaled(scale), Path(folder), rng("simulate", name, seed)
     files, people = IjbFiles(folder / name, name), sum(sizes.galleries.values())
-    probe_subject = np.concatenate([draw.permutation(people), draw.integers(people, size=sizes.probes)])[:sizes.probes]
+    probe_subject = np.concatenate([draw.permutation(people), draw.integers(people, size=sizes.probes)])[: sizes.probes]
     owner, counts = np.concatenate([np.arange(people), probe_subject]), _template_sizes(sizes, draw)  # of each template
     ids = draw.permutation(len(owner)).astype(np.int32) + 1
     position = np.repeat(np.arange(len(owner)), counts)
     media = _media(position, people, draw).astype(np.int32)
     names = pa.array([f"{i}.jpg" for i in range(1, len(position) + 1)])
     points = (ARCFACE_TEMPLATE.reshape(10) + draw.normal(0, 2, (len(position), 10))).round(3)
-    _text(files.path("name_5pts_score.txt"), {"name": names} | {str(k): c for k, c in enumerate(points.T)} | {"score": draw.uniform(.4, 1, len(position)).round(3)})
+    _text(
+        files.path("name_5pts_score.txt"),
+        {"name": names}
+        | {str(k): c for k, c in enumerate(points.T)}
+        | {"score": draw.uniform(0.4, 1, len(position)).round(3)},
+    )
     _text(files.path("face_tid_mid.txt"), {"name": names, "template": ids[position], "media": media})
     first, second, genuine = _pairs(sizes, probe_subject, draw)
-    _text(files.path("template_pair_label.txt"), {"first": ids[first], "second": ids[people + second], "genuine": genuine})
+    _text(
+        files.path("template_pair_label.txt"), {"first": ids[first], "second": ids[people + second], "genuine": genuine}
+    )
     starts = np.cumsum([0, *sizes.galleries.values()])
-    parts = {f"1N_gallery_{n}.csv": (a, b) for n, a, b in zip(sizes.galleries, starts, starts[1:])} | {"1N_probe_mixed.csv": (people, len(owner))}
+    parts = {f"1N_gallery_{n}.csv": (a, b) for n, a, b in zip(sizes.galleries, starts, starts[1:])} | {
+        "1N_probe_mixed.csv": (people, len(owner))
+    }
     for what, (a, b) in parts.items():
         rows = np.flatnonzero((position >= a) & (position < b))
-        columns = {"template": ids[position[rows]], "subject": owner[position[rows]] + 1, "file": names.take(pa.array(rows)), "sighting": rows}
+        columns = {
+            "template": ids[position[rows]],
+            "subject": owner[position[rows]] + 1,
+            "file": names.take(pa.array(rows)),
+            "sighting": rows,
+        }
         _text(files.path(what), columns, ",", "TEMPLATE_ID,SUBJECT_ID,FILENAME,SIGHTING_ID\n")
-    meta = {"encoder": {"name": "simulated"}, "simulated": [name, seed, scale], "variants": ["112px", "112px mirrored"][:1 + mirror], "photo_id": names.to_pylist(),
-            "arrays": {"embedding": {"dtype": "float32", "shape": [len(position), 1 + mirror, width]}}}
+    meta = {
+        "encoder": {"name": "simulated"},
+        "simulated": [name, seed, scale],
+        "variants": ["112px", "112px mirrored"][: 1 + mirror],
+        "photo_id": names.to_pylist(),
+        "arrays": {"embedding": {"dtype": "float32", "shape": [len(position), 1 + mirror, width]}},
+    }
     store = folder / "features"
     shutil.rmtree(store, ignore_errors=True)
-    return files, write_store(store, meta, lambda done: _features(owner[position], media, width, 1 + mirror, draw)).folder
+    return files, write_store(
+        store, meta, lambda done: _features(owner[position], media, width, 1 + mirror, draw)
+    ).folder

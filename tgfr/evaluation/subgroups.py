@@ -21,7 +21,10 @@ def attribute_groups(
     attributes: Sequence[str | None],  # N strings of words; None or empty: not known
 ) -> dict[str, np.ndarray]:  # name to members (N,) bool, in alphabetical order
     "The groups that photos with known attributes fall into."
-    words, known = [frozenset((text or "").split()) for text in attributes], np.array([bool(text) for text in attributes])
+    words, known = (
+        [frozenset((text or "").split()) for text in attributes],
+        np.array([bool(text) for text in attributes]),
+    )
     has = {word: np.array([word in own for own in words]) for word in sorted(frozenset().union(*words))}
     groups = has | {f"not {word}": known & ~members for word, members in has.items() if "=" not in word}
     return {name: groups[name] for name in sorted(groups, key=lambda n: n.removeprefix("not ")) if groups[name].any()}
@@ -42,12 +45,20 @@ def group_rates(
         rows = np.flatnonzero(members)
         people, own = np.unique(person[rows], return_inverse=True)
         who = csr_array((np.ones(len(rows)), (own, np.arange(len(rows)))), shape=(len(people), len(rows)))
-        passed, photos, drawn = who @ (who @ accepted[np.ix_(rows, rows)].astype(float)).T, np.bincount(own), weights[:, people]
+        passed, photos, drawn = (
+            who @ (who @ accepted[np.ix_(rows, rows)].astype(float)).T,
+            np.bincount(own),
+            weights[:, people],
+        )
         pairs = np.outer(photos, photos).astype(float)
         np.fill_diagonal(pairs, photos * (photos - 1))
-        rates = {"TPR": _share(drawn @ passed.diagonal(), drawn @ pairs.diagonal()), "FPR": _share(_between(passed, drawn), _between(pairs, drawn))}
+        rates = {
+            "TPR": _share(drawn @ passed.diagonal(), drawn @ pairs.diagonal()),
+            "FPR": _share(_between(passed, drawn), _between(pairs, drawn)),
+        }
         found[name] = Metrics.of(rates, bootstrap.draws, people=len(people))
     return found
+
 
 def _between(counts, weights):
     "The weight of pairs of different people in each draw, (R,)."
@@ -56,6 +67,7 @@ def _between(counts, weights):
 # %% ../../nbs/07_evaluation/06_subgroups.ipynb #77a954d4
 LEAST = 10  # people of a group whose rates are shown
 
+
 def group_table(
     scores: dict[str, np.ndarray],  # system to scores (N, N)
     bootstrap: PersonBootstrap,
@@ -63,10 +75,31 @@ def group_table(
 ) -> dict[str, list]:  # columns and rows, as `report["tables"]` takes them
     "TPR and FPR of each group and system with their 95 % intervals; dashes where a group has fewer than ten people."
     people = {name: len(np.unique(bootstrap.person[members])) for name, members in groups.items()}
-    found = {system: group_rates(s, bootstrap, {name: members for name, members in groups.items() if people[name] >= LEAST}) for system, s in scores.items()}
-    def said(f, key): return number(None) if f is None else f"{number(f.value[key])} ({number(f.interval(key)[0])} to {number(f.interval(key)[1])})"
-    rows = [[name, people[name], int(members.sum()), *(said(found[s].get(name), key) for s in scores for key in ("TPR", "FPR"))] for name, members in groups.items()]
-    return {"columns": ["group", "people", "photos", *(f"{s}: {key}" for s in scores for key in ("TPR", "FPR"))], "rows": rows}
+    found = {
+        system: group_rates(s, bootstrap, {name: members for name, members in groups.items() if people[name] >= LEAST})
+        for system, s in scores.items()
+    }
+
+    def said(f, key):
+        return (
+            number(None)
+            if f is None
+            else f"{number(f.value[key])} ({number(f.interval(key)[0])} to {number(f.interval(key)[1])})"
+        )
+
+    rows = [
+        [
+            name,
+            people[name],
+            int(members.sum()),
+            *(said(found[s].get(name), key) for s in scores for key in ("TPR", "FPR")),
+        ]
+        for name, members in groups.items()
+    ]
+    return {
+        "columns": ["group", "people", "photos", *(f"{s}: {key}" for s in scores for key in ("TPR", "FPR"))],
+        "rows": rows,
+    }
 
 # %% ../../nbs/07_evaluation/06_subgroups.ipynb #6f67a8de
 def group_tables(
@@ -77,4 +110,12 @@ def group_tables(
 ) -> dict[str, dict]:  # title to table, as `report["tables"]` takes it; empty where no attribute is known
     "Rates by group, where the data knows attributes."
     groups = attribute_groups(dataset["attributes"][:]) if "attributes" in dataset.column_names else {}
-    return {f"Groups: both photos of a pair in the group, probes of {probe}, all captions, threshold at the overall FPR of 1e-2 (–: fewer than {LEAST} people)": group_table(scores, bootstrap, groups)} if groups else {}
+    return (
+        {
+            f"Groups: both photos of a pair in the group, probes of {probe}, all captions, threshold at the overall FPR of 1e-2 (–: fewer than {LEAST} people)": group_table(
+                scores, bootstrap, groups
+            )
+        }
+        if groups
+        else {}
+    )

@@ -22,9 +22,11 @@ from .untrusted import decode_text
 @dataclass(frozen=True)
 class Card:
     "A data card."
+
     name: str  # the file's name without its ending
     meta: dict  # the YAML block; `tgfr` in it holds what the code knows too
     sections: dict[str, str]  # title of each second-level heading: its text
+
 
 def parse_card(
     text: str,
@@ -32,11 +34,15 @@ def parse_card(
 ) -> Card:
     "A card from its text; `TgfrError` where the YAML block is missing or broken."
     match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
-    if not match: raise TgfrError(f"{name}: no YAML block; expected --- at the top and after it")
-    try: meta = yaml.safe_load(match[1])
-    except (yaml.YAMLError, RecursionError) as e: raise TgfrError(f"{name}: the YAML block is broken ({one_line(e)})") from None
-    if not isinstance(meta, dict): raise TgfrError(f"{name}: the YAML block is no mapping")
-    _, *parts = re.split(r"^## +(.+?) *$", text[match.end():], flags=re.MULTILINE)
+    if not match:
+        raise TgfrError(f"{name}: no YAML block; expected --- at the top and after it")
+    try:
+        meta = yaml.safe_load(match[1])
+    except (yaml.YAMLError, RecursionError) as e:
+        raise TgfrError(f"{name}: the YAML block is broken ({one_line(e)})") from None
+    if not isinstance(meta, dict):
+        raise TgfrError(f"{name}: the YAML block is no mapping")
+    _, *parts = re.split(r"^## +(.+?) *$", text[match.end() :], flags=re.MULTILINE)
     return Card(name, meta, {title: part.strip() for title, part in zip(parts[::2], parts[1::2])})
 
 # %% ../../nbs/02_formats/03_cards.ipynb #cabbd2fa
@@ -45,22 +51,35 @@ def read_cards(
 ) -> dict[str, Card]:  # by name
     "All cards of a folder."
     paths = sorted(Path(folder).glob("*.md"))
-    if not paths: raise TgfrError(f"{folder}: no cards (*.md)")
+    if not paths:
+        raise TgfrError(f"{folder}: no cards (*.md)")
     texts = {path.stem: decode_text(check_file(path, 1 << 20).read_bytes(), path)[0] for path in paths}
     return {name: parse_card("\n".join(text.splitlines()) + "\n", name) for name, text in texts.items()}
 
 # %% ../../nbs/02_formats/03_cards.ipynb #ce91bf57
-FIELDS = ("pretty_name", "license", "task_categories", "size_categories", "annotations_creators", "source_datasets", "tags", "tgfr")
+FIELDS = (
+    "pretty_name",
+    "license",
+    "task_categories",
+    "size_categories",
+    "annotations_creators",
+    "source_datasets",
+    "tags",
+    "tgfr",
+)
 SECTIONS = ("Access", "Layout", "Splits", "Known faults", "Ethics and biometric use", "Citation")
 
-def problems(
-    card: Card,
-) -> list[str]:  # empty for a good card
+
+def problems(card: Card) -> list[str]:  # empty for a good card
     "What a card lacks."
     found = [f"no {field} in the YAML block" for field in FIELDS if card.meta.get(field) in (None, "", [])]
     found += [f"no section {title!r}" for title in SECTIONS if len(card.sections.get(title, "").split()) < 2]
-    if card.meta.get("license") == "other": found += [f"license other without {field}" for field in ("license_name", "license_link") if not card.meta.get(field)]
-    if "captions" in (card.meta.get("tags") or []) and not card.meta.get("language"): found.append("captions without language")
+    if card.meta.get("license") == "other":
+        found += [
+            f"license other without {field}" for field in ("license_name", "license_link") if not card.meta.get(field)
+        ]
+    if "captions" in (card.meta.get("tags") or []) and not card.meta.get("language"):
+        found.append("captions without language")
     return found
 
 # %% ../../nbs/02_formats/03_cards.ipynb #d8e3e9e1
@@ -68,20 +87,28 @@ NOTICE = """Face embeddings are biometric data, and captions describe people: in
 These figures hold for the data named above. They say nothing about other cameras, other groups of people or a face by itself, and a share of false accepts remains at every threshold: \
 no decision about a person should rest on such a score alone."""
 
+
 def in_markdown(
     value,  # anything
 ) -> str:
     "A value as one line of a Markdown table: bars, line breaks and HTML in it do no harm."
     return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")
 
+
 def markdown_rows(
     columns: Sequence[str],
     rows: Iterable[Sequence],  # plain values, as many as columns
 ) -> str:
     "A Markdown table; bars, line breaks and HTML in a value do no harm, and a dict is written as `key: value, ...`."
-    def plain(v): return ", ".join(f"{k}: {plain(x)}" for k, x in v.items()) if isinstance(v, dict) else in_markdown(v)
-    def line(values): return "| " + " | ".join(map(plain, values)) + " |"
+
+    def plain(v):
+        return ", ".join(f"{k}: {plain(x)}" for k, x in v.items()) if isinstance(v, dict) else in_markdown(v)
+
+    def line(values):
+        return "| " + " | ".join(map(plain, values)) + " |"
+
     return "\n".join(map(line, [columns, ["---"] * len(columns), *rows]))
+
 
 def model_card(
     name: str,
@@ -92,8 +119,21 @@ def model_card(
     tags: Sequence[str] = (),  # beside "face-recognition"
 ) -> str:  # README.md in the form of the Hugging Face Hub
     "The card of a model."
-    meta = {"library_name": "tgfr", "license": "unknown", "pipeline_tag": "feature-extraction", "tags": ["face-recognition", *tags]}
-    parts = ["---\n" + yaml.safe_dump(meta, sort_keys=False) + "---", f"# {name}", what, markdown_rows(("", ""), facts.items()), f"```python\n{code}\n```",
-             *(f"## {title}\n\n{text.strip()}" for title, text in (sections or {}).items()),
-             "## Use with care\n\n" + NOTICE + " Weights and what is derived from them stay under the terms of whoever published them and of the photos they were trained on."]
+    meta = {
+        "library_name": "tgfr",
+        "license": "unknown",
+        "pipeline_tag": "feature-extraction",
+        "tags": ["face-recognition", *tags],
+    }
+    parts = [
+        "---\n" + yaml.safe_dump(meta, sort_keys=False) + "---",
+        f"# {name}",
+        what,
+        markdown_rows(("", ""), facts.items()),
+        f"```python\n{code}\n```",
+        *(f"## {title}\n\n{text.strip()}" for title, text in (sections or {}).items()),
+        "## Use with care\n\n"
+        + NOTICE
+        + " Weights and what is derived from them stay under the terms of whoever published them and of the photos they were trained on.",
+    ]
     return "\n\n".join(parts) + "\n"

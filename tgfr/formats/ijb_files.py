@@ -25,11 +25,13 @@ from ..data.folders import check_links, leads_out, one_at_a_time
 @dataclass(frozen=True)
 class _Rows:
     "The columns of a file, and on which line they begin."
+
     path: Path
     columns: dict[str, np.ndarray | pa.Array]
     first: int  # line of the first row, counted from 1
 
-    def __getitem__(self, name): return self.columns[name]
+    def __getitem__(self, name):
+        return self.columns[name]
 
     def refuse(
         self,
@@ -37,9 +39,13 @@ class _Rows:
         said: Callable[[int], str],  # row to what was found there and what is expected
     ) -> None:
         "`TgfrError` that names the first bad row, if there is one."
-        if not bad.any(): return
+        if not bad.any():
+            return
         row, count = int(bad.argmax()), np.count_nonzero(bad)
-        raise TgfrError(f"{self.path}, line {row + self.first}: {said(row)}" + (f"; {count - 1:,} more rows like it" if count > 1 else ""))
+        raise TgfrError(
+            f"{self.path}, line {row + self.first}: {said(row)}"
+            + (f"; {count - 1:,} more rows like it" if count > 1 else "")
+        )
 
     def check_templates(
         self,
@@ -47,8 +53,12 @@ class _Rows:
         *names: str,  # columns
     ) -> None:
         "`TgfrError` where a column names a template without images."
-        if templates is None: return
-        for name in names: self.refuse(~_known(self[name], templates), lambda i, c=name: f"template {self[c][i]}, which no image belongs to")
+        if templates is None:
+            return
+        for name in names:
+            self.refuse(
+                ~_known(self[name], templates), lambda i, c=name: f"template {self[c][i]}, which no image belongs to"
+            )
 
     def labels(self, name: str) -> np.ndarray:
         "A column of 0 and 1 as (n,) bool."
@@ -58,9 +68,14 @@ class _Rows:
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #870db63f
 def _parse(path, names, types, separator, skip, threads) -> pa.Table:
     "A delimited text file; columns without a type are left out."
-    return pyarrow.csv.read_csv(path, pyarrow.csv.ReadOptions(column_names=names, skip_rows=skip, use_threads=threads),
-                                pyarrow.csv.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=False),
-                                pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False))
+    return pyarrow.csv.read_csv(
+        path,
+        pyarrow.csv.ReadOptions(column_names=names, skip_rows=skip, use_threads=threads),
+        pyarrow.csv.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=False),
+        pyarrow.csv.ConvertOptions(
+            column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
+        ),
+    )
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #7e7653b3
 def _read(
@@ -69,17 +84,27 @@ def _read(
     header: bool = False,  # a comma-separated file whose first line names the columns
 ) -> _Rows:
     "Typed columns of a meta file; a Parquet file of the same stem is read where there is no text."
-    if not path.is_file() and (parquet := path.with_suffix(".parquet")).is_file(): return _Rows(parquet, _read_parquet(parquet, types), 1)
-    if not path.is_file(): raise TgfrError(f"{path}: no such file")
+    if not path.is_file() and (parquet := path.with_suffix(".parquet")).is_file():
+        return _Rows(parquet, _read_parquet(parquet, types), 1)
+    if not path.is_file():
+        raise TgfrError(f"{path}: no such file")
     if header:
-        with open(path, encoding="utf-8", errors="replace") as file: found = file.readline(1 << 16).rstrip("\r\n").split(",")
-        if len(found) < len(types) or found[0].strip().lstrip("-").isdecimal(): raise TgfrError(f"{path}, line 1: {','.join(found)[:60]!r}, expected a line that names the columns, template and subject first")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found = file.readline(1 << 16).rstrip("\r\n").split(",")
+        if len(found) < len(types) or found[0].strip().lstrip("-").isdecimal():
+            raise TgfrError(
+                f"{path}, line 1: {','.join(found)[:60]!r}, expected a line that names the columns, template and subject first"
+            )
         names = [*types, *(f"column {i}" for i in range(len(types), len(found)))]
-    else: names = list(types)
+    else:
+        names = list(types)
     options = (path, names, types, "," if header else " ", int(header))
-    try: table = _parse(*options, threads=True)
-    except pa.ArrowInvalid: table = _first_fault(*options)
+    try:
+        table = _parse(*options, threads=True)
+    except pa.ArrowInvalid:
+        table = _first_fault(*options)
     return _Rows(path, {name: _plain(table[name]) for name in types}, 1 + header)
+
 
 def _plain(column: pa.ChunkedArray):
     "Numbers as a numpy array, text as one arrow array."
@@ -88,23 +113,35 @@ def _plain(column: pa.ChunkedArray):
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #423d0201
 def _first_fault(path, names, types, separator, skip):
     "Read a faulty file slowly and say which line it is."
-    try: return _parse(path, names, types, separator, skip, threads=False)
+    try:
+        return _parse(path, names, types, separator, skip, threads=False)
     except pa.ArrowInvalid as e:
         said = one_line(e)
-        line, column, value = (re.search(pattern, said) for pattern in (r"Row #(\d+)", r"CSV column #(\d+)", r"error to (\w+): (.*)"))
+        line, column, value = (
+            re.search(pattern, said) for pattern in (r"Row #(\d+)", r"CSV column #(\d+)", r"error to (\w+): (.*)")
+        )
         where = f"{path}, line {line[1]}" if line else str(path)
-        if value and column: raise TgfrError(f"{where}: {value[2][:60]} for {list(types)[int(column[1])]}, expected {value[1]}") from None
+        if value and column:
+            raise TgfrError(
+                f"{where}: {value[2][:60]} for {list(types)[int(column[1])]}, expected {value[1]}"
+            ) from None
         expected = f"expected {len(names)} values separated by {'a comma' if separator == ',' else 'one space'}: {', '.join(names[:3])} ..."
         raise TgfrError(f"{where}: {said.split(': ', 2)[-1][:80]}; {expected}") from None
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #fa14d59d
 def _read_parquet(path, types) -> dict:
     "The same columns from a Parquet file of ours."
-    try: table = pyarrow.parquet.read_table(path, columns=list(types))
-    except (pa.ArrowException, OSError) as e: raise TgfrError(f"{path}: not a readable Parquet file ({one_line(e)})") from None
+    try:
+        table = pyarrow.parquet.read_table(path, columns=list(types))
+    except (pa.ArrowException, OSError) as e:
+        raise TgfrError(f"{path}: not a readable Parquet file ({one_line(e)})") from None
     for name, kind in types.items():
-        if name not in table.column_names: raise TgfrError(f"{path}: no column {name}; found {', '.join(table.column_names)}")
-        if table[name].type != kind or table[name].null_count: raise TgfrError(f"{path}: column {name} is {table[name].type} with {table[name].null_count} nulls, expected {kind} without")
+        if name not in table.column_names:
+            raise TgfrError(f"{path}: no column {name}; found {', '.join(table.column_names)}")
+        if table[name].type != kind or table[name].null_count:
+            raise TgfrError(
+                f"{path}: column {name} is {table[name].type} with {table[name].null_count} nulls, expected {kind} without"
+            )
     return {name: _plain(table[name]) for name in types}
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #afdc284b
@@ -115,13 +152,15 @@ def pack_pair(
     "Two numbers in one, such as a template and its medium; ordered by the first, then alike where both are."
     return first.astype(np.int64) << 32 | second.astype(np.int64) & 0xFFFFFFFF
 
+
 def _repeated(
     first: np.ndarray,  # (n,) int32
     second: np.ndarray,  # (n,) int32
 ) -> np.ndarray:  # (n,) bool
     "Rows whose two numbers occur together on an earlier row."
     keys = pack_pair(first, second)
-    if not len(keys) or not (np.diff(np.sort(keys)) == 0).any(): return np.zeros(len(keys), bool)
+    if not len(keys) or not (np.diff(np.sort(keys)) == 0).any():
+        return np.zeros(len(keys), bool)
     repeated = np.ones(len(keys), bool)
     repeated[np.unique(keys, return_index=True)[1]] = False
     return repeated
@@ -130,17 +169,22 @@ def _repeated(
 @dataclass(frozen=True)
 class IjbImages:
     "All images of a set, in file order."
+
     name: pa.Array  # (N,) strings, files of loose_crop
     points: np.ndarray  # (N, 5, 2) float32: eyes, nose, mouth corners, pixels of the crop
     score: np.ndarray  # (N,) float32, the detector's
     template: np.ndarray  # (N,) int32
     media: np.ndarray  # (N,) int32
 
-    def __len__(self) -> int: return len(self.template)
+    def __len__(self) -> int:
+        return len(self.template)
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #f5585f1c
-_POINTS = {"name": pa.string()} | {f"{axis}{k}": pa.float32() for k in range(1, 6) for axis in "xy"} | {"score": pa.float32()}
+_POINTS = (
+    {"name": pa.string()} | {f"{axis}{k}": pa.float32() for k in range(1, 6) for axis in "xy"} | {"score": pa.float32()}
+)
 _FACES = {"name": pa.string(), "template": pa.int32(), "media": pa.int32()}
+
 
 def read_points(
     path: str | Path,  # ..._name_5pts_score.txt
@@ -152,9 +196,13 @@ def read_points(
     rows.refuse(escapes, lambda i: f"the name {str(rows['name'][i])!r}, expected a file inside the folder of images")
     numbers = np.stack([rows[column] for column in list(_POINTS)[1:]], axis=1)
     if strict:
-        rows.refuse(~np.isfinite(numbers).all(axis=1), lambda i: f"a number that is not finite in {rows['name'][i]} {numbers[i].tolist()}")
+        rows.refuse(
+            ~np.isfinite(numbers).all(axis=1),
+            lambda i: f"a number that is not finite in {rows['name'][i]} {numbers[i].tolist()}",
+        )
         codes = pc.dictionary_encode(rows["name"]).indices.to_numpy()
-        if codes.max(initial=-1) + 1 < len(codes): rows.refuse(_repeated(codes, codes), lambda i: f"image {rows['name'][i]} for the second time")
+        if codes.max(initial=-1) + 1 < len(codes):
+            rows.refuse(_repeated(codes, codes), lambda i: f"image {rows['name'][i]} for the second time")
     return rows["name"], numbers[:, :10].reshape(-1, 5, 2), np.ascontiguousarray(numbers[:, 10])
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #2437c5d2
@@ -165,21 +213,27 @@ def read_images(
 ) -> IjbImages:
     "The images of a set from its two files."
     (names, found, score), rows = read_points(points, strict), _read(Path(templates), _FACES)
-    if len(names) != len(rows["name"]): raise TgfrError(f"{points}: {len(names):,} rows, but {rows.path} has {len(rows['name']):,}; row i of both is image i")
+    if len(names) != len(rows["name"]):
+        raise TgfrError(
+            f"{points}: {len(names):,} rows, but {rows.path} has {len(rows['name']):,}; row i of both is image i"
+        )
     same = pc.equal(names, rows["name"]).to_numpy(zero_copy_only=False)
     rows.refuse(~same, lambda i: f"image {rows['name'][i]}, but {Path(points).name} has {names[i]} there")
-    for column in "template", "media": rows.refuse(rows[column] < 0, lambda i, c=column: f"{c} {rows[c][i]}, expected 0 or more")
+    for column in "template", "media":
+        rows.refuse(rows[column] < 0, lambda i, c=column: f"{c} {rows[c][i]}, expected 0 or more")
     return IjbImages(names, found, score, rows["template"], rows["media"])
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #f275897e
 @dataclass(frozen=True)
 class IjbPairs:
     "The 1:1 comparisons of a set, in file order."
+
     first: np.ndarray  # (P,) int32 template
     second: np.ndarray  # (P,) int32 template
     genuine: np.ndarray  # (P,) bool
 
-    def __len__(self) -> int: return len(self.genuine)
+    def __len__(self) -> int:
+        return len(self.genuine)
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #0a275dd0
 def _known(
@@ -187,13 +241,15 @@ def _known(
     templates: np.ndarray,  # int32, those there are
 ) -> np.ndarray:  # (n,) bool
     "Which of `ids` are among `templates`."
-    if not len(templates) or templates.max() > 1 << 26: return np.isin(ids, templates)
+    if not len(templates) or templates.max() > 1 << 26:
+        return np.isin(ids, templates)
     table = np.zeros(templates.max() + 2, bool)  # ids are small numbers: a look-up is 20 times faster than sorting
     table[templates] = True
     return table[np.where((ids < 0) | (ids > templates.max()), len(table) - 1, ids)]
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #1e0f959b
 _PAIRS = {"first": pa.int32(), "second": pa.int32(), "genuine": pa.int8()}
+
 
 def read_pairs(
     path: str | Path,  # ..._template_pair_label.txt
@@ -208,22 +264,31 @@ def read_pairs(
         rows.refuse(rows["first"] == rows["second"], lambda i: f"the pair of template {rows['first'][i]} with itself")
         low, high = np.minimum(rows["first"], rows["second"]), np.maximum(rows["first"], rows["second"])
         if count := np.count_nonzero(_repeated(low, high)):
-            rows.refuse(_repeated(rows["first"], rows["second"]), lambda i: f"the pair {rows['first'][i]} {rows['second'][i]} for the second time")
-            say(f"warning: {rows.path}: {count:,} of {len(genuine):,} pairs stand in it before, the other way round; each counts again in every figure", "yellow")
+            rows.refuse(
+                _repeated(rows["first"], rows["second"]),
+                lambda i: f"the pair {rows['first'][i]} {rows['second'][i]} for the second time",
+            )
+            say(
+                f"warning: {rows.path}: {count:,} of {len(genuine):,} pairs stand in it before, the other way round; each counts again in every figure",
+                "yellow",
+            )
     return IjbPairs(rows["first"], rows["second"], genuine)
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #a06b9369
 @dataclass(frozen=True)
 class IjbSubjects:
     "The templates of a gallery or of the probes, and who they show."
+
     name: str  # "G1", "probe" ...
     template: np.ndarray  # (G,) int32, rising
     subject: np.ndarray  # (G,) int32
 
-    def __len__(self) -> int: return len(self.template)
+    def __len__(self) -> int:
+        return len(self.template)
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #cdad061f
 _SUBJECTS = {"template": pa.int32(), "subject": pa.int32()}
+
 
 def read_subjects(
     path: str | Path,  # ..._1N_gallery_G1.csv, ..._1N_probe_mixed.csv
@@ -233,22 +298,32 @@ def read_subjects(
 ) -> IjbSubjects:
     "The templates of a 1:N file, each once."
     rows = _read(Path(path), _SUBJECTS, header=True)
-    if not len(rows["template"]): raise TgfrError(f"{path}: no rows")
+    if not len(rows["template"]):
+        raise TgfrError(f"{path}: no rows")
     if strict and rows.first == 2:
-        lines = pc.dictionary_encode(pa.array(Path(path).read_bytes().splitlines()[1:], pa.binary())).indices.to_numpy()  # in bytes: columns that are not read may hold anything
+        lines = pc.dictionary_encode(
+            pa.array(Path(path).read_bytes().splitlines()[1:], pa.binary())
+        ).indices.to_numpy()  # in bytes: columns that are not read may hold anything
         rows.refuse(_repeated(lines, lines), lambda i: f"the row of template {rows['template'][i]} for the second time")
     rows.check_templates(templates, "template")
     unique, where, back = np.unique(rows["template"], return_index=True, return_inverse=True)
     other = rows["subject"] != rows["subject"][where][back]
-    rows.refuse(other, lambda i: f"template {rows['template'][i]} of subject {rows['subject'][i]}, on line {where[back[i]] + rows.first} of subject {rows['subject'][where[back[i]]]}")
+    rows.refuse(
+        other,
+        lambda i: (
+            f"template {rows['template'][i]} of subject {rows['subject'][i]}, on line {where[back[i]] + rows.first} of subject {rows['subject'][where[back[i]]]}"
+        ),
+    )
     return IjbSubjects(name, unique, rows["subject"][where])
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #15f5473e
 GALLERIES = ("S1", "S2", "G1", "G2")  # of IJB-B, of IJB-C
 
+
 @dataclass(frozen=True)
 class IjbFiles:
     "A set in the insightface layout."
+
     folder: Path  # holds meta/ and loose_crop/
     name: str  # "IJBB" or "IJBC"
     strict: bool = True  # False: rows that occur twice and points that are not finite are taken
@@ -257,11 +332,18 @@ class IjbFiles:
     def open(cls, folder: str | Path, strict: bool = True) -> "IjbFiles":
         "The set in `folder`, which is IJBB or IJBC itself or holds one of them."
         folder = Path(folder)
-        found = sorted(f for place in (folder, folder / "IJBB", folder / "IJBC") for f in place.glob("meta/ijb[bc]_face_tid_mid.*"))
-        if not found: raise TgfrError(f"{folder}: no IJB set; expected {folder}/meta/ijbb_face_tid_mid.txt or ijbc_face_tid_mid.txt")
-        if len(sets := sorted({str(f.parent.parent) for f in found})) > 1: raise TgfrError(f"{folder}: two sets, name one of {', '.join(sets)}")
+        found = sorted(
+            f for place in (folder, folder / "IJBB", folder / "IJBC") for f in place.glob("meta/ijb[bc]_face_tid_mid.*")
+        )
+        if not found:
+            raise TgfrError(
+                f"{folder}: no IJB set; expected {folder}/meta/ijbb_face_tid_mid.txt or ijbc_face_tid_mid.txt"
+            )
+        if len(sets := sorted({str(f.parent.parent) for f in found})) > 1:
+            raise TgfrError(f"{folder}: two sets, name one of {', '.join(sets)}")
         meta = found[0].parent
-        if leads_out(meta, meta.parent): raise TgfrError(f"{meta}: a symbolic link out of {meta.parent}; expected the files themselves")
+        if leads_out(meta, meta.parent):
+            raise TgfrError(f"{meta}: a symbolic link out of {meta.parent}; expected the files themselves")
         check_links(meta, "expected the files themselves")
         return cls(meta.parent, found[0].name[:4].upper(), strict)
 
@@ -277,8 +359,12 @@ class IjbFiles:
     def crops(self) -> Path:
         "The folder of the images; `TgfrError` where it, or a file in it, is a link out of the set."
         crops = self.folder / "loose_crop"
-        if leads_out(crops, self.folder): raise TgfrError(f"{crops}: a symbolic link out of {self.folder}; where you made it yourself, embed the folder it leads to, with --points {self.path('name_5pts_score.txt')}")
-        if crops.is_dir(): check_links(crops, "expected the images themselves")
+        if leads_out(crops, self.folder):
+            raise TgfrError(
+                f"{crops}: a symbolic link out of {self.folder}; where you made it yourself, embed the folder it leads to, with --points {self.path('name_5pts_score.txt')}"
+            )
+        if crops.is_dir():
+            check_links(crops, "expected the images themselves")
         return crops
 
     def images(self) -> IjbImages:
@@ -291,7 +377,11 @@ class IjbFiles:
 
     def galleries(self, templates: np.ndarray | None = None) -> list[IjbSubjects]:
         "The galleries of the 1:N protocol (S1 and S2, or G1 and G2); none where the set has none."
-        return [read_subjects(self.path(file), n, templates, self.strict) for n in GALLERIES if self.has(file := f"1N_gallery_{n}.csv")]
+        return [
+            read_subjects(self.path(file), n, templates, self.strict)
+            for n in GALLERIES
+            if self.has(file := f"1N_gallery_{n}.csv")
+        ]
 
     def probe(self, templates: np.ndarray | None = None) -> IjbSubjects:
         "The probes of the 1:N protocol."
@@ -309,14 +399,19 @@ def prepare_ijb(
     images = files.images()
     templates = np.unique(images.template)
     made = IjbFiles(out / files.name, files.name, strict)
+
     def write(what, columns):
-        with atomic_write(made.path(what).with_suffix(".parquet")) as tmp: pyarrow.parquet.write_table(pa.table(columns), tmp)
+        with atomic_write(made.path(what).with_suffix(".parquet")) as tmp:
+            pyarrow.parquet.write_table(pa.table(columns), tmp)
+
     points = images.points.reshape(-1, 10).T
     write("name_5pts_score", dict(zip(_POINTS, [images.name, *points, images.score])))
     write("face_tid_mid", {"name": images.name, "template": images.template, "media": images.media})
     pairs = files.pairs(templates)
     write("template_pair_label", {"first": pairs.first, "second": pairs.second, "genuine": pairs.genuine.view(np.int8)})
     galleries = files.galleries(templates)
-    for part, what in [(g, f"1N_gallery_{g.name}") for g in galleries] + ([(files.probe(templates), "1N_probe_mixed")] if galleries else []):
+    for part, what in [(g, f"1N_gallery_{g.name}") for g in galleries] + (
+        [(files.probe(templates), "1N_probe_mixed")] if galleries else []
+    ):
         write(what, {"template": part.template, "subject": part.subject})
     return made

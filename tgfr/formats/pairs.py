@@ -23,12 +23,14 @@ from .untrusted import read_lines, read_pickle
 @dataclass(frozen=True)
 class PairNames:
     "Pairs of photos by name, in file order."
+
     first: pa.Array  # (P,) strings
     second: pa.Array  # (P,) strings
     same: np.ndarray  # (P,) bool, a genuine pair
     fold: np.ndarray | None = None  # (P,) int, where the list has folds
 
-    def __len__(self) -> int: return len(self.same)
+    def __len__(self) -> int:
+        return len(self.same)
 
     def to_dataset(self) -> Dataset:
         "Columns first, second, same and, where there are folds, fold."
@@ -46,7 +48,12 @@ def read_pairs_list(
     if check:
         one, two = (pc.replace_substring_regex(rows[side], r"(_[^_/]*)?$", "") for side in ("first", "second"))
         equal = pc.equal(one, two).to_numpy(zero_copy_only=False)
-        rows.refuse(equal != rows["same"], lambda i: f"{rows['first'][i]} {rows['second'][i]} are of {'one identity' if equal[i] else 'two identities'}, but the label is {rows['same'][i]}")
+        rows.refuse(
+            equal != rows["same"],
+            lambda i: (
+                f"{rows['first'][i]} {rows['second'][i]} are of {'one identity' if equal[i] else 'two identities'}, but the label is {rows['same'][i]}"
+            ),
+        )
     return PairNames(rows["first"], rows["second"], same)
 
 # %% ../../nbs/02_formats/07_pairs.ipynb #1899355b
@@ -56,29 +63,48 @@ def read_lfw_pairs(
     "LFW's pairs (Huang et al. 2007), ten folds."
     lines = [line.split() for line in read_lines(Path(path))]
     head = lines[0] if lines else []
-    if not 1 <= len(head) <= 2 or not all(x.isdecimal() for x in head): raise TgfrError(f"{path}, line 1: {' '.join(head)[:40]!r}, expected the numbers of folds and of genuine pairs in each")
+    if not 1 <= len(head) <= 2 or not all(x.isdecimal() for x in head):
+        raise TgfrError(
+            f"{path}, line 1: {' '.join(head)[:40]!r}, expected the numbers of folds and of genuine pairs in each"
+        )
     folds, count = map(int, head if len(head) == 2 else ["1", *head])
-    if len(lines) - 1 != 2 * folds * count: raise TgfrError(f"{path}: {len(lines) - 1:,} pairs, expected {2 * folds * count:,} in {folds} folds")
+    if len(lines) - 1 != 2 * folds * count:
+        raise TgfrError(f"{path}: {len(lines) - 1:,} pairs, expected {2 * folds * count:,} in {folds} folds")
     first, second, same = [], [], np.tile(np.repeat([True, False], count), folds)
     for k, (line, genuine) in enumerate(zip(lines[1:], same), 2):
-        if len(line) != 4 - genuine or not (line[1].isdecimal() and line[-1].isdecimal()): raise TgfrError(f"{path}, line {k}: {' '.join(line)[:60]!r}, expected {'name number number' if genuine else 'name number name number'}")
-        if genuine and int(line[1]) == int(line[2]): raise TgfrError(f"{path}, line {k}: {' '.join(line)[:60]!r}, a photo with itself")
-        for side, (name, number) in (first, line[:2]), (second, (line[-2] if not genuine else line[0], line[-1])): side.append(f"{name}/{name}_{int(number):04d}.jpg")
-    return PairNames(pa.array(first, pa.string()), pa.array(second, pa.string()), same, np.repeat(np.arange(folds), 2 * count))
+        if len(line) != 4 - genuine or not (line[1].isdecimal() and line[-1].isdecimal()):
+            raise TgfrError(
+                f"{path}, line {k}: {' '.join(line)[:60]!r}, expected {'name number number' if genuine else 'name number name number'}"
+            )
+        if genuine and int(line[1]) == int(line[2]):
+            raise TgfrError(f"{path}, line {k}: {' '.join(line)[:60]!r}, a photo with itself")
+        for side, (name, number) in (first, line[:2]), (second, (line[-2] if not genuine else line[0], line[-1])):
+            side.append(f"{name}/{name}_{int(number):04d}.jpg")
+    return PairNames(
+        pa.array(first, pa.string()), pa.array(second, pa.string()), same, np.repeat(np.arange(folds), 2 * count)
+    )
 
 # %% ../../nbs/02_formats/07_pairs.ipynb #c8fbf213
 @dataclass(frozen=True)
 class ImagePairs:
     "Pairs of encoded images; those of pair p are 2 p and 2 p + 1."
+
     images: list[bytes]  # 2 P files
     same: np.ndarray  # (P,) bool
 
-    def __len__(self) -> int: return len(self.same)
+    def __len__(self) -> int:
+        return len(self.same)
 
     def to_dataset(self) -> Dataset:
         "Columns image and photo_id, as `encode_faces` takes them, in order, and same: the label of the image's pair."
-        rows = {"image": [{"bytes": image, "path": None} for image in self.images], "photo_id": [f"{i:06d}" for i in range(len(self.images))], "same": np.repeat(self.same, 2)}
-        return Dataset.from_dict(rows, Features({"image": Image(decode=False), "photo_id": Value("string"), "same": Value("bool")}))
+        rows = {
+            "image": [{"bytes": image, "path": None} for image in self.images],
+            "photo_id": [f"{i:06d}" for i in range(len(self.images))],
+            "same": np.repeat(self.same, 2),
+        }
+        return Dataset.from_dict(
+            rows, Features({"image": Image(decode=False), "photo_id": Value("string"), "same": Value("bool")})
+        )
 
 # %% ../../nbs/02_formats/07_pairs.ipynb #3174500c
 def read_bin(
@@ -86,23 +112,50 @@ def read_bin(
 ) -> ImagePairs:
     "A verification set of insightface."
     found = read_pickle(path, arrays=True)
-    if not isinstance(found, list | tuple) or len(found) != 2 or not all(isinstance(part, list | tuple | np.ndarray) for part in found):
-        raise TgfrError(f"{path}: expected a pair of lists, images and labels; found {type(found).__name__} of {len(found) if hasattr(found, '__len__') else 'no'} entries")
+    if (
+        not isinstance(found, list | tuple)
+        or len(found) != 2
+        or not all(isinstance(part, list | tuple | np.ndarray) for part in found)
+    ):
+        raise TgfrError(
+            f"{path}: expected a pair of lists, images and labels; found {type(found).__name__} of {len(found) if hasattr(found, '__len__') else 'no'} entries"
+        )
     images, same = list(found[0]), found[1]
-    if not isinstance(same, np.ndarray): same = np.asarray(same) if all(isinstance(x, bool | int | np.bool_ | np.integer) for x in same) else np.empty(0, object)
-    if same.ndim != 1 or same.dtype.kind not in "biu" or not len(same) or not np.isin(same, (0, 1)).all(): raise TgfrError(f"{path}: its labels are {same.dtype} {same.shape}, expected one truth value for each pair")
-    if len(images) != 2 * len(same): raise TgfrError(f"{path}: {len(images):,} images for {len(same):,} labels, expected two for each")
+    if not isinstance(same, np.ndarray):
+        same = (
+            np.asarray(same)
+            if all(isinstance(x, bool | int | np.bool_ | np.integer) for x in same)
+            else np.empty(0, object)
+        )
+    if same.ndim != 1 or same.dtype.kind not in "biu" or not len(same) or not np.isin(same, (0, 1)).all():
+        raise TgfrError(f"{path}: its labels are {same.dtype} {same.shape}, expected one truth value for each pair")
+    if len(images) != 2 * len(same):
+        raise TgfrError(f"{path}: {len(images):,} images for {len(same):,} labels, expected two for each")
     wrong = [k for k, image in enumerate(images) if not _is_file(image)]
-    if wrong: raise TgfrError(f"{path}: image {wrong[0]} is {type(images[wrong[0]]).__name__}, expected the bytes of an image file")
-    if (total := sum(memoryview(image).nbytes for image in images)) > (most := REPEATS * Path(path).stat().st_size): raise TgfrError(f"{path}: its images have {total:,} bytes, more than {most:,}, {REPEATS} times the file; a photo may stand in many pairs, not in all")
-    files = {id(image): image if isinstance(image, bytes) else image.tobytes() for image in images}  # one that stands in several pairs is kept once
+    if wrong:
+        raise TgfrError(
+            f"{path}: image {wrong[0]} is {type(images[wrong[0]]).__name__}, expected the bytes of an image file"
+        )
+    if (total := sum(memoryview(image).nbytes for image in images)) > (most := REPEATS * Path(path).stat().st_size):
+        raise TgfrError(
+            f"{path}: its images have {total:,} bytes, more than {most:,}, {REPEATS} times the file; a photo may stand in many pairs, not in all"
+        )
+    files = {
+        id(image): image if isinstance(image, bytes) else image.tobytes() for image in images
+    }  # one that stands in several pairs is kept once
     return ImagePairs([files[id(image)] for image in images], same.astype(bool))
+
 
 REPEATS = 64  # pairs that a photo may stand in, on average
 
+
 def _is_file(image) -> bool:
     "Bytes, or a uint8 array of them."
-    return len(image) > 0 if isinstance(image, bytes) else isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size > 0
+    return (
+        len(image) > 0
+        if isinstance(image, bytes)
+        else isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size > 0
+    )
 
 # %% ../../nbs/02_formats/07_pairs.ipynb #475d8029
 @one_at_a_time()
@@ -112,7 +165,12 @@ def prepare_pairs(
 ) -> Path:  # of the Parquet file
     "A verification set, read and checked, as Parquet."
     path, target = Path(path), Path(out) / f"{Path(path).stem}.parquet"
-    if path.suffix == ".bin": found = read_bin(path)
-    else: found = (read_lfw_pairs if all(x.isdecimal() for x in next(iter(read_lines(path)), "").split()) else read_pairs_list)(path)
-    with atomic_write(target, private=True) as tmp: found.to_dataset().to_parquet(str(tmp))
+    if path.suffix == ".bin":
+        found = read_bin(path)
+    else:
+        found = (
+            read_lfw_pairs if all(x.isdecimal() for x in next(iter(read_lines(path)), "").split()) else read_pairs_list
+        )(path)
+    with atomic_write(target, private=True) as tmp:
+        found.to_dataset().to_parquet(str(tmp))
     return target

@@ -31,34 +31,48 @@ from .sources import PUBLISHED, Entry, Source, read_source
 # %% ../../nbs/02_formats/04_prepare.ipynb #57000a0b
 TRIO = ("train", "validation", "test")
 
+
 def assign_people(
     name: str,  # of the set
     found: Source,
     rule: str = "auto",  # published, seeded, or auto: published where the people are as many as TGFR counted
-    fractions: Sequence[float] = (.7, .1, .2),  # of the people in train, validation, test, where they are drawn
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),  # of the people in train, validation, test, where they are drawn
     seed: int = 0,
 ) -> tuple[dict[int, str], str]:  # the source's number of each person to a split (empty: entries tell), what was done
     "The split of each person."
     people, counts = found.people, PUBLISHED.get(name, ())
-    if rule not in ("auto", "published", "seeded"): raise TgfrError(f"split {rule!r}: expected auto, published or seeded")
-    if not found.ranked and rule != "seeded": return {}, "as the source's own lists say"
+    if rule not in ("auto", "published", "seeded"):
+        raise TgfrError(f"split {rule!r}: expected auto, published or seeded")
+    if not found.ranked and rule != "seeded":
+        return {}, "as the source's own lists say"
     if rule == "published" and len(people) != sum(counts):
-        raise TgfrError(f"the published split of {name} divides {sum(counts):,} people, the source knows {len(people):,}; split seeded divides those")
+        raise TgfrError(
+            f"the published split of {name} divides {sum(counts):,} people, the source knows {len(people):,}; split seeded divides those"
+        )
     if rule == "published" or rule == "auto" and len(people) == sum(counts):
-        return dict(zip(people, np.repeat(TRIO, counts).tolist())), f"published: {counts[0]:,} / {counts[1]:,} / {counts[2]:,} people by rank"
+        return dict(
+            zip(people, np.repeat(TRIO, counts).tolist())
+        ), f"published: {counts[0]:,} / {counts[1]:,} / {counts[2]:,} people by rank"
     if len(fractions) != 3 or not np.isfinite(fractions).all() or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise TgfrError(f"fractions {list(fractions)}: expected three numbers of at least 0 that add up to 1")
     ends = np.rint(np.cumsum(fractions) * len(people)).astype(int)
     drawn = rng(seed, "prepare", "split").permutation(people).tolist()
-    why = f"; the published split divides {sum(counts):,} people, the source knows {len(people):,}" if rule == "auto" else ""
-    return dict(zip(drawn, np.repeat(TRIO, np.diff([0, *ends])).tolist())), f"seeded: {' / '.join(f'{f:g}' for f in fractions)} of the people, seed {seed}{why}"
+    why = (
+        f"; the published split divides {sum(counts):,} people, the source knows {len(people):,}"
+        if rule == "auto"
+        else ""
+    )
+    return dict(
+        zip(drawn, np.repeat(TRIO, np.diff([0, *ends])).tolist())
+    ), f"seeded: {' / '.join(f'{f:g}' for f in fractions)} of the people, seed {seed}{why}"
 
 # %% ../../nbs/02_formats/04_prepare.ipynb #838aeca9
 @dataclass(frozen=True)
 class Options:
     "What decides the bytes of a preparation."
+
     split: str = "auto"  # published, seeded, or auto: published where the people are as many as TGFR counted
-    fractions: tuple[float, ...] = (.7, .1, .2)  # of the people in train, validation, test, where they are drawn
+    fractions: tuple[float, ...] = (0.7, 0.1, 0.2)  # of the people in train, validation, test, where they are drawn
     seed: int = 0
     replicas: str = "train"  # where copies that pad an identity are kept: train, all or none
     size: int | None = 112  # pixels a side; None keeps the files as they are
@@ -66,17 +80,22 @@ class Options:
     rows: int = 2000  # photos a file
 
     def __post_init__(self):
-        if self.replicas not in ("train", "all", "none"): raise TgfrError(f"replicas {self.replicas!r}: expected train, all or none")
-        if self.size is not None and not 16 <= self.size <= 2048: raise TgfrError(f"size {self.size}: expected 16 to 2,048 pixels, or None")
+        if self.replicas not in ("train", "all", "none"):
+            raise TgfrError(f"replicas {self.replicas!r}: expected train, all or none")
+        if self.size is not None and not 16 <= self.size <= 2048:
+            raise TgfrError(f"size {self.size}: expected 16 to 2,048 pixels, or None")
         check_quality(self.quality)
-        if self.rows < 1: raise TgfrError(f"rows {self.rows}: expected at least 1")
+        if self.rows < 1:
+            raise TgfrError(f"rows {self.rows}: expected at least 1")
 
 # %% ../../nbs/02_formats/04_prepare.ipynb #7cb59ee5
 def plan(
     name: str,  # of the set
     found: Source,  # replicas that are left out are added to its skips
     options: Options,
-) -> tuple[dict[str, list[Entry]], dict[int, int], str]:  # entries of each split, rank of each person, the split's description
+) -> tuple[
+    dict[str, list[Entry]], dict[int, int], str
+]:  # entries of each split, rank of each person, the split's description
     "Which photo is in which split, in which order."
     of, described = assign_people(name, found, options.split, options.fractions, options.seed)
     rank = {person: n if found.ranked else person for n, person in enumerate(found.people)}
@@ -84,8 +103,10 @@ def plan(
     for entry in sorted(found.entries, key=lambda e: (e.identity, [int(n) for n in re.findall(r"\d+", e.photo)])):
         split = of.get(entry.identity) or entry.split
         keep = not entry.replica_of or options.replicas == "all" or options.replicas == split == "train"
-        if keep: splits[split].append(entry)
-        else: found.skips.add(f"{rank[entry.identity]}/{entry.photo}", f"replica: of {entry.replica_of}")
+        if keep:
+            splits[split].append(entry)
+        else:
+            found.skips.add(f"{rank[entry.identity]}/{entry.photo}", f"replica: of {entry.replica_of}")
     return {split: entries for split, entries in splits.items() if entries}, rank, described
 
 # %% ../../nbs/02_formats/04_prepare.ipynb #a6f589fd
@@ -94,20 +115,28 @@ def photo_bytes(
     detector: YuNet | None,
     options: Options,
     said: list[str],  # gets what the decoder complains of
-) -> tuple[bytes | None, str]:  # an image file, and whether it was "aligned", "kept" or "cropped"; None and the reason where it is left out
+) -> tuple[
+    bytes | None, str
+]:  # an image file, and whether it was "aligned", "kept" or "cropped"; None and the reason where it is left out
     "One photo as it is stored."
     try:
         data = check_file(path, FILE_LIMIT).read_bytes()
         image = read_image(data, size=None, said=said)
-    except (TgfrError, OSError) as e: return None, "unreadable photo: " + str(e).partition(": ")[2]
+    except (TgfrError, OSError) as e:
+        return None, "unreadable photo: " + str(e).partition(": ")[2]
     if detector is not None:
-        if not (faces := detector.detect(image)): return None, "no face found"
+        if not (faces := detector.detect(image)):
+            return None, "no face found"
         return encode_jpeg(align(image, faces[0].points, options.size or 112), options.quality), "aligned"
-    if options.size is None or image.shape[:2] == (options.size, options.size): return data, "kept"
+    if options.size is None or image.shape[:2] == (options.size, options.size):
+        return data, "kept"
     return encode_jpeg(read_image(image, size=options.size), options.quality), "cropped"
 
 # %% ../../nbs/02_formats/04_prepare.ipynb #132188d8
-SCHEMA = datasets.Features({**CANONICAL, "replica_of": Value("string"), "source_identity": Value("int64"), "attributes": Value("string")}).arrow_schema
+SCHEMA = datasets.Features(
+    {**CANONICAL, "replica_of": Value("string"), "source_identity": Value("int64"), "attributes": Value("string")}
+).arrow_schema
+
 
 def make_row(
     entry: Entry,
@@ -115,20 +144,28 @@ def make_row(
     image: bytes | None,
 ) -> dict:
     "A row of the canonical form."
-    return {"image": {"bytes": image, "path": None}, "identity": identity, "photo_id": f"{identity}/{entry.photo}", "captions": entry.captions.split("\n"),
-            "replica_of": f"{identity}/{entry.replica_of}" if entry.replica_of else None, "source_identity": entry.identity, "attributes": entry.attributes}
+    return {
+        "image": {"bytes": image, "path": None},
+        "identity": identity,
+        "photo_id": f"{identity}/{entry.photo}",
+        "captions": entry.captions.split("\n"),
+        "replica_of": f"{identity}/{entry.replica_of}" if entry.replica_of else None,
+        "source_identity": entry.identity,
+        "attributes": entry.attributes,
+    }
 
-def photos_content(
-    entries: list[Entry],
-    photos: Path | None,
-) -> str:  # a hash, empty where there are no photos
+
+def photos_content(entries: list[Entry], photos: Path | None) -> str:  # a hash, empty where there are no photos
     "What is in the photos of some entries: one that was replaced under its name is noticed, whatever its size and date."
     digest = hashlib.sha256()
     for path in [photos / entry.path for entry in entries] if photos else []:
         try:
-            with open(check_file(path, FILE_LIMIT), "rb") as file: digest.update(hashlib.file_digest(file, "sha256").digest())
-        except (TgfrError, OSError) as e: digest.update(type(e).__name__.encode())
+            with open(check_file(path, FILE_LIMIT), "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except (TgfrError, OSError) as e:
+            digest.update(type(e).__name__.encode())
     return digest.hexdigest() if photos else ""
+
 
 def write_file(
     path: Path,  # SPLIT-00000-of-0000N.parquet
@@ -144,13 +181,24 @@ def write_file(
     with atomic_write(path, private=True) as tmp, pq.ParquetWriter(tmp, SCHEMA) as writer:
         for start in range(0, len(entries), 100):
             rows = []
-            for entry in entries[start:start + 100]:
+            for entry in entries[start : start + 100]:
                 said = []
-                image, what = photo_bytes(photos / entry.path, detector, options, said) if photos else (None, "without photo")
+                image, what = (
+                    photo_bytes(photos / entry.path, detector, options, said) if photos else (None, "without photo")
+                )
                 row = make_row(entry, rank[entry.identity], image)
-                if photos and image is None: dropped.append((row["photo_id"], what))
-                else: rows.append(row), done.update([what]), damaged.extend([(row["photo_id"], "; ".join(said))] * bool(said))
-            captions, replicas = captions + sum(len(r["captions"]) for r in rows), replicas + sum(r["replica_of"] is not None for r in rows)
+                if photos and image is None:
+                    dropped.append((row["photo_id"], what))
+                else:
+                    (
+                        rows.append(row),
+                        done.update([what]),
+                        damaged.extend([(row["photo_id"], "; ".join(said))] * bool(said)),
+                    )
+            captions, replicas = (
+                captions + sum(len(r["captions"]) for r in rows),
+                replicas + sum(r["replica_of"] is not None for r in rows),
+            )
             writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
         said = {"key": key, "content": content, "left out": dropped, "damaged": damaged, "photos": done}
         said |= {"captions": captions, "replicas": replicas}
@@ -162,10 +210,16 @@ def read_metadata(
     key: str,  # of the plan
 ) -> dict | None:  # what `write_file` noted in it, None where it is not there
     "What a finished file says of itself; `TgfrError` when it is of another preparation."
-    if not path.exists(): return None
-    try: note = json.loads((pq.read_metadata(path).metadata or {}).get(b"tgfr", b"{}"))
-    except (pa.ArrowException, OSError, ValueError): note = {}
-    if note.get("key") != key: raise TgfrError(f"{path}: is of another preparation (other photos, captions or options); choose another folder or remove it")
+    if not path.exists():
+        return None
+    try:
+        note = json.loads((pq.read_metadata(path).metadata or {}).get(b"tgfr", b"{}"))
+    except (pa.ArrowException, OSError, ValueError):
+        note = {}
+    if note.get("key") != key:
+        raise TgfrError(
+            f"{path}: is of another preparation (other photos, captions or options); choose another folder or remove it"
+        )
     return note
 
 # %% ../../nbs/02_formats/04_prepare.ipynb #e7076ec0
@@ -183,15 +237,32 @@ def make_report(
     for split, paths in files.items():
         notes = [read_metadata(path, key) for path in paths]
         people = Counter(i for path in paths for i in pq.read_table(path, columns=["identity"])["identity"].to_pylist())
-        splits[split] = {"people": len(people), "photos": people.total(), "captions": sum(n["captions"] for n in notes),
-                         "replicas": sum(n["replicas"] for n in notes), "people with one photo": sum(n == 1 for n in people.values()), "files": len(paths)}
-        for note in notes: done.update(note["photos"]); skips += map(tuple, note["left out"]); damaged += note.get("damaged", [])
+        splits[split] = {
+            "people": len(people),
+            "photos": people.total(),
+            "captions": sum(n["captions"] for n in notes),
+            "replicas": sum(n["replicas"] for n in notes),
+            "people with one photo": sum(n == 1 for n in people.values()),
+            "files": len(paths),
+        }
+        for note in notes:
+            done.update(note["photos"])
+            skips += map(tuple, note["left out"])
+            damaged += note.get("damaged", [])
     for item, reason in skips:
         kind, _, detail = reason.partition(": ")
         left_out[kind].append(f"{item}: {detail}" if detail else item)
-    return {"name": name, "key": key, "split": described, "options": asdict(options) | {"fractions": list(options.fractions)},
-            "people known": len(found.people), "splits": splits, "photos": dict(sorted(done.items())),
-            "left out": {kind: {"count": len(names), "names": names} for kind, names in sorted(left_out.items())}, "notes": found.notes + [f"photo {item}: damaged inside, and used: {said}" for item, said in damaged]}
+    return {
+        "name": name,
+        "key": key,
+        "split": described,
+        "options": asdict(options) | {"fractions": list(options.fractions)},
+        "people known": len(found.people),
+        "splits": splits,
+        "photos": dict(sorted(done.items())),
+        "left out": {kind: {"count": len(names), "names": names} for kind, names in sorted(left_out.items())},
+        "notes": found.notes + [f"photo {item}: damaged inside, and used: {said}" for item, said in damaged],
+    }
 
 # %% ../../nbs/02_formats/04_prepare.ipynb #07f82b6a
 def summary(
@@ -200,13 +271,24 @@ def summary(
 ) -> str:
     "A report in a few lines; all names are in prepare.json."
     lines = [f"{report['name']}, split {report['split']}"]
-    def counted(counts: dict) -> str: return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n and what != "files")
-    lines += [f"  {split}: {counted(counts)}" for split, counts in report["splits"].items()] + [f"photos: {counted(report['photos'])}"]
-    if report["photos"].get("cropped"): lines.append("  cropped photos are not aligned to the five points: give a detector unless they were aligned before")
+
+    def counted(counts: dict) -> str:
+        return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n and what != "files")
+
+    lines += [f"  {split}: {counted(counts)}" for split, counts in report["splits"].items()] + [
+        f"photos: {counted(report['photos'])}"
+    ]
+    if report["photos"].get("cropped"):
+        lines.append(
+            "  cropped photos are not aligned to the five points: give a detector unless they were aligned before"
+        )
     for kind, what in report["left out"].items():
-        lines.append(f"left out, {kind}: {what['count']:,} ({'; '.join(what['names'][:most])}{'; ...' if what['count'] > most else ''})")
+        lines.append(
+            f"left out, {kind}: {what['count']:,} ({'; '.join(what['names'][:most])}{'; ...' if what['count'] > most else ''})"
+        )
     lines += [f"note: {note}" for note in report["notes"][:10]]
-    if (more := len(report["notes"]) - 10) > 0: lines.append(f"... and {more:,} more notes")
+    if (more := len(report["notes"]) - 10) > 0:
+        lines.append(f"... and {more:,} more notes")
     return "\n".join(lines)
 
 # %% ../../nbs/02_formats/04_prepare.ipynb #7d102ace
@@ -224,27 +306,50 @@ def prepare(
     "Turn a downloaded set into the canonical form; an interrupted run goes on where it stopped."
     out, options, found = Path(out), options or Options(), read_source(name, source, photos, part, follow_links)
     splits, rank, described = plan(name, found, options)
-    parts = {split: [entries[i:i + options.rows] for i in range(0, len(entries), options.rows)] for split, entries in splits.items()}
+    parts = {
+        split: [entries[i : i + options.rows] for i in range(0, len(entries), options.rows)]
+        for split, entries in splits.items()
+    }
     if not parts:
         first = "; ".join(": ".join(item) for item in found.skips.items[:3])
         raise TgfrError(f"{source}: nothing is left of {len(found.skips):,} photos, the first: {first}")
-    contents = [[split, content_digest([(rank[e.identity], *astuple(e)) for e in part])] for split in parts for part in parts[split]]
-    key = content_digest(name, asdict(options), contents, check_file(detector, 1 << 28).read_bytes() if detector else None)
-    files = {split: [out / f"{split}-{i:05d}-of-{len(chunks):05d}.parquet" for i in range(len(chunks))] for split, chunks in parts.items()}
+    contents = [
+        [split, content_digest([(rank[e.identity], *astuple(e)) for e in part])]
+        for split in parts
+        for part in parts[split]
+    ]
+    key = content_digest(
+        name, asdict(options), contents, check_file(detector, 1 << 28).read_bytes() if detector else None
+    )
+    files = {
+        split: [out / f"{split}-{i:05d}-of-{len(chunks):05d}.parquet" for i in range(len(chunks))]
+        for split, chunks in parts.items()
+    }
     jobs = [(path, part) for split in parts for path, part in zip(files[split], parts[split])]
-    if out.exists() and not out.is_dir(): raise TgfrError(f"{out}: is no folder")
+    if out.exists() and not out.is_dir():
+        raise TgfrError(f"{out}: is no folder")
     if foreign := sorted(set(out.glob("*.parquet")) - {path for path, _ in jobs}):
         raise TgfrError(f"{foreign[0]}: is of another preparation; choose another folder or remove it")
     notes = [read_metadata(path, key) for path, _ in jobs]
     there = [(job, note) for job, note in zip(jobs, notes) if note is not None]
-    changed = [job[0] for job, note in progress_bar(there, "comparing photos, files") if note.get("content") != photos_content(job[1], found.photos)]
-    if changed: say(f"{out}: photos have changed since {len(changed)} of its files {'was' if len(changed) == 1 else 'were'} written, the first {changed[0].name}; written anew", "yellow")
+    changed = [
+        job[0]
+        for job, note in progress_bar(there, "comparing photos, files")
+        if note.get("content") != photos_content(job[1], found.photos)
+    ]
+    if changed:
+        say(
+            f"{out}: photos have changed since {len(changed)} of its files {'was' if len(changed) == 1 else 'were'} written, the first {changed[0].name}; written anew",
+            "yellow",
+        )
     todo = [job for job, note in zip(jobs, notes) if note is None or job[0] in changed]
-    for unfinished in out.glob(".*.parquet.*.tmp"): unfinished.unlink()  # of a run that was killed
+    for unfinished in out.glob(".*.parquet.*.tmp"):
+        unfinished.unlink()  # of a run that was killed
     network = YuNet(detector) if detector and todo else None
     for path, part in progress_bar(todo, f"preparing {name}, files", total=len(jobs), done=len(jobs) - len(todo)):
         write_file(path, part, rank, found.photos, network, options, key)
     report = make_report(name, found, files, described, options, key)
-    if not sum(counts["photos"] for counts in report["splits"].values()): raise TgfrError(f"{source}: no photo is left; {' '.join(summary(report).split())}")
+    if not sum(counts["photos"] for counts in report["splits"].values()):
+        raise TgfrError(f"{source}: no photo is left; {' '.join(summary(report).split())}")
     write_json(out / "prepare.json", report, private=True)
     return report

@@ -19,17 +19,20 @@ import pyarrow as pa
 import pyarrow.csv
 import torch
 
-from ..core import ImageFeatures, TgfrError, atomic_write, say
+from ..core import TgfrError, atomic_write, say
 from ..data.faces import read_image
+from ..encoders.features import ImageFeatures
 
 # %% ../../nbs/02_formats/05_records.ipynb #81a4dcf3
-MAGIC, LENGTH = 0xced7230a, (1 << 29) - 1  # what a record begins with; the bits of its length
+MAGIC, LENGTH = 0xCED7230A, (1 << 29) - 1  # what a record begins with; the bits of its length
 HEADER = struct.Struct("<IfQQ")  # flag, label, id, id2
 RECORD_LIMIT = 64 << 20  # bytes of a record; far more than a photo needs
+
 
 @dataclass(frozen=True)
 class Record:
     "One record."
+
     label: np.ndarray  # (k,) float32, one number or more
     id: int
     id2: int
@@ -51,16 +54,26 @@ def write_records(
 ) -> None:
     "Write a record file and its index."
     path, place, magic = Path(path), 0, struct.pack("<I", MAGIC)
-    with atomic_write(path) as tmp, atomic_write(path.with_suffix(".idx")) as index, open(tmp, "wb") as out, open(index, "w") as lines:
+    with (
+        atomic_write(path) as tmp,
+        atomic_write(path.with_suffix(".idx")) as index,
+        open(tmp, "wb") as out,
+        open(index, "w") as lines,
+    ):
         for r in records:
             plain = len(r.label) == 1
-            body = HEADER.pack(0 if plain else len(r.label), r.label[0] if plain else 0., r.id, r.id2) + (b"" if plain else np.asarray(r.label, "<f4").tobytes()) + r.data
+            body = (
+                HEADER.pack(0 if plain else len(r.label), r.label[0] if plain else 0.0, r.id, r.id2)
+                + (b"" if plain else np.asarray(r.label, "<f4").tobytes())
+                + r.data
+            )
             cuts = [i for i in _places(body, magic) if i % 4 == 0]
             parts = [body[a:b] for a, b in zip([0, *(i + 4 for i in cuts)], [*cuts, len(body)])]
             lines.write(f"{r.id}\t{place}\n")
             for k, part in enumerate(parts):
                 flag = 0 if len(parts) == 1 else 1 if k == 0 else 3 if k == len(parts) - 1 else 2
                 place += out.write(struct.pack("<II", MAGIC, flag << 29 | len(part)) + part + bytes(-len(part) % 4))
+
 
 def _places(body, what):
     "Where `what` is found in `body`."
@@ -70,24 +83,32 @@ def _places(body, what):
         at = body.find(what, at + 4 if at % 4 == 0 else at + 1)
 
 # %% ../../nbs/02_formats/05_records.ipynb #99ce3481
-def _walk(
-    data: mmap.mmap,
-    path: Path,
-) -> np.ndarray:  # (n,) where each record begins
+def _walk(data: mmap.mmap, path: Path) -> np.ndarray:  # (n,) where each record begins
     "Walk through a record file."
     starts, place, size, inside, unpack = array("q"), 0, len(data), False, struct.Struct("<II").unpack_from
     while place < size:
-        if size - place < 8: raise TgfrError(f"{path}: {size - place} bytes at the end are no record")
+        if size - place < 8:
+            raise TgfrError(f"{path}: {size - place} bytes at the end are no record")
         magic, word = unpack(data, place)
         flag, length = word >> 29, word & LENGTH
-        if magic != MAGIC: raise TgfrError(f"{path}: no record at byte {place:,}: it begins with {magic:#010x}, expected {MAGIC:#010x}")
-        if flag > 3 or (flag > 1) != inside: raise TgfrError(f"{path}: continuation flag {flag} at byte {place:,} has no place there")
-        if length > RECORD_LIMIT or place + 8 + length > size: raise TgfrError(f"{path}: the record at byte {place:,} claims {length:,} bytes, {size - place - 8:,} are left, {RECORD_LIMIT:,} allowed")
-        if flag == 0 and length < HEADER.size: raise TgfrError(f"{path}: the record at byte {place:,} has {length} bytes, its header alone {HEADER.size}")
-        if flag < 2: starts.append(place)
+        if magic != MAGIC:
+            raise TgfrError(
+                f"{path}: no record at byte {place:,}: it begins with {magic:#010x}, expected {MAGIC:#010x}"
+            )
+        if flag > 3 or (flag > 1) != inside:
+            raise TgfrError(f"{path}: continuation flag {flag} at byte {place:,} has no place there")
+        if length > RECORD_LIMIT or place + 8 + length > size:
+            raise TgfrError(
+                f"{path}: the record at byte {place:,} claims {length:,} bytes, {size - place - 8:,} are left, {RECORD_LIMIT:,} allowed"
+            )
+        if flag == 0 and length < HEADER.size:
+            raise TgfrError(f"{path}: the record at byte {place:,} has {length} bytes, its header alone {HEADER.size}")
+        if flag < 2:
+            starts.append(place)
         inside = flag in (1, 2)
         place += 8 + length + -length % 4
-    if inside: raise TgfrError(f"{path}: ends inside a record")
+    if inside:
+        raise TgfrError(f"{path}: ends inside a record")
     return np.frombuffer(starts, np.int64) if len(starts) else np.zeros(0, np.int64)
 
 # %% ../../nbs/02_formats/05_records.ipynb #0908157a
@@ -96,25 +117,48 @@ def _read_index(
     size: int,  # bytes of the record file
 ) -> tuple[np.ndarray, np.ndarray]:  # keys and places, (n,) each
     "Read an index; what it says is checked against the size of the file."
-    with open(path, "rb") as file: blank = not file.read(4096).strip()
-    if blank: raise TgfrError(f"{path}: empty; without it, the record file would be walked through")
-    if path.stat().st_size > 2 * size + 64: raise TgfrError(f"{path}: {path.stat().st_size:,} bytes, too many for a record file of {size:,}")
-    try: keys, starts = np.loadtxt(path, np.int64, ndmin=2, comments=None).reshape(-1, 2).T
-    except (ValueError, OverflowError, UnicodeDecodeError) as e: raise TgfrError(f"{path}: expected lines of two whole numbers, key and place ({e})") from None
-    if len(wrong := np.flatnonzero((starts < 0) | (starts > size - 8) | (starts % 4 != 0))): raise TgfrError(f"{path}: line {wrong[0] + 1} points to byte {starts[wrong[0]]:,} of {size:,}, or not to a multiple of 4")
-    if len(np.unique(keys)) < len(keys): raise TgfrError(f"{path}: a key occurs twice")
+    with open(path, "rb") as file:
+        blank = not file.read(4096).strip()
+    if blank:
+        raise TgfrError(f"{path}: empty; without it, the record file would be walked through")
+    if path.stat().st_size > 2 * size + 64:
+        raise TgfrError(f"{path}: {path.stat().st_size:,} bytes, too many for a record file of {size:,}")
+    try:
+        keys, starts = np.loadtxt(path, np.int64, ndmin=2, comments=None).reshape(-1, 2).T
+    except (ValueError, OverflowError, UnicodeDecodeError) as e:
+        raise TgfrError(f"{path}: expected lines of two whole numbers, key and place ({e})") from None
+    if len(wrong := np.flatnonzero((starts < 0) | (starts > size - 8) | (starts % 4 != 0))):
+        raise TgfrError(
+            f"{path}: line {wrong[0] + 1} points to byte {starts[wrong[0]]:,} of {size:,}, or not to a multiple of 4"
+        )
+    if len(np.unique(keys)) < len(keys):
+        raise TgfrError(f"{path}: a key occurs twice")
     return keys, starts
 
 # %% ../../nbs/02_formats/05_records.ipynb #5888cfd9
 MOST_LABELS = 1 << 10  # of a record, where one of them is asked for
 
+
 def _table(
     label: int = 0,  # which of several labels
-) -> np.dtype:  # what stands before a record's payload; `several` is that label where there are several, else no label at all
+) -> (
+    np.dtype
+):  # what stands before a record's payload; `several` is that label where there are several, else no label at all
     "The fields of a record's head."
-    fields = {"magic": ("<u4", 0), "length": ("<u4", 4), "flag": ("<u4", 8), "label": ("<f4", 12), "id": ("<u8", 16), "id2": ("<u8", 24), "several": ("<f4", 32 + 4 * label)}
+    fields = {
+        "magic": ("<u4", 0),
+        "length": ("<u4", 4),
+        "flag": ("<u4", 8),
+        "label": ("<f4", 12),
+        "id": ("<u8", 16),
+        "id2": ("<u8", 24),
+        "several": ("<f4", 32 + 4 * label),
+    }
     kinds, offsets = zip(*fields.values())
-    return np.dtype({"names": list(fields), "formats": list(kinds), "offsets": list(offsets), "itemsize": 36 + 4 * label})
+    return np.dtype(
+        {"names": list(fields), "formats": list(kinds), "offsets": list(offsets), "itemsize": 36 + 4 * label}
+    )
+
 
 class RecordFile:
     "A record file, memory-mapped; records are read by key."
@@ -126,30 +170,33 @@ class RecordFile:
     ):
         self.path = Path(path)
         try:
-            with open(self.path, "rb") as file: self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as e: raise TgfrError(f"{path}: not a record file ({e})") from None
+            with open(self.path, "rb") as file:
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as e:
+            raise TgfrError(f"{path}: not a record file ({e})") from None
         beside = self.path.with_suffix(".idx")
-        if index and beside.is_file(): self.keys, self.starts = _read_index(beside, len(self.data))
+        if index and beside.is_file():
+            self.keys, self.starts = _read_index(beside, len(self.data))
         else:
             self.starts = _walk(self.data, self.path)
             ids = self._headers(self.starts)["id"].astype(np.int64)
             self.keys = ids if len(np.unique(ids)) == len(ids) else np.arange(len(ids))
         self._order = np.argsort(self.keys, kind="stable")
 
-    def __len__(self) -> int: return len(self.keys)
+    def __len__(self) -> int:
+        return len(self.keys)
 
-    def __reduce__(self): return RecordFile, (self.path,)  # workers of a DataLoader map it anew
+    def __reduce__(self):
+        return RecordFile, (self.path,)  # workers of a DataLoader map it anew
 
-    def __getitem__(
-        self,
-        key: int,
-    ) -> Record:
+    def __getitem__(self, key: int) -> Record:
         "The record of a key; `KeyError` where there is none."
         body = self._body(int(self.place(np.array([key]))[0]))
         flag, label, id, id2 = HEADER.unpack_from(body)
-        if HEADER.size + 4 * flag > len(body): raise TgfrError(f"{self.path}: record {key} claims {flag:,} labels in {len(body):,} bytes")
+        if HEADER.size + 4 * flag > len(body):
+            raise TgfrError(f"{self.path}: record {key} claims {flag:,} labels in {len(body):,} bytes")
         labels = np.frombuffer(body, "<f4", flag, HEADER.size) if flag else np.array([label], "f")
-        return Record(labels, id, id2, body[HEADER.size + 4 * flag:])
+        return Record(labels, id, id2, body[HEADER.size + 4 * flag :])
 
     def place(
         self,
@@ -157,24 +204,32 @@ class RecordFile:
     ) -> np.ndarray:  # (k,) where their records begin
         "Look keys up; `KeyError` names one that is not there."
         found = np.minimum(np.searchsorted(self.keys, keys, sorter=self._order), len(self) - 1)
-        if len(keys) and (not len(self) or (self.keys[self._order[found]] != keys).any()): raise KeyError(f"{self.path}: no record of a key in {keys[:8]}")
+        if len(keys) and (not len(self) or (self.keys[self._order[found]] != keys).any()):
+            raise KeyError(f"{self.path}: no record of a key in {keys[:8]}")
         return self.starts[self._order[found]] if len(keys) else np.zeros(0, np.int64)
 
     def _body(self, place) -> bytes:
         "Header and payload, continued records put together."
         parts, total = [], 0
         while True:
-            if place + 8 > len(self.data): raise TgfrError(f"{self.path}: ends inside a record, at byte {place:,}")
+            if place + 8 > len(self.data):
+                raise TgfrError(f"{self.path}: ends inside a record, at byte {place:,}")
             magic, word = struct.unpack_from("<II", self.data, place)
             flag, length = word >> 29, word & LENGTH
             total += length + 4
-            if magic != MAGIC or flag > 3 or (flag > 1) != bool(parts): raise TgfrError(f"{self.path}: no record at byte {place:,}")
-            if total - 4 > RECORD_LIMIT or place + 8 + length > len(self.data): raise TgfrError(f"{self.path}: the record at byte {place:,} claims {length:,} bytes, {len(self.data) - place - 8:,} are left, {RECORD_LIMIT:,} allowed")
-            parts.append(self.data[place + 8:place + 8 + length])
-            if flag in (0, 3): break
+            if magic != MAGIC or flag > 3 or (flag > 1) != bool(parts):
+                raise TgfrError(f"{self.path}: no record at byte {place:,}")
+            if total - 4 > RECORD_LIMIT or place + 8 + length > len(self.data):
+                raise TgfrError(
+                    f"{self.path}: the record at byte {place:,} claims {length:,} bytes, {len(self.data) - place - 8:,} are left, {RECORD_LIMIT:,} allowed"
+                )
+            parts.append(self.data[place + 8 : place + 8 + length])
+            if flag in (0, 3):
+                break
             place += 8 + length + -length % 4
         body = parts[0] if len(parts) == 1 else struct.pack("<I", MAGIC).join(parts)
-        if len(body) < HEADER.size: raise TgfrError(f"{self.path}: a record of {len(body)} bytes, its header alone has {HEADER.size}")
+        if len(body) < HEADER.size:
+            raise TgfrError(f"{self.path}: a record of {len(body)} bytes, its header alone has {HEADER.size}")
         return body
 
     def _headers(self, starts, label: int = 0) -> np.ndarray:
@@ -182,25 +237,33 @@ class RecordFile:
         kind = _table(label)
         raw, out = np.frombuffer(self.data, np.uint8), np.zeros(len(starts), kind)
         for a in range(0, len(starts), 1 << 16):
-            at = starts[a:a + (1 << 16), None] + np.arange(kind.itemsize)
-            out[a:a + (1 << 16)] = np.where(at < len(raw), raw[np.minimum(at, len(raw) - 1)], 0).astype(np.uint8).view(kind)[:, 0]
-        if (out["magic"] != MAGIC).any(): raise TgfrError(f"{self.path}: no record at byte {starts[(out['magic'] != MAGIC).argmax()]:,}; is the index another file's?")
+            at = starts[a : a + (1 << 16), None] + np.arange(kind.itemsize)
+            out[a : a + (1 << 16)] = (
+                np.where(at < len(raw), raw[np.minimum(at, len(raw) - 1)], 0).astype(np.uint8).view(kind)[:, 0]
+            )
+        if (out["magic"] != MAGIC).any():
+            raise TgfrError(
+                f"{self.path}: no record at byte {starts[(out['magic'] != MAGIC).argmax()]:,}; is the index another file's?"
+            )
         return out
 
     @property
     def images(self) -> np.ndarray:
         "The keys of photos, rising; those of an insightface header and its identities left out."
         keys = self.keys[self._order]
-        if not len(keys) or keys[0] != 0 or (header := self._header()) is None: return keys
+        if not len(keys) or keys[0] != 0 or (header := self._header()) is None:
+            return keys
         a, b = np.searchsorted(keys, header)
         people = keys[a:b][self._empty(keys[a:b])]
         return keys[1:][~np.isin(keys[1:], people)]
 
     def _header(self) -> tuple[int, int] | None:
         "The keys of identities, from and below, that record 0 tells where it is insightface's header: it has no payload, and its numbers name keys that exist."
-        if self._headers(self.place(np.zeros(1, np.int64)))["flag"][0] < 2 or (first := self[0]).data: return None
+        if self._headers(self.place(np.zeros(1, np.int64)))["flag"][0] < 2 or (first := self[0]).data:
+            return None
         numbers = first.label[:2].astype(np.float64)
-        if not np.isfinite(numbers).all() or (numbers % 1).any() or not 1 <= numbers[0] <= numbers[1] <= 1 << 62: return None
+        if not np.isfinite(numbers).all() or (numbers % 1).any() or not 1 <= numbers[0] <= numbers[1] <= 1 << 62:
+            return None
         start, end = map(int, numbers)
         named = {start - 1, end - 1}  # the last photo, the last identity
         return (start, end) if np.isin(list(named), self.keys).all() else None
@@ -211,7 +274,9 @@ class RecordFile:
     ) -> np.ndarray:  # (k,) bool
         "Which records have no payload."
         table = self._headers(self.place(keys))
-        return table["length"] == HEADER.size + 4 * table["flag"].astype(np.int64)  # a continued record has one, and its length a flag
+        return table["length"] == HEADER.size + 4 * table["flag"].astype(
+            np.int64
+        )  # a continued record has one, and its length a flag
 
     def labels(
         self,
@@ -220,32 +285,63 @@ class RecordFile:
     ) -> np.ndarray:  # (k,) int64
         "The identity of each record."
         which = label or 0
-        if not 0 <= which < MOST_LABELS: raise TgfrError(f"label {label}: expected a number from 0 to {MOST_LABELS - 1:,}")
+        if not 0 <= which < MOST_LABELS:
+            raise TgfrError(f"label {label}: expected a number from 0 to {MOST_LABELS - 1:,}")
         table = self._headers(self.place(keys), which)
-        count, found = np.maximum(table["flag"].astype(np.int64), 1), np.where(table["flag"] > 0, table["several"], table["label"])
+        count, found = (
+            np.maximum(table["flag"].astype(np.int64), 1),
+            np.where(table["flag"] > 0, table["several"], table["label"]),
+        )
         split = table["length"] >> 29 > 0
-        if (beyond := ~split & (HEADER.size + 4 * table["flag"].astype(np.int64) > table["length"])).any(): self[keys[beyond.argmax()]]  # says so
+        if (beyond := ~split & (HEADER.size + 4 * table["flag"].astype(np.int64) > table["length"])).any():
+            self[keys[beyond.argmax()]]  # says so
         for k in np.flatnonzero(split):
             own = self[keys[k]].label
             count[k], found[k] = len(own), own[which] if which < len(own) else np.nan
-        def several(k): return f"{count[k]:,} label{'s' if count[k] > 1 else ''}"
-        if (short := count <= which).any(): raise TgfrError(f"{self.path}: record {keys[short][0]} has {several(short.argmax())}, no label {which} (the first is label 0)")
+
+        def several(k):
+            return f"{count[k]:,} label{'s' if count[k] > 1 else ''}"
+
+        if (short := count <= which).any():
+            raise TgfrError(
+                f"{self.path}: record {keys[short][0]} has {several(short.argmax())}, no label {which} (the first is label 0)"
+            )
         if (wrong := ~(np.abs(found) <= 1 << 62) | (found != np.floor(found))).any():
             k = wrong.argmax()
-            raise TgfrError(f"{self.path}: label {which} of record {keys[k]} is {found[k]:g}, expected a whole number that says who it is; labels that are no whole numbers: {wrong.sum():,} of {len(keys):,}, and that record has {several(k)}")
-        if label is None and (most := count.max(initial=1)) > 1: say(f"{self.path}: up to {most:,} labels a record; the first is taken for the identity (label=1 takes the second)")
+            raise TgfrError(
+                f"{self.path}: label {which} of record {keys[k]} is {found[k]:g}, expected a whole number that says who it is; labels that are no whole numbers: {wrong.sum():,} of {len(keys):,}, and that record has {several(k)}"
+            )
+        if label is None and (most := count.max(initial=1)) > 1:
+            say(
+                f"{self.path}: up to {most:,} labels a record; the first is taken for the identity (label=1 takes the second)"
+            )
         return found.astype(np.int64)
 
 # %% ../../nbs/02_formats/05_records.ipynb #a4ab8a98
 def read_list(
     path: str | Path,  # .lst
-) -> tuple[np.ndarray, np.ndarray, list[str]]:  # keys (n,), labels (n,) float64, the first where there are several, and paths
+) -> tuple[
+    np.ndarray, np.ndarray, list[str]
+]:  # keys (n,), labels (n,) float64, the first where there are several, and paths
     "Read a list of records."
-    try: table = pa.csv.read_csv(path, pa.csv.ReadOptions(autogenerate_column_names=True), pa.csv.ParseOptions(delimiter="\t", quote_char=False))
-    except (OSError, pa.ArrowInvalid) as e: raise TgfrError(f"{path}: not a readable list ({e})") from None
-    if table.num_columns < 3: raise TgfrError(f"{path}: {table.num_columns} columns, expected key, label and path")
-    try: return table[0].cast(pa.int64()).to_numpy(), table[1].cast(pa.float64()).to_numpy(), table[table.num_columns - 1].cast(pa.string()).to_pylist()
-    except pa.ArrowInvalid as e: raise TgfrError(f"{path}: expected whole keys and numeric labels ({e})") from None
+    try:
+        table = pa.csv.read_csv(
+            path,
+            pa.csv.ReadOptions(autogenerate_column_names=True),
+            pa.csv.ParseOptions(delimiter="\t", quote_char=False),
+        )
+    except (OSError, pa.ArrowInvalid) as e:
+        raise TgfrError(f"{path}: not a readable list ({e})") from None
+    if table.num_columns < 3:
+        raise TgfrError(f"{path}: {table.num_columns} columns, expected key, label and path")
+    try:
+        return (
+            table[0].cast(pa.int64()).to_numpy(),
+            table[1].cast(pa.float64()).to_numpy(),
+            table[table.num_columns - 1].cast(pa.string()).to_pylist(),
+        )
+    except pa.ArrowInvalid as e:
+        raise TgfrError(f"{path}: expected whole keys and numeric labels ({e})") from None
 
 # %% ../../nbs/02_formats/05_records.ipynb #86526d23
 class RecordFeatures:
@@ -259,10 +355,15 @@ class RecordFeatures:
         dtype: str = "float16",  # or "float32"
         label: int | None = None,  # which one is the identity, as for `RecordFile.labels`
     ):
-        self.file, self.arguments, self._label = RecordFile(path), (path, embedding, styles, dtype) + ((label,) if label else ()), label or 0
+        self.file, self.arguments, self._label = (
+            RecordFile(path),
+            (path, embedding, styles, dtype) + ((label,) if label else ()),
+            label or 0,
+        )
         self.embedding_width, self.styles_width, self.width = embedding, styles, embedding + 2 * styles
         self.keys = self.file.images
-        if not len(self.keys): raise TgfrError(f"{path}: no record of features")
+        if not len(self.keys):
+            raise TgfrError(f"{path}: no record of features")
         self.identity = self.file.labels(self.keys, label)
         places = self.file.place(self.keys)
         table, row = self.file._headers(places), self.width * np.dtype(dtype).itemsize
@@ -270,10 +371,14 @@ class RecordFeatures:
         length = (table["length"] & LENGTH) - HEADER.size - labels
         whole = table["length"] >> 29 == 0
         split = {k: self.file[self.keys[k]].data for k in np.flatnonzero(~whole)}  # a few in a million
-        for k, data in split.items(): length[k] = len(data)
+        for k, data in split.items():
+            length[k] = len(data)
         if (length != length[0]).any() or length[0] <= 0 or length[0] % row:
-            raise TgfrError(f"{path}: payloads of {length.min():,} to {length.max():,} bytes; expected the same number of rows of {embedding} + 2 x {styles} numbers in {dtype}, {row:,} bytes each, in all")
-        if whole.any() and (places + 8 + HEADER.size + labels + length)[whole].max() > len(self.file.data): raise TgfrError(f"{path}: ends inside a record")
+            raise TgfrError(
+                f"{path}: payloads of {length.min():,} to {length.max():,} bytes; expected the same number of rows of {embedding} + 2 x {styles} numbers in {dtype}, {row:,} bytes each, in all"
+            )
+        if whole.any() and (places + 8 + HEADER.size + labels + length)[whole].max() > len(self.file.data):
+            raise TgfrError(f"{path}: ends inside a record")
         self._split = {k: np.frombuffer(data, dtype) for k, data in split.items()}
         self.variants = [f"augmentation {k}" for k in range(length[0] // row)]
         self._first = (places + 8 + HEADER.size + labels) // np.dtype(dtype).itemsize
@@ -288,21 +393,31 @@ class RecordFeatures:
         "Features of photo `rows[i]` in augmentation `variants[i]`."
         variants, rows = np.broadcast_arrays(np.atleast_1d(variants), rows)
         shape, variants, rows = rows.shape, variants.ravel(), rows.ravel()
-        if len(rows) and not (0 <= variants.min() <= variants.max() < len(self.variants) and 0 <= rows.min() <= rows.max() < len(self)):
-            raise IndexError(f"variants {variants.min()}..{variants.max()} of {len(self.variants)}, rows {rows.min()}..{rows.max()} of {len(self)}")
+        if len(rows) and not (
+            0 <= variants.min() <= variants.max() < len(self.variants) and 0 <= rows.min() <= rows.max() < len(self)
+        ):
+            raise IndexError(
+                f"variants {variants.min()}..{variants.max()} of {len(self.variants)}, rows {rows.min()}..{rows.max()} of {len(self)}"
+            )
         at = self._first[rows] + variants * self.width
-        for k in self._split: at[rows == k] = 0
+        for k in self._split:
+            at[rows == k] = 0
         found = self._windows[at].astype("f")
         for k, numbers in self._split.items():
-            for i in np.flatnonzero(rows == k): found[i] = numbers[variants[i] * self.width:][:self.width]
+            for i in np.flatnonzero(rows == k):
+                found[i] = numbers[variants[i] * self.width :][: self.width]
         values = torch.from_numpy(found)
-        return ImageFeatures(values[:, :self.embedding_width], styles=values[:, self.embedding_width:].unflatten(1, (-1, 2))).map(lambda x: x.unflatten(0, shape))
+        return ImageFeatures(
+            values[:, : self.embedding_width], styles=values[:, self.embedding_width :].unflatten(1, (-1, 2))
+        ).map(lambda x: x.unflatten(0, shape))
 
     @property
     def meta(self) -> dict:
         "What the features depend on, as far as the file tells."
         return {"fingerprint": f"{self.file.path.name} {len(self.file.data)} {len(self.keys)} {self.arguments[1:]}"}
 
-    def __len__(self) -> int: return len(self.keys)
+    def __len__(self) -> int:
+        return len(self.keys)
 
-    def __reduce__(self): return RecordFeatures, (*self.arguments[:4], self._label)
+    def __reduce__(self):
+        return RecordFeatures, (*self.arguments[:4], self._label)

@@ -26,6 +26,7 @@ from .untrusted import decode_text, json_items, json_lines, read_lines, read_pic
 @dataclass(frozen=True, slots=True)
 class Entry:
     "A photo of a source that can be used, as far as can be told without opening it."
+
     identity: int  # the source's own number of the person
     photo: str  # the photo's name within the set, such as "1255" or "0_1"
     path: str  # its file below the folder of photos; empty where the source has no photos
@@ -34,9 +35,11 @@ class Entry:
     replica_of: str = ""  # the photo whose captions this one repeats to pad its identity
     attributes: str = ""  # words such as "Male Smiling" or "Bangs=3"
 
+
 @dataclass
 class Source:
     "What a reader found in a folder."
+
     entries: list[Entry] = field(default_factory=list)
     people: list[int] = field(default_factory=list)  # everyone the source knows, sorted, with or without a usable photo
     photos: Path | None = None  # the folder `path` is relative to
@@ -50,7 +53,17 @@ def find(
     *names: str,  # file names or patterns, the best first
 ) -> Path | None:
     "The first file of these names in a folder or at most two levels below."
-    return next((path for name in names for depth in ("", "*/", "*/*/") for path in sorted(source.glob(depth + name)) if path.is_file()), None)
+    return next(
+        (
+            path
+            for name in names
+            for depth in ("", "*/", "*/*/")
+            for path in sorted(source.glob(depth + name))
+            if path.is_file()
+        ),
+        None,
+    )
+
 
 def need(
     source: Path,
@@ -58,17 +71,31 @@ def need(
     *names: str,
 ) -> Path:
     "As `find`; `TgfrError` says what is missing."
-    if found := find(source, *names): return found
+    if found := find(source, *names):
+        return found
     raise TgfrError(f"{source}: no {what}; expected {' or '.join(names)} in it or below")
 
 # %% ../../nbs/02_formats/02_sources.ipynb #87f546ab
 def numbered(folder: Path, endings: str) -> dict[int, str]:
     "Files that are named by a number: the number and the name."
-    rank = {f".{ending}": k for k, ending in enumerate(endings.split("|"))}  # of two files of one number the first ending counts
-    names = sorted((e.name for e in os.scandir(folder) if re.fullmatch(rf"\d{{1,9}}\.({endings})", e.name, re.IGNORECASE)), key=lambda name: (rank[Path(name).suffix.lower()], name)) if folder.is_dir() else []
+    rank = {
+        f".{ending}": k for k, ending in enumerate(endings.split("|"))
+    }  # of two files of one number the first ending counts
+    names = (
+        sorted(
+            (e.name for e in os.scandir(folder) if re.fullmatch(rf"\d{{1,9}}\.({endings})", e.name, re.IGNORECASE)),
+            key=lambda name: (rank[Path(name).suffix.lower()], name),
+        )
+        if folder.is_dir()
+        else []
+    )
     return {int(name.partition(".")[0]): name for name in reversed(names)}
 
-PHOTOS = "|".join(ending[1:] for ending in (".jpg", ".jpeg", ".png", *IMAGES, *UNREAD))  # those not read are named when they are opened
+
+PHOTOS = "|".join(
+    ending[1:] for ending in (".jpg", ".jpeg", ".png", *IMAGES, *UNREAD)
+)  # those not read are named when they are opened
+
 
 def find_photos(
     source: Path,
@@ -77,7 +104,8 @@ def find_photos(
 ) -> tuple[Path, dict[int, str]]:  # the folder, its photos by number
     "The folder of photos; `TgfrError` where there is none."
     for folder in [Path(photos)] if photos else [source / name for name in names]:
-        if index := numbered(folder, PHOTOS): return folder, index
+        if index := numbered(folder, PHOTOS):
+            return folder, index
     where = "" if photos else f"; expected in {', '.join(names)}, or a folder given by `photos`"
     raise TgfrError(f"{photos or source}: no photos named by a number (7.jpg, 000007.jpg){where}")
 
@@ -90,22 +118,39 @@ def read_numbers(
     "A table of two columns; `TgfrError` names the line that is wrong, or a key with two values."
     table, known = {}, re.compile(pattern)
     for number, line in enumerate(read_lines(path)[header:], header + 1):
-        if not (match := known.fullmatch(line)): raise TgfrError(f"{path}: filled line {number} is {line[:60]!r}; expected {pattern}")
-        if table.setdefault(match[1], int(match[2])) != int(match[2]): raise TgfrError(f"{path}: {match[1]} has two values, {table[match[1]]} and {match[2]}")
+        if not (match := known.fullmatch(line)):
+            raise TgfrError(f"{path}: filled line {number} is {line[:60]!r}; expected {pattern}")
+        if table.setdefault(match[1], int(match[2])) != int(match[2]):
+            raise TgfrError(f"{path}: {match[1]} has two values, {table[match[1]]} and {match[2]}")
     return table
+
 
 IDENTITY = r"(\d{1,9})\.\w+ (\d{1,9})"
 MAPPING = r"(\d{1,9}) \d+ (\d{1,9})\.\w+"
 
+
 def celeba_identities(source: Path) -> dict[int, int]:
     "Who is on each photo of CelebA."
-    return {int(name): who for name, who in read_numbers(need(source, "identities", "identity_CelebA.txt", "identity.txt"), IDENTITY).items()}
+    return {
+        int(name): who
+        for name, who in read_numbers(
+            need(source, "identities", "identity_CelebA.txt", "identity.txt"), IDENTITY
+        ).items()
+    }
+
 
 def hq_identities(source: Path) -> dict[int, int]:
     "Who is on each photo of CelebA-HQ, by its own number."
-    people = read_numbers(path := need(source, "identities", "identity_hq.txt", "identity.txt", "identity_CelebA.txt"), IDENTITY)
-    if not all(len(name) == 6 for name in people): return {int(name): who for name, who in people.items()}
-    mapping = read_numbers(need(source, f"mapping to the names of {path.name}", "CelebA-HQ-to-CelebA-mapping.txt", "mapping.txt"), MAPPING, header=1)
+    people = read_numbers(
+        path := need(source, "identities", "identity_hq.txt", "identity.txt", "identity_CelebA.txt"), IDENTITY
+    )
+    if not all(len(name) == 6 for name in people):
+        return {int(name): who for name, who in people.items()}
+    mapping = read_numbers(
+        need(source, f"mapping to the names of {path.name}", "CelebA-HQ-to-CelebA-mapping.txt", "mapping.txt"),
+        MAPPING,
+        header=1,
+    )
     known = {int(name): who for name, who in people.items()}
     return {int(hq): known[number] for hq, number in mapping.items() if number in known}
 
@@ -113,6 +158,7 @@ def hq_identities(source: Path) -> dict[int, int]:
 def distinct(lines: Iterable[str]) -> str:
     "Lines without repetitions, in their order, as one text."
     return "\n".join(dict.fromkeys(lines))
+
 
 def add_entries(
     found: Source,  # gets the entries, the people and the skips
@@ -125,9 +171,21 @@ def add_entries(
     "An entry for each photo that has a person, a caption and a file."
     found.people = sorted(set(people.values()))
     for n in sorted(numbers):
-        problem = "no identity" if n not in people else "no caption" if not captions.get(n) else "no photo" if n not in index else ""
-        if problem: found.skips.add(str(n), problem)
-        else: found.entries.append(Entry(people[n], str(n), index[n], captions[n], attributes=(attributes or {}).get(n, "")))
+        problem = (
+            "no identity"
+            if n not in people
+            else "no caption"
+            if not captions.get(n)
+            else "no photo"
+            if n not in index
+            else ""
+        )
+        if problem:
+            found.skips.add(str(n), problem)
+        else:
+            found.entries.append(
+                Entry(people[n], str(n), index[n], captions[n], attributes=(attributes or {}).get(n, ""))
+            )
 
 # %% ../../nbs/02_formats/02_sources.ipynb #b85a87ab
 def read_attributes(path: Path) -> dict[int, str]:
@@ -138,8 +196,10 @@ def read_attributes(path: Path) -> dict[int, str]:
         if len(row) != len(names) + 1 or not re.fullmatch(r"\d{1,9}\.\w+", row[0]):
             raise TgfrError(f"{path}: {' '.join(row)[:60]!r}; expected a photo and {len(names)} values")
         table[int(row[0].partition(".")[0])] = " ".join(name for name, value in zip(names, row[1:]) if value == "1")
-    if 0 not in table and 30000 in table: table[0] = table.pop(30000)
+    if 0 not in table and 30000 in table:
+        table[0] = table.pop(30000)
     return table
+
 
 def read_mm_celeba_hq(
     source: Path,
@@ -149,17 +209,31 @@ def read_mm_celeba_hq(
     "MM-CelebA-HQ (Xia et al., CVPR 2021): photos of CelebA-HQ with ten sentences each."
     found, captions = Source(), {}
     found.photos, index = find_photos(source, photos, "image/images", "image", "images", "CelebA-HQ-img")
-    folder, texts = next(((f, t) for f in ("text/celeba-caption", "celeba-caption", "text") if (t := numbered(source / f, "txt"))), ("", {}))
-    if not texts: raise TgfrError(f"{source}: no captions; expected text/N.txt or text/celeba-caption/N.txt")
+    folder, texts = next(
+        ((f, t) for f in ("text/celeba-caption", "celeba-caption", "text") if (t := numbered(source / f, "txt"))),
+        ("", {}),
+    )
+    if not texts:
+        raise TgfrError(f"{source}: no captions; expected text/N.txt or text/celeba-caption/N.txt")
     for n, name in texts.items():
-        try: captions[n] = distinct(read_lines(source / folder / name, 1 << 20))
-        except TgfrError as e: found.notes.append(f"captions of photo {n}: {e}".replace(f"{source}/", ""))
+        try:
+            captions[n] = distinct(read_lines(source / folder / name, 1 << 20))
+        except TgfrError as e:
+            found.notes.append(f"captions of photo {n}: {e}".replace(f"{source}/", ""))
     attributes = find(source, "CelebAMask-HQ-attribute-anno.txt")
-    add_entries(found, index.keys() | texts.keys(), index, captions, hq_identities(source), read_attributes(attributes) if attributes else None)
+    add_entries(
+        found,
+        index.keys() | texts.keys(),
+        index,
+        captions,
+        hq_identities(source),
+        read_attributes(attributes) if attributes else None,
+    )
     return found
 
 # %% ../../nbs/02_formats/02_sources.ipynb #3b0aa1ff
 ASPECTS = ("Bangs", "Eyeglasses", "No_Beard", "Smiling", "Young")
+
 
 def dialog_captions(
     value,  # a member of captions.json
@@ -170,21 +244,30 @@ def dialog_captions(
     texts = [value.get("overall_caption"), *((aspects.get(a) for a in ASPECTS) if isinstance(aspects, dict) else ())]
     return distinct(line for text in texts if isinstance(text, str) and (line := squeeze(text)))
 
+
 def read_celeba_dialog(
     source: Path,
     photos: Path | None = None,  # folder of the photos where it is not below `source`
-    part: str | None = None,  # hq: 30,000 photos of CelebA-HQ; all: 202,599 of CelebA; default: hq where captions_hq.json is there
+    part: str
+    | None = None,  # hq: 30,000 photos of CelebA-HQ; all: 202,599 of CelebA; default: hq where captions_hq.json is there
 ) -> Source:
     "CelebA-Dialog (Jiang et al., ICCV 2021): an overall sentence and five about attributes."
-    if part not in (None, "hq", "all"): raise TgfrError(f"part {part!r}: expected hq or all")
-    path = need(source, "captions", *("captions_hq.json", "captions.json")[part == "all":])
+    if part not in (None, "hq", "all"):
+        raise TgfrError(f"part {part!r}: expected hq or all")
+    path = need(source, "captions", *("captions_hq.json", "captions.json")[part == "all" :])
     hq, found, captions = part == "hq" or path.name == "captions_hq.json", Source(), {}
     first = ("image_hq", "images_hq/image", "images_hq", "CelebA-HQ-img") if hq else ("img_align_celeba", "img_celeba")
     found.photos, index = find_photos(source, photos, *first, "image/images", "image", "images")
     for key, value in json_items(path):
-        if match := re.fullmatch(r"(\d{1,9})\.\w+", str(key)): captions[int(match[1])] = dialog_captions(value)
-        else: found.skips.add(str(key)[:60], "no photo's name")
-    labels = find(source, "combined_annotation_hq.txt", "combined_annotation.txt") if hq else find(source, "combined_annotation.txt")
+        if match := re.fullmatch(r"(\d{1,9})\.\w+", str(key)):
+            captions[int(match[1])] = dialog_captions(value)
+        else:
+            found.skips.add(str(key)[:60], "no photo's name")
+    labels = (
+        find(source, "combined_annotation_hq.txt", "combined_annotation.txt")
+        if hq
+        else find(source, "combined_annotation.txt")
+    )
     people = hq_identities(source) if hq else celeba_identities(source)
     add_entries(found, index.keys() | captions.keys(), index, captions, people, read_levels(labels) if labels else None)
     return found
@@ -193,7 +276,11 @@ def read_celeba_dialog(
 def read_levels(path: Path) -> dict[int, str]:
     "CelebA-Dialog's fine-grained labels, such as `Bangs=3 Eyeglasses=0 ...`, for each photo."
     rows = (re.fullmatch(r"(\d{1,9})\.\w+((?: \d)+)", line) for line in read_lines(path))
-    return {int(row[1]): " ".join(f"{a}={v}" for a, v in zip(ASPECTS, row[2].split())) for row in rows if row and len(row[2].split()) == len(ASPECTS)}
+    return {
+        int(row[1]): " ".join(f"{a}={v}" for a, v in zip(ASPECTS, row[2].split()))
+        for row in rows
+        if row and len(row[2].split()) == len(ASPECTS)
+    }
 
 # %% ../../nbs/02_formats/02_sources.ipynb #f2b1d7c6
 def read_face2text(
@@ -202,15 +289,27 @@ def read_face2text(
     part: str | None = None,  # only CelebA-Dialog has parts
 ) -> Source:
     "Face2Text 2 (Tanti et al., P-VLAM 2022): descriptions by people of photos of CelebA."
-    path, found, lines = need(source, "descriptions", "raw_2*.jsonl", "raw_2*.json", "raw*.jsonl", "*.jsonl"), Source(), defaultdict(list)
+    path, found, lines = (
+        need(source, "descriptions", "raw_2*.jsonl", "raw_2*.json", "raw*.jsonl", "*.jsonl"),
+        Source(),
+        defaultdict(list),
+    )
     found.photos, index = find_photos(source, photos, "img_align_celeba", "img_celeba", "images", "image")
     for number, value in json_lines(path) if path.suffix == ".jsonl" else json_items(path):
         name, text = (value.get("filename"), value.get("description")) if isinstance(value, dict) else (None, None)
         match = re.fullmatch(r"(\d{1,9})\.\w+", name) if isinstance(name, str) else None
-        if match: lines[int(match[1])] += [squeeze(text)] if isinstance(text, str) and squeeze(text) else []
-        else: found.skips.add(f"{path.name}:{number}", "no JSON object with a photo's filename")
+        if match:
+            lines[int(match[1])] += [squeeze(text)] if isinstance(text, str) and squeeze(text) else []
+        else:
+            found.skips.add(f"{path.name}:{number}", "no JSON object with a photo's filename")
     people = celeba_identities(source)
-    add_entries(found, lines, index, {n: distinct(texts) for n, texts in lines.items()}, {n: people[n] for n in lines if n in people})
+    add_entries(
+        found,
+        lines,
+        index,
+        {n: distinct(texts) for n, texts in lines.items()},
+        {n: people[n] for n in lines if n in people},
+    )
     return found
 
 # %% ../../nbs/02_formats/02_sources.ipynb #2199ea73
@@ -219,11 +318,13 @@ def padding(
 ) -> int:  # how many of them, at the end, only repeat the one before
     "The number of files that pad an identity."
     count = 0
-    while count + 1 < len(files) and files[-1 - count] == files[-2 - count]: count += 1
+    while count + 1 < len(files) and files[-1 - count] == files[-2 - count]:
+        count += 1
     return count
 
 # %% ../../nbs/02_formats/02_sources.ipynb #803e4c4a
 SPLITS = {"train": ("train",), "validation": ("valid", "validation", "val"), "test": ("test",)}
+
 
 def tgfr_names(
     folder: Path,  # of a split
@@ -231,41 +332,64 @@ def tgfr_names(
 ) -> list[tuple[int, str]]:  # identity and name, such as (0, "0_1")
     "The photos of a split of TGFR's layout."
     names = read_pickle(folder / "filenames.pickle", most_bytes=16 << 20)
-    labels = read_pickle(folder / "class_info.pickle", most_bytes=16 << 20) if (folder / "class_info.pickle").is_file() else [None] * len(names)
+    labels = (
+        read_pickle(folder / "class_info.pickle", most_bytes=16 << 20)
+        if (folder / "class_info.pickle").is_file()
+        else [None] * len(names)
+    )
     if not isinstance(names, list) or not isinstance(labels, list) or len(names) != len(labels):
         raise TgfrError(f"{folder}: filenames.pickle and class_info.pickle; expected two lists of one length")
     rows = {}
     for name, label in zip(names, labels):
         match = re.fullmatch(r"(\d{1,9})/\1_\d{1,9}", name) if isinstance(name, str) else None
-        if not match: skips.add(_told(name), "no name like 12/12_3")
-        elif label not in (None, int(match[1])): skips.add(name, f"class_info.pickle says {_told(label)}")
-        elif name in rows: skips.add(name, "listed twice")
-        else: rows[name] = int(match[1])
+        if not match:
+            skips.add(_told(name), "no name like 12/12_3")
+        elif label not in (None, int(match[1])):
+            skips.add(name, f"class_info.pickle says {_told(label)}")
+        elif name in rows:
+            skips.add(name, "listed twice")
+        else:
+            rows[name] = int(match[1])
     return [(identity, name.partition("/")[2]) for name, identity in rows.items()]
+
 
 def _told(value) -> str:
     "A text or a number in short, of anything else its kind."
-    return str(value)[:60] if isinstance(value, str) or isinstance(value, int) and abs(value) < 1 << 62 else type(value).__name__
+    return (
+        str(value)[:60]
+        if isinstance(value, str) or isinstance(value, int) and abs(value) < 1 << 62
+        else type(value).__name__
+    )
 
 # %% ../../nbs/02_formats/02_sources.ipynb #12b9661b
 def read_tgfr(
     source: Path,
-    photos: Path | None = None,  # folder of the photos (SPLIT/ID/ID_n.jpg or ID/ID_n.jpg); default `images`, where it is there
+    photos: Path
+    | None = None,  # folder of the photos (SPLIT/ID/ID_n.jpg or ID/ID_n.jpg); default `images`, where it is there
     part: str | None = None,  # only CelebA-Dialog has parts
 ) -> Source:
     "The layout of the TGFR paper's own preparation (Hasan et al., WACV 2024)."
-    found, people = Source(photos=photos or (source / "images" if (source / "images").is_dir() else None), ranked=False), defaultdict(dict)
-    if photos and not Path(photos).is_dir(): raise TgfrError(f"{photos}: no such folder")
-    if not found.photos: found.notes.append("the source has no folder `images`: the image column stays empty")
+    found, people = (
+        Source(photos=photos or (source / "images" if (source / "images").is_dir() else None), ranked=False),
+        defaultdict(dict),
+    )
+    if photos and not Path(photos).is_dir():
+        raise TgfrError(f"{photos}: no such folder")
+    if not found.photos:
+        found.notes.append("the source has no folder `images`: the image column stays empty")
     for split, names in SPLITS.items():
         for folder in [name for name in names if (source / name / "filenames.pickle").is_file()]:
-            for identity, photo in tgfr_names(source / folder, found.skips): people[identity].setdefault(split, []).append((folder, photo))
-    if not people: raise TgfrError(f"{source}: no names; expected train/filenames.pickle and the like")
+            for identity, photo in tgfr_names(source / folder, found.skips):
+                people[identity].setdefault(split, []).append((folder, photo))
+    if not people:
+        raise TgfrError(f"{source}: no names; expected train/filenames.pickle and the like")
     for identity, by_split in sorted(people.items()):
         kept = next(split for split in reversed(SPLITS) if split in by_split)
         for split, rows in by_split.items():
-            if split == kept: add_person(found, source, identity, split, rows)
-            else: [found.skips.add(f"{identity}/{photo}", f"its person is in {kept} too") for _, photo in rows]
+            if split == kept:
+                add_person(found, source, identity, split, rows)
+            else:
+                [found.skips.add(f"{identity}/{photo}", f"its person is in {kept} too") for _, photo in rows]
     found.people = sorted(people)
     return found
 
@@ -280,25 +404,40 @@ def add_person(
     "The entries of one person of TGFR's layout, replicas marked."
     captions = {}  # photo: hash of its file, distinct lines, path of its photo
     for folder, photo in sorted(rows, key=lambda row: int(row[1].partition("_")[2])):
-        paths = [f"{where}{identity}/{photo}{end}" for where in (f"{folder}/", "") for end in (".jpg", ".png", *IMAGES, *UNREAD)]
+        paths = [
+            f"{where}{identity}/{photo}{end}"
+            for where in (f"{folder}/", "")
+            for end in (".jpg", ".png", *IMAGES, *UNREAD)
+        ]
         path = next((p for p in paths if (found.photos / p).is_file()), None) if found.photos else ""
         try:
             data = check_file(source / "text" / str(identity) / f"{photo}.txt", 1 << 20).read_bytes()
             lines = distinct(split_lines(decode_text(data, photo)[0]))
-        except TgfrError as e: found.skips.add(f"{identity}/{photo}", "no caption file" if "no such file" in str(e) else str(e))
+        except TgfrError as e:
+            found.skips.add(f"{identity}/{photo}", "no caption file" if "no such file" in str(e) else str(e))
         else:
-            if not lines or path is None: found.skips.add(f"{identity}/{photo}", "no photo" if lines else "no caption")
+            if not lines or path is None:
+                found.skips.add(f"{identity}/{photo}", "no photo" if lines else "no caption")
             captions[photo] = hashlib.sha256(data).digest(), lines, path
     pads = padding([data for data, _, _ in captions.values()])
     for i, (photo, (_, lines, path)) in enumerate(captions.items()):
         original = list(captions)[len(captions) - pads - 1] if i >= len(captions) - pads else ""
-        if lines and path is not None: found.entries.append(Entry(identity, photo, path, lines, split, original))
+        if lines and path is not None:
+            found.entries.append(Entry(identity, photo, path, lines, split, original))
 
 # %% ../../nbs/02_formats/02_sources.ipynb #0a15e202
 READERS: dict[str, Callable[[Path, Path | None, str | None], Source]] = {
-    "mm-celeba-hq": read_mm_celeba_hq, "celeba-dialog": read_celeba_dialog, "face2text": read_face2text, "tgfr-layout": read_tgfr}
+    "mm-celeba-hq": read_mm_celeba_hq,
+    "celeba-dialog": read_celeba_dialog,
+    "face2text": read_face2text,
+    "tgfr-layout": read_tgfr,
+}
 PUBLISHED = {  # people of train, validation and test, in the order of their ranks (TGFR)
-    "mm-celeba-hq": (4500, 500, 1217), "celeba-dialog": (4500, 500, 1217), "face2text": (4500, 500, 1193)}
+    "mm-celeba-hq": (4500, 500, 1217),
+    "celeba-dialog": (4500, 500, 1217),
+    "face2text": (4500, 500, 1193),
+}
+
 
 def read_source(
     name: str,  # mm-celeba-hq, celeba-dialog, face2text or tgfr-layout
@@ -308,9 +447,16 @@ def read_source(
     follow_links: bool = False,  # symbolic links may lead out of the folders: where you made them yourself
 ) -> Source:
     "Read a downloaded set; `TgfrError` says what is missing or broken."
-    if name not in READERS: raise TgfrError(f"no set {name!r}; there are {', '.join(READERS)}")
-    if part is not None and name != "celeba-dialog": raise TgfrError(f"part {part!r}: only celeba-dialog has parts")
-    if not Path(source).is_dir(): raise TgfrError(f"{source}: no such folder")
+    if name not in READERS:
+        raise TgfrError(f"no set {name!r}; there are {', '.join(READERS)}")
+    if part is not None and name != "celeba-dialog":
+        raise TgfrError(f"part {part!r}: only celeba-dialog has parts")
+    if not Path(source).is_dir():
+        raise TgfrError(f"{source}: no such folder")
     for folder in [source, photos] if photos and Path(photos).is_dir() else [source]:
-        if not follow_links: check_links(folder, "--follow-links reads what it leads to, where you made it yourself; photos elsewhere are given by --photos")
+        if not follow_links:
+            check_links(
+                folder,
+                "--follow-links reads what it leads to, where you made it yourself; photos elsewhere are given by --photos",
+            )
     return READERS[name](Path(source), Path(photos) if photos else None, part)

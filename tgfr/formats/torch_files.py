@@ -26,6 +26,7 @@ from ..core import TgfrError, check_file, one_line
 @dataclass(frozen=True)
 class Storage:
     "Where the numbers of tensors lie in a file."
+
     key: str  # its name there
     dtype: torch.dtype
     count: int  # elements
@@ -35,6 +36,7 @@ class Storage:
 @dataclass(frozen=True)
 class Described:
     "A tensor as a file describes it, before anything is made of it."
+
     storage: Storage
     offset: int
     shape: tuple[int, ...]
@@ -43,6 +45,7 @@ class Described:
 
 class Inert:
     "What is read in place of whatever a file names or builds that is no tensor: never imported, never called."
+
     __slots__ = ("name", "entries")
 
     def __init__(
@@ -53,24 +56,45 @@ class Inert:
         self.name, self.entries = name, entries
 
 # %% ../../nbs/02_formats/08_torch_files.ipynb #6f48adaf
-STORAGES = {"Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16, "Long": torch.int64, "Int": torch.int32, "Short": torch.int16,
-            "Char": torch.int8, "Byte": torch.uint8, "Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128, "Untyped": torch.uint8}
+STORAGES = {
+    "Float": torch.float32,
+    "Double": torch.float64,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
+    "Untyped": torch.uint8,
+}
 REBUILD = tuple(f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2", "tensor_v3"))
 WRAP = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 
-def _whole(*values) -> bool: return all(type(x) is int and 0 <= x < 1 << 48 for x in values)
+
+def _whole(*values) -> bool:
+    return all(type(x) is int and 0 <= x < 1 << 48 for x in values)
+
 
 def _described(
     args: tuple,  # of one of REBUILD
 ) -> Described | None:  # None: not as torch writes them
     "The tensor that a call of torch would rebuild."
     storage, offset, shape, strides = (*args, *[None] * 4)[:4]
-    if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple): return None
-    if len(shape) != len(strides) or len(shape) > 8 or not _whole(offset, *shape, *strides): return None
-    named = args[6].name if len(args) > 6 and isinstance(args[6], Inert) else ""  # of version 3, whose storages have no type
+    if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
+        return None
+    if len(shape) != len(strides) or len(shape) > 8 or not _whole(offset, *shape, *strides):
+        return None
+    named = (
+        args[6].name if len(args) > 6 and isinstance(args[6], Inert) else ""
+    )  # of version 3, whose storages have no type
     if named.startswith("torch."):
         dtype = getattr(torch, named.removeprefix("torch."), None)
-        if not isinstance(dtype, torch.dtype): return None
+        if not isinstance(dtype, torch.dtype):
+            return None
         storage = replace(storage, dtype=dtype, count=storage.count // dtype.itemsize)
     return Described(storage, offset, shape, strides)
 
@@ -82,21 +106,40 @@ def _called(
     "What stands for the result of a call that is not made."
     name = what.name if isinstance(what, Inert) else ""
     args = args if isinstance(args, tuple) else ()
-    if name in REBUILD: return _described(args) or Inert(name)
-    if name in WRAP and args: return args[0]
-    if name == "torch._tensor._rebuild_from_type_v2" and len(args) == 4: return _called(args[0], args[2]) if args[0] is not what else Inert(name)
+    if name in REBUILD:
+        return _described(args) or Inert(name)
+    if name in WRAP and args:
+        return args[0]
+    if name == "torch._tensor._rebuild_from_type_v2" and len(args) == 4:
+        return _called(args[0], args[2]) if args[0] is not what else Inert(name)
     entries = next((x for x in args[:4] if isinstance(x, dict)), None)
-    if name != "collections.OrderedDict": return Inert(name or type(what).__name__, entries)
+    if name != "collections.OrderedDict":
+        return Inert(name or type(what).__name__, entries)
     given = args[0] if args and isinstance(args[0], list) else []  # Python 2 wrote the pairs so
     pairs, given[:] = given[:], []  # taken once: a list that is given a million times costs no more
-    return {pair[0]: pair[1] for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)}
+    return {
+        pair[0]: pair[1]
+        for pair in pairs
+        if isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
+    }
 
 # %% ../../nbs/02_formats/08_torch_files.ipynb #c71679d1
 STEPS = 4_000_000  # of one pickle: a training state has some ten thousand
-ATOMS = frozenset("INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 "
-                  "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT".split())
-FRESH = {"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple,
-         "EMPTY_SET": lambda: Inert("set"), "NEXT_BUFFER": lambda: Inert("buffer")}
+ATOMS = frozenset(
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 "
+    "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT".split()
+)
+FRESH = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": lambda: Inert("set"),
+    "NEXT_BUFFER": lambda: Inert("buffer"),
+}
+
 
 class Machine:
     "Interprets one pickle after the other; remembers the storages they speak of."
@@ -111,7 +154,8 @@ class Machine:
         "What the next pickle holds, of dicts with text as keys, lists, tuples, numbers, text, `Described` and `Inert`."
         self.stack, self.marks, self.memo = [], [], {}
         for step, (opcode, arg, _) in enumerate(pickletools.genops(self.file)):
-            if step >= STEPS: raise ValueError(f"more than {STEPS:,} steps")
+            if step >= STEPS:
+                raise ValueError(f"more than {STEPS:,} steps")
             self._step(opcode.name, arg)
         return self.stack.pop()
 
@@ -124,42 +168,63 @@ class Machine:
     def _fill(self, what, keys, values) -> None:
         "Entries of a dict, or of what is like one."
         if isinstance(what, Inert):
-            if what.entries is None: what.entries = {}
+            if what.entries is None:
+                what.entries = {}
             what = what.entries
-        if isinstance(what, dict): what.update((k, v) for k, v in zip(keys, values, strict=True) if isinstance(k, str) and len(k) < 1000)
+        if isinstance(what, dict):
+            what.update((k, v) for k, v in zip(keys, values, strict=True) if isinstance(k, str) and len(k) < 1000)
 
     def _build(self, what, state) -> None:
         "The attributes of something inert count as entries, where it has no others."
-        if isinstance(state, tuple): state = next((x for x in reversed(state[:2]) if isinstance(x, dict)), None)
-        if isinstance(what, Inert) and not what.entries and isinstance(state, dict): what.entries = state
+        if isinstance(state, tuple):
+            state = next((x for x in reversed(state[:2]) if isinstance(x, dict)), None)
+        if isinstance(what, Inert) and not what.entries and isinstance(state, dict):
+            what.entries = state
 
     def _stored(self, arg):
         "A storage, from the name that torch gave it."
-        if not isinstance(arg, tuple) or len(arg) not in (5, 6) or arg[0] != "storage": return arg[1] if isinstance(arg, tuple) and arg[:1] == ("module",) and len(arg) > 1 else Inert("persistent")
+        if not isinstance(arg, tuple) or len(arg) not in (5, 6) or arg[0] != "storage":
+            return arg[1] if isinstance(arg, tuple) and arg[:1] == ("module",) and len(arg) > 1 else Inert("persistent")
         kind, key, count = arg[1].name.rpartition(".")[2].removesuffix("Storage"), str(arg[2]), arg[4]
-        if kind not in STORAGES or not _whole(count): return Inert(arg[1].name)
+        if kind not in STORAGES or not _whole(count):
+            return Inert(arg[1].name)
         self.storages[key] = root = Storage(key, STORAGES[kind], count)
         view = arg[5] if len(arg) > 5 else None  # (its key, first element, elements)
-        return root if view is None else replace(root, start=view[1], count=view[2]) if _whole(*view[1:]) and view[1] + view[2] <= count else Inert("view")
+        return (
+            root
+            if view is None
+            else replace(root, start=view[1], count=view[2])
+            if _whole(*view[1:]) and view[1] + view[2] <= count
+            else Inert("view")
+        )
 
     def _step(self, name: str, arg) -> None:
         "One step of the program."
         stack, pop = self.stack, self.stack.pop
-        if name in ATOMS: stack.append(arg)
-        elif name in FRESH: stack.append(FRESH[name]())
-        elif name in ("BINGET", "LONG_BINGET", "GET"): stack.append(self.memo[arg])
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"): self.memo[arg] = stack[-1]
-        elif name == "MEMOIZE": self.memo[len(self.memo)] = stack[-1]
-        elif name == "MARK": self.marks.append(len(stack))
+        if name in ATOMS:
+            stack.append(arg)
+        elif name in FRESH:
+            stack.append(FRESH[name]())
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(self.memo[arg])
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            self.memo[arg] = stack[-1]
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = stack[-1]
+        elif name == "MARK":
+            self.marks.append(len(stack))
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             n = int(name[-1])
             stack[-n:] = [tuple(stack[-n:])]
-        elif name == "TUPLE": stack.append(tuple(self._above()))
-        elif name == "LIST": stack.append(self._above())
+        elif name == "TUPLE":
+            stack.append(tuple(self._above()))
+        elif name == "LIST":
+            stack.append(self._above())
         elif name in ("FROZENSET", "INST", "OBJ"):
             items = self._above()
             stack.append(Inert(arg.replace(" ", ".") if arg else "object"))
-            if name == "OBJ" and items and isinstance(items[0], Inert): stack[-1].name = items[0].name
+            if name == "OBJ" and items and isinstance(items[0], Inert):
+                stack[-1].name = items[0].name
         elif name == "DICT":
             items = self._above()
             stack.append({})
@@ -172,11 +237,14 @@ class Machine:
             self._fill(stack[-1], [key], [value])
         elif name in ("APPENDS", "ADDITEMS"):
             items = self._above()
-            if isinstance(stack[-1], list): stack[-1].extend(items)
+            if isinstance(stack[-1], list):
+                stack[-1].extend(items)
         elif name == "APPEND":
             item = pop()
-            if isinstance(stack[-1], list): stack[-1].append(item)
-        elif name == "GLOBAL": stack.append(Inert(arg.replace(" ", ".")))
+            if isinstance(stack[-1], list):
+                stack[-1].append(item)
+        elif name == "GLOBAL":
+            stack.append(Inert(arg.replace(" ", ".")))
         elif name == "STACK_GLOBAL":
             last, first = pop(), pop()
             stack.append(Inert(f"{str(first)[:100]}.{str(last)[:100]}"))
@@ -189,35 +257,52 @@ class Machine:
         elif name == "BUILD":
             state = pop()
             self._build(stack[-1], state)
-        elif name == "BINPERSID": stack.append(self._stored(pop()))
-        elif name == "POP": self._above() if self.marks and self.marks[-1] == len(stack) else pop()
-        elif name == "POP_MARK": self._above()
-        elif name == "DUP": stack.append(stack[-1])
-        elif name in ("PERSID", "EXT1", "EXT2", "EXT4"): stack.append(Inert(name))
-        elif name not in ("PROTO", "FRAME", "STOP", "READONLY_BUFFER"): raise ValueError(f"the unknown step {name}")
+        elif name == "BINPERSID":
+            stack.append(self._stored(pop()))
+        elif name == "POP":
+            self._above() if self.marks and self.marks[-1] == len(stack) else pop()
+        elif name == "POP_MARK":
+            self._above()
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name in ("PERSID", "EXT1", "EXT2", "EXT4"):
+            stack.append(Inert(name))
+        elif name not in ("PROTO", "FRAME", "STOP", "READONLY_BUFFER"):
+            raise ValueError(f"the unknown step {name}")
 
 # %% ../../nbs/02_formats/08_torch_files.ipynb #ab7a1590
 LIMIT = 8 << 30  # bytes of a checkpoint, optimiser and classifier included
 PICKLE_LIMIT = 64 << 20  # bytes of the pickle inside it; weights lie outside
+
 
 def _check_archive(
     path: Path,  # a zip file
 ) -> list[zipfile.ZipInfo]:
     "Its entries; `TgfrError` unless the archive is one that torch.save writes."
     try:
-        with zipfile.ZipFile(path) as archive: entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e: raise TgfrError(f"{path}: not a whole checkpoint, as after a broken download ({e})") from None
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
+        raise TgfrError(f"{path}: not a whole checkpoint, as after a broken download ({e})") from None
     names = {entry.filename.rpartition("/")[2] for entry in entries}
     claimed = sum(entry.file_size for entry in entries)
-    if "constants.pkl" in names: raise TgfrError(f"{path}: a TorchScript program, not weights; save the state_dict() of the network it was made of")
-    if "data.pkl" not in names: raise TgfrError(f"{path}: an archive, but no checkpoint of torch (data.pkl is not in it)")
+    if "constants.pkl" in names:
+        raise TgfrError(
+            f"{path}: a TorchScript program, not weights; save the state_dict() of the network it was made of"
+        )
+    if "data.pkl" not in names:
+        raise TgfrError(f"{path}: an archive, but no checkpoint of torch (data.pkl is not in it)")
     if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or claimed > path.stat().st_size:
-        raise TgfrError(f"{path}: its entries are compressed or claim {claimed:,} bytes in a file of {path.stat().st_size:,}; torch.save writes no such file; refused")
-    if any(e.file_size > PICKLE_LIMIT for e in entries if e.filename.endswith(".pkl")): raise TgfrError(f"{path}: its pickle is larger than {PICKLE_LIMIT:,} bytes; refused")
+        raise TgfrError(
+            f"{path}: its entries are compressed or claim {claimed:,} bytes in a file of {path.stat().st_size:,}; torch.save writes no such file; refused"
+        )
+    if any(e.file_size > PICKLE_LIMIT for e in entries if e.filename.endswith(".pkl")):
+        raise TgfrError(f"{path}: its pickle is larger than {PICKLE_LIMIT:,} bytes; refused")
     return entries
 
 # %% ../../nbs/02_formats/08_torch_files.ipynb #5caee49f
 Extents = dict[str, tuple[int, int]]  # of each storage: first byte in the file, bytes
+
 
 def _read_zip(
     path: Path,  # a zip archive of torch.save
@@ -226,16 +311,23 @@ def _read_zip(
     "What the pickle holds, and where the storages lie."
     extents = {}
     for entry in _check_archive(path):
-        head = view[entry.header_offset:entry.header_offset + 30]
+        head = view[entry.header_offset : entry.header_offset + 30]
         name, extra = struct.unpack("<4s22x2H", head)[1:]
         extents[entry.filename] = (entry.header_offset + 30 + name + extra, entry.file_size)
     root = min((name for name in extents if name.rpartition("/")[2] == "data.pkl"), key=len).removesuffix("data.pkl")
-    def content(name): return view[extents[name][0]:sum(extents[name])]
-    if f"{root}byteorder" in extents and content(f"{root}byteorder") != b"little": raise ValueError("numbers with their first byte first")
-    return Machine(io.BytesIO(content(f"{root}data.pkl"))).read(), {name.removeprefix(f"{root}data/"): extent for name, extent in extents.items()}
+
+    def content(name):
+        return view[extents[name][0] : sum(extents[name])]
+
+    if f"{root}byteorder" in extents and content(f"{root}byteorder") != b"little":
+        raise ValueError("numbers with their first byte first")
+    return Machine(io.BytesIO(content(f"{root}data.pkl"))).read(), {
+        name.removeprefix(f"{root}data/"): extent for name, extent in extents.items()
+    }
 
 # %% ../../nbs/02_formats/08_torch_files.ipynb #fcac994e
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of an old file
+
 
 def _read_old(
     path: Path,  # a file of torch.save before 1.6, or with _use_new_zipfile_serialization=False
@@ -243,14 +335,17 @@ def _read_old(
 ) -> tuple[object, Extents]:
     "What the fourth pickle holds, and where the storages lie."
     machine = Machine(io.BytesIO(view[:PICKLE_LIMIT]))
-    if machine.read() != MAGIC: raise ValueError("no file of torch.save")
+    if machine.read() != MAGIC:
+        raise ValueError("no file of torch.save")
     machine.read()
-    if (described := machine.read()) and isinstance(described, dict) and described.get("little_endian") is False: raise ValueError("numbers with their first byte first")
+    if (described := machine.read()) and isinstance(described, dict) and described.get("little_endian") is False:
+        raise ValueError("numbers with their first byte first")
     content, keys = machine.read(), machine.read()
     at, extents = machine.file.tell(), {}
     for key in map(str, keys):
-        size = struct.unpack("<q", view[at:at + 8])[0] * machine.storages[key].dtype.itemsize
-        if not 0 <= size <= len(view) - at - 8: raise ValueError(f"the storage {key} is not there")
+        size = struct.unpack("<q", view[at : at + 8])[0] * machine.storages[key].dtype.itemsize
+        if not 0 <= size <= len(view) - at - 8:
+            raise ValueError(f"the storage {key} is not there")
         extents[key] = (at + 8, size)
         at += 8 + size
     return content, extents
@@ -265,11 +360,18 @@ def _tensor(
     "The tensor that a file describes, if its bytes are there."
     storage, size = described.storage, described.storage.dtype.itemsize
     first, there = extents.get(storage.key, (0, -1))
-    if (storage.start + storage.count) * size > there: raise TgfrError(f"{name} lies in the storage {storage.key}, of which there are {max(there, 0):,} bytes")
-    if math.prod(described.shape) > storage.count: raise TgfrError(f"{name} claims to be {described.shape} and holds {storage.count * size:,} bytes; refused")  # a view may repeat a byte a million times
+    if (storage.start + storage.count) * size > there:
+        raise TgfrError(f"{name} lies in the storage {storage.key}, of which there are {max(there, 0):,} bytes")
+    if math.prod(described.shape) > storage.count:
+        raise TgfrError(
+            f"{name} claims to be {described.shape} and holds {storage.count * size:,} bytes; refused"
+        )  # a view may repeat a byte a million times
     first += storage.start * size
-    if not storage.count: return torch.empty(described.shape, dtype=storage.dtype)
-    source = view if first % size == 0 else bytearray(view[first:first + storage.count * size])  # old files do not align
+    if not storage.count:
+        return torch.empty(described.shape, dtype=storage.dtype)
+    source = (
+        view if first % size == 0 else bytearray(view[first : first + storage.count * size])
+    )  # old files do not align
     flat = torch.frombuffer(source, dtype=storage.dtype, count=storage.count, offset=first if source is view else 0)
     return flat.as_strided(described.shape, described.strides, described.offset)
 
@@ -277,39 +379,60 @@ def _tensor(
 DEEPEST = 6  # dicts inside one another
 MOST = 100_000  # dicts, lists and names looked at
 
+
 def module_entries(
     module: dict,  # the attributes of a pickled torch.nn.Module
 ) -> dict:  # what its state_dict would hold
     "Parameters and buffers by their names, of a network that was saved whole: its class is not needed."
     found, looked, todo = {}, 0, [("", module)]
     for prefix, node in todo:
-        parts = [part if isinstance(part := node.get(kind), dict) else {} for kind in ("_parameters", "_buffers", "_modules")]
+        parts = [
+            part if isinstance(part := node.get(kind), dict) else {} for kind in ("_parameters", "_buffers", "_modules")
+        ]
         looked += 1 + sum(map(len, parts))
-        if looked > MOST or len(prefix) > 1000: break
-        found |= {f"{prefix}{name}": tensor for part in parts[:2] for name, tensor in part.items() if tensor is not None}
-        todo += [(f"{prefix}{name}.", child.entries) for name, child in parts[2].items() if isinstance(child, Inert) and isinstance(child.entries, dict)]
+        if looked > MOST or len(prefix) > 1000:
+            break
+        found |= {
+            f"{prefix}{name}": tensor for part in parts[:2] for name, tensor in part.items() if tensor is not None
+        }
+        todo += [
+            (f"{prefix}{name}.", child.entries)
+            for name, child in parts[2].items()
+            if isinstance(child, Inert) and isinstance(child.entries, dict)
+        ]
     return found
 
 # %% ../../nbs/02_formats/08_torch_files.ipynb #339a0312
 def places(
     content,  # from a `Machine`
-) -> dict[str, dict]:  # by the keys that lead there, each followed by a dot: "" the top, "state_dict.", "ema.module." ...
+) -> dict[
+    str, dict
+]:  # by the keys that lead there, each followed by a dot: "" the top, "state_dict.", "ema.module." ...
     "The dicts that hold tensors, or what should have been tensors."
     found, seen, todo = {}, set(), [("", content, 0)]
     for place, node, depth in todo:
         held = node.entries if isinstance(node, Inert) else node
-        if not isinstance(held, (dict, list, tuple)) or id(held) in seen or len(todo) > MOST: continue
+        if not isinstance(held, (dict, list, tuple)) or id(held) in seen or len(todo) > MOST:
+            continue
         seen.add(id(held))
         entries = held if isinstance(held, dict) else dict(zip(map(str, range(16)), held))
-        if "_modules" in entries: entries, depth = module_entries(entries), DEEPEST
-        if any(isinstance(v, (Described, torch.Tensor)) for v in entries.values()): found[place] = entries
-        if depth < DEEPEST: todo += [(f"{place}{key}.", value, depth + 1) for key, value in entries.items() if isinstance(value, (dict, list, tuple, Inert))]
+        if "_modules" in entries:
+            entries, depth = module_entries(entries), DEEPEST
+        if any(isinstance(v, (Described, torch.Tensor)) for v in entries.values()):
+            found[place] = entries
+        if depth < DEEPEST:
+            todo += [
+                (f"{place}{key}.", value, depth + 1)
+                for key, value in entries.items()
+                if isinstance(value, (dict, list, tuple, Inert))
+            ]
     return found
 
 # %% ../../nbs/02_formats/08_torch_files.ipynb #c6034cf7
 @dataclass(frozen=True)
 class Checkpoint:
     "A file of torch.save, as its places."
+
     path: Path
     content: object  # from a `Machine`
     places: dict[str, dict]  # as `places` gives them
@@ -320,9 +443,16 @@ class Checkpoint:
         place: str,  # a key of `places`
     ) -> dict[str, torch.Tensor]:  # on the CPU
         "The tensors of one place by their names; `TgfrError` where one claims what is not there."
-        try: return {name: v if isinstance(v, torch.Tensor) else self.tensor(name, v) for name, v in self.places[place].items() if isinstance(v, (Described, torch.Tensor))}
-        except TgfrError as e: raise TgfrError(f"{self.path}: {e}") from None
-        except Exception as e: raise TgfrError(f"{self.path}: damaged ({one_line(e)})") from None  # strides that lead outside
+        try:
+            return {
+                name: v if isinstance(v, torch.Tensor) else self.tensor(name, v)
+                for name, v in self.places[place].items()
+                if isinstance(v, (Described, torch.Tensor))
+            }
+        except TgfrError as e:
+            raise TgfrError(f"{self.path}: {e}") from None
+        except Exception as e:
+            raise TgfrError(f"{self.path}: damaged ({one_line(e)})") from None  # strides that lead outside
 
     def inert(
         self,
@@ -340,9 +470,13 @@ def open_checkpoint(
     path = check_file(path, limit)
     is_zip = zipfile.is_zipfile(path) or path.open("rb").read(2) == b"PK"
     try:
-        with path.open("rb") as file: view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        with path.open("rb") as file:
+            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         content, extents = (_read_zip if is_zip else _read_old)(path, view)
-    except TgfrError: raise
+    except TgfrError:
+        raise
     except Exception as e:  # whatever a damaged or hostile pickle makes of the machine
-        raise TgfrError(f"{path}: not a readable checkpoint of torch; {path.stat().st_size:,} bytes, damaged or another kind of file ({one_line(e, 100)})") from None
+        raise TgfrError(
+            f"{path}: not a readable checkpoint of torch; {path.stat().st_size:,} bytes, damaged or another kind of file ({one_line(e, 100)})"
+        ) from None
     return Checkpoint(path, content, places(content), lambda name, described: _tensor(name, described, view, extents))

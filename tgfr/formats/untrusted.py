@@ -11,7 +11,6 @@ import codecs
 import io
 import json
 import math
-import os
 import pickle
 import pickletools
 import re
@@ -24,44 +23,63 @@ import numpy as np
 from ..core import TgfrError, check_file, one_line
 
 # %% ../../nbs/02_formats/01_untrusted.ipynb #c7d790de
-PLAIN = frozenset("""PROTO FRAME STOP MARK POP POP_MARK MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET NONE NEWTRUE NEWFALSE
+PLAIN = frozenset(
+    """PROTO FRAME STOP MARK POP POP_MARK MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET NONE NEWTRUE NEWFALSE
 INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
-EMPTY_DICT DICT SETITEM SETITEMS""".split())
+EMPTY_DICT DICT SETITEM SETITEMS""".split()
+)
 CALLS = frozenset({"GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"})  # what numpy arrays need beyond
+
 
 class _Part:
     "What stands for a value while instructions are weighed."
+
     __slots__ = ("weight", "depth", "inside")
 
-    def __init__(self, weight=1, depth=0): self.weight, self.depth, self.inside = weight, depth, False
+    def __init__(self, weight=1, depth=0):
+        self.weight, self.depth, self.inside = weight, depth, False
+
 
 _PLAIN_PART = _Part()  # of every number, text and constant
-_FILLED, _CHANGED = ("LIST", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "DICT"), ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD")
+_FILLED, _CHANGED = (
+    ("LIST", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "DICT"),
+    ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"),
+)
+
 
 class _Scales:
     "Follows the stack machine of pickle with weights in place of values."
-    def __init__(self): self.stack, self.marks, self.memo = [], [], {}
+
+    def __init__(self):
+        self.stack, self.marks, self.memo = [], [], {}
 
     def pop(self, count: int) -> list[_Part]:
         "The uppermost parts."
-        if len(self.stack) - count < (self.marks[-1] if self.marks else 0): raise ValueError("an instruction without its arguments")
-        parts = self.stack[len(self.stack) - count:]
-        del self.stack[len(self.stack) - count:]
+        if len(self.stack) - count < (self.marks[-1] if self.marks else 0):
+            raise ValueError("an instruction without its arguments")
+        parts = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
         return parts
 
     def step(self, opcode: pickletools.OpcodeInfo, argument) -> int:  # the weight of what it takes up
         "One instruction."
         name, before = opcode.name, opcode.stack_before
-        if name == "MARK": self.marks.append(len(self.stack))
-        elif name == "MEMOIZE": self.memo[len(self.memo)] = self.stack[-1]
-        elif name.endswith("PUT"): self.memo[int(argument)] = self.stack[-1]
-        elif name.endswith("GET"): self.stack.append(self.memo[int(argument)])
-        elif name == "POP" and self.marks and self.marks[-1] == len(self.stack): self.marks.pop()
+        if name == "MARK":
+            self.marks.append(len(self.stack))
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1]
+        elif name.endswith("PUT"):
+            self.memo[int(argument)] = self.stack[-1]
+        elif name.endswith("GET"):
+            self.stack.append(self.memo[int(argument)])
+        elif name == "POP" and self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
         elif name not in ("PROTO", "FRAME", "STOP"):
             marked = pickletools.markobject in before
             parts = self.pop(len(self.stack) - self.marks.pop() if marked else len(before))
-            if marked and name in _CHANGED: parts = self.pop(1) + parts
+            if marked and name in _CHANGED:
+                parts = self.pop(1) + parts
             return self.build(name, parts, len(opcode.stack_after))
         return 0
 
@@ -69,13 +87,18 @@ class _Scales:
         "Put parts together."
         into = parts.pop(0) if name in _CHANGED else _Part() if name in _FILLED else None
         weight, depth = sum(p.weight for p in parts), 1 + max((p.depth for p in parts), default=0)
-        for part in parts: part.inside = part is not _PLAIN_PART
-        if into is not None and into.inside: raise ValueError("it changes what is part of something else already")
-        if into is not None and name != "BUILD": into.weight, into.depth = into.weight + weight, max(into.depth, depth)
+        for part in parts:
+            part.inside = part is not _PLAIN_PART
+        if into is not None and into.inside:
+            raise ValueError("it changes what is part of something else already")
+        if into is not None and name != "BUILD":
+            into.weight, into.depth = into.weight + weight, max(into.depth, depth)
         fresh = _PLAIN_PART if not parts and not name.startswith("EMPTY") else _Part()
         self.stack += [fresh if into is None else into] * count
-        if depth > 100: raise ValueError("lists in lists, more than a hundred deep")
+        if depth > 100:
+            raise ValueError("lists in lists, more than a hundred deep")
         return weight
+
 
 def _check_opcodes(
     data: bytes,  # a pickle
@@ -86,58 +109,81 @@ def _check_opcodes(
     scales, weight = _Scales(), 0
     for count, (opcode, argument, at) in enumerate(pickletools.genops(data), 1):
         if opcode.name not in allowed:
-            raise ValueError(f"it imports {argument!r}" if opcode.name in ("GLOBAL", "INST") else f"instruction {opcode.name} at byte {at:,}")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > count: raise ValueError(f"memo place {argument:,} at byte {at:,}")
-        if count > most: raise ValueError(f"more than the {most:,} instructions expected")
-        try: weight += scales.step(opcode, argument)
-        except (IndexError, KeyError): raise ValueError(f"instruction {opcode.name} at byte {at:,} without what it needs") from None
-        if weight > 8 * most: raise ValueError(f"lists in lists that unfold to more than {8 * most:,} entries")
+            raise ValueError(
+                f"it imports {argument!r}"
+                if opcode.name in ("GLOBAL", "INST")
+                else f"instruction {opcode.name} at byte {at:,}"
+            )
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > count:
+            raise ValueError(f"memo place {argument:,} at byte {at:,}")
+        if count > most:
+            raise ValueError(f"more than the {most:,} instructions expected")
+        try:
+            weight += scales.step(opcode, argument)
+        except (IndexError, KeyError):
+            raise ValueError(f"instruction {opcode.name} at byte {at:,} without what it needs") from None
+        if weight > 8 * most:
+            raise ValueError(f"lists in lists that unfold to more than {8 * most:,} entries")
 
 # %% ../../nbs/02_formats/01_untrusted.ipynb #993ffeb9
 class _Dtype:
     "Stands in for `numpy.dtype`: numbers and truth values only."
+
     __slots__ = ("kind", "order", "take")
 
     def __init__(self, take, kind, *flags):
         self.take, self.kind, self.order = take, kind.decode("ascii") if isinstance(kind, bytes) else kind, "<"
-        if not isinstance(self.kind, str) or not re.fullmatch(r"b1|[iu][1248]|f[248]", self.kind): raise ValueError(f"an array of {str(self.kind)[:40]!r}; expected numbers")
+        if not isinstance(self.kind, str) or not re.fullmatch(r"b1|[iu][1248]|f[248]", self.kind):
+            raise ValueError(f"an array of {str(self.kind)[:40]!r}; expected numbers")
 
-    def __setstate__(self, state): self.order = ">" if state[1] in (">", b">") else "<"
+    def __setstate__(self, state):
+        self.order = ">" if state[1] in (">", b">") else "<"
 
     def array(self, data: bytes, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
         "The array of these bytes, which have to be as many as the shape asks for."
-        if not isinstance(data, bytes | bytearray): raise ValueError(f"an array of {type(data).__name__} in place of bytes")
-        if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape): raise ValueError("an array without a shape")
-        if not data and shape[:1] != (0,) or math.prod(shape) * int(self.kind[1]) != len(data): raise ValueError(f"an array of shape {str(shape)[:60]} and {len(data):,} bytes")
+        if not isinstance(data, bytes | bytearray):
+            raise ValueError(f"an array of {type(data).__name__} in place of bytes")
+        if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError("an array without a shape")
+        if not data and shape[:1] != (0,) or math.prod(shape) * int(self.kind[1]) != len(data):
+            raise ValueError(f"an array of shape {str(shape)[:60]} and {len(data):,} bytes")
         self.take(len(data))
         return np.frombuffer(bytes(data), self.order + self.kind).reshape(shape, order=order)
 
 # %% ../../nbs/02_formats/01_untrusted.ipynb #e403bb60
 class _Array(np.ndarray):
     "An array that is filled by `__setstate__` after its bytes were checked."
+
     def __setstate__(self, state):
         shape, kind, fortran, data = state[-4:]
-        if not isinstance(kind, _Dtype): raise ValueError("an array without a type")
+        if not isinstance(kind, _Dtype):
+            raise ValueError("an array without a type")
         array = kind.array(data, shape, "F" if fortran else "C")
         super().__setstate__((1, array.shape, array.dtype, bool(fortran), bytes(data)))
 
 # %% ../../nbs/02_formats/01_untrusted.ipynb #6d334419
 class _Call:
     "A function that can be called and nothing else: `BUILD` cannot reach its defaults or attributes."
+
     __slots__ = ("_function",)
 
-    def __init__(self, function): self._function = function
+    def __init__(self, function):
+        self._function = function
 
-    def __call__(self, *args): return self._function(*args)
+    def __call__(self, *args):
+        return self._function(*args)
 
-    def __setstate__(self, state): raise ValueError("it changes a function")
+    def __setstate__(self, state):
+        raise ValueError("it changes a function")
 
 # %% ../../nbs/02_formats/01_untrusted.ipynb #3bd50711
 def _latin1(take: Callable[[int], None], text: str | bytes, encoding: str | bytes) -> bytes:
     "Bytes, the way protocol 2 spells them."
-    if encoding not in ("latin1", b"latin1") or not isinstance(text, str): raise ValueError(f"bytes of {type(text).__name__} in {str(encoding)[:20]!r}; expected text in latin1")
+    if encoding not in ("latin1", b"latin1") or not isinstance(text, str):
+        raise ValueError(f"bytes of {type(text).__name__} in {str(encoding)[:20]!r}; expected text in latin1")
     take(len(text))
     return text.encode("latin1")
+
 
 ALLOWED_GLOBALS = {  # by the ends of the names numpy 1 and 2 give them: what a file gets in their place; the first argument takes bytes off what the file can have
     "_codecs.encode": _latin1,
@@ -152,6 +198,7 @@ ALLOWED_GLOBALS = {  # by the ends of the names numpy 1 and 2 give them: what a 
 # %% ../../nbs/02_formats/01_untrusted.ipynb #917a8778
 class _Unpickler(pickle.Unpickler):
     "Hands out stand-ins for what numpy arrays need, and nothing else; arrays take no more bytes than the file has."
+
     def __init__(self, data: bytes, encoding: str):
         super().__init__(io.BytesIO(data), encoding=encoding)
         self.left = 2 * len(data)  # bytes spelt as text are taken twice
@@ -159,12 +206,14 @@ class _Unpickler(pickle.Unpickler):
     def take(self, count: int) -> None:
         "Count bytes that are copied."
         self.left -= count
-        if self.left < 0: raise ValueError("arrays of more bytes than the file has")
+        if self.left < 0:
+            raise ValueError("arrays of more bytes than the file has")
 
     def find_class(self, module, name):
         full = f"{module}.{name}"
         short = re.sub(r"^numpy\._?core\.", "", full)
-        if short not in ALLOWED_GLOBALS: raise ValueError(f"it imports {full[:100]}")
+        if short not in ALLOWED_GLOBALS:
+            raise ValueError(f"it imports {full[:100]}")
         made = ALLOWED_GLOBALS[short]
         return _Call(made and partial(made, self.take))
 
@@ -180,10 +229,13 @@ def read_pickle(
         _check_opcodes(data, PLAIN | CALLS if arrays else PLAIN)
         return _Unpickler(data, "bytes" if arrays else "latin1").load()
     except Exception as e:  # a broken pickle raises nearly anything
-        raise TgfrError(f"{path}: not a pickle of plain values{' and arrays' * arrays}: {one_line(e) or type(e).__name__}") from None
+        raise TgfrError(
+            f"{path}: not a pickle of plain values{' and arrays' * arrays}: {one_line(e) or type(e).__name__}"
+        ) from None
 
 # %% ../../nbs/02_formats/01_untrusted.ipynb #2c0f168f
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+
 
 def decode_text(
     data: bytes,
@@ -192,9 +244,12 @@ def decode_text(
     "Text of unknown encoding: by its byte order mark, else UTF-8 where valid, else Windows-1252."
     mark = next((m for m in MARKS if data.startswith(m)), b"")
     encoding = MARKS.get(mark, "utf-8")
-    try: text = data[len(mark):].decode(encoding)
-    except UnicodeDecodeError: text, encoding = data[len(mark):].decode("cp1252", "replace"), "cp1252"
-    if "\0" in text: raise TgfrError(f"{name}: no text; a zero byte among {len(data):,} bytes")
+    try:
+        text = data[len(mark) :].decode(encoding)
+    except UnicodeDecodeError:
+        text, encoding = data[len(mark) :].decode("cp1252", "replace"), "cp1252"
+    if "\0" in text:
+        raise TgfrError(f"{name}: no text; a zero byte among {len(data):,} bytes")
     return text, encoding
 
 # %% ../../nbs/02_formats/01_untrusted.ipynb #b2016cc9
@@ -202,9 +257,11 @@ def squeeze(text: str) -> str:
     "`text` on one line: each run of blanks and line ends becomes one blank, none stays at the ends; half of a surrogate pair becomes `?`."
     return " ".join(text.split()).encode("utf-8", "replace").decode()
 
+
 def split_lines(text: str) -> list[str]:
     "The lines of a text that say something, squeezed."
     return [line for part in re.split(r"[\r\n]+", text) if (line := squeeze(part))]
+
 
 def read_lines(
     path: str | Path,
@@ -219,39 +276,48 @@ def _open_text(path: Path) -> io.TextIOBase:
     decoder, encoding = codecs.getincrementaldecoder("utf-8")(), "utf-8-sig"
     with open(path, "rb") as file:
         try:
-            while more := file.read(1 << 20): decoder.decode(more)
+            while more := file.read(1 << 20):
+                decoder.decode(more)
             decoder.decode(b"", final=True)
-        except UnicodeDecodeError: encoding = "cp1252"
+        except UnicodeDecodeError:
+            encoding = "cp1252"
     return open(path, encoding=encoding, errors="replace", newline="")
 
 # %% ../../nbs/02_formats/01_untrusted.ipynb #5f23fbd7
 class _Window:
     "A moving window over a text file that always holds one whole item."
-    def __init__(self, file, most_item: int): self.file, self.most, self.text, self.at, self.end = file, most_item, "", 0, False
+
+    def __init__(self, file, most_item: int):
+        self.file, self.most, self.text, self.at, self.end = file, most_item, "", 0, False
 
     def peek(self) -> str:
         "The next character that is no blank, empty at the end of the file."
         while True:
             if not self.end and len(self.text) - self.at < self.most + 2:
                 more = self.file.read(4 * self.most)
-                self.text, self.at, self.end = self.text[self.at:] + more, 0, not more
+                self.text, self.at, self.end = self.text[self.at :] + more, 0, not more
             self.at = re.compile(r"[ \t\r\n]*").match(self.text, self.at).end()
-            if self.at < len(self.text) or self.end: return self.text[self.at:self.at + 1]
+            if self.at < len(self.text) or self.end:
+                return self.text[self.at : self.at + 1]
 
     def expect(self, characters: str) -> str:
         "Step over one of `characters`."
         if not (found := self.peek()) or found not in characters:
-            raise ValueError(f"expected {' or '.join(characters)}, found {self.text[self.at:self.at + 20]!r}")
+            raise ValueError(f"expected {' or '.join(characters)}, found {self.text[self.at : self.at + 20]!r}")
         self.at += 1
         return found
 
     def value(self):
         "Step over one JSON value and return it."
         self.peek()
-        try: value, end = json.JSONDecoder(strict=False).raw_decode(self.text, self.at)
-        except json.JSONDecodeError as e: raise ValueError(f"{e.msg}, or longer than {self.most:,} characters") from None
-        except RecursionError: raise ValueError("brackets nested too deep") from None
-        if end - self.at > self.most: raise ValueError(f"longer than the {self.most:,} characters expected")
+        try:
+            value, end = json.JSONDecoder(strict=False).raw_decode(self.text, self.at)
+        except json.JSONDecodeError as e:
+            raise ValueError(f"{e.msg}, or longer than {self.most:,} characters") from None
+        except RecursionError:
+            raise ValueError("brackets nested too deep") from None
+        if end - self.at > self.most:
+            raise ValueError(f"longer than the {self.most:,} characters expected")
         self.at = end
         return value
 
@@ -270,15 +336,22 @@ def json_items(
             keyed = window.expect("{[") == "{"
             while number or window.peek() not in ("}", "]"):
                 key = window.value() if keyed else number
-                if keyed: window.expect(":")
-                if keyed and not isinstance(key, str): raise ValueError(f"a key {key!r}")
-                if number == most_items: raise ValueError("more items than expected")
+                if keyed:
+                    window.expect(":")
+                if keyed and not isinstance(key, str):
+                    raise ValueError(f"a key {key!r}")
+                if number == most_items:
+                    raise ValueError("more items than expected")
                 yield key, window.value()
                 number += 1
-                if window.expect(",}" if keyed else ",]") != ",": break
-            else: window.expect("}" if keyed else "]")
-            if window.peek(): raise ValueError(f"more after the end: {window.text[window.at:window.at + 20]!r}")
-        except ValueError as e: raise TgfrError(f"{path}: not valid JSON at item {number + 1:,}: {e}") from None
+                if window.expect(",}" if keyed else ",]") != ",":
+                    break
+            else:
+                window.expect("}" if keyed else "]")
+            if window.peek():
+                raise ValueError(f"more after the end: {window.text[window.at : window.at + 20]!r}")
+        except ValueError as e:
+            raise TgfrError(f"{path}: not valid JSON at item {number + 1:,}: {e}") from None
 
 # %% ../../nbs/02_formats/01_untrusted.ipynb #66b25831
 def json_lines(
@@ -291,14 +364,20 @@ def json_lines(
     pending, start, number = "", 0, 0
     with _open_text(check_file(path, most_bytes)) as file:
         while line := file.readline(most_item):
-            if (number := number + 1) > most_lines: raise TgfrError(f"{path}: more than the {most_lines:,} lines expected")
+            if (number := number + 1) > most_lines:
+                raise TgfrError(f"{path}: more than the {most_lines:,} lines expected")
             if pending and (line.startswith("{") or len(pending) > most_item or number - start > 20):
                 yield start, None
                 pending = ""
-            if not pending: start = number
+            if not pending:
+                start = number
             pending = pending + line if pending or line.strip() else ""
-            try: value = json.loads(pending, strict=False) if pending else ""
-            except (ValueError, RecursionError): continue
-            if pending: yield start, value if isinstance(value, dict) else None
+            try:
+                value = json.loads(pending, strict=False) if pending else ""
+            except (ValueError, RecursionError):
+                continue
+            if pending:
+                yield start, value if isinstance(value, dict) else None
             pending = ""
-        if pending: yield start, None
+        if pending:
+            yield start, None

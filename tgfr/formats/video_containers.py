@@ -19,7 +19,10 @@ import numpy as np
 @dataclass(frozen=True)
 class Container:
     "What a video file says about itself."
-    missing: int | None = None  # bytes that it has by its own structure and that are not there; None: of a kind that is not understood
+
+    missing: int | None = (
+        None  # bytes that it has by its own structure and that are not there; None: of a kind that is not understood
+    )
     frames: int | None = None  # at least so many are to be seen; None: it does not say
     mirrored: bool = False  # its display matrix mirrors
     colours: tuple[int, int] | None = None  # code points of primaries and transfer (ITU-T H.273); None: it does not say
@@ -34,13 +37,16 @@ class Container:
         size = Path(path).stat().st_size
         with open(path, "rb") as file:
             head = file.read(12)
-            kind = next((read for at, mark, read in KINDS if head[at:at + len(mark)] == mark), None)
-            try: return cls() if kind is None else kind(file, size)
-            except (struct.error, ValueError, IndexError, OverflowError): return cls()
+            kind = next((read for at, mark, read in KINDS if head[at : at + len(mark)] == mark), None)
+            try:
+                return cls() if kind is None else kind(file, size)
+            except (struct.error, ValueError, IndexError, OverflowError):
+                return cls()
 
 # %% ../../nbs/02_formats/09_video_containers.ipynb #e74d10f4
 BOXES = 1 << 18  # at most so many boxes, elements or chunks in a row are looked at
 HEADER = 64 << 20  # bytes of the largest header that is read
+
 
 def _boxes(
     file: BinaryIO,
@@ -49,15 +55,20 @@ def _boxes(
 ) -> Iterator[tuple[bytes, int, int]]:  # type, and where the content begins and ends; the last may end beyond `end`
     "The boxes of an MP4 side by side."
     for _ in range(BOXES):
-        if start + 8 > end: return
+        if start + 8 > end:
+            return
         file.seek(start)
         length, kind = struct.unpack(">I4s", file.read(8))
         first = start + 8
-        if length == 1: length, first = struct.unpack(">Q", file.read(8))[0], start + 16
-        if length == 0: length = end - start
-        if length < first - start: return
+        if length == 1:
+            length, first = struct.unpack(">Q", file.read(8))[0], start + 16
+        if length == 0:
+            length = end - start
+        if length < first - start:
+            return
         yield kind, first, start + length
         start += length
+
 
 def _tree(
     data: bytes,  # content of a box that holds boxes
@@ -66,40 +77,48 @@ def _tree(
     found, start = {}, 0
     while start + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, start)
-        if not 8 <= length <= len(data) - start: break
-        found.setdefault(kind, []).append(data[start + 8:start + length])
+        if not 8 <= length <= len(data) - start:
+            break
+        found.setdefault(kind, []).append(data[start + 8 : start + length])
         start += length
     return found
+
 
 def _inside(
     data: bytes,  # content of a box
     *way: bytes,  # types, from outside to inside
 ) -> bytes:  # the content of the first such box; empty where there is none
     "The box at a place of the tree."
-    for kind in way: data = _tree(data).get(kind, [b""])[0]
+    for kind in way:
+        data = _tree(data).get(kind, [b""])[0]
     return data
 
 # %% ../../nbs/02_formats/09_video_containers.ipynb #a9d75e6c
 SAMPLES = 1 << 24  # of a track, at most: 155 hours at 30 frames a second
+
 
 def _runs(
     box: bytes,  # stts or ctts: count and value, again and again
     kind: str,  # dtype of the value
 ) -> tuple[np.ndarray, np.ndarray]:  # counts and values
     "A run-length table."
-    table = np.frombuffer(box[8:len(box) // 8 * 8], ">u4").reshape(-1, 2)[:struct.unpack_from(">I", box, 4)[0]]
+    table = np.frombuffer(box[8 : len(box) // 8 * 8], ">u4").reshape(-1, 2)[: struct.unpack_from(">I", box, 4)[0]]
     return table[:, 0].astype(np.int64), table[:, 1].view(kind).astype(np.int64)
+
 
 def _times(
     table: bytes,  # stbl
 ) -> np.ndarray | None:  # (n,) when each sample is shown, in ticks of the track; None where the table is not whole
     "The times of all samples."
     counts, steps = _runs(_inside(table, b"stts"), ">u4")
-    if not 0 < counts.sum() <= SAMPLES: return None
+    if not 0 < counts.sum() <= SAMPLES:
+        return None
     times = np.repeat(steps, counts).cumsum() - np.repeat(steps, counts)
-    if not (moved := _inside(table, b"ctts")): return times
+    if not (moved := _inside(table, b"ctts")):
+        return times
     counts, shifts = _runs(moved, ">i4")
     return times + np.repeat(shifts, counts) if counts.sum() == len(times) else None
+
 
 def _edits(
     box: bytes,  # elst
@@ -109,16 +128,19 @@ def _edits(
     step, form = (20, ">Qq") if wide else (12, ">Ii")
     return [struct.unpack_from(form, box, 8 + step * k) for k in range(min(count, (len(box) - 8) // step))]
 
+
 def _shown(
     times: np.ndarray,  # (n,)
     edits: list[tuple[int, int]],  # none: all is shown
     clocks: tuple[int, int],  # ticks a second of the movie and of the track
 ) -> int:
     "How many samples an edit list shows at least."
-    if not edits: return len(times)
+    if not edits:
+        return len(times)
     order, count = np.sort(times), 0
     for duration, start in edits:
-        if start < 0: continue
+        if start < 0:
+            continue
         end = start + (duration - 1) * clocks[1] / clocks[0] if duration else np.inf
         count += max(int(np.searchsorted(order, end) - np.searchsorted(order, start)), 0)
     return count
@@ -130,10 +152,13 @@ def _mirrors(
     "Whether their matrices, one after the other, exchange left and right."
     turn = 1
     for box in boxes:
-        at = (52 if box[0] == 1 else 40) if len(box) in (84, 96) else (48 if box[0] == 1 else 36)  # a tkhd has 84 or 96 bytes
+        at = (
+            (52 if box[0] == 1 else 40) if len(box) in (84, 96) else (48 if box[0] == 1 else 36)
+        )  # a tkhd has 84 or 96 bytes
         a, b, _, c, d = struct.unpack_from(">5i", box, at)
         turn *= a * d - b * c
     return turn < 0
+
 
 def _colours(
     entry: bytes,  # a sample entry
@@ -142,15 +167,22 @@ def _colours(
     box = _inside(entry[78:], b"colr")
     return struct.unpack_from(">HH", box, 4) if box[:4] in (b"nclx", b"nclc") else None
 
+
 def _read_mp4(file, size) -> Container:
     "What an MP4 or MOV says."
     last, movie = 0, b""
     for kind, start, last in _boxes(file, 0, size):  # noqa: B007 - the end of the last box
-        if kind != b"moov" or movie or not start < last <= min(size, start + HEADER): continue
+        if kind != b"moov" or movie or not start < last <= min(size, start + HEADER):
+            continue
         file.seek(start)
         movie = file.read(last - start)
-    tracks = [progress_bar for progress_bar in _tree(movie).get(b"trak", []) if _inside(progress_bar, b"mdia", b"hdlr")[8:12] == b"vide"]
-    if not tracks: return Container(max(last - size, 0))
+    tracks = [
+        progress_bar
+        for progress_bar in _tree(movie).get(b"trak", [])
+        if _inside(progress_bar, b"mdia", b"hdlr")[8:12] == b"vide"
+    ]
+    if not tracks:
+        return Container(max(last - size, 0))
     progress_bar, about = tracks[0], _inside(movie, b"mvhd")
     media, table = _inside(progress_bar, b"mdia", b"mdhd"), _inside(progress_bar, b"mdia", b"minf", b"stbl")
     clocks = tuple(max(struct.unpack_from(">I", box, 20 if box[0] == 1 else 12)[0], 1) for box in (about, media))
@@ -159,22 +191,46 @@ def _read_mp4(file, size) -> Container:
     entries = _entries(_inside(table, b"stsd")[8:])
     colours = _colours(entries[0]) if entries else None
     sizes = tuple(struct.unpack_from(">HH", entry, 24) for entry in entries)
-    return Container(max(last - size, _lacking(table, size), 0), frames, _mirrors(_inside(progress_bar, b"tkhd"), about), colours, sizes)
+    return Container(
+        max(last - size, _lacking(table, size), 0),
+        frames,
+        _mirrors(_inside(progress_bar, b"tkhd"), about),
+        colours,
+        sizes,
+    )
+
 
 def _entries(data) -> list[bytes]:
     "The sample entries of a table, without their heads."
     found = []
-    while len(data) >= 8 and 8 <= (length := struct.unpack_from(">I", data)[0]) <= len(data): found, data = [*found, data[8:length]], data[length:]
+    while len(data) >= 8 and 8 <= (length := struct.unpack_from(">I", data)[0]) <= len(data):
+        found, data = [*found, data[8:length]], data[length:]
     return found
+
 
 def _lacking(table, size) -> int:
     "By how many bytes the last chunk of samples begins beyond the end of the file."
-    places = [np.frombuffer(box[8:8 + (len(box) - 8) // 8 * 8 if width == 8 else 8 + (len(box) - 8) // 4 * 4], f">u{width}") for kind, width in ((b"stco", 4), (b"co64", 8)) if len(box := _inside(table, kind)) > 8]
+    places = [
+        np.frombuffer(box[8 : 8 + (len(box) - 8) // 8 * 8 if width == 8 else 8 + (len(box) - 8) // 4 * 4], f">u{width}")
+        for kind, width in ((b"stco", 4), (b"co64", 8))
+        if len(box := _inside(table, kind)) > 8
+    ]
     return max((int(place.max()) - size + 1 for place in places if len(place)), default=0)
 
 # %% ../../nbs/02_formats/09_video_containers.ipynb #af838ab9
 SEGMENT, TRACKS, TRACK, TYPE, VIDEO, PROJECTION, YAW, COLOUR, PRIMARIES, TRANSFER = (
-    0x18538067, 0x1654AE6B, 0xAE, 0x83, 0xE0, 0x7670, 0x7673, 0x55B0, 0x55BB, 0x55BA)
+    0x18538067,
+    0x1654AE6B,
+    0xAE,
+    0x83,
+    0xE0,
+    0x7670,
+    0x7673,
+    0x55B0,
+    0x55BB,
+    0x55BA,
+)
+
 
 def _number(
     data: bytes,  # from where it begins
@@ -182,36 +238,42 @@ def _number(
 ) -> tuple[int | None, int]:  # the number (None: not known), and how many bytes it takes
     "A number of variable length."
     width = 9 - data[0].bit_length()
-    if width > 8 or width > len(data): raise ValueError("no number")
+    if width > 8 or width > len(data):
+        raise ValueError("no number")
     value, ones = int.from_bytes(data[:width], "big"), (1 << 7 * width) - 1
-    if marked: return value, width
+    if marked:
+        return value, width
     return (None if value & ones == ones else value & ones), width
 
+
 def _elements(
-    file: BinaryIO,
-    start: int,
-    end: int,
+    file: BinaryIO, start: int, end: int
 ) -> Iterator[tuple[int, int, int | None]]:  # name, and where the content begins and ends (None: not known)
     "The elements of a Matroska file side by side; none follows one of unknown length."
     for _ in range(BOXES):
-        if start >= end: return
+        if start >= end:
+            return
         file.seek(start)
         data = file.read(16)
         name, used = _number(data, True)
         length, more = _number(data[used:], False)
         first = start + used + more
         yield name, first, None if length is None else first + length
-        if length is None: return
+        if length is None:
+            return
         start = first + length
+
 
 def _read_matroska(file, size) -> Container:
     "What a Matroska or WebM file says."
     lacking, tracks = 0, b""
     for name, start, end in _elements(file, 0, size):
-        if name != SEGMENT: continue
+        if name != SEGMENT:
+            continue
         lacking = 0 if end is None else max(end - size, 0)
         for inner, first, last in _elements(file, start, size):
-            if last is not None: lacking = max(lacking, last - size)
+            if last is not None:
+                lacking = max(lacking, last - size)
             if inner == TRACKS and last is not None and first < last <= min(size, first + HEADER):
                 file.seek(first)
                 tracks = file.read(last - first)
@@ -223,32 +285,41 @@ def _read_matroska(file, size) -> Container:
     mirrored = abs(struct.unpack(">f" if len(yaw) == 4 else ">d", yaw)[0]) == 180 if len(yaw) in (4, 8) else False
     return Container(lacking, None, mirrored, None if colours == (2, 2) else colours)
 
+
 def _children(data) -> dict[int, list[bytes]]:
     "The elements inside an element."
     found, start = {}, 0
     while start < len(data):
-        name, used = _number(data[start:start + 8], True)
-        length, more = _number(data[start + used:start + used + 8], False)
+        name, used = _number(data[start : start + 8], True)
+        length, more = _number(data[start + used : start + used + 8], False)
         first = start + used + more
-        if length is None or first + length > len(data): break
-        found.setdefault(name, []).append(data[first:first + length])
+        if length is None or first + length > len(data):
+            break
+        found.setdefault(name, []).append(data[first : first + length])
         start = first + length
     return found
 
-def _integer(found) -> int: return int.from_bytes(found[0][:8], "big") if found else 2  # 2: "unspecified" among colours
+
+def _integer(found) -> int:
+    return int.from_bytes(found[0][:8], "big") if found else 2  # 2: "unspecified" among colours
 
 # %% ../../nbs/02_formats/09_video_containers.ipynb #7bc4b156
 def _read_avi(file, size) -> Container:
     "What an AVI file says."
     start, lacking = 0, 0
     for _ in range(BOXES):
-        if start + 8 > size: break
+        if start + 8 > size:
+            break
         file.seek(start)
         kind, length = struct.unpack("<4sI", file.read(8))
-        if kind != b"RIFF" or not 0 < length < 0xFFFFFFFF: break
+        if kind != b"RIFF" or not 0 < length < 0xFFFFFFFF:
+            break
         start += 8 + length + length % 2
         lacking = max(lacking, start - length % 2 - size)
     return Container(lacking)
 
-KINDS = [(4, mark, _read_mp4) for mark in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")]  # where in a file, which bytes, and who reads it
+
+KINDS = [
+    (4, mark, _read_mp4) for mark in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+]  # where in a file, which bytes, and who reads it
 KINDS += [(0, b"\x1a\x45\xdf\xa3", _read_matroska), (0, b"RIFF", _read_avi)]

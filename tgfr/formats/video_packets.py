@@ -18,62 +18,80 @@ from ..data.faces import quiet_opencv
 # %% ../../nbs/02_formats/10_video_packets.ipynb #2af355c7
 Size = tuple[int, ...]  # width, height, and for MPEG its code of the display's shape
 
+
 def _jpeg(data: bytes) -> Size | None:
     "The size of a JPEG."
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:
         kind, length = data[at + 1], struct.unpack_from(">H", data, at + 2)[0]
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC): return struct.unpack_from(">HH", data, at + 5)[::-1]
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            return struct.unpack_from(">HH", data, at + 5)[::-1]
         at += 2 + max(length, 2)
     return None
 
+
 def _vp8(data: bytes) -> Size | None:
     "The size of a key frame of VP8 (RFC 6386)."
-    if data[3:6] != b"\x9d\x01\x2a": return None
+    if data[3:6] != b"\x9d\x01\x2a":
+        return None
     width, height = struct.unpack_from("<HH", data, 6)
     return width & 0x3FFF, height & 0x3FFF
 
+
 def _mpeg(data: bytes) -> Size | None:
     "The size in a sequence header of MPEG-1 or -2."
-    if (at := data.find(b"\0\0\1\xb3")) < 0 or at + 8 > len(data): return None
-    head = int.from_bytes(data[at + 4:at + 8], "big")
+    if (at := data.find(b"\0\0\1\xb3")) < 0 or at + 8 > len(data):
+        return None
+    head = int.from_bytes(data[at + 4 : at + 8], "big")
     return head >> 20, head >> 8 & 0xFFF, head >> 4 & 0xF
 
 # %% ../../nbs/02_formats/10_video_packets.ipynb #da56b32f
 class _Bits:
     "Bits of a header, one after the other; beyond its end is a `ValueError`."
 
-    def __init__(self, data: bytes): self.value, self.left = int.from_bytes(data, "big"), 8 * len(data)
+    def __init__(self, data: bytes):
+        self.value, self.left = int.from_bytes(data, "big"), 8 * len(data)
 
     def take(self, count: int) -> int:
-        if count > self.left: raise ValueError("the header ends")
+        if count > self.left:
+            raise ValueError("the header ends")
         self.left -= count
         return self.value >> self.left & (1 << count) - 1
 
     def golomb(self) -> int:
         zeros = 0
-        while not self.take(1): zeros += 1
+        while not self.take(1):
+            zeros += 1
         return (1 << zeros) - 1 + self.take(zeros)
+
 
 def _vp9(data: bytes) -> Size | None:
     "The size of a key frame of VP9."
     bits = _Bits(data[:24])
-    if bits.take(2) != 2: return None
+    if bits.take(2) != 2:
+        return None
     profile = bits.take(1) + 2 * bits.take(1)
-    if profile == 3: bits.take(1)
-    if bits.take(2) or bits.take(2) > 3 or bits.take(24) != 0x498342: return None  # a repeated frame, or no key frame
-    if profile > 1: bits.take(1)
+    if profile == 3:
+        bits.take(1)
+    if bits.take(2) or bits.take(2) > 3 or bits.take(24) != 0x498342:
+        return None  # a repeated frame, or no key frame
+    if profile > 1:
+        bits.take(1)
     srgb = bits.take(3) == 7
-    if not srgb: bits.take(1)
-    if profile % 2: bits.take(1 if srgb else 3)
+    if not srgb:
+        bits.take(1)
+    if profile % 2:
+        bits.take(1 if srgb else 3)
     return bits.take(16) + 1, bits.take(16) + 1
+
 
 def _parameters(data: bytes, marks: tuple[bytes, ...], most: int = 512) -> bytes | None:
     "The unit of a stream that begins so, without the bytes that keep it from looking like another's beginning."
     found = [at for mark in marks if (at := data.find(b"\0\0\1" + mark)) >= 0]
-    if not found: return None
-    l2_normalize = data[min(found) + 3:min(found) + 3 + most]
-    return l2_normalize[:end if (end := l2_normalize.find(b"\0\0\1")) > 0 else most].replace(b"\0\0\3", b"\0\0")
+    if not found:
+        return None
+    l2_normalize = data[min(found) + 3 : min(found) + 3 + most]
+    return l2_normalize[: end if (end := l2_normalize.find(b"\0\0\1")) > 0 else most].replace(b"\0\0\3", b"\0\0")
 
 # %% ../../nbs/02_formats/10_video_packets.ipynb #00b48e60
 def _cropped(bits, width, height, across, down) -> Size:
@@ -81,10 +99,12 @@ def _cropped(bits, width, height, across, down) -> Size:
     left, right, top, bottom = (bits.golomb() for _ in range(4)) if bits.take(1) else (0, 0, 0, 0)
     return width - across * (left + right), height - down * (top + bottom)
 
+
 def _skip_scaling(bits, lists) -> None:
     "Pass over the scaling lists of H.264."
     for k in range(lists):
-        if not bits.take(1): continue
+        if not bits.take(1):
+            continue
         last = coming = 8
         for _ in range(16 if k < 6 else 64):
             if coming:
@@ -92,75 +112,105 @@ def _skip_scaling(bits, lists) -> None:
                 coming = (last + (number + 1) // 2 * (1 if number % 2 else -1)) % 256
             last = coming or last
 
+
 def _h264(data: bytes) -> Size | None:
     "The size in a sequence parameter set of H.264 (ITU-T H.264, 7.3.2.1)."
-    if (l2_normalize := _parameters(data, (b"\x67", b"\x47", b"\x27"))) is None: return None
+    if (l2_normalize := _parameters(data, (b"\x67", b"\x47", b"\x27"))) is None:
+        return None
     bits, profile, chroma = _Bits(l2_normalize[4:]), l2_normalize[1], 1
     bits.golomb()
     if profile in (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135):
-        if (chroma := bits.golomb()) == 3: bits.take(1)
+        if (chroma := bits.golomb()) == 3:
+            bits.take(1)
         bits.golomb(), bits.golomb(), bits.take(1)
-        if bits.take(1): _skip_scaling(bits, 12 if chroma == 3 else 8)
+        if bits.take(1):
+            _skip_scaling(bits, 12 if chroma == 3 else 8)
     bits.golomb()
-    if (order := bits.golomb()) == 0: bits.golomb()
+    if (order := bits.golomb()) == 0:
+        bits.golomb()
     elif order == 1:
         bits.take(1), bits.golomb(), bits.golomb()
-        for _ in range(min(bits.golomb(), 255)): bits.golomb()
+        for _ in range(min(bits.golomb(), 255)):
+            bits.golomb()
     bits.golomb(), bits.take(1)
     width, height, whole = 16 * (bits.golomb() + 1), 16 * (bits.golomb() + 1), bits.take(1)
-    if not whole: bits.take(1)
+    if not whole:
+        bits.take(1)
     bits.take(1)
-    return _cropped(bits, width, height * (2 - whole), 2 if chroma in (1, 2) else 1, (2 if chroma == 1 else 1) * (2 - whole))
+    return _cropped(
+        bits, width, height * (2 - whole), 2 if chroma in (1, 2) else 1, (2 if chroma == 1 else 1) * (2 - whole)
+    )
+
 
 def _hevc(data: bytes) -> Size | None:
     "The size in a sequence parameter set of HEVC (ITU-T H.265, 7.3.2.2)."
-    if (l2_normalize := _parameters(data, (b"\x42\x01",))) is None: return None
+    if (l2_normalize := _parameters(data, (b"\x42\x01",))) is None:
+        return None
     bits = _Bits(l2_normalize[2:])
     bits.take(4)
     layers = bits.take(3)
     bits.take(1 + 96)
     flags = [bits.take(2) for _ in range(layers)] + [bits.take(2) for _ in range(8 - layers) if layers]
-    for flag in flags[:layers]: bits.take(88 * (flag >> 1) + 8 * (flag & 1))
+    for flag in flags[:layers]:
+        bits.take(88 * (flag >> 1) + 8 * (flag & 1))
     bits.golomb()
-    if (chroma := bits.golomb()) == 3: bits.take(1)
+    if (chroma := bits.golomb()) == 3:
+        bits.take(1)
     return _cropped(bits, bits.golomb(), bits.golomb(), 2 if chroma in (1, 2) else 1, 2 if chroma == 1 else 1)
 
+
 SIZES: dict[bytes, Callable[[bytes], Size | None]] = {  # by FourCC, in lower case
-    **dict.fromkeys((b"mjpg", b"jpeg"), _jpeg), b"vp80": _vp8, b"vp90": _vp9, **dict.fromkeys((b"mpg1", b"mpg2", b"mpeg"), _mpeg),
-    **dict.fromkeys((b"h264", b"avc1", b"x264"), _h264), **dict.fromkeys((b"hevc", b"hvc1", b"hev1", b"h265"), _hevc)}
+    **dict.fromkeys((b"mjpg", b"jpeg"), _jpeg),
+    b"vp80": _vp8,
+    b"vp90": _vp9,
+    **dict.fromkeys((b"mpg1", b"mpg2", b"mpeg"), _mpeg),
+    **dict.fromkeys((b"h264", b"avc1", b"x264"), _h264),
+    **dict.fromkeys((b"hevc", b"hvc1", b"hev1", b"h265"), _hevc),
+}
 
 # %% ../../nbs/02_formats/10_video_packets.ipynb #02d36705
 @dataclass(frozen=True)
 class Packets:
     "The undecoded pictures of a video."
+
     count: int
-    sizes: list[tuple[int, Size]]  # number of the packet where a size begins, and the size; empty: the codec is not understood
+    sizes: list[
+        tuple[int, Size]
+    ]  # number of the packet where a size begins, and the size; empty: the codec is not understood
 
     @classmethod
-    def read(
-        cls,
-        path: str | Path,
-    ) -> "Packets":
+    def read(cls, path: str | Path) -> "Packets":
         "Read all packets, decode none."
-        with quiet_opencv(): capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
+        with quiet_opencv():
+            capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
         size_of = SIZES.get(int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(8, "little", signed=True)[:4].lower())
         count, sizes = 0, []
         while capture.grab():
             good, packet = capture.retrieve()
-            if not good or packet is None or packet.size <= 8: continue  # so small a packet says that nothing has changed
+            if not good or packet is None or packet.size <= 8:
+                continue  # so small a packet says that nothing has changed
             if size_of and capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME):
-                try: size = size_of(packet.tobytes())
-                except (ValueError, IndexError, struct.error): size = None
-                if size and (not sizes or sizes[-1][1] != size): sizes.append((count, size))
+                try:
+                    size = size_of(packet.tobytes())
+                except (ValueError, IndexError, struct.error):
+                    size = None
+                if size and (not sizes or sizes[-1][1] != size):
+                    sizes.append((count, size))
             count += 1
         capture.release()
         return cls(count, sizes)
 
     def reshaped(self) -> str:
         "What there is to say of pictures whose shape is not that of the first; nothing where all have one."
-        def shape(size): return size[0] / max(size[1], 1), size[2:]
-        def like(one, other): return abs(one[0] / other[0] - 1) <= .01 and one[1] == other[1]
+
+        def shape(size):
+            return size[0] / max(size[1], 1), size[2:]
+
+        def like(one, other):
+            return abs(one[0] / other[0] - 1) <= 0.01 and one[1] == other[1]
+
         others = [(at, size) for at, size in self.sizes if not like(shape(size), shape(self.sizes[0][1]))]
-        if not others: return ""
+        if not others:
+            return ""
         named = " x ".join(map(str, others[0][1][:2]))
         return f"its pictures change from {' x '.join(map(str, self.sizes[0][1][:2]))} to {named} at picture {others[0][0]:,}: OpenCV scales them to the first shape, so faces there are broader or narrower than they are; cut the file there"

@@ -11,7 +11,8 @@ import math
 import torch
 import torch.nn as nn
 
-from ..core import ImageFeatures, TgfrError, l2_normalize
+from ..core import TgfrError
+from ..encoders.features import ImageFeatures, l2_normalize
 
 # %% ../../nbs/05_fusion/01_fcam.ipynb #90a7b1a6
 class SpatialAttention(nn.Module):
@@ -57,10 +58,17 @@ class ImageHead(nn.Module):
     ):
         super().__init__()
         self.face, self.regions = nn.Linear(embedding, dim), regions
-        if regions is None: return
+        if regions is None:
+            return
         channels = _channels(regions)
-        self.norm_in, self.attention, self.norm_out = nn.BatchNorm2d(channels), SpatialAttention(channels), nn.LayerNorm(regions)
-        self.mix = nn.Sequential(nn.Conv2d(channels, channels // 2, 1), nn.ReLU(), nn.Conv2d(channels // 2, channels, 1), nn.ReLU())
+        self.norm_in, self.attention, self.norm_out = (
+            nn.BatchNorm2d(channels),
+            SpatialAttention(channels),
+            nn.LayerNorm(regions),
+        )
+        self.mix = nn.Sequential(
+            nn.Conv2d(channels, channels // 2, 1), nn.ReLU(), nn.Conv2d(channels // 2, channels, 1), nn.ReLU()
+        )
         self.project = nn.Conv2d(channels, dim, 1)  # the paper's Linear at each region
 
     def forward(
@@ -69,14 +77,17 @@ class ImageHead(nn.Module):
     ) -> ImageFeatures:  # embedding (B, D) and regions (B, D, H, W), unit length over D
         "Faces and regions in the shared space."
         face = l2_normalize(self.face(photos.embedding))
-        if self.regions is None: return ImageFeatures(face)
+        if self.regions is None:
+            return ImageFeatures(face)
         x = self.norm_in(photos.regions)
         x = self.mix(self.norm_out(self.attention(x, x)))
         return ImageFeatures(face, l2_normalize(self.project(x), dim=1))
 
+
 def _channels(regions) -> int:
     "The channels of a local map that an image head can read."
-    if regions[0] < 2: raise TgfrError(f"regions={regions}: the image head needs a map of at least 2 channels")
+    if regions[0] < 2:
+        raise TgfrError(f"regions={regions}: the image head needs a map of at least 2 channels")
     return regions[0]
 
 # %% ../../nbs/05_fusion/01_fcam.ipynb #517e38b4
@@ -94,12 +105,22 @@ class RegionTrunk(nn.Module):
         self.enter = nn.Sequential(nn.BatchNorm2d(channels), *self._separable(channels, width, stride), nn.PReLU(width))
         self.blocks = nn.ModuleList(nn.Sequential(*self._separable(width, width, 1)) for _ in range(depth))
         self.shape = (width, *(-(-side // stride) for side in regions[1:]))  # (width, h, w)
-        self.pool = nn.Sequential(nn.PReLU(width), nn.Conv2d(width, width, self.shape[1:], groups=width, bias=False), nn.Flatten(), nn.BatchNorm1d(width))
+        self.pool = nn.Sequential(
+            nn.PReLU(width),
+            nn.Conv2d(width, width, self.shape[1:], groups=width, bias=False),
+            nn.Flatten(),
+            nn.BatchNorm1d(width),
+        )
 
     @staticmethod
     def _separable(channels, width, stride):
-        return (nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False), nn.BatchNorm2d(channels), nn.PReLU(channels),
-                nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
+        return (
+            nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.PReLU(channels),
+            nn.Conv2d(channels, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
 
     def forward(
         self,
@@ -107,7 +128,8 @@ class RegionTrunk(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:  # (B, width, h, w), and pooled with a weight for each place (B, width)
         "The new map and its summary."
         x = self.enter(regions)
-        for block in self.blocks: x = x + block(x)
+        for block in self.blocks:
+            x = x + block(x)
         return x, self.pool(x)
 
 # %% ../../nbs/05_fusion/01_fcam.ipynb #b1061ff5
@@ -118,9 +140,12 @@ def residual_mlp(
     dropout: float,  # on its hidden layer
 ) -> nn.Sequential:  # (B, evidence) to (B, D)
     "What is learned beside something that is kept: it starts at zero."
-    network = nn.Sequential(nn.Linear(evidence, hidden), nn.BatchNorm1d(hidden), nn.PReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+    network = nn.Sequential(
+        nn.Linear(evidence, hidden), nn.BatchNorm1d(hidden), nn.PReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+    )
     nn.init.zeros_(network[-1].weight), nn.init.zeros_(network[-1].bias)
     return network
+
 
 class ResidualImageHead(nn.Module):
     "A fixed isometry of the unit embedding plus a learned correction that starts at zero; regions from the trunk that it reads."

@@ -13,20 +13,21 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..core import ImageFeatures, TextFeatures, TgfrError, l2_normalize
+from ..core import TgfrError
+from ..encoders.features import ImageFeatures, TextFeatures, l2_normalize
 from .fcam import SpatialAttention, residual_mlp
 
 # %% ../../nbs/05_fusion/02_fcfm.ipynb #7c2699d1
-def given(
-    text: TextFeatures | None,
-) -> TextFeatures:
+def given(text: TextFeatures | None) -> TextFeatures:
     "The text that a fusion with words reads; `TgfrError` where there is none."
-    if text is None: raise TgfrError("text: None; this fusion was built with words and reads a caption of each photo")
+    if text is None:
+        raise TgfrError("text: None; this fusion was built with words and reads a caption of each photo")
     return text
 
 # %% ../../nbs/05_fusion/02_fcfm.ipynb #18057d4f
 class ConcatFusion(nn.Module):
     "`[g | s]`: face and sentence side by side (the paper's `concat`)."
+
     needs_regions = False
 
     def __init__(
@@ -80,7 +81,8 @@ class RegionWordFeature(nn.Module):
         channels = side**2
         self.words, self.mean_words, self.side, self.width = words, mean_words, side, width
         self.conv, self.norm_image = nn.Conv2d(dim, channels, 3), nn.BatchNorm2d(channels)
-        if words: self.project, self.norm_words = nn.Linear(dim, channels), nn.BatchNorm2d(channels)
+        if words:
+            self.project, self.norm_words = nn.Linear(dim, channels), nn.BatchNorm2d(channels)
         self.attention, self.norm = SpatialAttention(channels), nn.LayerNorm((channels, side, side))
         self.linear = nn.Linear(channels * (side // 2) ** 2, width)
 
@@ -91,7 +93,8 @@ class RegionWordFeature(nn.Module):
         "Co-occurrence of projected channels over the words of each caption."
         words = self.project(text.words.mT) * text.mask[..., None]
         gram = words.mT @ words / self.side
-        if self.mean_words: gram = gram / text.mask.sum(1).clamp_min(1)[:, None, None]
+        if self.mean_words:
+            gram = gram / text.mask.sum(1).clamp_min(1)[:, None, None]
         return gram.unflatten(-1, (self.side, self.side))
 
     def forward(
@@ -107,6 +110,7 @@ class RegionWordFeature(nn.Module):
 # %% ../../nbs/05_fusion/02_fcfm.ipynb #d679211f
 class FCFM(nn.Module):
     "Face-caption fusion module of the transformer variant: `[f | LN(g) | LN(s)]` (TGFR, section 3.2)."
+
     needs_regions = True
 
     def __init__(
@@ -118,7 +122,8 @@ class FCFM(nn.Module):
         super().__init__()
         self.feature = RegionWordFeature(dim, words)
         self.norm_face = nn.LayerNorm(dim)
-        if words: self.norm_sentence = nn.LayerNorm(dim)
+        if words:
+            self.norm_sentence = nn.LayerNorm(dim)
         self.words, self.width = words, self.feature.width + dim * (1 + words)
 
     def forward(self, image: ImageFeatures, text: TextFeatures | None = None) -> torch.Tensor:
@@ -129,6 +134,7 @@ class FCFM(nn.Module):
 # %% ../../nbs/05_fusion/02_fcfm.ipynb #3e35208d
 class RnnFCFM(nn.Module):
     "Face-caption fusion module of the recurrent variant: SA(SA(V, V), W W^T), 768-d (TGFR, published code)."
+
     needs_regions = True
 
     def __init__(
@@ -141,7 +147,9 @@ class RnnFCFM(nn.Module):
         super().__init__()
         self.side = side = math.isqrt(dim)
         if side**2 != dim or side % 8 or max(regions) > side:
-            raise TgfrError(f"dim={dim}, regions={regions}: this fusion needs dim = side^2 with side a multiple of 8 and no smaller than the map")
+            raise TgfrError(
+                f"dim={dim}, regions={regions}: this fusion needs dim = side^2 with side a multiple of 8 and no smaller than the map"
+            )
         self.words, self.width = words, width
         self.attention, self.norm = SpatialAttention(dim, scale=2), nn.LayerNorm((dim, side, side))
         self.linear = nn.Linear(dim * (side // 8) ** 2, width)
@@ -151,7 +159,8 @@ class RnnFCFM(nn.Module):
         height, width = (self.side - n for n in image.regions.shape[-2:])
         x = F.pad(image.regions, (width // 2, width - width // 2, height // 2, height - height // 2))
         x, other = self.attention(x, x), x
-        if self.words: other = (given(text).words @ text.words.mT / self.side).unflatten(-1, (self.side, self.side))
+        if self.words:
+            other = (given(text).words @ text.words.mT / self.side).unflatten(-1, (self.side, self.side))
         return self.linear(F.avg_pool2d(self.norm(self.attention(x, other)), 8).flatten(1))
 
 # %% ../../nbs/05_fusion/02_fcfm.ipynb #d36d0154
@@ -166,6 +175,7 @@ def scale_sentence(
 # %% ../../nbs/05_fusion/02_fcfm.ipynb #407e007f
 class ResidualFCFM(nn.Module):
     "FCFM with the face as a residual path, a free face and a weighed sentence: `[l2_normalize(g + correction(g, f, s)) | l2_normalize(free(g)) | weight * s / |s|^power]`."
+
     needs_regions = True
 
     def __init__(
@@ -179,7 +189,8 @@ class ResidualFCFM(nn.Module):
     ):
         super().__init__()
         self.words, self.dim, self.width, self.told = words, dim, dim * (2 + words), dim * 2
-        if words: self.register_buffer("weight", torch.tensor(weight)), self.register_buffer("power", torch.zeros(()))
+        if words:
+            self.register_buffer("weight", torch.tensor(weight)), self.register_buffer("power", torch.zeros(()))
         self.feature = RegionWordFeature(dim, words, mean_words=True)
         self.norm_feature, self.free = nn.LayerNorm(self.feature.width), nn.Linear(dim, dim)
         self.correction = residual_mlp(dim * (1 + words) + self.feature.width, hidden, dim, dropout)
@@ -187,20 +198,32 @@ class ResidualFCFM(nn.Module):
     def forward(self, image: ImageFeatures, text: TextFeatures | None = None) -> torch.Tensor:
         "The fused embedding, (B, width): the corrected and the free face, D numbers of unit length each, then the weighed sentence."
         scale, face = self.dim**0.5, image.embedding
-        evidence = torch.cat([face * scale, self.norm_feature(self.feature(image.regions, text)), *([text.sentence * scale] if self.words else [])], -1)
+        evidence = torch.cat(
+            [
+                face * scale,
+                self.norm_feature(self.feature(image.regions, text)),
+                *([text.sentence * scale] if self.words else []),
+            ],
+            -1,
+        )
         parts = [l2_normalize(face + self.correction(evidence)), l2_normalize(self.free(face))]
-        if self.words: parts.append(scale_sentence(text.sentence, self.weight, self.power))
+        if self.words:
+            parts.append(scale_sentence(text.sentence, self.weight, self.power))
         return torch.cat(parts, -1)
 
 # %% ../../nbs/05_fusion/02_fcfm.ipynb #3e1a9236
 FUSIONS = {"concat": ConcatFusion, "linear": LinearFusion, "fcfm": FCFM, "fcfm-rnn": RnnFCFM, "residual": ResidualFCFM}
+
 
 def build_fusion(
     name: str,  # a key of FUSIONS
     dim: int,  # D
     regions: tuple[int, int] | None,  # (H, W)
     words: bool = True,  # False: the image-only head of the same form
-) -> nn.Module:  # with `.width`, `.words`, `.needs_regions`, and where the identity loss reads only the first numbers, `.told`
+) -> (
+    nn.Module
+):  # with `.width`, `.words`, `.needs_regions`, and where the identity loss reads only the first numbers, `.told`
     "The fusion called `name`."
-    if name not in FUSIONS: raise TgfrError(f"fusion={name!r}: not one of {', '.join(FUSIONS)}")
+    if name not in FUSIONS:
+        raise TgfrError(f"fusion={name!r}: not one of {', '.join(FUSIONS)}")
     return FUSIONS[name](dim, regions, words=words)

@@ -13,11 +13,13 @@ from reprlib import repr as short
 import torch
 import torch.nn as nn
 
-from ..core import ImageFeatures, TextFeatures, TgfrError, check_keys, read_json, read_weights, write_json, write_text, write_weights
+from ..core import TgfrError, check_keys, read_json, write_json, write_text
 from ..encoders.backbones import FaceEncoder
+from ..encoders.features import ImageFeatures, TextFeatures
 from ..encoders.onnx_encoder import OnnxEncoder
 from ..encoders.pretrained_faces import encoder_reference
 from ..encoders.text_encoders import TextEncoder, load_text_encoder
+from ..encoders.weight_files import read_weights, write_weights
 from ..formats.cards import model_card
 from .fcam import ImageHead, ResidualImageHead
 from .fcfm import FUSIONS, build_fusion
@@ -25,20 +27,32 @@ from .fcfm import FUSIONS, build_fusion
 # %% ../../nbs/05_fusion/03_model.ipynb #5646e1a1
 NEEDED = "a model with words reads one of each photo; leave such photos out, as `tgfr.data.catalog.drop_unusable` does, or take a model with words=False"
 
+
 def merge_captions(
     text: TextFeatures,  # of M captions
     counts: torch.Tensor,  # (B,) how many captions each photo has, at least one, in order; their sum is M
 ) -> TextFeatures:  # of B photos; the sentence is a mean of unit vectors and no longer of unit length
     "One set of text features a photo; `TgfrError` names the photos without a caption."
     silent = counts < 1
-    if silent.any(): raise TgfrError(f"counts: no caption of {int(silent.sum()):,} of {len(counts):,} photos ({', '.join(map(str, silent.nonzero()[:8, 0].tolist()))}); {NEEDED}")
-    if int(counts.sum()) != len(text.sentence): raise TgfrError(f"counts: they sum to {int(counts.sum()):,}, expected the {len(text.sentence):,} captions given")
-    if (counts == 1).all(): return text
-    place = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]  # (B, K): which of K places are taken
+    if silent.any():
+        raise TgfrError(
+            f"counts: no caption of {int(silent.sum()):,} of {len(counts):,} photos ({', '.join(map(str, silent.nonzero()[:8, 0].tolist()))}); {NEEDED}"
+        )
+    if int(counts.sum()) != len(text.sentence):
+        raise TgfrError(
+            f"counts: they sum to {int(counts.sum()):,}, expected the {len(text.sentence):,} captions given"
+        )
+    if (counts == 1).all():
+        return text
+    place = (
+        torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
+    )  # (B, K): which of K places are taken
+
     def spread(x):  # (M, ...) to (B, K, ...), zero where there is no caption
         out = x.new_zeros(*place.shape, *x.shape[1:])
         out[place] = x
         return out
+
     sentence = spread(text.sentence).sum(1) / counts[:, None]
     words, mask = spread(text.words.mT).flatten(1, 2), spread(text.mask).flatten(1, 2)
     return TextFeatures(sentence, words.mT, mask)
@@ -46,9 +60,11 @@ def merge_captions(
 # %% ../../nbs/05_fusion/03_model.ipynb #f05231ca
 MAX_DIM = 1 << 16  # no side of a tensor is longer
 
+
 @dataclass(frozen=True)
 class ModelConfig:
     "The shape of a TGFR model."
+
     embedding: int  # E of the face encoder
     regions: tuple[int, int, int]  # (C, H, W) of its local map
     dim: int = 256  # D, the paper's shared width
@@ -57,18 +73,27 @@ class ModelConfig:
     residual: bool = True  # `ResidualImageHead` (ours); False: the paper's `ImageHead`
 
     def __post_init__(self):
-        if isinstance(self.regions, list): object.__setattr__(self, "regions", tuple(self.regions))  # JSON has no tuples
-        def whole(*values): return all(isinstance(x, int) and not isinstance(x, bool) and 1 <= x <= MAX_DIM for x in values)
+        if isinstance(self.regions, list):
+            object.__setattr__(self, "regions", tuple(self.regions))  # JSON has no tuples
+
+        def whole(*values):
+            return all(isinstance(x, int) and not isinstance(x, bool) and 1 <= x <= MAX_DIM for x in values)
+
         known = isinstance(self.fusion, str) and self.fusion in FUSIONS
         for name, right, expected in (
             ("embedding", whole(self.embedding), f"an integer from 1 to {MAX_DIM:,}"),
-            ("regions", isinstance(self.regions, tuple) and len(self.regions) == 3 and whole(*self.regions), f"three integers from 1 to {MAX_DIM:,}"),
+            (
+                "regions",
+                isinstance(self.regions, tuple) and len(self.regions) == 3 and whole(*self.regions),
+                f"three integers from 1 to {MAX_DIM:,}",
+            ),
             ("dim", whole(self.dim), f"an integer from 1 to {MAX_DIM:,}"),
             ("fusion", known or self.fusion is None, f"None or one of {', '.join(FUSIONS)}"),
             ("words", isinstance(self.words, bool), "True or False"),
             ("residual", isinstance(self.residual, bool), "True or False"),
         ):
-            if not right: raise TgfrError(f"{name}={short(getattr(self, name))}: expected {expected}")
+            if not right:
+                raise TgfrError(f"{name}={short(getattr(self, name))}: expected {expected}")
 
     @property
     def needs_regions(self) -> bool:
@@ -79,6 +104,7 @@ class ModelConfig:
 @dataclass(frozen=True)
 class Fused:
     "What the model makes of a batch."
+
     embedding: torch.Tensor | None  # (B, width), compared by cosine; None in a model without fusion
     image: ImageFeatures  # aligned face (B, D) and regions (B, D, H, W)
     text: TextFeatures | None  # aligned and merged; None without words
@@ -93,13 +119,17 @@ class TGFR(nn.Module):
         text: TextEncoder | None = None,  # needed where `config.words`
     ):
         super().__init__()
-        if config.words == (text is None): raise TgfrError(f"words={config.words}: a model with words takes a text encoder, one without takes none")
-        if text is not None and text.config["dim"] != config.dim: raise TgfrError(f"dim={config.dim}: the text encoder's is {text.config['dim']}, they must agree")
+        if config.words == (text is None):
+            raise TgfrError(f"words={config.words}: a model with words takes a text encoder, one without takes none")
+        if text is not None and text.config["dim"] != config.dim:
+            raise TgfrError(f"dim={config.dim}: the text encoder's is {text.config['dim']}, they must agree")
         self.config = config
         head = ResidualImageHead if config.residual else ImageHead
         self.image_head = head(config.embedding, config.regions if config.needs_regions else None, config.dim)
         self.text_encoder = text
-        self.fusion = build_fusion(config.fusion, config.dim, config.regions[1:], config.words) if config.fusion else None
+        self.fusion = (
+            build_fusion(config.fusion, config.dim, config.regions[1:], config.words) if config.fusion else None
+        )
 
     def read(
         self,
@@ -125,10 +155,15 @@ class TGFR(nn.Module):
         counts: torch.Tensor | None = None,  # (B,) captions a photo, where tokens are given
     ) -> Fused:
         "Align, then fuse; `TgfrError` where a model with words gets none for a photo."
-        if isinstance(text, dict): text = self.encode_text(text, counts)
+        if isinstance(text, dict):
+            text = self.encode_text(text, counts)
         if self.fusion and self.config.words:
-            if text is None: raise TgfrError(f"text: no captions are given; {NEEDED}")
-            if len(text.sentence) != len(photos): raise TgfrError(f"text: {len(text.sentence):,} captions, or sets of them, for {len(photos):,} photos; {NEEDED}")
+            if text is None:
+                raise TgfrError(f"text: no captions are given; {NEEDED}")
+            if len(text.sentence) != len(photos):
+                raise TgfrError(
+                    f"text: {len(text.sentence):,} captions, or sets of them, for {len(photos):,} photos; {NEEDED}"
+                )
         image = self.image_head(photos)
         return Fused(self.fusion(image, text) if self.fusion else None, image, text)
 
@@ -146,13 +181,32 @@ class TGFR(nn.Module):
         "Write config.json, model.safetensors, a model card and, with words, the folder text/."
         folder, c, (face, line) = Path(folder), self.config, encoder_reference(encoder)
         write_weights(folder / "model.safetensors", self._own_weights())
-        if self.config.words: self.text_encoder.save(folder / "text")
+        if self.config.words:
+            self.text_encoder.save(folder / "text")
         write_json(folder / "config.json", {"face_encoder": face, **asdict(c)})
-        known = {"takes": f"embeddings of {c.embedding} numbers{f' and local maps {c.regions}' * c.needs_regions} of the frozen face encoder it was trained with{'; captions' * c.words}",
-                 "gives": f"one embedding a photo, compared by cosine; fusion: {c.fusion}", **line, "text encoder": self.text_encoder.config if c.words else "none: it was trained without words"}
-        what = "Text-guided face recognition: one embedding of a photo and what is said about it." if c.words else "An image-only head, the baseline of text-guided face recognition."
+        known = {
+            "takes": f"embeddings of {c.embedding} numbers{f' and local maps {c.regions}' * c.needs_regions} of the frozen face encoder it was trained with{'; captions' * c.words}",
+            "gives": f"one embedding a photo, compared by cosine; fusion: {c.fusion}",
+            **line,
+            "text encoder": self.text_encoder.config if c.words else "none: it was trained without words",
+        }
+        what = (
+            "Text-guided face recognition: one embedding of a photo and what is said about it."
+            if c.words
+            else "An image-only head, the baseline of text-guided face recognition."
+        )
         code = 'from tgfr.fusion.model import TGFR\nmodel = TGFR.load("THIS_FOLDER")  # `tgfr evaluate THIS_FOLDER --data ... --encoder ...` judges it'
-        write_text(folder / "README.md", model_card(f"TGFR, {c.fusion}", what, known | (facts or {}), code, sections or {"Results": "It has not been judged yet; `tgfr evaluate` does."}, ("text-guided",) * c.words))
+        write_text(
+            folder / "README.md",
+            model_card(
+                f"TGFR, {c.fusion}",
+                what,
+                known | (facts or {}),
+                code,
+                sections or {"Results": "It has not been judged yet; `tgfr evaluate` does."},
+                ("text-guided",) * c.words,
+            ),
+        )
 
     @classmethod
     def load(
@@ -162,11 +216,18 @@ class TGFR(nn.Module):
         "Read a model back; `TgfrError` says which key or shape is wrong."
         folder, known = Path(folder), {f.name for f in fields(ModelConfig)}
         found = read_json(folder / "config.json")
-        if isinstance(found, dict): found.pop("face_encoder", None)  # models of old name no encoder
+        if isinstance(found, dict):
+            found.pop("face_encoder", None)  # models of old name no encoder
         check_keys(folder / "config.json", found, known)
         text = load_text_encoder(folder / "text") if found["words"] is True else None
         try:
-            with torch.device("meta"): model = cls(ModelConfig(**{name: found[name] for name in known}), text)  # takes no memory: a config may claim anything
-        except TgfrError as e: raise TgfrError(f"{folder}/config.json: {e}") from None
-        model.load_state_dict(read_weights(folder / "model.safetensors", model._own_weights()), strict=False, assign=True)
+            with torch.device("meta"):
+                model = cls(
+                    ModelConfig(**{name: found[name] for name in known}), text
+                )  # takes no memory: a config may claim anything
+        except TgfrError as e:
+            raise TgfrError(f"{folder}/config.json: {e}") from None
+        model.load_state_dict(
+            read_weights(folder / "model.safetensors", model._own_weights()), strict=False, assign=True
+        )
         return model.eval()

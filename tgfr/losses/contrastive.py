@@ -16,18 +16,28 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from ..core import TgfrError, cosine_matrix, l2_normalize
+from ..core import TgfrError
+from ..encoders.features import cosine_matrix, l2_normalize
 
 # %% ../../nbs/04_losses/01_contrastive.ipynb #21248f6a
 def full_precision(
     f,  # a function of tensors and other things
 ):
     "Decorator: `f` runs outside autocast, with its half-precision tensors as float32 (float64 stays)."
-    def up(x): return x.to(torch.promote_types(x.dtype, torch.float32)) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+
+    def up(x):
+        return (
+            x.to(torch.promote_types(x.dtype, torch.float32))
+            if isinstance(x, torch.Tensor) and x.is_floating_point()
+            else x
+        )
+
     @functools.wraps(f)
     def wrapped(*args, **kwargs):
         device = next(x.device for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor))
-        with torch.autocast(device.type, enabled=False): return f(*map(up, args), **{k: up(v) for k, v in kwargs.items()})
+        with torch.autocast(device.type, enabled=False):
+            return f(*map(up, args), **{k: up(v) for k, v in kwargs.items()})
+
     return wrapped
 
 # %% ../../nbs/04_losses/01_contrastive.ipynb #d0cf40ae
@@ -36,8 +46,10 @@ def word_attention(
     regions: torch.Tensor,  # (B, D, H, W) local map
     words: torch.Tensor,  # (B, D, T), caption b beside image b
     mask: torch.Tensor | None = None,  # (B, T) bool, True at real words; None: all are real
-    gamma1: float = 4.,  # sharpness over regions (paper: 4)
-) -> tuple[torch.Tensor, torch.Tensor]:  # contexts (B, D, T) and attention (B, T, H, W), which sums to 1 over the regions
+    gamma1: float = 4.0,  # sharpness over regions (paper: 4)
+) -> tuple[
+    torch.Tensor, torch.Tensor
+]:  # contexts (B, D, T) and attention (B, T, H, W), which sums to 1 over the regions
     "What each word of its own caption sees in the image (AttnGAN, equations 7 to 9)."
     padding = _all_words(words) if mask is None else mask
     padding = ~padding[..., None]
@@ -55,21 +67,24 @@ def _all_words(words):
 def _scores(regions, words, mask, space):
     "Scores s (B, K, T, N) of K captions with words (K, T, D) and B images, in `space`."
     shape = len(regions), *words.shape[:2], regions.shape[2]
-    scores = space[:math.prod(shape)].view(shape)
+    scores = space[: math.prod(shape)].view(shape)
     torch.bmm(words.flatten(0, 1).expand(len(regions), -1, -1), regions, out=scores.flatten(1, 2))
-    return scores if mask is None else scores.masked_fill_(~mask[..., None], -1e9)  # not -inf: it is multiplied by zero later
+    return (
+        scores if mask is None else scores.masked_fill_(~mask[..., None], -1e9)
+    )  # not -inf: it is multiplied by zero later
 
 # %% ../../nbs/04_losses/01_contrastive.ipynb #334f4837
 def _attention(scores, gamma1, bounded, space):
     "Shares a and unnormalised attention e from scores (B, K, T, N), and room of the same shape, in the first three rows of `space`."
-    share, e, room = (x[:scores.numel()].view_as(scores) for x in space[:3])
+    share, e, room = (x[: scores.numel()].view_as(scores) for x in space[:3])
     torch.sub(scores, 0 if bounded else scores.amax(2, keepdim=True), out=share).exp_()
     share /= share.sum(2, keepdim=True)
     return share, torch.mul(share, gamma1, out=e).exp_(), room
 
+
 def _pull(e, gram, space):
     "G e (B, K, T, N) in `space`."
-    pull = space[:e.numel()].view_as(e)
+    pull = space[: e.numel()].view_as(e)
     torch.bmm(e.flatten(1, 2), gram, out=pull.flatten(1, 2))
     return pull
 
@@ -86,17 +101,26 @@ def _blocks(images, mask, chunk) -> list[tuple[slice, slice, slice]]:
     "Slices of images, of captions, and of their words, which end where the last real one of the block stands."
     place = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     ends = (mask * place).amax(1).tolist()
-    return [(slice(b, b + chunk), slice(k, k + chunk), slice(max(ends[k:k + chunk]))) for b in range(0, images, chunk) for k in range(0, len(ends), chunk)]
+    return [
+        (slice(b, b + chunk), slice(k, k + chunk), slice(max(ends[k : k + chunk])))
+        for b in range(0, images, chunk)
+        for k in range(0, len(ends), chunk)
+    ]
 
 # %% ../../nbs/04_losses/01_contrastive.ipynb #f980942b
 class _WordRegion(torch.autograd.Function):
     "S (B, C) from regions (B, D, N), words (C, T, D) and mask (C, T); s and G e of all pairs are kept where they fit into `keep` bytes."
+
     @staticmethod
     def forward(ctx, regions, words, mask, gamma1, gamma2, chunk, keep):
         gram, padded = torch.bmm(regions.transpose(1, 2), regions), not mask.all()
         n, q = regions.new_zeros(2, len(regions), *mask.shape)
         bounded = bool(regions.norm(dim=1).max() * words.norm(dim=2).max() < 60)  # then exp(scores) cannot overflow
-        blocks, size, kept = _blocks(len(regions), mask, chunk), min(chunk, len(regions)) * min(chunk, len(words)) * mask.shape[1] * regions.shape[2], []
+        blocks, size, kept = (
+            _blocks(len(regions), mask, chunk),
+            min(chunk, len(regions)) * min(chunk, len(words)) * mask.shape[1] * regions.shape[2],
+            [],
+        )
         space, keep = regions.new_empty(5, size), 2 * len(blocks) * size * regions.element_size() <= keep
         for b, k, t in blocks:
             scores_space, pull_space = regions.new_empty(2, size) if keep else space[3:]
@@ -104,7 +128,8 @@ class _WordRegion(torch.autograd.Function):
             _, e, room = _attention(scores, gamma1, bounded, space)
             pull = _pull(e, gram[b], pull_space)
             n[b, k, t], q[b, k, t] = torch.mul(scores, e, out=room).sum(-1), torch.mul(pull, e, out=room).sum(-1)
-            if keep: kept += [scores, pull]
+            if keep:
+                kept += [scores, pull]
         length = words.norm(dim=-1) * q.clamp_min_(0).sqrt()
         cos = n / length.clamp_min(1e-8)
         S = (gamma2 * cos).masked_fill_(~mask, -torch.inf).logsumexp(2)
@@ -116,7 +141,10 @@ class _WordRegion(torch.autograd.Function):
     @once_differentiable
     @full_precision
     def backward(ctx, d_S):
-        (regions, words, mask, gram, q, cos, length, S, *kept), (gamma1, gamma2, blocks, size, padded, bounded) = ctx.saved_tensors, ctx.settings
+        (regions, words, mask, gram, q, cos, length, S, *kept), (gamma1, gamma2, blocks, size, padded, bounded) = (
+            ctx.saved_tensors,
+            ctx.settings,
+        )
         d_cos = (gamma2 * cos - S[..., None]).masked_fill_(~mask, -torch.inf).exp_() * (gamma2 * d_S[..., None])
         d_n, along = d_cos / length.clamp_min(1e-8), torch.where(length > 1e-8, d_cos * cos, 0)
         d_q = -along / (2 * q.clamp_min(1e-30))
@@ -138,35 +166,55 @@ def word_region_similarity(
     regions: torch.Tensor,  # (B, D, H, W) local maps
     words: torch.Tensor,  # (C, D, T)
     mask: torch.Tensor | None = None,  # (C, T) bool, True at real words; None: all are real
-    gamma1: float = 4.,  # sharpness over regions (paper: 4)
-    gamma2: float = 5.,  # sharpness over words (paper: 5)
+    gamma1: float = 4.0,  # sharpness over regions (paper: 4)
+    gamma2: float = 5.0,  # sharpness over words (paper: 5)
     chunk: int = 8,  # images and captions a block (8 was fastest at B = 32 and 128 on a CPU)
-    keep: int = 640 << 20,  # bytes; what the backward pass needs of all pairs is kept if it fits in (B = 128: 565 MB), else computed again
+    keep: int = 640
+    << 20,  # bytes; what the backward pass needs of all pairs is kept if it fits in (B = 128: 565 MB), else computed again
 ) -> torch.Tensor:  # S (B, C): images as rows, captions as columns
     "Word-region similarity of every image with every caption (AttnGAN, equation 10), in bounded memory; differentiable once."
     if regions.ndim != 4 or words.ndim != 3 or regions.shape[1] != words.shape[1]:
-        raise TgfrError(f"regions {tuple(regions.shape)} and words {tuple(words.shape)}: expected (B, D, H, W) and (C, D, T)")
-    if chunk < 1: raise TgfrError(f"chunk: {chunk}, expected at least 1")
+        raise TgfrError(
+            f"regions {tuple(regions.shape)} and words {tuple(words.shape)}: expected (B, D, H, W) and (C, D, T)"
+        )
+    if chunk < 1:
+        raise TgfrError(f"chunk: {chunk}, expected at least 1")
     mask = _all_words(words) if mask is None else mask.bool()
-    if not mask.any(1).all(): raise TgfrError(f"mask: caption {int((~mask.any(1)).nonzero()[0])} of the batch has no word")
+    if not mask.any(1).all():
+        raise TgfrError(f"mask: caption {int((~mask.any(1)).nonzero()[0])} of the batch has no word")
     order = mask.sum(1).argsort()  # captions of like length share a chunk, which ends with its longest
-    S = _WordRegion.apply(regions.flatten(2).contiguous(), words.transpose(1, 2)[order], mask[order], gamma1, gamma2, chunk, keep if torch.is_grad_enabled() else 0)
+    S = _WordRegion.apply(
+        regions.flatten(2).contiguous(),
+        words.transpose(1, 2)[order],
+        mask[order],
+        gamma1,
+        gamma2,
+        chunk,
+        keep if torch.is_grad_enabled() else 0,
+    )
     return S[:, order.argsort()]
 
 # %% ../../nbs/04_losses/01_contrastive.ipynb #d815d803
 @full_precision
 def contrastive(
     logits: torch.Tensor,  # (B, C), images as rows, captions as columns
-    exclude: torch.Tensor | None = None,  # (B, C) bool, True at pairs that are no negatives; a row's own caption stays in
+    exclude: torch.Tensor
+    | None = None,  # (B, C) bool, True at pairs that are no negatives; a row's own caption stays in
     targets: torch.Tensor | None = None,  # (B,) column of each image's own caption; None: the diagonal
 ) -> tuple[torch.Tensor, torch.Tensor]:  # row loss (image to caption) and column loss (caption to image), batch means
     "Cross-entropy of the true pairs along rows and along columns."
     B, C = logits.shape
     if targets is None:
-        if B != C: raise TgfrError(f"logits: {B} images and {C} captions; `targets` must say which caption belongs to which image")
+        if B != C:
+            raise TgfrError(
+                f"logits: {B} images and {C} captions; `targets` must say which caption belongs to which image"
+            )
         targets = torch.arange(B, device=logits.device)
-    if exclude is not None: logits = logits.masked_fill(exclude.scatter(1, targets[:, None], False), -torch.inf)
-    return F.cross_entropy(logits, targets), F.cross_entropy(logits[:, targets].T, torch.arange(B, device=logits.device))
+    if exclude is not None:
+        logits = logits.masked_fill(exclude.scatter(1, targets[:, None], False), -torch.inf)
+    return F.cross_entropy(logits, targets), F.cross_entropy(
+        logits[:, targets].T, torch.arange(B, device=logits.device)
+    )
 
 # %% ../../nbs/04_losses/01_contrastive.ipynb #dd0fa63b
 def same(
@@ -183,12 +231,16 @@ def word_region_loss(
     mask: torch.Tensor | None = None,  # (C, T) bool, True at real words
     exclude: torch.Tensor | None = None,  # (B, C) bool, pairs that are no negatives
     targets: torch.Tensor | None = None,  # (B,) column of each image's caption; None: the diagonal
-    gammas: tuple[float, float, float] = (4., 5., 10.),  # sharpness over regions, words, and the batch (paper)
+    gammas: tuple[float, float, float] = (4.0, 5.0, 10.0),  # sharpness over regions, words, and the batch (paper)
     chunk: int = 8,  # images and captions a block
     keep: int = 640 << 20,  # bytes, see `word_region_similarity`
 ) -> torch.Tensor:  # scalar
     "Row and column loss of the word-region similarities (AttnGAN, equations 11 to 13; TGFR's L_word)."
-    return sum(contrastive(gammas[2] * word_region_similarity(regions, words, mask, *gammas[:2], chunk, keep), exclude, targets))
+    return sum(
+        contrastive(
+            gammas[2] * word_region_similarity(regions, words, mask, *gammas[:2], chunk, keep), exclude, targets
+        )
+    )
 
 # %% ../../nbs/04_losses/01_contrastive.ipynb #9ff3314f
 @full_precision
@@ -196,19 +248,20 @@ def sentence_loss(
     g: torch.Tensor,  # (B, D) global image features
     s: torch.Tensor,  # (C, D) sentence features
     identity: torch.Tensor | None = None,  # (B,) identities; same ones off the diagonal are excluded (C = B)
-    gamma3: float = 10.,  # sharpness over the batch (paper: 10)
+    gamma3: float = 10.0,  # sharpness over the batch (paper: 10)
     exclude: torch.Tensor | None = None,  # (B, C) bool, further pairs that are no negatives
     targets: torch.Tensor | None = None,  # (B,) column of each image's caption; None: the diagonal
 ) -> torch.Tensor:  # scalar
     "Row and column loss of the cosines of image and sentence (TGFR's L_sent)."
-    if identity is not None: exclude = same(identity) if exclude is None else same(identity) | exclude
+    if identity is not None:
+        exclude = same(identity) if exclude is None else same(identity) | exclude
     return sum(contrastive(gamma3 * cosine_matrix(g, s), exclude, targets))
 
 # %% ../../nbs/04_losses/01_contrastive.ipynb #96408b54
 def global_loss(
     g: torch.Tensor,  # (B, D) global image features
     s: torch.Tensor,  # (C, D) sentence features
-    eta: float = 10.,  # sharpness over the batch (published code: 10)
+    eta: float = 10.0,  # sharpness over the batch (published code: 10)
     exclude: torch.Tensor | None = None,  # (B, C) bool, pairs that are no negatives
     targets: torch.Tensor | None = None,  # (B,) column of each image's caption; None: the diagonal
 ) -> torch.Tensor:  # scalar
@@ -220,7 +273,7 @@ def global_loss(
 def clip_loss(
     g: torch.Tensor,  # (B, D) global image features, used as they are
     s: torch.Tensor,  # (C, D) sentence features, used as they are
-    kappa: float = 1.,  # logit scale
+    kappa: float = 1.0,  # logit scale
     exclude: torch.Tensor | None = None,  # (B, C) bool, pairs that are no negatives
     targets: torch.Tensor | None = None,  # (B,) column of each image's caption; None: the diagonal
 ) -> torch.Tensor:  # scalar
@@ -232,7 +285,7 @@ def clip_loss(
 def soft_clip_loss(
     g: torch.Tensor,  # (B, D) global image features, used as they are
     s: torch.Tensor,  # (B, D) sentence features, used as they are
-    tau: float = 1.,  # temperature: divides the logits, multiplies the targets' similarities
+    tau: float = 1.0,  # temperature: divides the logits, multiplies the targets' similarities
 ) -> torch.Tensor:  # scalar
     "Cross-entropy with the intra-modal similarities as targets, mean of both directions."
     logits, targets = s @ g.T / tau, (tau * (g @ g.T + s @ s.T) / 2).softmax(1)
@@ -247,7 +300,8 @@ def cmpm_loss(
     normalisation: str = "published",  # of the label matrix: "published" (row length) or "paper" (row sum)
 ) -> torch.Tensor:  # scalar
     "Cross-modal projection matching (Zhang and Lu, ECCV 2018, equations 4 to 7), both directions summed."
-    if normalisation not in ("published", "paper"): raise TgfrError(f"normalisation: {normalisation!r}, expected 'published' or 'paper'")
+    if normalisation not in ("published", "paper"):
+        raise TgfrError(f"normalisation: {normalisation!r}, expected 'published' or 'paper'")
     target = F.normalize(same(labels).to(image.dtype), p=2 if normalisation == "published" else 1)
     logs = [(x @ l2_normalize(z).T).log_softmax(1) for x, z in ((image, text), (text, image))]
     return sum((log_p.exp() * (log_p - (target + 1e-8).log())).sum(1).mean() for log_p in logs)
@@ -255,6 +309,7 @@ def cmpm_loss(
 # %% ../../nbs/04_losses/01_contrastive.ipynb #abb0fff7
 class CMPC(nn.Module):
     "Cross-modal projection classification (Zhang and Lu, ECCV 2018, equations 9 to 12): mean cross-entropy, both directions summed."
+
     def __init__(
         self,
         classes: int,  # number of identities
@@ -267,15 +322,20 @@ class CMPC(nn.Module):
     def forward(self, image: torch.Tensor, text: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         "Scalar loss of image (B, D), text (B, D) and labels (B,)."
         classes = l2_normalize(self.weight.to(image.dtype), 0)
-        def project(x, z): return (x * z).sum(1, keepdim=True) * z
-        return F.cross_entropy(project(image, l2_normalize(text)) @ classes, labels) + F.cross_entropy(project(text, l2_normalize(image)) @ classes, labels)
+
+        def project(x, z):
+            return (x * z).sum(1, keepdim=True) * z
+
+        return F.cross_entropy(project(image, l2_normalize(text)) @ classes, labels) + F.cross_entropy(
+            project(text, l2_normalize(image)) @ classes, labels
+        )
 
 # %% ../../nbs/04_losses/01_contrastive.ipynb #546fd867
 @full_precision
 def focal_loss(
     logits: torch.Tensor,  # (B, classes)
     target: torch.Tensor,  # (B,) class of each sample
-    gamma: float = 2.,  # 0: plain cross-entropy (TGFR: 2)
+    gamma: float = 2.0,  # 0: plain cross-entropy (TGFR: 2)
     batch_mean: bool = False,  # the factor of the batch's mean cross-entropy, as in the published TGFR code
 ) -> torch.Tensor:  # scalar
     "Cross-entropy with easy samples weighed down (Lin et al., ICCV 2017, equation 4)."

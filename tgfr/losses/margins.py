@@ -11,17 +11,19 @@ import math
 import torch
 from torch import nn
 
-from ..core import TgfrError, l2_normalize
+from ..core import TgfrError
+from ..encoders.features import l2_normalize
 from .contrastive import full_precision
 
 # %% ../../nbs/04_losses/02_margins.ipynb #bc1e9e8e
 class Margin(nn.Module):
     "A cosine classifier; without a margin in `own`, the normalised softmax."
+
     def __init__(
         self,
         dim: int,  # D, width of the features
         classes: int,  # number of identities
-        scale: float = 30.,  # factor on the cosines
+        scale: float = 30.0,  # factor on the cosines
     ):
         super().__init__()
         self.weight, self.scale = nn.Parameter(nn.init.xavier_uniform_(torch.empty(classes, dim))), scale
@@ -39,7 +41,7 @@ class Margin(nn.Module):
         "Logits (B, classes) of features (B, D) whose classes are target (B,)."
         return self._logits(l2_normalize(features), features.norm(dim=1, keepdim=True), target)
 
-    def _logits(self, directions, length, target, limit: float = 1.):
+    def _logits(self, directions, length, target, limit: float = 1.0):
         cos = (directions @ l2_normalize(self.weight.to(directions.dtype)).T).clamp(-limit, limit)
         true = target[:, None]
         return self.scaled(cos.scatter(1, true, self.own(cos.gather(1, true), length)), length)
@@ -54,12 +56,13 @@ def safe_sine(
 # %% ../../nbs/04_losses/02_margins.ipynb #89839f6b
 class ArcFace(Margin):
     "Additive angular margin (Deng et al., CVPR 2019, equation 3)."
+
     def __init__(
         self,
         dim: int,  # D, width of the features
         classes: int,  # number of identities
-        scale: float = 30.,  # TGFR: 30 for images, 35 for text
-        margin: float = .5,  # radians (paper: 0.5)
+        scale: float = 30.0,  # TGFR: 30 for images, 35 for text
+        margin: float = 0.5,  # radians (paper: 0.5)
         easy: bool = False,  # margin only where the angle is below 90 degrees
     ):
         super().__init__(dim, classes, scale)
@@ -72,18 +75,20 @@ class ArcFace(Margin):
 def _angular(cos, margin, easy):
     "cos(theta + margin), continued where theta + margin would pass pi; `margin` is a tensor that broadcasts with `cos`."
     shifted = cos * margin.cos() - safe_sine(cos) * margin.sin()
-    if easy: return torch.where(cos > 0, shifted, cos)
+    if easy:
+        return torch.where(cos > 0, shifted, cos)
     return torch.where(cos > (math.pi - margin).cos(), shifted, cos - margin * (math.pi - margin).sin())
 
 # %% ../../nbs/04_losses/02_margins.ipynb #b4b669df
 class CosFace(Margin):
     "Additive cosine margin (Wang et al., CVPR 2018, equation 4)."
+
     def __init__(
         self,
         dim: int,  # D, width of the features
         classes: int,  # number of identities
-        scale: float = 30.,  # factor on the cosines
-        margin: float = .4,  # in units of the cosine
+        scale: float = 30.0,  # factor on the cosines
+        margin: float = 0.4,  # in units of the cosine
     ):
         super().__init__(dim, classes, scale)
         self.margin = margin
@@ -94,6 +99,7 @@ class CosFace(Margin):
 # %% ../../nbs/04_losses/02_margins.ipynb #5c19435e
 class SphereFace(Margin):
     "Multiplicative angular margin with annealing (Liu et al., CVPR 2017, equation 7)."
+
     def __init__(
         self,
         dim: int,  # D, width of the features
@@ -101,17 +107,20 @@ class SphereFace(Margin):
         margin: int = 4,  # factor on the angle (paper: 4)
     ):
         super().__init__(dim, classes)
-        if margin < 1 or margin != int(margin): raise TgfrError(f"margin: {margin}, expected a whole number from 1")
+        if margin < 1 or margin != int(margin):
+            raise TgfrError(f"margin: {margin}, expected a whole number from 1")
         self.margin = int(margin)
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))  # batches seen in training
 
     def own(self, cos, length):
-        if self.training: self.calls += 1
+        if self.training:
+            self.calls += 1
         k = (self.margin * cos.detach().acos() / math.pi).floor()
         before, multiple = torch.ones_like(cos), cos  # Chebyshev: T_0 and T_1
-        for _ in range(self.margin - 1): before, multiple = multiple, 2 * cos * multiple - before
+        for _ in range(self.margin - 1):
+            before, multiple = multiple, 2 * cos * multiple - before
         psi = (1 - 2 * (k % 2)) * multiple - 2 * k
-        return cos + (psi - cos) / (1 + (1000 / (1 + .12 * self.calls)).clamp_min(5))
+        return cos + (psi - cos) / (1 + (1000 / (1 + 0.12 * self.calls)).clamp_min(5))
 
     def scaled(self, cos, length):
         return length * cos
@@ -119,27 +128,29 @@ class SphereFace(Margin):
 # %% ../../nbs/04_losses/02_margins.ipynb #6ea7a9aa
 class AdaFace(Margin):
     "Quality-adaptive margin (Kim et al., CVPR 2022, equations 15 to 18)."
+
     def __init__(
         self,
         dim: int,  # D, width of the features
         classes: int,  # number of identities
-        scale: float = 64.,  # factor on the cosines (paper: 64)
-        margin: float = .4,  # paper: 0.4
-        h: float = .333,  # how much of the deviation fills [-1, 1] (paper: 0.333)
-        t_alpha: float = .01,  # pace of the running statistics (AdaFace: 0.01; TGFR: 1.0, each batch its own)
+        scale: float = 64.0,  # factor on the cosines (paper: 64)
+        margin: float = 0.4,  # paper: 0.4
+        h: float = 0.333,  # how much of the deviation fills [-1, 1] (paper: 0.333)
+        t_alpha: float = 0.01,  # pace of the running statistics (AdaFace: 0.01; TGFR: 1.0, each batch its own)
         eps: float = 1e-3,  # keeps angles off 0 and pi
     ):
         super().__init__(dim, classes, scale)
         self.margin, self.h, self.t_alpha, self.eps = margin, h, t_alpha, eps
-        self.register_buffer("mean", torch.tensor(20.))  # of the features' lengths
-        self.register_buffer("std", torch.tensor(100.))
+        self.register_buffer("mean", torch.tensor(20.0))  # of the features' lengths
+        self.register_buffer("std", torch.tensor(100.0))
 
     @full_precision
     def forward(self, features: torch.Tensor, target: torch.Tensor, norm: torch.Tensor | None = None) -> torch.Tensor:
         "Logits (B, classes); with `norm` (B,) or (B, 1) features (B, D) are taken as unit vectors, without it as raw ones."
         length = features.norm(dim=1) if norm is None else norm
         length = length.detach().reshape(-1, 1).clamp(1e-3, 100)
-        if self.training: self._follow(length)
+        if self.training:
+            self._follow(length)
         return self._logits(l2_normalize(features) if norm is None else features, length, target, 1 - self.eps)
 
     def gather(self, length: torch.Tensor) -> torch.Tensor:
@@ -150,7 +161,8 @@ class AdaFace(Margin):
         "Move the running statistics towards those of this batch; a single sample has no deviation."
         length = self.gather(length)
         self.mean.lerp_(length.mean().to(self.mean.dtype), self.t_alpha)
-        if len(length) > 1: self.std.lerp_(length.std().to(self.std.dtype), self.t_alpha)
+        if len(length) > 1:
+            self.std.lerp_(length.std().to(self.std.dtype), self.t_alpha)
 
     def own(self, cos, length):
         z = (self.h * (length - self.mean) / (self.std + self.eps)).clamp(-1, 1)
@@ -159,19 +171,23 @@ class AdaFace(Margin):
 # %% ../../nbs/04_losses/02_margins.ipynb #2765e9c8
 class MagFace(Margin):
     "Magnitude-aware margin (Meng et al., CVPR 2021, equation 3)."
+
     def __init__(
         self,
         dim: int,  # D, width of the features
         classes: int,  # number of identities
-        scale: float = 64.,  # factor on the cosines (paper: 64)
-        l_a: float = 10.,  # shortest length told apart (paper: 10)
-        u_a: float = 110.,  # longest length told apart (paper: 110)
-        l_margin: float = .45,  # radians at `l_a` (paper: 0.45)
-        u_margin: float = .8,  # radians at `u_a` (paper: 0.8)
+        scale: float = 64.0,  # factor on the cosines (paper: 64)
+        l_a: float = 10.0,  # shortest length told apart (paper: 10)
+        u_a: float = 110.0,  # longest length told apart (paper: 110)
+        l_margin: float = 0.45,  # radians at `l_a` (paper: 0.45)
+        u_margin: float = 0.8,  # radians at `u_a` (paper: 0.8)
         easy: bool = False,  # margin only where the angle is below 90 degrees
     ):
         super().__init__(dim, classes, scale)
-        if not (0 < l_a < u_a and l_margin <= u_margin): raise TgfrError(f"l_a {l_a}, u_a {u_a}, l_margin {l_margin}, u_margin {u_margin}: expected 0 < l_a < u_a and l_margin <= u_margin")
+        if not (0 < l_a < u_a and l_margin <= u_margin):
+            raise TgfrError(
+                f"l_a {l_a}, u_a {u_a}, l_margin {l_margin}, u_margin {u_margin}: expected 0 < l_a < u_a and l_margin <= u_margin"
+            )
         self.l_a, self.u_a, self.l_margin, self.u_margin, self.easy = l_a, u_a, l_margin, u_margin, easy
 
     def own(self, cos, length):
@@ -185,7 +201,15 @@ class MagFace(Margin):
         return (a / self.u_a**2 + 1 / a).mean()
 
 # %% ../../nbs/04_losses/02_margins.ipynb #2e95c65a
-MARGINS = {"arcface": ArcFace, "cosface": CosFace, "sphereface": SphereFace, "adaface": AdaFace, "magface": MagFace, "softmax": Margin}
+MARGINS = {
+    "arcface": ArcFace,
+    "cosface": CosFace,
+    "sphereface": SphereFace,
+    "adaface": AdaFace,
+    "magface": MagFace,
+    "softmax": Margin,
+}
+
 
 def create_margin(
     name: str,  # a key of `MARGINS`
@@ -194,5 +218,6 @@ def create_margin(
     **options,  # the head's own, e.g. scale, margin
 ) -> Margin:
     "The margin head of that name."
-    if name not in MARGINS: raise TgfrError(f"margin head {name!r}: expected one of {', '.join(MARGINS)}")
+    if name not in MARGINS:
+        raise TgfrError(f"margin head {name!r}: expected one of {', '.join(MARGINS)}")
     return MARGINS[name](dim, classes, **options)

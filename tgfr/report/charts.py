@@ -24,13 +24,39 @@ from ..evaluation.metrics import score_histogram
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1)), (0, (1, 2)), (0, (8, 2)))
 style = {  # matplotlib's settings of all figures here
-    "axes.prop_cycle": cycler(color=COLOURS, linestyle=DASHES), "lines.linewidth": 1.6, "figure.dpi": 80, "figure.facecolor": "white",
-    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8,
-    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": ".4", "axes.axisbelow": True,
-    "axes.grid": True, "grid.color": ".9", "grid.linewidth": .6, "legend.frameon": False, "legend.handlelength": 2.6}
+    "axes.prop_cycle": cycler(color=COLOURS, linestyle=DASHES),
+    "lines.linewidth": 1.6,
+    "figure.dpi": 80,
+    "figure.facecolor": "white",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": ".4",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": ".9",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+}
 
 # %% ../../nbs/09_report/04_charts.ipynb #2a112044
-_systems = ("image-only head", "residual", "concat", "linear", "frozen + tf-idf", "words only", "frozen face")  # in the order of `COLOURS`
+_systems = (
+    "image-only head",
+    "residual",
+    "concat",
+    "linear",
+    "frozen + tf-idf",
+    "words only",
+    "frozen face",
+)  # in the order of `COLOURS`
+
 
 def system_styles(
     names: Sequence[str],  # systems, in any order
@@ -59,11 +85,13 @@ def new_axes(
     "`ax`, or the only axes of a new figure."
     return _Chart((width, height), layout="constrained").add_subplot() if ax is None else ax
 
+
 def panels(
     ax: Axes,  # of a grid: `add_subplot`, `subplots`
 ) -> FigureBase:
     "The place of `ax` as a figure of its own, for charts of several panels."
-    if ax.get_subplotspec() is None: raise TgfrError("ax: expected the axes of a grid, such as add_subplot() gives")
+    if ax.get_subplotspec() is None:
+        raise TgfrError("ax: expected the axes of a grid, such as add_subplot() gives")
     ax.set_axis_off()
     return ax.figure.add_subfigure(ax.get_subplotspec())
 
@@ -75,11 +103,14 @@ def plot_roc(
     lowest: float = 1e-5,  # left end of the FPR axis
 ) -> Axes:
     "ROC curves on a logarithmic FPR axis."
-    if not curves: raise TgfrError("curves: empty, expected at least one system")
+    if not curves:
+        raise TgfrError("curves: empty, expected at least one system")
     ax, grid, look = new_axes(ax), np.geomspace(lowest, 1, 400), system_styles(list(curves))
     for name, (fpr, tpr) in curves.items():
         reached = np.searchsorted(fpr, grid, side="right") - 1
-        ax.plot(grid, np.where(reached >= 0, np.asarray(tpr)[reached], 0), drawstyle="steps-post", label=name, **look[name])
+        ax.plot(
+            grid, np.where(reached >= 0, np.asarray(tpr)[reached], 0), drawstyle="steps-post", label=name, **look[name]
+        )
     ax.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.01), xlabel="FPR", ylabel="TPR")
     ax.xaxis.set_major_formatter(lambda x, _: f"1e{round(np.log10(x))}" if x < 1 else "1")
     ax.minorticks_off()
@@ -95,6 +126,7 @@ def plot_cmc(
     "Cumulative match characteristics: closed-set identification."
     return _curves(curves, ax, "steps-post", xlabel="rank", ylabel="mated probes found", ylim=(None, 1.005))
 
+
 @rc_context(style)
 def plot_det(
     curves: dict[str, tuple],  # system to (FPIR (k,), FNIR (k,)), or (FPR, FNR)
@@ -102,15 +134,21 @@ def plot_det(
     kind: tuple[str, str] = ("FPIR", "FNIR"),  # names of the two rates
 ) -> Axes:
     "Detection error tradeoff on logarithmic axes, where a rate of zero has no place: open-set identification."
-    shown = {name: (x[(x > 0) & (y > 0)], y[(x > 0) & (y > 0)]) for name, (x, y) in ((name, map(np.asarray, curve)) for name, curve in curves.items())}
+    shown = {
+        name: (x[(x > 0) & (y > 0)], y[(x > 0) & (y > 0)])
+        for name, (x, y) in ((name, map(np.asarray, curve)) for name, curve in curves.items())
+    }
     scale = "log" if any(len(x) for x, _ in shown.values()) else "linear"  # of a handful of people no rate may be left
     return _curves(shown, ax, "default", xlabel=kind[0], ylabel=kind[1], xscale=scale, yscale=scale)
 
+
 def _curves(curves, ax, drawstyle, **settings) -> Axes:
     "A line for each system."
-    if not curves: raise TgfrError("curves: empty, expected at least one system")
+    if not curves:
+        raise TgfrError("curves: empty, expected at least one system")
     ax, look = new_axes(ax, 5, 3), system_styles(list(curves))
-    for name, (x, y) in curves.items(): ax.plot(x, y, drawstyle=drawstyle, label=name, **look[name])
+    for name, (x, y) in curves.items():
+        ax.plot(x, y, drawstyle=drawstyle, label=name, **look[name])
     ax.set(**settings), ax.legend()
     return ax
 
@@ -127,13 +165,14 @@ def plot_score_histograms(
     "Histograms of genuine and impostor scores, each as shares of its kind."
     kinds, counts = {"impostor": np.asarray(impostor), "genuine": np.asarray(genuine)}, {}
     for name, scores in kinds.items():
-        if not scores.size: raise TgfrError(f"{name}: no scores, expected at least one")
+        if not scores.size:
+            raise TgfrError(f"{name}: no scores, expected at least one")
     if edges is None:
         counts = {name: f" ({len(scores):,})" for name, scores in kinds.items()}
         edges, kinds["genuine"], kinds["impostor"] = score_histogram(genuine, impostor, bins)
     ax = new_axes(ax, 4.2, 2.4)
     for (name, share), colour, hatch in zip(kinds.items(), COLOURS, ("", "////")):
-        ax.stairs(share, edges, fill=True, facecolor=colour, edgecolor=colour, alpha=.3, hatch=hatch, linewidth=0)
+        ax.stairs(share, edges, fill=True, facecolor=colour, edgecolor=colour, alpha=0.3, hatch=hatch, linewidth=0)
         ax.stairs(share, edges, color=colour, linewidth=1.6, label=name + counts.get(name, ""))
     top = max(share.max() for share in kinds.values())
     ax.set(xlabel="score", ylabel="share of pairs", title=title, ylim=(0, 1.3 * top))
@@ -147,43 +186,80 @@ def plot_training(
     ax: Axes | None = None,  # whose place is taken; None: a new figure
 ) -> Axes:
     "Losses and validation score over the epochs of a run."
-    if not rows: raise TgfrError("rows: empty, expected a row of metrics for each epoch")
+    if not rows:
+        raise TgfrError("rows: empty, expected a row of metrics for each epoch")
     names = list(dict.fromkeys(name for row in rows for name in _losses(row)))
-    x, starts = np.arange(1, len(rows) + 1), [k for k, row in enumerate(rows) if k == 0 or row["stage"] != rows[k - 1]["stage"]]
+    x, starts = (
+        np.arange(1, len(rows) + 1),
+        [k for k, row in enumerate(rows) if k == 0 or row["stage"] != rows[k - 1]["stage"]],
+    )
     place = new_axes(ax, 7, 2.6)
     left, right = (figure := panels(place)).subplots(1, 2)
     mark = "." if len(rows) < 40 else ""
-    for name in names: left.plot(x, [row.get(name, np.nan) for row in rows], marker=mark, label=name)
+    for name in names:
+        left.plot(x, [row.get(name, np.nan) for row in rows], marker=mark, label=name)
     values = np.array([v for row in rows for v in _losses(row).values()])
-    if len(values) and values.min() > 0 and values.max() > 30 * values.min(): left.set_yscale("log")
+    if len(values) and values.min() > 0 and values.max() > 30 * values.min():
+        left.set_yscale("log")
     score = np.array([row.get("score", np.nan) for row in rows], float)
     right.plot(x, score, marker=mark, color=COLOURS[0])
-    for start, end in zip(starts, [*starts[1:], len(rows)]): _mark_stage(right, score, start, end)
+    for start, end in zip(starts, [*starts[1:], len(rows)]):
+        _mark_stage(right, score, start, end)
     for ax, what in (left, "loss"), (right, "validation score"):
-        ax.set(ylabel=what, xlabel="epoch", xlim=(.5, len(rows) + .5)), ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        (
+            ax.set(ylabel=what, xlabel="epoch", xlim=(0.5, len(rows) + 0.5)),
+            ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1),
+        )
         for start in starts:
-            if len(starts) > 1: ax.annotate(rows[start]["stage"], (start + .5, 1), (3, 2), xycoords=("data", "axes fraction"), textcoords="offset points", size=8, color=".3")
-            if start: ax.axvline(start + .5, color=".6", linewidth=.8)
-    if names: figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=6)
+            if len(starts) > 1:
+                ax.annotate(
+                    rows[start]["stage"],
+                    (start + 0.5, 1),
+                    (3, 2),
+                    xycoords=("data", "axes fraction"),
+                    textcoords="offset points",
+                    size=8,
+                    color=".3",
+                )
+            if start:
+                ax.axvline(start + 0.5, color=".6", linewidth=0.8)
+    if names:
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=6)
     return place
 
 # %% ../../nbs/09_report/04_charts.ipynb #d38880a2
 def _losses(row) -> dict:
     "What stands between `seconds` and `score` in a row of metrics."
     names = list(row)
-    return {name: row[name] for name in names[:names.index("score") if "score" in row else None] if name not in ("stage", "epoch", "seconds")}
+    return {
+        name: row[name]
+        for name in names[: names.index("score") if "score" in row else None]
+        if name not in ("stage", "epoch", "seconds")
+    }
+
 
 def _mark_stage(ax, score, start, end):
     "A ring around the best epoch of a stage, and its value."
     part = score[start:end]
-    if np.isnan(part).all(): return
+    if np.isnan(part).all():
+        return
     best = int(np.nanargmax(part))
     ax.plot(start + best + 1, part[best], "o", mfc="none", mec=COLOURS[1], ms=9, linestyle="none")
-    ax.annotate(f"{part[best]:.3f}", (start + best + 1, part[best]), (0, -9), textcoords="offset points", ha="center", va="top", size=8, color="#A34700",
-                bbox={"fc": "white", "ec": "none", "pad": .5, "alpha": .8})
+    ax.annotate(
+        f"{part[best]:.3f}",
+        (start + best + 1, part[best]),
+        (0, -9),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        size=8,
+        color="#A34700",
+        bbox={"fc": "white", "ec": "none", "pad": 0.5, "alpha": 0.8},
+    )
 
 # %% ../../nbs/09_report/04_charts.ipynb #eea6eada
 _modes = {"-": ("D", "no captions"), "one": ("o", "one caption"), "all": ("s", "all captions")}
+
 
 @rc_context(style)
 def plot_intervals(
@@ -194,23 +270,41 @@ def plot_intervals(
 ) -> Axes:
     "Each system's figure with its 95 % interval, one panel a probe size, against the reference."
     rows = [row for row in report["results"] if row["values"].get(key) is not None]
-    if not rows: raise TgfrError(f"key: no result has {key!r}; there are {sorted({k for row in report['results'] for k in row['values']})}")
+    if not rows:
+        raise TgfrError(
+            f"key: no result has {key!r}; there are {sorted({k for row in report['results'] for k in row['values']})}"
+        )
     systems, probes = (list(dict.fromkeys(row[what] for row in rows)) for what in ("system", "probe"))
     columns = min(columns, len(probes))
     lines = -(-len(probes) // columns)
-    place = new_axes(ax, 1.3 + 2.1 * columns, .7 + lines * (.45 + .27 * len(systems)))
+    place = new_axes(ax, 1.3 + 2.1 * columns, 0.7 + lines * (0.45 + 0.27 * len(systems)))
     axes = (figure := panels(place)).subplots(lines, columns, squeeze=False, sharey=True)
     for ax, probe in zip(axes.ravel(), probes):
         for row in rows:
-            if row["probe"] == probe: _interval(ax, row, key, systems, report["reference"])
-        ax.set(title=f"{probe} probes", yticks=range(len(systems)), yticklabels=systems, ylim=(len(systems) - .5, -.5))
-        ax.margins(x=.08), ax.locator_params("x", nbins=4), ax.tick_params("y", length=0)
-    for ax in axes.ravel()[len(probes):]: ax.set_axis_off()
+            if row["probe"] == probe:
+                _interval(ax, row, key, systems, report["reference"])
+        ax.set(
+            title=f"{probe} probes", yticks=range(len(systems)), yticklabels=systems, ylim=(len(systems) - 0.5, -0.5)
+        )
+        ax.margins(x=0.08), ax.locator_params("x", nbins=4), ax.tick_params("y", length=0)
+    for ax in axes.ravel()[len(probes) :]:
+        ax.set_axis_off()
     figure.supxlabel(f"{key}{' (lower is better)' if key == 'EER' else ''}", size=9)
-    shown = [Line2D([], [], marker=mark, color=".3", linestyle="none", label=label) for mode, (mark, label) in _modes.items() if any(r["mode"] == mode for r in rows)]
-    if any(_unsure(row, key, report["reference"]) for row in rows): shown.append(Line2D([], [], marker="o", color=".3", mfc="white", linestyle="none", label="no sure difference"))
+    shown = [
+        Line2D([], [], marker=mark, color=".3", linestyle="none", label=label)
+        for mode, (mark, label) in _modes.items()
+        if any(r["mode"] == mode for r in rows)
+    ]
+    if any(_unsure(row, key, report["reference"]) for row in rows):
+        shown.append(Line2D([], [], marker="o", color=".3", mfc="white", linestyle="none", label="no sure difference"))
     shown.append(Line2D([], [], color=".5", linestyle="--", label=report["reference"]))
-    figure.legend(handles=shown, loc="outside upper center", ncols=(2, 3, 5)[min(columns, 3) - 1], handlelength=1.6, columnspacing=1.2)
+    figure.legend(
+        handles=shown,
+        loc="outside upper center",
+        ncols=(2, 3, 5)[min(columns, 3) - 1],
+        handlelength=1.6,
+        columnspacing=1.2,
+    )
     return place
 
 # %% ../../nbs/09_report/04_charts.ipynb #641b164c
@@ -219,14 +313,24 @@ def _unsure(row, key, reference) -> bool:
     _, low, high = row.get("difference", {}).get(key) or (0, 0, 0)
     return low <= 0 <= high and row["system"] != reference
 
+
 def _interval(ax, row, key, systems, reference):
     "A system's dot and bar, and the line where it is the reference."
     value, look = row["values"][key], system_styles(systems)[row["system"]]
-    y = systems.index(row["system"]) + {"one": -.16, "all": .16}.get(row["mode"], 0)
+    y = systems.index(row["system"]) + {"one": -0.16, "all": 0.16}.get(row["mode"], 0)
     low, high = row.get("interval", {}).get(key) or (value, value)
-    if row["system"] == reference: ax.axvline(value, color=".5", linestyle="--", linewidth=1, zorder=1)
+    if row["system"] == reference:
+        ax.axvline(value, color=".5", linestyle="--", linewidth=1, zorder=1)
     ax.plot([low, high], [y, y], color=look["color"], linestyle="-", linewidth=1.6, solid_capstyle="butt")
-    ax.plot(value, y, _modes.get(row["mode"], ("o", ""))[0], color=look["color"], mfc="white" if _unsure(row, key, reference) else look["color"], ms=5, linestyle="none")
+    ax.plot(
+        value,
+        y,
+        _modes.get(row["mode"], ("o", ""))[0],
+        color=look["color"],
+        mfc="white" if _unsure(row, key, reference) else look["color"],
+        ms=5,
+        linestyle="none",
+    )
 
 # %% ../../nbs/09_report/04_charts.ipynb #5b2b182e
 @rc_context(style)
@@ -240,16 +344,25 @@ def plot_set_gain(
     ax, rows = new_axes(ax, 4.4, 3), [row for row in results if row["probe"].startswith("N=")]
     names = list(dict.fromkeys(row["system"] for row in rows))
     for name, look in system_styles(names).items():
-        own = [row for row in rows if row["system"] == name and (reference is None or key in row.get("difference", {}))]  # no interval is known of a withheld one
+        own = [
+            row for row in rows if row["system"] == name and (reference is None or key in row.get("difference", {}))
+        ]  # no interval is known of a withheld one
         n = [int(row["probe"][2:]) for row in own]
-        if reference is None: ax.plot(n, [row["values"][key] for row in own], marker=".", label=name, **look)
+        if reference is None:
+            ax.plot(n, [row["values"][key] for row in own], marker=".", label=name, **look)
         elif own:
             middle, low, high = np.array([row["difference"][key] for row in own]).T
-            ax.plot(n, middle, marker=".", label=name, **look), ax.fill_between(n, low, high, color=look["color"], alpha=.15, linewidth=0)
-    if reference is not None: ax.axhline(0, color=".4", linewidth=.8)
+            (
+                ax.plot(n, middle, marker=".", label=name, **look),
+                ax.fill_between(n, low, high, color=look["color"], alpha=0.15, linewidth=0),
+            )
+    if reference is not None:
+        ax.axhline(0, color=".4", linewidth=0.8)
     drawn = ax.get_legend_handles_labels()[0]
-    if not drawn: ax.set_xlim(1, max((int(row["probe"][2:]) for row in rows), default=1) + 1)  # nothing to scale by
+    if not drawn:
+        ax.set_xlim(1, max((int(row["probe"][2:]) for row in rows), default=1) + 1)  # nothing to scale by
     ax.set_xscale("log", base=2), ax.xaxis.set_major_formatter("{x:.0f}")
     ax.set(xlabel="images of a set", ylabel=key if reference is None else f"difference to {reference}")
-    if drawn: ax.legend()
+    if drawn:
+        ax.legend()
     return ax

@@ -24,7 +24,14 @@ def without_paths(
     facts: dict,  # values may be dicts again
 ) -> dict:
     "The same facts, with the last part alone of each path that exists."
-    return {k: without_paths(v) if isinstance(v, dict) else Path(v).name if isinstance(v, str) and os.sep in v and Path(v).exists() else v for k, v in facts.items()}
+    return {
+        k: without_paths(v)
+        if isinstance(v, dict)
+        else Path(v).name
+        if isinstance(v, str) and os.sep in v and Path(v).exists()
+        else v
+        for k, v in facts.items()
+    }
 
 # %% ../../nbs/09_report/03_model_cards.ipynb #3fd4e936
 def result_sections(
@@ -34,14 +41,24 @@ def result_sections(
     groups: str = "Not measured by group here: `tgfr evaluate` over all pairs does, where the data has a column `attributes`.",  # said where the report has no place for groups of people
 ) -> dict[str, str]:  # title to Markdown, for `model_card`
     "How a model was trained and judged, as sections of its card."
-    rows = [row | {"values": {key: row["values"][key] for key in keys if key in row["values"]}} for row in only(report, system=systems)["results"]]
+    rows = [
+        row | {"values": {key: row["values"][key] for key in keys if key in row["values"]}}
+        for row in only(report, system=systems)["results"]
+    ]
     shown, keys = report | {"results": rows}, [key for key in keys if any(key in row["values"] for row in rows)]
     warnings = "".join(f"**Warning:** {in_markdown(said)}\n\n" for said in report.get("warnings", []))
     said = "\n".join("* **{}**: {}".format(term.replace("*", "\\*"), what) for term, what in definitions(shown).items())
     tables = {title: markdown_rows(**table) for title, table in report.get("tables", {}).items()}
-    unknown = "No attributes of these people are known, so nothing can be said about groups of them." if "tables" in report else groups
+    unknown = (
+        "No attributes of these people are known, so nothing can be said about groups of them."
+        if "tables" in report
+        else groups
+    )
     facts = without_paths(report.get("data", {}) | report.get("setup", {}))
-    return {"Data and set-up": markdown_rows(("", ""), facts.items()), "Results": f"{warnings}{markdown_table(shown, keys)}\n{said}"} | (tables or {"Groups": unknown})
+    return {
+        "Data and set-up": markdown_rows(("", ""), facts.items()),
+        "Results": f"{warnings}{markdown_table(shown, keys)}\n{said}",
+    } | (tables or {"Groups": unknown})
 
 # %% ../../nbs/09_report/03_model_cards.ipynb #9716559e
 def record_training_images(
@@ -51,14 +68,17 @@ def record_training_images(
     "Write trained_on.json beside a model."
     write_json(Path(folder) / "trained_on.json", sorted(set(photo_digests(dataset))))
 
+
 def identity_overlap(
     folder: str | Path,  # of a saved model
     dataset: datasets.Dataset,  # canonical: who is to be judged
 ) -> list:  # identities; none where the model does not tell
     "The people of a data set of whom a photo was in a model's training."
     path = Path(folder) / "trained_on.json"
-    if not path.is_file(): return []
-    if not isinstance(known := read_json(path), list) or not all(isinstance(x, str) for x in known): raise TgfrError(f"{path}: expected a list of hashes; without the file nothing is compared")
+    if not path.is_file():
+        return []
+    if not isinstance(known := read_json(path), list) or not all(isinstance(x, str) for x in known):
+        raise TgfrError(f"{path}: expected a list of hashes; without the file nothing is compared")
     seen = np.isin(np.array(photo_digests(dataset)), np.array(known, dtype=str))
     return np.unique(np.array(dataset["identity"])[seen]).tolist()
 
@@ -76,6 +96,7 @@ def with_results(
     new = [f"## {task}{title}\n\n{text.strip()}\n\n" for title, text in sections.items()]
     return "".join([head.rstrip("\n") + "\n\n", *parts[:at], *new, *parts[at:]]).rstrip("\n") + "\n"
 
+
 def write_results(
     folder: str | Path,  # of a saved model
     sections: dict[str, str],  # from `result_sections`
@@ -83,7 +104,10 @@ def write_results(
 ) -> str:  # one line on what was done
     "Put results into README.md of a saved model; a card that cannot be written, or lies in the Hub's cache, is left as it is."
     path = Path(folder) / "README.md"
-    if any(part.startswith("models--") for part in path.absolute().parts): return f"{path}: in the cache of the Hub, the card is left as it is"
-    try: write_text(path, with_results(path.read_text(encoding="utf-8"), sections, task))
-    except (OSError, UnicodeDecodeError) as e: return f"{path}: the card is left as it is ({e})"
+    if any(part.startswith("models--") for part in path.absolute().parts):
+        return f"{path}: in the cache of the Hub, the card is left as it is"
+    try:
+        write_text(path, with_results(path.read_text(encoding="utf-8"), sections, task))
+    except (OSError, UnicodeDecodeError) as e:
+        return f"{path}: the card is left as it is ({e})"
     return f"{path}: the card has these results"

@@ -26,14 +26,30 @@ from matplotlib.figure import Figure
 
 from ..core import TgfrError, atomic_write, peak_memory, say, write_json, write_text
 from ..formats.cards import NOTICE
-from .tables import MODES, column_head, definitions, has, heading, print_table, results_table, shown_columns, shown_table, summaries
+from tgfr.report.tables import (
+    MODES,
+    column_head,
+    definitions,
+    has,
+    heading,
+    print_table,
+    results_table,
+    shown_columns,
+    shown_table,
+    summaries,
+)
 
 # %% ../../nbs/09_report/02_page.ipynb #76d3e977
 def _text(x) -> str:
     "Any value as escaped text; a dict as `name value`, a list joined by commas, large whole numbers with separators."
-    if isinstance(x, dict): return ", ".join(f"{_text(k)} {_text(v)}" for k, v in x.items())
-    if isinstance(x, list | tuple): return ", ".join(map(_text, x))
-    return html.escape(f"{x:,}" if isinstance(x, int) and not isinstance(x, bool) else f"{x:.4g}" if isinstance(x, float) else str(x))
+    if isinstance(x, dict):
+        return ", ".join(f"{_text(k)} {_text(v)}" for k, v in x.items())
+    if isinstance(x, list | tuple):
+        return ", ".join(map(_text, x))
+    return html.escape(
+        f"{x:,}" if isinstance(x, int) and not isinstance(x, bool) else f"{x:.4g}" if isinstance(x, float) else str(x)
+    )
+
 
 def _terms(values: dict) -> str:
     "A list of names and their values or definitions."
@@ -46,45 +62,86 @@ def _table(report, keys, probe, lines) -> str:
     head = "".join(f'<th scope="col">{_text(column_head(report, keys[i]))}</th>' for i in shown)
     body, mode = "<tbody>" if grouped else "", None
     for line in lines:
-        if line.mode != mode and not grouped: body += ("</tbody>" if body else "") + f'<tbody><tr class="mode"><th scope="rowgroup" colspan="{len(shown) + 1}">{_text(MODES.get(line.mode, line.mode))}</th></tr>'
+        if line.mode != mode and not grouped:
+            body += (
+                ("</tbody>" if body else "")
+                + f'<tbody><tr class="mode"><th scope="rowgroup" colspan="{len(shown) + 1}">{_text(MODES.get(line.mode, line.mode))}</th></tr>'
+            )
         mode = line.mode
         name = _text(line.system) + (" <small>reference</small>" if line.reference else "")
-        body += f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{_html_cell(line.cells[i])}</td>" for i in shown) + "</tr>"
-    parts = ["value", *["95 % interval"] * has(report, "interval"), *[f"difference to {report['reference']} with its 95 % interval"] * has(report, "difference")]
+        body += (
+            f'<tr><th scope="row">{name}</th>'
+            + "".join(f"<td>{_html_cell(line.cells[i])}</td>" for i in shown)
+            + "</tr>"
+        )
+    parts = [
+        "value",
+        *["95 % interval"] * has(report, "interval"),
+        *[f"difference to {report['reference']} with its 95 % interval"] * has(report, "difference"),
+    ]
     caption = _text(f"{heading(report, probe)}: {', '.join(parts)}")
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="Results, {_text(heading(report, probe))}"><table><caption><span>{caption}</span></caption>'
-            f'<thead><tr><th scope="col">system</th>{head}</tr></thead>{body}</tbody></table></div>')
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Results, {_text(heading(report, probe))}"><table><caption><span>{caption}</span></caption>'
+        f'<thead><tr><th scope="col">system</th>{head}</tr></thead>{body}</tbody></table></div>'
+    )
+
 
 def _plain_table(title, columns, rows) -> str:
     "Rows of plain values."
-    lines = ("".join(f'<th scope="row">{_text(x)}</th>' if k == 0 else f"<td>{_text(x)}</td>" for k, x in enumerate(row)) for row in rows)
-    head, body = "".join(f'<th scope="col">{_text(c)}</th>' for c in columns), "".join(f"<tr>{line}</tr>" for line in lines)
+    lines = (
+        "".join(f'<th scope="row">{_text(x)}</th>' if k == 0 else f"<td>{_text(x)}</td>" for k, x in enumerate(row))
+        for row in rows
+    )
+    head, body = (
+        "".join(f'<th scope="col">{_text(c)}</th>' for c in columns),
+        "".join(f"<tr>{line}</tr>" for line in lines),
+    )
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(title)}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
 
 def _html_cell(cell) -> str:
     "A figure with its interval and difference under it."
     out = f"<b>{cell.value}</b>"
-    if cell.interval: out += f"<span>{cell.interval[0]} to {cell.interval[1]}</span>"
-    if cell.difference: out += f'<span class="difference">{cell.difference[0]}{cell.star} ({cell.difference[1]} to {cell.difference[2]})</span>'
+    if cell.interval:
+        out += f"<span>{cell.interval[0]} to {cell.interval[1]}</span>"
+    if cell.difference:
+        out += f'<span class="difference">{cell.difference[0]}{cell.star} ({cell.difference[1]} to {cell.difference[2]})</span>'
     return out
 
 # %% ../../nbs/09_report/02_page.ipynb #18d3e02f
 def _pictures(figures, dpi=110) -> dict[str, tuple[bytes, bytes]]:
     "Each figure as PNG and as PDF, by file name without ending."
+
     def drawn(figure, format):
-        with rc_context({"pdf.fonttype": 42}): figure.savefig(buffer := io.BytesIO(), dpi=dpi, format=format, facecolor="white", metadata={"CreationDate": None} if format == "pdf" else None)
+        with rc_context({"pdf.fonttype": 42}):
+            figure.savefig(
+                buffer := io.BytesIO(),
+                dpi=dpi,
+                format=format,
+                facecolor="white",
+                metadata={"CreationDate": None} if format == "pdf" else None,
+            )
         return buffer.getvalue()
+
     pictures = {}
     for name, (figure, alt, _) in figures.items():
         file = re.sub(r"[^\w-]+", "-", name).strip("-")
-        if file in pictures or not file: raise TgfrError(f"figures: {name!r} gives the file name {file!r}, which is {'taken' if file in pictures else 'empty'}")
-        if not str(alt).strip(): raise TgfrError(f"figures: {name!r} has no alt text; say in a sentence what is to be seen")
+        if file in pictures or not file:
+            raise TgfrError(
+                f"figures: {name!r} gives the file name {file!r}, which is {'taken' if file in pictures else 'empty'}"
+            )
+        if not str(alt).strip():
+            raise TgfrError(f"figures: {name!r} has no alt text; say in a sentence what is to be seen")
         pictures[file] = drawn(figure, "png"), drawn(figure, "pdf")
     return pictures
 
+
 def _figure(picture: bytes, alt, caption) -> str:
     "A figure, embedded; one too wide for a phone scrolls in its box, a small one shrinks."
-    source, (width, height) = base64.b64encode(picture).decode(), struct.unpack(">II", picture[16:24])  # from the PNG's header
+    source, (width, height) = (
+        base64.b64encode(picture).decode(),
+        struct.unpack(">II", picture[16:24]),
+    )  # from the PNG's header
     small = ' class="small"' if width < 560 else ""
     return f'<figure><div class="scroll" tabindex="0"><img{small} src="data:image/png;base64,{source}" width="{width}" height="{height}" alt="{_text(alt)}"></div><figcaption>{_text(caption)}</figcaption></figure>'
 
@@ -139,20 +196,31 @@ def render_html(
     command = run.pop("command", None)
     run = {{"peak_gb": "peak memory, GB"}.get(k, k): v for k, v in run.items()}
     sections = {
-        "In short": '<ul class="summary">' + "".join(f"<li>{_text(s)}</li>" for s in summaries(report)) + "</ul>" if summaries(report) else "",
+        "In short": '<ul class="summary">' + "".join(f"<li>{_text(s)}</li>" for s in summaries(report)) + "</ul>"
+        if summaries(report)
+        else "",
         "Set-up": _terms(report.get("data", {}) | report.get("setup", {})),
-        "Results": "".join(f"<h3>{_text(heading(report, probe))}</h3>{_table(report, keys, probe, lines)}" for probe, lines in probes.items()),
+        "Results": "".join(
+            f"<h3>{_text(heading(report, probe))}</h3>{_table(report, keys, probe, lines)}"
+            for probe, lines in probes.items()
+        ),
         **{title: _plain_table(title, **table) for title, table in report.get("tables", {}).items()},
         "Figures": "".join(_figure(*figure) for figure in (figures or {}).values()),
         "What the figures mean": _terms(definitions(report)),
         "What was left out": _left_out(skipped),
         "The run": _terms(run) + (f"<pre><code>{_text(command)}</code></pre>" if command else ""),
-        "Use with care": f"<aside><p>{NOTICE}</p></aside>"}
-    return PAGE.substitute(title=_text(report["title"]), sections="\n".join(f"<section><h2>{head}</h2>{body}</section>" for head, body in sections.items() if body))
+        "Use with care": f"<aside><p>{NOTICE}</p></aside>",
+    }
+    return PAGE.substitute(
+        title=_text(report["title"]),
+        sections="\n".join(f"<section><h2>{head}</h2>{body}</section>" for head, body in sections.items() if body),
+    )
+
 
 def _left_out(skipped, most=100) -> str:
     "How many items were left out, and the first of them with their reasons."
-    if not skipped["count"]: return "<p>Nothing was left out.</p>"
+    if not skipped["count"]:
+        return "<p>Nothing was left out.</p>"
     items = "".join(f"<li>{_text(name)}: {_text(reason)}</li>" for name, reason in skipped["items"][:most])
     more = skipped["count"] - min(most, len(skipped["items"]))
     return f"<p>{skipped['count']:,} left out.</p><ul>{items}</ul>" + (f"<p>… and {more:,} more.</p>" if more else "")
@@ -166,10 +234,13 @@ def write_page(
     "Write the figures as PNG and PDF, and report.html, which needs no other file."
     folder, figures = Path(folder), figures or {}
     pictures = _pictures(figures)
-    page = render_html(report, {file: (png, *figures[name][1:]) for name, (file, (png, _)) in zip(figures, pictures.items())})
+    page = render_html(
+        report, {file: (png, *figures[name][1:]) for name, (file, (png, _)) in zip(figures, pictures.items())}
+    )
     for file, formats in pictures.items():
         for ending, content in zip((".png", ".pdf"), formats):
-            with atomic_write(folder / (file + ending), private=True) as tmp: tmp.write_bytes(content)
+            with atomic_write(folder / (file + ending), private=True) as tmp:
+                tmp.write_bytes(content)
     write_text(folder / "report.html", page, private=True)
     return folder / "report.html"
 
@@ -191,8 +262,13 @@ def run_facts(
     packages: Sequence[str] = ("tgfr", "torch", "transformers", "onnxruntime"),  # whose versions matter
 ) -> dict:
     "Minutes, peak memory, machine, versions and command of this process."
-    return {"minutes": (time.perf_counter() - start) / 60, "peak_gb": peak_memory(), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "versions": {**{p: version(p) for p in packages}, "Python": platform.python_version()}, "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}
+    return {
+        "minutes": (time.perf_counter() - start) / 60,
+        "peak_gb": peak_memory(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {**{p: version(p) for p in packages}, "Python": platform.python_version()},
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
 
 # %% ../../nbs/09_report/02_page.ipynb #37d9e35a
 def save_report(
@@ -204,4 +280,6 @@ def save_report(
     "Write the report, print its table, and say what was left out, how long it took and where the page is."
     page = write_report(folder, report, figures)
     print_table(report)
-    say(f"{report['skipped']['count']:,} {what} left out · {report['run']['minutes']:.1f} minutes, {report['run']['peak_gb']:.1f} GB · {page}")
+    say(
+        f"{report['skipped']['count']:,} {what} left out · {report['run']['minutes']:.1f} minutes, {report['run']['peak_gb']:.1f} GB · {page}"
+    )

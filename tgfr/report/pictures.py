@@ -22,22 +22,27 @@ from .charts import COLOURS, new_axes, panels, style, system_styles
 # %% ../../nbs/09_report/05_pictures.ipynb #f5eea136
 @rc_context(style)
 def plot_photos(
-    photos: dict[str, np.ndarray] | Sequence[np.ndarray],  # name to photo, or photos alone: (H, W, 3), or (H, W) in matplotlib's colours
+    photos: dict[str, np.ndarray]
+    | Sequence[np.ndarray],  # name to photo, or photos alone: (H, W, 3), or (H, W) in matplotlib's colours
     columns: int | None = None,  # side by side; None: all
-    width: float = .7,  # of a photo, inches
+    width: float = 0.7,  # of a photo, inches
     ax: Axes | None = None,  # whose place is taken; None: a new figure
 ) -> Axes:
     "Photos side by side, each under its name."
     named = list(photos.items()) if isinstance(photos, dict) else [("", photo) for photo in photos]
-    if not named: raise TgfrError("photos: empty, expected at least one")
+    if not named:
+        raise TgfrError("photos: empty, expected at least one")
     columns = min(columns or len(named), len(named))
     lines, tall = -(-len(named) // columns), max(len(photo) / len(photo[0]) for _, photo in named)
-    title = max(.05 + .15 * len(name.splitlines()) for name, _ in named)
+    title = max(0.05 + 0.15 * len(name.splitlines()) for name, _ in named)
     place = new_axes(ax, width * columns, (width * tall + title) * lines)
     axes = panels(place).subplots(lines, columns, squeeze=False).ravel()
-    for ax, (name, photo) in zip(axes, named): _photo(ax, photo, name)
-    for ax in axes[len(named):]: ax.set_axis_off()
+    for ax, (name, photo) in zip(axes, named):
+        _photo(ax, photo, name)
+    for ax in axes[len(named) :]:
+        ax.set_axis_off()
     return place
+
 
 def _photo(ax, image, title="", **kwargs):
     "A photo without axes."
@@ -48,39 +53,54 @@ def _photo(ax, image, title="", **kwargs):
 # %% ../../nbs/09_report/05_pictures.ipynb #45bbfeec
 @rc_context(style)
 def plot_examples(
-    rows: list[dict],  # each: gallery (H, W, 3), probe (H, W, 3) as seen, captions (2 str), scores {system: float} (empty: none shown), genuine bool
+    rows: list[
+        dict
+    ],  # each: gallery (H, W, 3), probe (H, W, 3) as seen, captions (2 str), scores {system: float} (empty: none shown), genuine bool
     ax: Axes | None = None,  # whose place is taken; None: a new figure
 ) -> Axes:
     "Photo pairs with their captions and the score of each system."
-    if not rows: raise TgfrError("rows: empty, expected at least one pair")
+    if not rows:
+        raise TgfrError("rows: empty, expected at least one pair")
     names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
     scores = [s for row in rows for s in row["scores"].values()]
     limits = min([0, *scores]), max([0, *scores])
-    place = new_axes(ax, 8, .35 + len(rows) * max(1.35, .25 + .18 * len(names)))
-    axes = panels(place).subplots(len(rows), 4 if names else 3, squeeze=False, width_ratios=(1, 1, 1.95, 1.5)[:4 if names else 3])
+    place = new_axes(ax, 8, 0.35 + len(rows) * max(1.35, 0.25 + 0.18 * len(names)))
+    axes = panels(place).subplots(
+        len(rows), 4 if names else 3, squeeze=False, width_ratios=(1, 1, 1.95, 1.5)[: 4 if names else 3]
+    )
     for row, line in zip(rows, axes):
-        for ax, what in zip(line, ("gallery", "probe")): _photo(ax, row[what], what if row is rows[0] else "")
+        for ax, what in zip(line, ("gallery", "probe")):
+            _photo(ax, row[what], what if row is rows[0] else "")
         _captions(line[2], row)
-        if names: _bars(line[3], {name: row["scores"].get(name, np.nan) for name in names}, limits)
-    if names: axes[0, 3].set_title("score")
+        if names:
+            _bars(line[3], {name: row["scores"].get(name, np.nan) for name in names}, limits)
+    if names:
+        axes[0, 3].set_title("score")
     return place
 
 # %% ../../nbs/09_report/05_pictures.ipynb #60e8a0ec
 def _captions(ax, row, width=42, lines=4):
     "Whether the pair is genuine, and the two captions, wrapped."
-    said = [textwrap.fill(f"{what}: {caption}", width, max_lines=lines, placeholder=" …") for what, caption in zip(("gallery", "probe"), row["captions"])]
+    said = [
+        textwrap.fill(f"{what}: {caption}", width, max_lines=lines, placeholder=" …")
+        for what, caption in zip(("gallery", "probe"), row["captions"])
+    ]
     ax.set_axis_off()
-    ax.text(0, 1, "same person" if row["genuine"] else "different people", weight="bold", va="top", transform=ax.transAxes)
-    ax.text(0, .84, "\n\n".join(said), size=7.5, va="top", transform=ax.transAxes, parse_math=False)
+    ax.text(
+        0, 1, "same person" if row["genuine"] else "different people", weight="bold", va="top", transform=ax.transAxes
+    )
+    ax.text(0, 0.84, "\n\n".join(said), size=7.5, va="top", transform=ax.transAxes, parse_math=False)
+
 
 def _bars(ax, scores, limits):
     "A bar for each system's score, its value written beside it."
-    look, room = system_styles(list(scores)), .3 * ((limits[1] - limits[0]) or 1)
-    ax.barh(list(scores), list(scores.values()), height=.6, color=[look[name]["color"] for name in scores])
+    look, room = system_styles(list(scores)), 0.3 * ((limits[1] - limits[0]) or 1)
+    ax.barh(list(scores), list(scores.values()), height=0.6, color=[look[name]["color"] for name in scores])
     for k, value in enumerate(scores.values()):
-        if not np.isnan(value): ax.text(max(value, 0) + room / 12, k, f"{value:.2f}", va="center", size=7.5)
-    ax.axvline(0, color=".4", linewidth=.8)
-    ax.set(xlim=(limits[0] - room / 12, limits[1] + room), xticks=(), ylim=(len(scores) - .4, -.6))
+        if not np.isnan(value):
+            ax.text(max(value, 0) + room / 12, k, f"{value:.2f}", va="center", size=7.5)
+    ax.axvline(0, color=".4", linewidth=0.8)
+    ax.set(xlim=(limits[0] - room / 12, limits[1] + room), xticks=(), ylim=(len(scores) - 0.4, -0.6))
     ax.tick_params("y", length=0), ax.spines[:].set_visible(False), ax.grid(False)
 
 # %% ../../nbs/09_report/05_pictures.ipynb #e791b460
@@ -98,17 +118,18 @@ def plot_word_regions(
         raise TgfrError(f"attention: shape {attention.shape}, expected ({len(words)}, h, w) for {len(words)} words")
     lines = -(-(len(words) + 1) // columns)
     columns = -(-(len(words) + 1) // lines)
-    norm = PowerNorm(.5, 0, max(attention.max(), 1e-12))
-    place = new_axes(ax, 1.25 * columns + .6, 1.5 * lines)
+    norm = PowerNorm(0.5, 0, max(attention.max(), 1e-12))
+    place = new_axes(ax, 1.25 * columns + 0.6, 1.5 * lines)
     axes = (figure := panels(place)).subplots(lines, columns, squeeze=False).ravel()
     _photo(axes[0], image, "photo")
-    grey = image @ np.array((.299, .587, .114))
+    grey = image @ np.array((0.299, 0.587, 0.114))
     for ax, word, weights in zip(axes[1:], words, attention):
         heat = cv2.resize(weights, image.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, norm.vmax)
         _photo(ax, grey, word if len(word) < 17 else f"{word[:15]}…", cmap="gray", vmin=-60, vmax=255)
-        ax.imshow(heat, cmap="inferno", norm=norm, alpha=.8 * np.asarray(norm(heat)))
-    for ax in axes[len(words) + 1:]: ax.set_axis_off()
-    bar = figure.colorbar(ScalarMappable(norm, "inferno"), ax=axes, fraction=.03, aspect=25, ticks=(0, norm.vmax))
+        ax.imshow(heat, cmap="inferno", norm=norm, alpha=0.8 * np.asarray(norm(heat)))
+    for ax in axes[len(words) + 1 :]:
+        ax.set_axis_off()
+    bar = figure.colorbar(ScalarMappable(norm, "inferno"), ax=axes, fraction=0.03, aspect=25, ticks=(0, norm.vmax))
     bar.ax.set_yticklabels(("0", f"{norm.vmax:.2g}"), size=7)
     bar.outline.set_visible(False)
     return place
@@ -129,21 +150,26 @@ def plot_set_strip(
 ) -> Axes:
     "What each image of a set is worth, and what they are worth together."
     frame, value, weight = (np.asarray(x, float) for x in (frame, value, weight))
-    if not (0 < len(frame) == len(value) == len(weight)): raise TgfrError(f"frame, value, weight: {len(frame)}, {len(value)} and {len(weight)} numbers, expected equally many")
+    if not (0 < len(frame) == len(value) == len(weight)):
+        raise TgfrError(
+            f"frame, value, weight: {len(frame)}, {len(value)} and {len(weight)} numbers, expected equally many"
+        )
     ax, blue, relative = new_axes(ax, 9, 3.9), colormaps["Blues"], weight / max(weight.max(), 1e-12)
-    left, right = frame[0] - .5, frame[-1] + .5
-    room = (right - left) * (.17 if templates else .01)
-    ax.scatter(frame, value, 11, blue(.3 + .7 * relative), linewidth=0, label="one frame; darker: more weight")
-    if so_far is not None: ax.plot(frame, so_far, color=COLOURS[1], linestyle="-", linewidth=1.3, label=grown)
+    left, right = frame[0] - 0.5, frame[-1] + 0.5
+    room = (right - left) * (0.17 if templates else 0.01)
+    ax.scatter(frame, value, 11, blue(0.3 + 0.7 * relative), linewidth=0, label="one frame; darker: more weight")
+    if so_far is not None:
+        ax.plot(frame, so_far, color=COLOURS[1], linestyle="-", linewidth=1.3, label=grown)
     known = np.concatenate([value, list((templates or {}).values()), [] if so_far is None else so_far])
     low, high = known.min(), known.max()
     tall = (high - low) or 1
-    ax.set(xlim=(left - .01 * (right - left), right + room), ylim=(low - .5 * tall, high + .08 * tall), ylabel=label)
-    _weights(ax.twinx(), frame, weight, blue(.6))
+    ax.set(xlim=(left - 0.01 * (right - left), right + room), ylim=(low - 0.5 * tall, high + 0.08 * tall), ylabel=label)
+    _weights(ax.twinx(), frame, weight, blue(0.6))
     _templates(ax, templates or {}, right, room, tall)
-    for axis, first, last in (ax.xaxis, frame[0], frame[-1]), (ax.yaxis, low - .1 * tall, high + .1 * tall): axis.set_ticks([t for t in axis.get_ticklocs() if first <= t <= last])
+    for axis, first, last in (ax.xaxis, frame[0], frame[-1]), (ax.yaxis, low - 0.1 * tall, high + 0.1 * tall):
+        axis.set_ticks([t for t in axis.get_ticklocs() if first <= t <= last])
     ax.set_axisbelow(True), ax.grid(axis="x", visible=False)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=.2)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     _thumbnails(ax, frame, relative, thumbnails, gallery, (left, right, room))
     return ax
 
@@ -152,29 +178,56 @@ def _weights(ax, frame, weight, colour):
     "Bars in the lower part, and a line where they would be equal."
     places = np.arange(int(frame[0]), int(frame[-1]) + 1)
     heights = np.bincount((frame - frame[0]).astype(int), weight, len(places))
-    ax.stairs(heights, np.append(places - .5, places[-1] + .5), fill=True, color=colour, linewidth=0)
-    ax.hlines(weight.mean(), places[0] - .5, places[-1] + .5, color=".25", linewidth=.8, linestyle=(0, (4, 3)))
+    ax.stairs(heights, np.append(places - 0.5, places[-1] + 0.5), fill=True, color=colour, linewidth=0)
+    ax.hlines(weight.mean(), places[0] - 0.5, places[-1] + 0.5, color=".25", linewidth=0.8, linestyle=(0, (4, 3)))
     ax.set(ylim=(0, heights.max() * 3.9 or 1), yticks=())
     ax.text(places[0], heights.max() * 1.06, "weight (dashed: equal)", size=7.5, color=".3")
     ax.grid(False), ax.spines[:].set_visible(False)
 
+
 def _templates(ax, templates, right, room, tall):
     "Marks of the templates beside the frames; their labels keep apart."
-    ax.axvline(right, color=".7", linewidth=.8)
+    ax.axvline(right, color=".7", linewidth=0.8)
     heights = {}
-    for name in sorted(templates, key=templates.get): heights[name] = max(templates[name], max(heights.values(), default=-np.inf) + .13 * tall)
+    for name in sorted(templates, key=templates.get):
+        heights[name] = max(templates[name], max(heights.values(), default=-np.inf) + 0.13 * tall)
     for (name, value), colour, mark in zip(templates.items(), (COLOURS[1], COLOURS[2], ".35", *COLOURS[3:]), "**DsoPX"):
-        ax.plot(right + (.1 + .08 * list(templates).index(name)) * room, value, mark, color=colour, ms=13 if mark == "*" else 6, mec="white", mew=.6, linestyle="none", clip_on=False, zorder=5)
-        ax.text(right + .38 * room, heights[name], f"{name} {value:.2f}", color=colour, va="center", size=8, parse_math=False)
+        ax.plot(
+            right + (0.1 + 0.08 * list(templates).index(name)) * room,
+            value,
+            mark,
+            color=colour,
+            ms=13 if mark == "*" else 6,
+            mec="white",
+            mew=0.6,
+            linestyle="none",
+            clip_on=False,
+            zorder=5,
+        )
+        ax.text(
+            right + 0.38 * room,
+            heights[name],
+            f"{name} {value:.2f}",
+            color=colour,
+            va="center",
+            size=8,
+            parse_math=False,
+        )
 
-def _thumbnails(ax, frame, relative, thumbnails, gallery, places, height=.3):
+
+def _thumbnails(ax, frame, relative, thumbnails, gallery, places, height=0.3):
     "A row of pictures below the axis, framed as dark as their weight."
     (left, right, room), blue = places, colormaps["Blues"]
     width = (right - left) / max(len(thumbnails), 1)
     for k, (index, picture) in enumerate([*thumbnails, *([(None, gallery)] if gallery is not None else [])]):
-        x = right + .1 * room if index is None else left + (k + .05) * width
-        box = ax.inset_axes((x, -.13 - height, .55 * room if index is None else .9 * width, height), transform=ax.get_xaxis_transform())
+        x = right + 0.1 * room if index is None else left + (k + 0.05) * width
+        box = ax.inset_axes(
+            (x, -0.13 - height, 0.55 * room if index is None else 0.9 * width, height),
+            transform=ax.get_xaxis_transform(),
+        )
         box.imshow(picture)
         box.set(xticks=(), yticks=(), anchor="N"), box.grid(False)
-        box.spines[:].set(visible=True, linewidth=2.5, color=".25" if index is None else blue(.3 + .7 * relative[index]))
+        box.spines[:].set(
+            visible=True, linewidth=2.5, color=".25" if index is None else blue(0.3 + 0.7 * relative[index])
+        )
         box.set_xlabel("gallery" if index is None else f"{frame[index]:.0f}", size=7.5, labelpad=2)

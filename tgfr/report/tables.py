@@ -23,6 +23,7 @@ from ..formats.cards import in_markdown
 @dataclass(frozen=True)
 class Cell:
     "One figure of one system, as it is written."
+
     value: str  # ".812"
     interval: tuple[str, str] | None  # (".790", ".834"), the 95 % interval
     difference: tuple[str, str, str] | None  # ("+.051", "+.040", "+.060"), to the reference, with its own interval
@@ -37,6 +38,7 @@ class Cell:
 @dataclass(frozen=True)
 class Line:
     "One system at one probe size, in one mode."
+
     system: str
     mode: str  # "-", "one" or "all"
     reference: bool
@@ -48,23 +50,30 @@ def results_table(
     keys: list[str] | None = None,  # figures wanted, in this order; None: all that the report has
 ) -> tuple[list[str], dict[str, list[Line]]]:  # the keys, and the lines of each probe size, by mode: "-", "one", "all"
     "What every output shows, as text; `TgfrError` names what is missing in `report`."
-    if missing := {"title", "results", "reference"} - set(report): raise TgfrError(f"report: no {', '.join(sorted(missing))}")
-    if not (results := report["results"]): raise TgfrError("report: results is empty, expected at least one system")
+    if missing := {"title", "results", "reference"} - set(report):
+        raise TgfrError(f"report: no {', '.join(sorted(missing))}")
+    if not (results := report["results"]):
+        raise TgfrError("report: results is empty, expected at least one system")
     found = list(dict.fromkeys(k for row in results for k in row["values"]))
-    if unknown := [k for k in keys or () if k not in found]: raise TgfrError(f"keys: no result has {', '.join(unknown)}; there are {', '.join(found)}")
+    if unknown := [k for k in keys or () if k not in found]:
+        raise TgfrError(f"keys: no result has {', '.join(unknown)}; there are {', '.join(found)}")
     keys, probes = list(keys or found), {row["probe"]: [] for row in results}
     for row in sorted(results, key=lambda row: list(MODES).index(row["mode"]) if row["mode"] in MODES else len(MODES)):
-        probes[row["probe"]].append(Line(row["system"], row["mode"], row["system"] == report["reference"], [_cell(row, k) for k in keys]))
+        probes[row["probe"]].append(
+            Line(row["system"], row["mode"], row["system"] == report["reference"], [_cell(row, k) for k in keys])
+        )
     return keys, probes
 
 # %% ../../nbs/09_report/01_tables.ipynb #c828af42
 MODES = {"-": "no captions", "one": "one caption", "all": "all captions"}
+
 
 def shown_table(
     report: dict,  # the content of report.json
 ) -> tuple[list[str], dict[str, list[Line]]]:  # as `results_table`
     "The results table; empty for a report that compares nothing, such as that of a video."
     return results_table(report) if "results" in report else ([], {})
+
 
 def heading(
     report: dict,
@@ -73,13 +82,19 @@ def heading(
     "The heading of a group of results."
     return report.get("groups", {}).get(probe, f"{probe} probes")
 
+
 def shown_columns(
     report: dict,
     keys: list[str],  # of all groups
     lines: list[Line],  # of one
 ) -> list[int]:
     "Which keys a group shows: all, or those that it has where groups are of different kinds."
-    return [i for i in range(len(keys)) if "groups" not in report or any(line.cells[i].value != number(None) for line in lines)]
+    return [
+        i
+        for i in range(len(keys))
+        if "groups" not in report or any(line.cells[i].value != number(None) for line in lines)
+    ]
+
 
 def column_head(
     report: dict,
@@ -89,6 +104,7 @@ def column_head(
     note = report.get("notes", {}).get(key)
     return f"{key} ({note})" if note else key
 
+
 def has(
     report: dict,  # the content of report.json
     what: str,  # "interval" or "difference"
@@ -96,11 +112,17 @@ def has(
     "Whether any row of the results has it."
     return any(row.get(what) for row in report.get("results", []))
 
+
 def _cell(row, key) -> Cell:
     "The figure `key` of one line of results."
     interval, difference = (row.get(what, {}).get(key) for what in ("interval", "difference"))
     sure = difference is not None and (difference[1] > 0 or difference[2] < 0)
-    return Cell(number(row["values"].get(key)), interval and tuple(map(number, interval)), difference and tuple(number(x, sign=True) for x in difference), sure)
+    return Cell(
+        number(row["values"].get(key)),
+        interval and tuple(map(number, interval)),
+        difference and tuple(number(x, sign=True) for x in difference),
+        sure,
+    )
 
 # %% ../../nbs/09_report/01_tables.ipynb #22491615
 def only(
@@ -109,8 +131,11 @@ def only(
 ) -> dict:
     "The report with only some of its results, in their order."
     values = {column: {which} if isinstance(which, str) else set(which) for column, which in wanted.items()}
-    if unknown := [column for column in values if any(column not in row for row in report["results"])]: raise TgfrError(f"{unknown[0]}: no column of the results, which have {', '.join(report['results'][0])}")
-    return report | {"results": [row for row in report["results"] if all(row[column] in which for column, which in values.items())]}
+    if unknown := [column for column in values if any(column not in row for row in report["results"])]:
+        raise TgfrError(f"{unknown[0]}: no column of the results, which have {', '.join(report['results'][0])}")
+    return report | {
+        "results": [row for row in report["results"] if all(row[column] in which for column, which in values.items())]
+    }
 
 # %% ../../nbs/09_report/01_tables.ipynb #40e5f6a2
 def summaries(
@@ -120,7 +145,8 @@ def summaries(
 ) -> list[str]:
     "What is to be warned of, and a sentence for each probe size and mode on what words add to the reference."
     warnings = [f"Warning: {said}" for said in report.get("warnings", [])]
-    if "summary" in report: return warnings + report["summary"]
+    if "summary" in report:
+        return warnings + report["summary"]
     names = [row["system"] for row in report["results"]]
     system = system or ("residual" if "residual" in names else names[-1] if names else "")
     rows = [row for row in report["results"] if row["system"] == system and key in row.get("difference", {})]
@@ -132,9 +158,13 @@ def _sentence(row, key, reference) -> str:
     delta, low, high = row["difference"][key]
     where = f"{key} at {row['probe']}" + (f", {MODES[row['mode']]}" if row["mode"] in ("one", "all") else "")
     size, against = f"95 % interval {number(low, True)} to {number(high, True)}", f"{row['system']} against {reference}"
-    if reference != "image-only head": return f"{number(delta, True)} in {where} ({size}), {against}{', which is no sure difference' if low <= 0 <= high else ''}."  # more than words differs
-    if low <= 0 <= high: return f"Words make no sure difference to {where} ({number(delta, True)}, {size}), {against}."
-    return (f"Words add {number(delta, True)} to" if delta > 0 else f"Words take {number(-delta)} from") + f" {where} ({size}), {against}."
+    if reference != "image-only head":
+        return f"{number(delta, True)} in {where} ({size}), {against}{', which is no sure difference' if low <= 0 <= high else ''}."  # more than words differs
+    if low <= 0 <= high:
+        return f"Words make no sure difference to {where} ({number(delta, True)}, {size}), {against}."
+    return (
+        f"Words add {number(delta, True)} to" if delta > 0 else f"Words take {number(-delta)} from"
+    ) + f" {where} ({size}), {against}."
 
 # %% ../../nbs/09_report/01_tables.ipynb #ed250d81
 def print_table(
@@ -147,44 +177,83 @@ def print_table(
     keys, probes = results_table(report, keys)
     for probe, lines in probes.items():
         title = f"{report['title']}, {heading(report, probe)}"
-        columns = [(Text(column_head(report, keys[i]).replace("=", "=\n").replace(" ", "\n")), [_lines_of(line.cells[i]) for line in lines]) for i in shown_columns(report, keys, lines)]
+        columns = [
+            (
+                Text(column_head(report, keys[i]).replace("=", "=\n").replace(" ", "\n")),
+                [_lines_of(line.cells[i]) for line in lines],
+            )
+            for i in shown_columns(report, keys, lines)
+        ]
         for part in _side_by_side(columns, console.width):
-            table = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", show_edge=False, pad_edge=False, padding=(0, int(console.width >= 90), 0, 0))
+            table = Table(
+                box=box.SIMPLE_HEAD,
+                title=Text(title),
+                title_justify="left",
+                show_edge=False,
+                pad_edge=False,
+                padding=(0, int(console.width >= 90), 0, 0),
+            )
             table.add_column("system", min_width=NAMES[0], max_width=NAMES[1])
-            for head, _ in part: table.add_column(head, justify="right", no_wrap=True)
+            for head, _ in part:
+                table.add_column(head, justify="right", no_wrap=True)
             for k, line in enumerate(lines):
-                name = line.system + ("" if line.mode == "-" else f"\n{MODES.get(line.mode, line.mode)}") + ("\n(reference)" if line.reference else "")
-                table.add_row(Text(name), *(cells[k] for _, cells in part), end_section=k + 1 < len(lines) and lines[k + 1].mode != line.mode)
+                name = (
+                    line.system
+                    + ("" if line.mode == "-" else f"\n{MODES.get(line.mode, line.mode)}")
+                    + ("\n(reference)" if line.reference else "")
+                )
+                table.add_row(
+                    Text(name),
+                    *(cells[k] for _, cells in part),
+                    end_section=k + 1 < len(lines) and lines[k + 1].mode != line.mode,
+                )
             console.print(table, "")
-    if said := _below(report): console.print(Text(said))
-    for said in report.get("warnings", []): console.print(Text(f"warning: {said}"), style="yellow")
+    if said := _below(report):
+        console.print(Text(said))
+    for said in report.get("warnings", []):
+        console.print(Text(f"warning: {said}"), style="yellow")
+
 
 NAMES = 12, 15  # least and most characters of a system's name on a line of the terminal
+
 
 def _side_by_side(columns, width) -> list[list]:
     "Columns in groups, each of which fits beside the names."
     parts, room = [], 0
     for head, cells in columns:
         need = max(len(line) for text in (head, *cells) for line in text.plain.splitlines() or [""]) + 1 + (width >= 90)
-        if need > room: parts, room = [*parts, []], width - NAMES[1] - 2
+        if need > room:
+            parts, room = [*parts, []], width - NAMES[1] - 2
         parts[-1].append((head, cells))
         room -= need
     return parts
 
+
 def _below(report) -> str:
     "What stands under the values, in words."
-    parts = ["its 95 % interval"] * has(report, "interval") + [f"the difference to {report['reference']}"] * has(report, "difference")
-    sure = f"; * marks one that is sure beside all others of its column. {_by_luck(report)}" if has(report, "difference") else "."
+    parts = ["its 95 % interval"] * has(report, "interval") + [f"the difference to {report['reference']}"] * has(
+        report, "difference"
+    )
+    sure = (
+        f"; * marks one that is sure beside all others of its column. {_by_luck(report)}"
+        if has(report, "difference")
+        else "."
+    )
     return f"Under each value {', then '.join(parts)}{sure}" if parts else ""
+
 
 def _by_luck(report) -> str:
     "How many asterisks chance may set."
     columns = {(row["probe"], key) for row in report["results"] for key in row.get("difference", {})}
-    return f"Where nothing differs, chance marks {len(columns) * .05:.1f} of these {len(columns)} columns."
+    return f"Where nothing differs, chance marks {len(columns) * 0.05:.1f} of these {len(columns)} columns."
+
 
 def _lines_of(cell) -> Text:
     "Value, interval and difference under each other."
-    rest = [*(["-".join(cell.interval)] if cell.interval else []), *([cell.difference[0] + cell.star] if cell.difference else [])]
+    rest = [
+        *(["-".join(cell.interval)] if cell.interval else []),
+        *([cell.difference[0] + cell.star] if cell.difference else []),
+    ]
     return Text.assemble((cell.value, "bold"), *(("\n" + line, "dim") for line in rest))
 
 # %% ../../nbs/09_report/01_tables.ipynb #7cbf68b9
@@ -197,15 +266,43 @@ def markdown_table(
     keys, probes = results_table(report, list(keys))
     rows: dict[tuple, dict] = {}
     for probe, lines in probes.items():
-        for line in lines: rows.setdefault((line.system, line.mode), {})[probe] = line.cells
+        for line in lines:
+            rows.setdefault((line.system, line.mode), {})[probe] = line.cells
+
     def cell(c):
-        if differences: return c.value + ("{} ({}, {} to {})".format(c.star, *c.difference) if c.difference else "")
+        if differences:
+            return c.value + ("{} ({}, {} to {})".format(c.star, *c.difference) if c.difference else "")
         return c.value + (f" ({c.interval[0]} to {c.interval[1]})" if c.interval else "") + c.star
+
     told = any(mode != "-" for _, mode in rows)  # whether captions play a part
-    heads = ["system", *["captions"] * told, *(f"{report.get('groups', {}).get(probe, probe)}: {column_head(report, key)}" for probe in probes for key in keys)]
-    body = [[in_markdown(system), *[{"-": "none"}.get(mode, in_markdown(mode))] * told, *(cell(c) for probe in probes for c in found.get(probe, [_cell({"values": {}}, "")] * len(keys)))]
-            for (system, mode), found in rows.items()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [list(map(in_markdown, heads)), [*["---"] * (1 + told), *["---:"] * (len(heads) - 1 - told)], *body]) + "\n"
+    heads = [
+        "system",
+        *["captions"] * told,
+        *(
+            f"{report.get('groups', {}).get(probe, probe)}: {column_head(report, key)}"
+            for probe in probes
+            for key in keys
+        ),
+    ]
+    body = [
+        [
+            in_markdown(system),
+            *[{"-": "none"}.get(mode, in_markdown(mode))] * told,
+            *(cell(c) for probe in probes for c in found.get(probe, [_cell({"values": {}}, "")] * len(keys))),
+        ]
+        for (system, mode), found in rows.items()
+    ]
+    return (
+        "\n".join(
+            f"| {' | '.join(row)} |"
+            for row in [
+                list(map(in_markdown, heads)),
+                [*["---"] * (1 + told), *["---:"] * (len(heads) - 1 - told)],
+                *body,
+            ]
+        )
+        + "\n"
+    )
 
 # %% ../../nbs/09_report/01_tables.ipynb #cd96d3b5
 def definitions(
@@ -215,20 +312,45 @@ def definitions(
     published = report.get("definition", "standard") == "published"
     keys, terms = shown_table(report)[0], {}
     if any(k.startswith("TPR@FPR") for k in keys):
-        terms["TPR@FPR=f"] = ("The share of genuine pairs (one person twice) that is accepted at the threshold where " + (
-            "the false positive rate is nearest to f on the ROC curve, which may be above it (the published scripts' definition)." if published else
-            "at most a share f of impostor pairs (two people) is accepted (ISO/IEC 19795-1). Higher is better."))
-    known = {"EER": "The equal error rate, where as large a share of genuine pairs is rejected as of impostor pairs is accepted. Lower is better.",
-             "AUC": "The area under the ROC curve: the chance that a genuine pair scores above an impostor pair. Higher is better.",
-             "rank-1": "The share of probes whose own person scores above everybody else in a gallery of one photo a person. Higher is better."}
+        terms["TPR@FPR=f"] = (
+            "The share of genuine pairs (one person twice) that is accepted at the threshold where "
+            + (
+                "the false positive rate is nearest to f on the ROC curve, which may be above it (the published scripts' definition)."
+                if published
+                else "at most a share f of impostor pairs (two people) is accepted (ISO/IEC 19795-1). Higher is better."
+            )
+        )
+    known = {
+        "EER": "The equal error rate, where as large a share of genuine pairs is rejected as of impostor pairs is accepted. Lower is better.",
+        "AUC": "The area under the ROC curve: the chance that a genuine pair scores above an impostor pair. Higher is better.",
+        "rank-1": "The share of probes whose own person scores above everybody else in a gallery of one photo a person. Higher is better.",
+    }
     terms |= {k: v for k, v in known.items() if k in keys}
-    if any(k.startswith("recall@") for k in keys): terms["recall@k"] = "The share of queries whose own photo (or sentence) is among the first k found. Higher is better."
-    if "median rank" in keys: terms["median rank"] = "Half of the queries find their own photo (or sentence) at this place or before; the best is 1. Lower is better."
+    if any(k.startswith("recall@") for k in keys):
+        terms["recall@k"] = (
+            "The share of queries whose own photo (or sentence) is among the first k found. Higher is better."
+        )
+    if "median rank" in keys:
+        terms["median rank"] = (
+            "Half of the queries find their own photo (or sentence) at this place or before; the best is 1. Lower is better."
+        )
     told = any(row["mode"] != "-" for row in report.get("results", []))
     terms |= report.get("terms") or {
-        "probe": "The size in pixels that a probe photo was reduced to before it was enlarged again for the face encoder; gallery photos are left as they are."} | ({
-        "one caption, all captions": "Each photo is described by its first caption, or by every caption that it has."} if told else {})
-    if has(report, "interval"): terms["95 % interval"] = ("Bootstrap over people: people are drawn with replacement, all their pairs with them, and the figure is computed anew; from how far that spreads follows the interval (Wilson's, for as many independent trials as the spread is worth, and at most six a person). Pairs are not drawn singly, for the pairs of one person are alike. None is given for fewer than ten people, or at an FPR that allows no false accept.")
-    return terms | ({
-        "difference": f"To {report['reference']}, paired: both systems are computed on the same draws, so its interval is narrower than the two intervals of the values suggest. The intervals of one column of a table are held together: with 95 % all of them hold.",
-        "*": f"The interval of the difference leaves zero out. {_by_luck(report)} Another training run of the same system is not in the interval: it speaks of other people alone."} if has(report, "difference") else {})
+        "probe": "The size in pixels that a probe photo was reduced to before it was enlarged again for the face encoder; gallery photos are left as they are."
+    } | (
+        {"one caption, all captions": "Each photo is described by its first caption, or by every caption that it has."}
+        if told
+        else {}
+    )
+    if has(report, "interval"):
+        terms["95 % interval"] = (
+            "Bootstrap over people: people are drawn with replacement, all their pairs with them, and the figure is computed anew; from how far that spreads follows the interval (Wilson's, for as many independent trials as the spread is worth, and at most six a person). Pairs are not drawn singly, for the pairs of one person are alike. None is given for fewer than ten people, or at an FPR that allows no false accept."
+        )
+    return terms | (
+        {
+            "difference": f"To {report['reference']}, paired: both systems are computed on the same draws, so its interval is narrower than the two intervals of the values suggest. The intervals of one column of a table are held together: with 95 % all of them hold.",
+            "*": f"The interval of the difference leaves zero out. {_by_luck(report)} Another training run of the same system is not in the interval: it speaks of other people alone.",
+        }
+        if has(report, "difference")
+        else {}
+    )

@@ -10,7 +10,9 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from ..core import TensorRecord, TgfrError, weights_hash
+from ..core import TgfrError
+from ..encoders.features import TensorRecord
+from ..encoders.weight_files import weights_hash
 from .networks import AggregationNetwork, ClusterNetwork, NormEmbedding, StyleInput
 from .pooling import SET_FUSIONS, FaceSet, SetFusion, cut, over_images
 
@@ -18,6 +20,7 @@ from .pooling import SET_FUSIONS, FaceSet, SetFusion, cut, over_images
 @dataclass(frozen=True)
 class SetState(TensorRecord):
     "What is kept of B sets: sums over their images, of a size that does not depend on how many there were."
+
     mass: torch.Tensor  # (B, M) m, images of each cluster
     feature: torch.Tensor  # (B, M, E) m F, sum of features
     style: torch.Tensor  # (B, M, d) m G, sum of styles
@@ -30,6 +33,7 @@ class SetState(TensorRecord):
 @dataclass(frozen=True)
 class Readout:
     "What a state says."
+
     embedding: torch.Tensor  # (B, E) template
     confidence: torch.Tensor  # (B, M, E) or (B, M, 1), weight of each cluster
     feature: torch.Tensor  # (B, M, E) F
@@ -50,18 +54,39 @@ class CAFace(SetFusion):
         style_width: int = 64,  # of SIM
         norm_width: int = 64,  # of the norm embedding
         heads: int = 8,
-        drop: float = .1,  # stochastic depth
+        drop: float = 0.1,  # stochastic depth
     ):
         super().__init__(embedding)
-        self.config |= dict(styles=styles, centres=centres, depth=depth, confidence=confidence or embedding, style_width=style_width,
-                            norm_width=norm_width, heads=heads, drop=drop)
+        self.config |= dict(
+            styles=styles,
+            centres=centres,
+            depth=depth,
+            confidence=confidence or embedding,
+            style_width=style_width,
+            norm_width=norm_width,
+            heads=heads,
+            drop=drop,
+        )
         width = style_width + norm_width
-        if confidence not in (None, 1, embedding): raise TgfrError(f"confidence={confidence}: expected 1 or the embedding's {embedding}")
-        if not 1 <= min(values := (embedding, styles, centres, depth, style_width, norm_width, heads)) or max(values) > 1 << 20 or max(centres, depth) > 256:
-            raise TgfrError(f"CAFace: expected numbers of at least 1, at most 256 centres and blocks; found {self.config}")
-        if width % heads or norm_width % 2 or not 0 <= drop < 1: raise TgfrError(f"CAFace: expected widths that {heads} heads divide, norm_width even, 0 <= drop < 1; found {self.config}")
+        if confidence not in (None, 1, embedding):
+            raise TgfrError(f"confidence={confidence}: expected 1 or the embedding's {embedding}")
+        if (
+            not 1 <= min(values := (embedding, styles, centres, depth, style_width, norm_width, heads))
+            or max(values) > 1 << 20
+            or max(centres, depth) > 256
+        ):
+            raise TgfrError(
+                f"CAFace: expected numbers of at least 1, at most 256 centres and blocks; found {self.config}"
+            )
+        if width % heads or norm_width % 2 or not 0 <= drop < 1:
+            raise TgfrError(
+                f"CAFace: expected widths that {heads} heads divide, norm_width even, 0 <= drop < 1; found {self.config}"
+            )
         self.sim, self.norm = StyleInput(styles, style_width), NormEmbedding(norm_width)
-        self.cn, self.agn = ClusterNetwork(width, centres, depth, heads, drop), AggregationNetwork(width, centres, depth, confidence or embedding)
+        self.cn, self.agn = (
+            ClusterNetwork(width, centres, depth, heads, drop),
+            AggregationNetwork(width, centres, depth, confidence or embedding),
+        )
 
     def compress(
         self,
@@ -69,8 +94,10 @@ class CAFace(SetFusion):
     ) -> FaceSet:  # with styles (B, N, style_width): six times less to keep
         "SIM alone, once for each image, whatever sets it will be part of."
         shape = None if faces.styles is None else tuple(faces.styles.shape[2:])
-        if shape == (self.config["style_width"],): return faces
-        if shape != (expected := (self.config["styles"], 2)): raise TgfrError(f"styles: CAFace expects {expected} an image, found {shape}")
+        if shape == (self.config["style_width"],):
+            return faces
+        if shape != (expected := (self.config["styles"], 2)):
+            raise TgfrError(f"styles: CAFace expects {expected} an image, found {shape}")
         return replace(faces, styles=over_images(self.sim, faces.styles, faces.mask))
 
     def cluster(
@@ -92,7 +119,9 @@ class CAFace(SetFusion):
         "AGN: the template of each state."
         feature, style = (x / state.mass.clamp_min(1e-6)[..., None] for x in (state.feature, state.style))
         confidence = self.agn(self.cn.group_token, style)
-        return Readout((confidence * feature).sum(1), confidence, feature, style, confidence.mean(-1) / state.mass.clamp_min(1e-12))
+        return Readout(
+            (confidence * feature).sum(1), confidence, feature, style, confidence.mean(-1) / state.mass.clamp_min(1e-12)
+        )
 
     def init(
         self,
@@ -100,8 +129,16 @@ class CAFace(SetFusion):
     ) -> SetState:
         "The state of sets without images."
         centres = self.cn.group_token
-        def zeros(*shape): return centres.new_zeros(sets, *shape)
-        return SetState(zeros(centres.shape[1]), zeros(centres.shape[1], self.config["embedding"]), zeros(*centres.shape[1:]), zeros().long())
+
+        def zeros(*shape):
+            return centres.new_zeros(sets, *shape)
+
+        return SetState(
+            zeros(centres.shape[1]),
+            zeros(centres.shape[1], self.config["embedding"]),
+            zeros(*centres.shape[1:]),
+            zeros().long(),
+        )
 
     def update(
         self,
@@ -131,12 +168,14 @@ SET_FUSIONS["caface"] = CAFace
 @dataclass(frozen=True)
 class Template:
     "B fused sets."
+
     embedding: torch.Tensor  # (B, E)
     weights: torch.Tensor  # (B, N) of each image, summing to 1 in a set
     state: SetState
 
 
 NAN_ORDERS = ("drop", "published")  # images that are not finite are dropped before a set is cut into chunks, or after
+
 
 def fuse_sets(
     model: CAFace,
@@ -145,9 +184,11 @@ def fuse_sets(
     nan: str = "drop",  # a name of NAN_ORDERS
 ) -> Template:
     "The template of each set, the weight of each image, and the state."
-    if nan not in NAN_ORDERS: raise TgfrError(f"nan={nan!r}: not one of {', '.join(NAN_ORDERS)}")
+    if nan not in NAN_ORDERS:
+        raise TgfrError(f"nan={nan!r}: not one of {', '.join(NAN_ORDERS)}")
     sets, longest = faces.mask.shape
-    if nan == "drop": faces = model.compress(faces.finite())
+    if nan == "drop":
+        faces = model.compress(faces.finite())
     parts = cut(faces, chunk or max(longest, 1))
     rows = parts.faces if nan == "drop" else parts.faces.finite()
     assignment, states = model.cluster(rows)
@@ -164,5 +205,6 @@ def sum_states(
     sets: int,  # B
 ) -> SetState:  # of B sets
     "Add the states of chunks that belong to one set."
-    if torch.equal(owner, torch.arange(sets, device=owner.device)): return states
+    if torch.equal(owner, torch.arange(sets, device=owner.device)):
+        return states
     return states.map(lambda t: t.new_zeros(sets, *t.shape[1:]).index_add(0, owner, t))

@@ -15,7 +15,8 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 
-from ..core import TgfrError, check_sums, write_weights
+from ..core import TgfrError
+from ..encoders.weight_files import check_sums, write_weights
 from .caface import CAFace, SetState
 from .pooling import FaceSet, buckets, divide, padded_rows
 
@@ -23,6 +24,7 @@ from .pooling import FaceSet, buckets, divide, padded_rows
 @dataclass(frozen=True)
 class Ledger:
     "Which frames are in a state."
+
     frames: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (n,) a hash of each
     whole: bool = True  # False: there are others, of a time when states kept no ledger
     source: str = ""  # of the last run: a hash of what it read, and how
@@ -31,10 +33,12 @@ class Ledger:
 
     def rewound(self) -> "Ledger":
         "As it was before the last run."
-        return Ledger(self.frames[:self.known], self.whole)
+        return Ledger(self.frames[: self.known], self.whole)
+
 
 class KeptState(SetState):
     "A state read from a file."
+
     ledger: Ledger | None = None  # None: the file has none
 
     @classmethod
@@ -52,13 +56,20 @@ def merge(
     total, *others = states
     kept = [state.ledger for state in states if getattr(state, "ledger", None) is not None]
     seen = [frame for ledger in kept for frame in set(ledger.frames.tolist())]
-    if twice := len(seen) - len(set(seen)): raise TgfrError(f"states: {twice:,} frames are in more than one of them; merged, they would count twice")
+    if twice := len(seen) - len(set(seen)):
+        raise TgfrError(f"states: {twice:,} frames are in more than one of them; merged, they would count twice")
     for other in others:
         for f in fields(SetState):
             shapes = tuple(getattr(total, f.name).shape), tuple(getattr(other, f.name).shape)
-            if shapes[0] != shapes[1]: raise TgfrError(f"states differ in {f.name}: {shapes[0]} and {shapes[1]}; they are of other sets or of another model")
+            if shapes[0] != shapes[1]:
+                raise TgfrError(
+                    f"states differ in {f.name}: {shapes[0]} and {shapes[1]}; they are of other sets or of another model"
+                )
         total = total + other
-    if len(kept) == len(states) and len(states) > 1: total = KeptState.of(total, Ledger(np.concatenate([ledger.frames for ledger in kept]), all(ledger.whole for ledger in kept)))
+    if len(kept) == len(states) and len(states) > 1:
+        total = KeptState.of(
+            total, Ledger(np.concatenate([ledger.frames for ledger in kept]), all(ledger.whole for ledger in kept))
+        )
     return total
 
 # %% ../../nbs/06_sets/04_caface_state.ipynb #5ad1127e
@@ -69,7 +80,8 @@ def fuse_stream(
     state: SetState | None = None,  # what came before; None: nothing
 ) -> SetState:  # `model.readout` makes a template of it
     "Read a stream of images; memory does not grow with its length."
-    for faces in chunks: state = model.update(model.init(len(faces)) if state is None else state, faces)
+    for faces in chunks:
+        state = model.update(model.init(len(faces)) if state is None else state, faces)
     return model.init() if state is None else state
 
 # %% ../../nbs/06_sets/04_caface_state.ipynb #727a5edf
@@ -85,7 +97,8 @@ def save_state(
     if ledger is not None:
         tensors |= {"frames": torch.from_numpy(ledger.frames)}
         about |= {"whole": str(ledger.whole), "source": ledger.source, "known": str(ledger.known)}
-        if ledger.before is not None: tensors |= {f"before.{f.name}": getattr(ledger.before, f.name).clone() for f in fields(SetState)}
+        if ledger.before is not None:
+            tensors |= {f"before.{f.name}": getattr(ledger.before, f.name).clone() for f in fields(SetState)}
     write_weights(path, tensors, about, private=True)
 
 
@@ -95,29 +108,49 @@ def load_state(
 ) -> KeptState:
     "Read a state; `TgfrError` where the file is damaged or the state is of another model."
     try:
-        with safe_open(path, "pt") as file: about, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
-    except (OSError, SafetensorError) as e: raise TgfrError(f"{path}: not a readable safetensors file ({e})") from None
+        with safe_open(path, "pt") as file:
+            about, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}
+    except (OSError, SafetensorError) as e:
+        raise TgfrError(f"{path}: not a readable safetensors file ({e})") from None
     check_sums(path, about, tensors)
-    if (made_by := about.get("model")) is None: raise TgfrError(f"{path}: no state of a set; it does not say which model made it")
-    if made_by != model.content_digest: raise TgfrError(f"{path}: a state of model {made_by}, this one is {model.content_digest}; a state can only be used with the fusion that made it")
+    if (made_by := about.get("model")) is None:
+        raise TgfrError(f"{path}: no state of a set; it does not say which model made it")
+    if made_by != model.content_digest:
+        raise TgfrError(
+            f"{path}: a state of model {made_by}, this one is {model.content_digest}; a state can only be used with the fusion that made it"
+        )
     frames = tensors.pop("frames", None)
     earlier = {k.removeprefix("before."): tensors.pop(k) for k in list(tensors) if k.startswith("before.")}
     state = _checked(path, tensors, model)
-    if frames is None: return KeptState.of(state, None)
+    if frames is None:
+        return KeptState.of(state, None)
     known = int(about["known"]) if about.get("known", "").isdecimal() else -1
-    if frames.dtype != torch.int64 or frames.ndim != 1 or not 0 <= known <= len(frames): raise TgfrError(f"{path}: its list of frames is damaged")
+    if frames.dtype != torch.int64 or frames.ndim != 1 or not 0 <= known <= len(frames):
+        raise TgfrError(f"{path}: its list of frames is damaged")
     old = _checked(path, earlier, model) if earlier else None
-    return KeptState.of(state, Ledger(frames.numpy(), about.get("whole") == "True", about.get("source", ""), old, known))
+    return KeptState.of(
+        state, Ledger(frames.numpy(), about.get("whole") == "True", about.get("source", ""), old, known)
+    )
+
 
 def _checked(path, tensors, model) -> SetState:
     "The state that tensors are; `TgfrError` where they are none."
     zero = model.init()
     expected = {f.name: (getattr(zero, f.name).dtype, getattr(zero, f.name).shape[1:]) for f in fields(SetState)}
     found = {k: (v.dtype, v.shape[1:]) for k, v in tensors.items()}
-    if found != expected or len({v.shape[:1] for v in tensors.values()}) != 1 or not all(v.ndim for v in tensors.values()):
+    if (
+        found != expected
+        or len({v.shape[:1] for v in tensors.values()}) != 1
+        or not all(v.ndim for v in tensors.values())
+    ):
         raise TgfrError(f"{path}: tensors {found}, expected {expected} of equally many sets")
     state = SetState(**tensors)
-    if not all(v.isfinite().all() for v in tensors.values()) or len(state) and min(state.mass.min(), state.count.min()) < 0: raise TgfrError(f"{path}: numbers that no state has")
+    if (
+        not all(v.isfinite().all() for v in tensors.values())
+        or len(state)
+        and min(state.mass.min(), state.count.min()) < 0
+    ):
+        raise TgfrError(f"{path}: numbers that no state has")
     return state
 
 # %% ../../nbs/06_sets/04_caface_state.ipynb #bf202e75
@@ -132,10 +165,18 @@ def shard_states(
     accelerator: Accelerator | None = None,  # None: one process
 ) -> tuple[np.ndarray, SetState]:  # the T set numbers, rising, and their states, the same on all processes
     "The state of each set: chunks spread over processes, then added."
-    if not len(template) == len(styles) == len(embedding): raise TgfrError(f"template, styles: {len(template):,} numbers and styles of {len(styles):,} images for {len(embedding):,} images")
+    if not len(template) == len(styles) == len(embedding):
+        raise TgfrError(
+            f"template, styles: {len(template):,} numbers and styles of {len(styles):,} images for {len(embedding):,} images"
+        )
     rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     ids, owner = np.unique(template, return_inverse=True)
-    good = np.concatenate([_finite(embedding[a:a + most]) & _finite(styles[a:a + most]) for a in range(0, max(len(embedding), 1), most)])
+    good = np.concatenate(
+        [
+            _finite(embedding[a : a + most]) & _finite(styles[a : a + most])
+            for a in range(0, max(len(embedding), 1), most)
+        ]
+    )
     order = np.flatnonzero(good)[np.argsort(owner[good], kind="stable")]
     counts = np.bincount(owner[good], minlength=len(ids))
     sets, start, size = divide(torch.from_numpy(counts), chunk)
@@ -144,13 +185,19 @@ def shard_states(
     for rows in list(buckets(size, most))[rank::world]:
         places, mask = padded_rows(start[rows], size[rows])
         images = order[places]
-        faces = FaceSet(*(torch.from_numpy(x) for x in (embedding[images].astype("f"), mask, styles[images].astype("f")))).to(total.mass.device)
+        faces = FaceSet(
+            *(torch.from_numpy(x) for x in (embedding[images].astype("f"), mask, styles[images].astype("f")))
+        ).to(total.mass.device)
         _, states = model.cluster(faces)
-        for f in fields(SetState): getattr(total, f.name).index_add_(0, sets[rows].to(total.mass.device), getattr(states, f.name))
-    if world > 1: total = SetState(*(accelerator.reduce(getattr(total, f.name), "sum") for f in fields(SetState)))
+        for f in fields(SetState):
+            getattr(total, f.name).index_add_(0, sets[rows].to(total.mass.device), getattr(states, f.name))
+    if world > 1:
+        total = SetState(*(accelerator.reduce(getattr(total, f.name), "sum") for f in fields(SetState)))
     return ids, total
 
-def _finite(rows): return np.isfinite(rows.reshape(len(rows), int(np.prod(rows.shape[1:]))).sum(1, dtype=np.float32))
+
+def _finite(rows):
+    return np.isfinite(rows.reshape(len(rows), int(np.prod(rows.shape[1:]))).sum(1, dtype=np.float32))
 
 # %% ../../nbs/06_sets/04_caface_state.ipynb #8b3df2c7
 def fuse_sharded(
@@ -162,5 +209,6 @@ def fuse_sharded(
 ) -> tuple[np.ndarray, torch.Tensor]:  # the T set numbers, rising, and their templates (T, E) on the CPU
     "Fuse many sets of any size on many processes; the result is that of one process."
     ids, states = shard_states(model, embedding, template, styles, **how)
-    with torch.no_grad(): parts = [model.readout(states[a:a + 4096]).embedding.cpu() for a in range(0, len(ids), 4096)]
+    with torch.no_grad():
+        parts = [model.readout(states[a : a + 4096]).embedding.cpu() for a in range(0, len(ids), 4096)]
     return ids, torch.cat(parts) if parts else torch.zeros(0, embedding.shape[1])

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-from ..core import Skips, TgfrError, check_finite, check_integers, check_weights, load_module, one_line, read_json, write_json, write_text, write_weights
+from ..core import Skips, TgfrError, one_line, read_json, write_json, write_text
 from ..data.folders import one_at_a_time
 from ..encoders.backbones import FaceEncoder
 from ..encoders.onnx_encoder import OnnxEncoder
 from ..encoders.pretrained_faces import check_encoder, convert, encoder_reference, read_checkpoint
+from ..encoders.weight_files import check_finite, check_integers, check_weights, load_module, write_weights
 from ..formats.cards import model_card
 from .caface import CAFace
 from .pooling import SET_FUSIONS, SetFusion, build_set_fusion, parameter_free_fusion
@@ -31,14 +32,30 @@ def save_set_fusion(
 ) -> None:
     "Write config.json, model.safetensors and a model card."
     name = next((name for name, kind in SET_FUSIONS.items() if kind is type(fusion)), None)
-    if name is None: raise TgfrError(f"{type(fusion).__name__} has no name in SET_FUSIONS, by which it could be loaded again")
+    if name is None:
+        raise TgfrError(f"{type(fusion).__name__} has no name in SET_FUSIONS, by which it could be loaded again")
     write_weights(Path(folder) / "model.safetensors", fusion.state_dict())
     (Path(folder) / "model.onnx").unlink(missing_ok=True)  # an encoder's that lay there
     face, line = encoder_reference(encoder)
     write_json(Path(folder) / "config.json", {"set_fusion": name, "face_encoder": face, **fusion.config})
     code = 'from tgfr.sets.checkpoints import load_set_fusion\nfusion = load_set_fusion("THIS_FOLDER")  # `tgfr fuse VIDEO --fusion THIS_FOLDER --encoder ...` uses it'
-    known = {"takes": f"sets of embeddings of {fusion.config['embedding']} numbers" + (f", with {fusion.config['styles']} channels of styles" if "styles" in fusion.config else "") + ", of the frozen face encoder it was trained with", "configuration": fusion.config} | line
-    write_text(Path(folder) / "README.md", model_card(f"Set fusion, {name}", "Many images of one person to one template.", known | (facts or {}), code, sections, ("set-fusion",)))
+    known = {
+        "takes": f"sets of embeddings of {fusion.config['embedding']} numbers"
+        + (f", with {fusion.config['styles']} channels of styles" if "styles" in fusion.config else "")
+        + ", of the frozen face encoder it was trained with",
+        "configuration": fusion.config,
+    } | line
+    write_text(
+        Path(folder) / "README.md",
+        model_card(
+            f"Set fusion, {name}",
+            "Many images of one person to one template.",
+            known | (facts or {}),
+            code,
+            sections,
+            ("set-fusion",),
+        ),
+    )
 
 
 def load_set_fusion(
@@ -46,13 +63,17 @@ def load_set_fusion(
 ) -> SetFusion:  # on the CPU, in eval mode
     "Read a fusion back, exactly as it was saved."
     config = read_json(Path(folder) / "config.json")
-    if not isinstance(config, dict) or not isinstance(name := config.pop("set_fusion", None), str): raise TgfrError(f"{folder}/config.json: not the config.json of a set fusion")
+    if not isinstance(config, dict) or not isinstance(name := config.pop("set_fusion", None), str):
+        raise TgfrError(f"{folder}/config.json: not the config.json of a set fusion")
     config.pop("face_encoder", None)
+
     def build():
         try:
             check_integers(1, 1 << 16, embedding=config.get("embedding"))
             return build_set_fusion(name, **config)
-        except Exception as e: raise TgfrError(f"{folder}/config.json: {one_line(e)}") from None  # it may claim anything
+        except Exception as e:
+            raise TgfrError(f"{folder}/config.json: {one_line(e)}") from None  # it may claim anything
+
     return load_module(build, Path(folder) / "model.safetensors")
 
 # %% ../../nbs/06_sets/06_checkpoints.ipynb #0e2c2810
@@ -65,20 +86,33 @@ def load_fusion_for(
     beside: str = "",  # what else a caller takes, for the message
 ) -> SetFusion:  # in eval mode
     "The fusion called `spec`; `TgfrError` where it was made for other features."
-    if isinstance(spec, SetFusion): fusion, spec = spec, type(spec).__name__
+    if isinstance(spec, SetFusion):
+        fusion, spec = spec, type(spec).__name__
     elif Path(spec).is_dir() and str(spec) not in SET_FUSIONS:
         fusion = load_set_fusion(spec)
-        if content_digest is not None: check_encoder(spec, name, content_digest)
-    else: fusion = parameter_free_fusion(str(spec), embedding, beside)
-    if (width := fusion.config["embedding"]) != embedding: raise TgfrError(f"{spec}: for embeddings of {width} numbers, {name} has {embedding}")
+        if content_digest is not None:
+            check_encoder(spec, name, content_digest)
+    else:
+        fusion = parameter_free_fusion(str(spec), embedding, beside)
+    if (width := fusion.config["embedding"]) != embedding:
+        raise TgfrError(f"{spec}: for embeddings of {width} numbers, {name} has {embedding}")
     if isinstance(fusion, CAFace) and (width := fusion.config["styles"]) != styles:
-        raise TgfrError(f"{spec}: for {width} channels of styles, {name} has {styles or 'no styles'}; --styles names the stages it was trained with (`tgfr embed`: --styles auto)")
+        raise TgfrError(
+            f"{spec}: for {width} channels of styles, {name} has {styles or 'no styles'}; --styles names the stages it was trained with (`tgfr embed`: --styles auto)"
+        )
     return fusion.eval()
 
 # %% ../../nbs/06_sets/06_checkpoints.ipynb #732c9a57
-PARTS = {"style_maker.": "sim.", "norm_emb.": "norm.", "fusion_net.clustering_layer.cluster_block.assign.": "cn.", "fusion_net.clustering_layer.cluster_block.": "cn.",
-         "fusion_net.clustering_layer.": "cn.", "fusion_net.conf_mlp.": "agn."}  # published beginning of a name to ours; the first that fits counts
+PARTS = {
+    "style_maker.": "sim.",
+    "norm_emb.": "norm.",
+    "fusion_net.clustering_layer.cluster_block.assign.": "cn.",
+    "fusion_net.clustering_layer.cluster_block.": "cn.",
+    "fusion_net.clustering_layer.": "cn.",
+    "fusion_net.conf_mlp.": "agn.",
+}  # published beginning of a name to ours; the first that fits counts
 DERIVED = ("norm_emb.pe", "style_maker.cfcs.0")
+
 
 def from_published(
     weights: dict[str, torch.Tensor],  # of the aggregator, under the published names
@@ -89,15 +123,27 @@ def from_published(
     "CAFace with published weights; `TgfrError` names what is missing, unknown or misshapen."
     ours = {}
     for name, value in weights.items():
-        if name in DERIVED: continue
+        if name in DERIVED:
+            continue
         start = next((p for p in PARTS if name.startswith(p)), None)
-        if start is None: raise TgfrError(f"{file}: {name} is no part of CAFace")
+        if start is None:
+            raise TgfrError(f"{file}: {name} is no part of CAFace")
         ours[PARTS[start] + name.removeprefix(start)] = value
-    blocks, mixers = (len({m[1] for k in ours if (m := re.match(pattern, k))}) for pattern in (r"cn\.blocks\.(\d+)\.", r"agn\.(\d+)\.ln\."))
-    try: pairs, short, centres, confidence = (ours[k].shape for k in ("sim.cfc", "sim.linear.weight", "cn.group_token", f"agn.{mixers}.fc2.bias"))
-    except KeyError as e: raise TgfrError(f"{file}: {e} is missing") from None
-    if (len(short), len(centres), len(confidence)) != (2, 3, 1): raise TgfrError(f"{file}: shapes that no CAFace has: {tuple(short)}, {tuple(centres)}, {tuple(confidence)}")
-    model = CAFace(embedding or confidence[0], pairs[0], centres[1], blocks, confidence[0], short[0], centres[2] - short[0], heads)
+    blocks, mixers = (
+        len({m[1] for k in ours if (m := re.match(pattern, k))})
+        for pattern in (r"cn\.blocks\.(\d+)\.", r"agn\.(\d+)\.ln\.")
+    )
+    try:
+        pairs, short, centres, confidence = (
+            ours[k].shape for k in ("sim.cfc", "sim.linear.weight", "cn.group_token", f"agn.{mixers}.fc2.bias")
+        )
+    except KeyError as e:
+        raise TgfrError(f"{file}: {e} is missing") from None
+    if (len(short), len(centres), len(confidence)) != (2, 3, 1):
+        raise TgfrError(f"{file}: shapes that no CAFace has: {tuple(short)}, {tuple(centres)}, {tuple(confidence)}")
+    model = CAFace(
+        embedding or confidence[0], pairs[0], centres[1], blocks, confidence[0], short[0], centres[2] - short[0], heads
+    )
     check_weights(file, {k: v.shape for k, v in ours.items()}, {k: v.shape for k, v in model.state_dict().items()})
     check_finite(file, ours)
     model.load_state_dict(ours)
@@ -110,18 +156,22 @@ def read_caface(
 ) -> tuple[CAFace, torch.Tensor | None]:  # in eval mode, and the centres (P, E) of its training where they are there
     "CAFace from its published Lightning checkpoint."
     parts = _aggregator(found := read_checkpoint(path))
-    if not parts: raise TgfrError(f"{path}: no aggregator.* in it: a face encoder's checkpoint, or another model's")
+    if not parts:
+        raise TgfrError(f"{path}: no aggregator.* in it: a face encoder's checkpoint, or another model's")
     return from_published(parts, embedding, file=path), found.get("center.weight")
 
 
-def _aggregator(weights): return {k.removeprefix("aggregator."): v for k, v in weights.items() if k.startswith("aggregator.")}
+def _aggregator(weights):
+    return {k.removeprefix("aggregator."): v for k, v in weights.items() if k.startswith("aggregator.")}
+
 
 def read_centres(
     path: str | Path,  # such as center_AdaFaceWebFace4M_webface4m_subset.pth
 ) -> torch.Tensor:  # (P, E) unit length
     "Published identity centres."
     centres = read_checkpoint(path).get("center")
-    if centres is None or centres.ndim != 2 or not centres.isfinite().all(): raise TgfrError(f"{path}: `center` has to be a matrix of finite numbers, one row a person")
+    if centres is None or centres.ndim != 2 or not centres.isfinite().all():
+        raise TgfrError(f"{path}: `center` has to be a matrix of finite numbers, one row a person")
     return centres.float()
 
 # %% ../../nbs/06_sets/06_checkpoints.ipynb #098ebc0e
@@ -132,15 +182,26 @@ def convert_published(
     family: str | None = None,  # of the face encoder, as in `tgfr.encoders.pretrained_faces.convert`
     photos: str | Path | None = None,  # a folder of aligned photos in colour, on which the channel order is checked
     skips: Skips | None = None,  # gets what was left out of the file
-    prefix: str | None = None,  # of the face network, where a file holds several, as in `tgfr.encoders.pretrained_faces.load_checkpoint`
+    prefix: str
+    | None = None,  # of the face network, where a file holds several, as in `tgfr.encoders.pretrained_faces.load_checkpoint`
     output: str | None = None,  # of an .onnx file: the tensor of the embedding
 ) -> FaceEncoder | OnnxEncoder:
     "Write a published face model as ours. Of CAFace, the fusion goes into the folder and the face encoder it was trained with into encoder/ inside."
     file, to = Path(file), Path(to)
     found = {} if file.suffix.lower() == ".onnx" or prefix else read_checkpoint(file)
-    if set(found) == {"center"}: raise TgfrError(f"{file}: identity centres {tuple(found['center'].shape)} of CAFace's training, no model; to train a fusion anew, read them with tgfr.sets.checkpoints.read_centres")
-    if not (parts := _aggregator(found)): return convert(file, to, family, photos, skips, prefix, output)
+    if set(found) == {"center"}:
+        raise TgfrError(
+            f"{file}: identity centres {tuple(found['center'].shape)} of CAFace's training, no model; to train a fusion anew, read them with tgfr.sets.checkpoints.read_centres"
+        )
+    if not (parts := _aggregator(found)):
+        return convert(file, to, family, photos, skips, prefix, output)
     encoder = convert(file, to / "encoder", family, photos, left := Skips())
-    save_set_fusion(from_published(parts, encoder.config.embedding, file=file), to, {"converted from": f"{file.name}; its face encoder lies in encoder/"}, encoder=encoder)
-    if skips is not None: skips.items += [item for item in left.items if not item[0].startswith(f"{file.name}: aggregator.")]
+    save_set_fusion(
+        from_published(parts, encoder.config.embedding, file=file),
+        to,
+        {"converted from": f"{file.name}; its face encoder lies in encoder/"},
+        encoder=encoder,
+    )
+    if skips is not None:
+        skips.items += [item for item in left.items if not item[0].startswith(f"{file.name}: aggregator.")]
     return encoder

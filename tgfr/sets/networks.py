@@ -43,9 +43,9 @@ class NormEmbedding(nn.Module):
         super().__init__()
         self.clip, self.steps = clip, steps
         self.norm_bn = nn.BatchNorm1d(1, affine=False)
-        angle = torch.arange(2 * clip * steps + 1.)[:, None] * 10000 ** (-torch.arange(0, width, 2) / width)
+        angle = torch.arange(2 * clip * steps + 1.0)[:, None] * 10000 ** (-torch.arange(0, width, 2) / width)
         self.register_buffer("pe", torch.stack([angle.sin(), angle.cos()], -1).flatten(1), persistent=False)
-        self.scale = nn.Parameter(torch.tensor(.1))
+        self.scale = nn.Parameter(torch.tensor(0.1))
 
     def forward(
         self,
@@ -76,11 +76,7 @@ class Mlp(nn.Module):
 class Attention(nn.Module):
     "Multi-head self-attention."
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-    ):
+    def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads, self.qkv, self.proj = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
 
@@ -101,10 +97,16 @@ class Block(nn.Module):
         self,
         width: int,
         heads: int = 8,
-        drop: float = 0.,  # probability that a branch is left out for a set, in training
+        drop: float = 0.0,  # probability that a branch is left out for a set, in training
     ):
         super().__init__()
-        self.norm1, self.attn, self.norm2, self.mlp, self.drop = nn.LayerNorm(width), Attention(width, heads), nn.LayerNorm(width), Mlp(width, 4 * width), drop
+        self.norm1, self.attn, self.norm2, self.mlp, self.drop = (
+            nn.LayerNorm(width),
+            Attention(width, heads),
+            nn.LayerNorm(width),
+            Mlp(width, 4 * width),
+            drop,
+        )
 
     def forward(
         self,
@@ -116,7 +118,8 @@ class Block(nn.Module):
         return x + self._keep(self.mlp(self.norm2(x)))
 
     def _keep(self, branch):
-        if not (self.training and self.drop): return branch
+        if not (self.training and self.drop):
+            return branch
         return branch * torch.empty(len(branch), 1, 1, device=branch.device).bernoulli_(1 - self.drop) / (1 - self.drop)
 
 # %% ../../nbs/06_sets/02_networks.ipynb #9084e2c5
@@ -129,7 +132,7 @@ class ClusterNetwork(nn.Module):
         centres: int = 4,  # M
         depth: int = 2,  # blocks
         heads: int = 8,
-        drop: float = .1,  # stochastic depth of the last block, 0 in the first
+        drop: float = 0.1,  # stochastic depth of the last block, 0 in the first
     ):
         super().__init__()
         self.group_token = nn.Parameter(nn.init.orthogonal_(torch.empty(1, centres, width)[0])[None])
@@ -141,14 +144,17 @@ class ClusterNetwork(nn.Module):
         self,
         tokens: torch.Tensor,  # (R, N, width)
         mask: torch.Tensor,  # (R, N)
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # assignment (R, M, N), zero where there is no image; tokens after the blocks (R, N, width)
+    ) -> tuple[
+        torch.Tensor, torch.Tensor
+    ]:  # assignment (R, M, N), zero where there is no image; tokens after the blocks (R, N, width)
         "How much of each image goes to each centre."
         (sets, images), centres = mask.shape, self.group_token
         x = torch.cat([tokens, centres.expand(sets, -1, -1)], 1)
         keys = None if mask.all() else F.pad(mask, (0, centres.shape[1]), value=True)[:, None, None]
-        for block in self.blocks: x = block(x, keys)
+        for block in self.blocks:
+            x = block(x, keys)
         x = self.norm_x(x[:, :images])
-        logits = self.q_proj(self.norm_tokens(centres)) @ self.k_proj(x).mT / centres.shape[-1] ** .5
+        logits = self.q_proj(self.norm_tokens(centres)) @ self.k_proj(x).mT / centres.shape[-1] ** 0.5
         return logits.softmax(1) * mask[:, None], x
 
 # %% ../../nbs/06_sets/02_networks.ipynb #7eb554ce

@@ -17,15 +17,19 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from ..core import ImageFeatures, TensorRecord, TgfrError, l2_normalize
+from ..core import TgfrError
+from ..encoders.features import ImageFeatures, TensorRecord, l2_normalize
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #5f915f7f
 @dataclass(frozen=True)
 class FaceSet(TensorRecord):
     "B sets of up to N images each."
+
     embedding: torch.Tensor  # (B, N, E) as the encoder leaves it: a unit vector times its norm
     mask: torch.Tensor  # (B, N) bool, True where there is an image
-    styles: torch.Tensor | None = None  # (B, N, S, 2) mean and deviation of each channel of some stages, or (B, N, s) what a fusion made of them
+    styles: torch.Tensor | None = (
+        None  # (B, N, S, 2) mean and deviation of each channel of some stages, or (B, N, s) what a fusion made of them
+    )
     score: torch.Tensor | None = None  # (B, N) of the face detector
 
     @classmethod
@@ -47,7 +51,8 @@ class FaceSet(TensorRecord):
     def sound(self) -> torch.Tensor:
         "Images all of whose numbers are finite, the squared norm too, (B, N) bool."
         there = self.mask & self.embedding.float().square().sum(-1).isfinite()
-        if self.styles is not None: there = there & self.styles.flatten(2).sum(-1).isfinite()
+        if self.styles is not None:
+            there = there & self.styles.flatten(2).sum(-1).isfinite()
         return there if self.score is None else there & self.score.isfinite()
 
     @property
@@ -58,10 +63,17 @@ class FaceSet(TensorRecord):
     def finite(self) -> "FaceSet":
         "The same sets with zeros wherever there is no image, and without the images that have a number that is not finite; a warning counts these."
         there = self.sound
-        if there.all(): return self
-        if lost := int((self.mask & ~there).sum()): warnings.warn(f"{lost:,} of {int(self.mask.sum()):,} images have numbers that are not finite and are left out of their sets", stacklevel=2)
+        if there.all():
+            return self
+        if lost := int((self.mask & ~there).sum()):
+            warnings.warn(
+                f"{lost:,} of {int(self.mask.sum()):,} images have numbers that are not finite and are left out of their sets",
+                stacklevel=2,
+            )
         parts = {name: value for name in ("embedding", "styles", "score") if (value := getattr(self, name)) is not None}
-        return FaceSet(mask=there, **{k: v.masked_fill(~there[(..., *[None] * (v.ndim - 2))], 0) for k, v in parts.items()})
+        return FaceSet(
+            mask=there, **{k: v.masked_fill(~there[(..., *[None] * (v.ndim - 2))], 0) for k, v in parts.items()}
+        )
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #986aa2f2
 def face_set(
@@ -69,10 +81,17 @@ def face_set(
     score: Sequence[torch.Tensor] | None = None,  # B tensors (N_b,) of detector scores
 ) -> FaceSet:
     "Features of several sets side by side."
-    def pad(parts): return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+
+    def pad(parts):
+        return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+
     styles = [s.styles for s in sets]
-    return FaceSet(pad(s.embedding for s in sets), pad(torch.ones(len(s), dtype=torch.bool) for s in sets),
-                   None if None in styles else pad(styles), None if score is None else pad(score))
+    return FaceSet(
+        pad(s.embedding for s in sets),
+        pad(torch.ones(len(s), dtype=torch.bool) for s in sets),
+        None if None in styles else pad(styles),
+        None if score is None else pad(score),
+    )
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #ed8c1794
 class SetFusion(nn.Module):
@@ -97,24 +116,20 @@ class SetFusion(nn.Module):
         "How much each image counts."
         raise NotImplementedError
 
-    def weights(
-        self,
-        faces: FaceSet,
-    ) -> torch.Tensor:  # (B, N), zero where there is no image
+    def weights(self, faces: FaceSet) -> torch.Tensor:  # (B, N), zero where there is no image
         "The weight of each image; those of a set sum to 1."
         return self._weigh(faces.finite())
 
-    def fuse(
-        self,
-        faces: FaceSet,
-    ) -> torch.Tensor:  # (B, E); zero for a set without images
+    def fuse(self, faces: FaceSet) -> torch.Tensor:  # (B, E); zero for a set without images
         "The template of each set."
         faces = faces.finite()
         return (self._weigh(faces)[:, None] @ l2_normalize(faces.embedding))[:, 0]
 
     def _weigh(self, faces):
         weights = self.importance(faces) * faces.mask
-        weights = torch.where(weights.any(1, keepdim=True), weights, faces.mask.to(weights.dtype))  # where nothing tells images apart, all count alike
+        weights = torch.where(
+            weights.any(1, keepdim=True), weights, faces.mask.to(weights.dtype)
+        )  # where nothing tells images apart, all count alike
         return weights / weights.sum(1, keepdim=True).clamp_min(1e-12)
 
     def forward(self, faces: FaceSet) -> torch.Tensor:
@@ -131,7 +146,8 @@ class NormPower(SetFusion):
         power: float = 1,  # of the norm
     ):
         super().__init__(embedding)
-        if not isinstance(power, int | float): raise TgfrError(f"power: {power!r}, expected a number")
+        if not isinstance(power, int | float):
+            raise TgfrError(f"power: {power!r}, expected a number")
         self.config["power"] = self.power = power
 
     def importance(self, faces: FaceSet) -> torch.Tensor:
@@ -153,7 +169,8 @@ class DetectorScore(SetFusion):
 
     def importance(self, faces: FaceSet) -> torch.Tensor:
         "The score, next to nothing where it is not above 0: a set in which no face was found is averaged."
-        if faces.score is None: raise TgfrError("score: this fusion weighs by the detector's score, and the set has none")
+        if faces.score is None:
+            raise TgfrError("score: this fusion weighs by the detector's score, and the set has none")
         return faces.score.clamp_min(1e-12)
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #ce16fdde
@@ -163,7 +180,8 @@ def over_images(
     mask: torch.Tensor,  # (B, N)
 ) -> torch.Tensor:  # (B, N, C), zero where there is no image
     "`layer` applied to the images of all sets as one batch, never to padding."
-    if mask.all() or not layer.training: return layer(x.flatten(0, 1)).unflatten(0, mask.shape) * mask[..., None]  # the same, without a copy
+    if mask.all() or not layer.training:
+        return layer(x.flatten(0, 1)).unflatten(0, mask.shape) * mask[..., None]  # the same, without a copy
     y = layer(x[mask])
     return y.new_zeros(*mask.shape, y.shape[-1]).index_put((mask,), y)
 
@@ -184,14 +202,21 @@ class ScalarQuality(SetFusion):
     def importance(self, faces: FaceSet) -> torch.Tensor:
         "exp of the quality, relative to the best of the set; in float32 also under autocast."
         norm = over_images(self.norm, faces.norm[..., None], faces.mask)
-        direction = l2_normalize(faces.embedding) * faces.embedding.shape[-1] ** .5
+        direction = l2_normalize(faces.embedding) * faces.embedding.shape[-1] ** 0.5
         quality = self.network(torch.cat([direction, norm], -1))[..., 0].float().masked_fill(~faces.mask, -torch.inf)
         return (quality - quality.amax(1, keepdim=True).clamp_min(-1e30)).exp().to(faces.embedding.dtype)
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #adb99699
-SET_FUSIONS = {"average": partial(NormPower, power=0), "norm": NormPower, "norm-squared": partial(NormPower, power=2), "best-norm": BestNorm,
-               "score": DetectorScore, "quality": ScalarQuality}
+SET_FUSIONS = {
+    "average": partial(NormPower, power=0),
+    "norm": NormPower,
+    "norm-squared": partial(NormPower, power=2),
+    "best-norm": BestNorm,
+    "score": DetectorScore,
+    "quality": ScalarQuality,
+}
 LEARNED = ("quality", "caface")  # of them, those that have weights
+
 
 def build_set_fusion(
     name: str,  # a key of SET_FUSIONS
@@ -199,9 +224,13 @@ def build_set_fusion(
     **config,  # further arguments of its class
 ) -> SetFusion:
     "The fusion called `name`."
-    if name not in SET_FUSIONS: raise TgfrError(f"set fusion {name!r}: not one of {', '.join(SET_FUSIONS)}")
-    try: return SET_FUSIONS[name](embedding, **config)
-    except TypeError as e: raise TgfrError(f"set fusion {name}: {e}") from None
+    if name not in SET_FUSIONS:
+        raise TgfrError(f"set fusion {name!r}: not one of {', '.join(SET_FUSIONS)}")
+    try:
+        return SET_FUSIONS[name](embedding, **config)
+    except TypeError as e:
+        raise TgfrError(f"set fusion {name}: {e}") from None
+
 
 def parameter_free_fusion(
     name: str,  # a key of SET_FUSIONS
@@ -209,9 +238,13 @@ def parameter_free_fusion(
     beside: str = "",  # what else a caller takes, for the message
 ) -> SetFusion:
     "A fusion that needs no training; `TgfrError` where there is none of that name, or where it has weights, so that the folder of a trained one is expected."
-    if name not in SET_FUSIONS: raise TgfrError(f"fusion {name}: neither the folder of a trained one, {beside}nor one of {', '.join(n for n in SET_FUSIONS if n not in LEARNED)}")
+    if name not in SET_FUSIONS:
+        raise TgfrError(
+            f"fusion {name}: neither the folder of a trained one, {beside}nor one of {', '.join(n for n in SET_FUSIONS if n not in LEARNED)}"
+        )
     fusion = build_set_fusion(name, embedding)
-    if fusion.learned: raise TgfrError(f"fusion {name}: it has weights; give the folder of a trained one")
+    if fusion.learned:
+        raise TgfrError(f"fusion {name}: it has weights; give the folder of a trained one")
     return fusion
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #5531c215
@@ -224,7 +257,7 @@ def buckets(
     sizes = counts[order]
     while first < len(order):
         largest = int(sizes[first])
-        alike = int(np.searchsorted(-sizes, -.8 * largest, side="right"))
+        alike = int(np.searchsorted(-sizes, -0.8 * largest, side="right"))
         last = min(alike, first + max(1, most // largest))
         yield order[first:last]
         first = last
@@ -233,11 +266,14 @@ def buckets(
 def padded_rows(
     start: np.ndarray,  # (R,) the first place of each row
     size: np.ndarray,  # (R,) places in it, at least 1
-) -> tuple[np.ndarray, np.ndarray]:  # places (R, longest), and where they are the row's own; behind the last its first again
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # places (R, longest), and where they are the row's own; behind the last its first again
     "Rows of consecutive places, side by side."
     column = np.arange(size.max())
     mask = column < size[:, None]
     return start[:, None] + np.where(mask, column, 0), mask
+
 
 @torch.no_grad()
 def fuse_ragged(
@@ -250,7 +286,8 @@ def fuse_ragged(
     **how,  # further arguments of `fusion.fuse`
 ) -> tuple[np.ndarray, torch.Tensor]:  # the T set numbers, rising, and their templates (T, E) on the CPU
     "Fuse many sets of very different size; within a set, images keep their order."
-    if len(template) != len(embedding): raise TgfrError(f"template: {len(template):,} numbers for {len(embedding):,} images")
+    if len(template) != len(embedding):
+        raise TgfrError(f"template: {len(template):,} numbers for {len(embedding):,} images")
     ids, owner, counts = np.unique(template, return_inverse=True, return_counts=True)
     order, start = np.argsort(owner, kind="stable"), np.cumsum(counts) - counts
     device = next((p.device for p in fusion.parameters()), torch.device("cpu"))
@@ -260,10 +297,14 @@ def fuse_ragged(
         for sets in buckets(counts, most):
             places, mask = padded_rows(start[sets], counts[sets])
             rows = order[places]
-            def take(array): return None if array is None else torch.from_numpy(np.asarray(array)[rows]).float()  # noqa: B023
+
+            def take(array):
+                return None if array is None else torch.from_numpy(np.asarray(array)[rows]).float()  # noqa: B023
+
             faces = FaceSet(take(embedding), torch.from_numpy(mask), take(styles), take(score)).to(device)
             parts.append(fusion.fuse(faces, **how).cpu()), which.append(sets)
-    finally: fusion.train(mode)
+    finally:
+        fusion.train(mode)
     back = np.argsort(np.concatenate(which)) if which else []
     return ids, torch.cat(parts)[back] if parts else torch.zeros(0, embedding.shape[1])
 
@@ -273,7 +314,8 @@ def divide(
     most: int,  # images of a part
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # of all R parts: the set, its first image, its size
     "Consecutive parts of sets, as equal as can be, the longer first (the published order of chunks)."
-    if most < 1: raise TgfrError(f"chunk={most}: expected at least 1 image")
+    if most < 1:
+        raise TgfrError(f"chunk={most}: expected at least 1 image")
     parts = (counts + most - 1) // most
     owner = torch.repeat_interleave(parts)
     number = torch.arange(len(owner), device=counts.device) - (parts.cumsum(0) - parts)[owner]
@@ -284,6 +326,7 @@ def divide(
 @dataclass(frozen=True)
 class Parts:
     "R parts of the B sets of a `FaceSet`."
+
     faces: FaceSet  # (R, n, ...)
     owner: torch.Tensor  # (R,) the set each part is of
     place: torch.Tensor  # (R, n) where in its set each image was
@@ -296,9 +339,10 @@ def cut(
     "The sets in parts, as `divide` says, all side by side."
     (sets, longest), device = faces.mask.shape, faces.mask.device
     every = torch.arange(longest, device=device)
-    if longest <= most: return Parts(faces, torch.arange(sets, device=device), every.expand(sets, -1))
+    if longest <= most:
+        return Parts(faces, torch.arange(sets, device=device), every.expand(sets, -1))
     owner, start, size = divide(faces.counts, most)
-    column = every[:int(size.max())] if len(size) else every[:0]
+    column = every[: int(size.max())] if len(size) else every[:0]
     images_first = (~faces.mask).int().argsort(dim=1, stable=True)
     place = images_first[owner[:, None], (start[:, None] + column).clamp_max(longest - 1)]
     return Parts(replace(faces[owner[:, None], place], mask=column < size[:, None]), owner, place)

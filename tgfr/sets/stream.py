@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..core import TgfrError, l2_normalize
+from ..core import TgfrError
+from ..encoders.features import l2_normalize
 from .caface import CAFace, SetState
 from .caface_state import merge
 from .pooling import FaceSet, SetFusion
@@ -19,6 +20,7 @@ from .pooling import FaceSet, SetFusion
 @dataclass(frozen=True)
 class OnlineFusion:
     "One set, fused while its images arrive; any fusion of `tgfr.sets`."
+
     fusion: SetFusion  # in eval mode
     state: SetState | None = None  # of one set; a weighted mean has one cluster, without style
     share: torch.Tensor | None = None  # (n, M) how far each image belongs to each cluster
@@ -32,26 +34,36 @@ class OnlineFusion:
         faces = faces.finite()
         if isinstance(self.fusion, CAFace):
             assignment, state = self.fusion.cluster(faces)
-            return self._grown(state, (assignment[0] * faces.mask).T, 1., None)
+            return self._grown(state, (assignment[0] * faces.mask).T, 1.0, None)
         seen = faces if self.anchor is None else FaceSet.cat([self.anchor, faces], 1)
         share = (self.fusion.importance(seen) * seen.mask)[0]
-        best, new = int(share.argmax()), share[-faces.mask.shape[1]:, None]
-        scale = 1. if self.anchor is None else float(share[0] / self.share.max().clamp_min(1e-30))
-        state = SetState(new.sum()[None, None], (new.T @ l2_normalize(faces.embedding[0]))[None], new.new_zeros(1, 1, 0), faces.counts)
-        return self._grown(state, new, scale, seen[:, best:best + 1])
+        best, new = int(share.argmax()), share[-faces.mask.shape[1] :, None]
+        scale = 1.0 if self.anchor is None else float(share[0] / self.share.max().clamp_min(1e-30))
+        state = SetState(
+            new.sum()[None, None],
+            (new.T @ l2_normalize(faces.embedding[0]))[None],
+            new.new_zeros(1, 1, 0),
+            faces.counts,
+        )
+        return self._grown(state, new, scale, seen[:, best : best + 1])
 
     def _grown(self, state, share, scale, anchor):
-        if self.state is None: return replace(self, state=state, share=share, anchor=anchor)
+        if self.state is None:
+            return replace(self, state=state, share=share, anchor=anchor)
         old = SetState(scale * self.state.mass, scale * self.state.feature, self.state.style, self.state.count)
         return replace(self, state=old + state, share=torch.cat([scale * self.share, share]), anchor=anchor)
 
     def after(
         self,
         earlier: SetState,  # of one set, made by the same CAFace
-    ) -> "OnlineFusion":  # whose template is of all images; its weights are still of those added here, and sum to their part of the whole
+    ) -> (
+        "OnlineFusion"
+    ):  # whose template is of all images; its weights are still of those added here, and sum to their part of the whole
         "The set with the images of an earlier state before it."
-        if not isinstance(self.fusion, CAFace): raise TgfrError(f"state: only CAFace keeps one, {type(self.fusion).__name__} does not")
-        if self.state is None: return replace(self, state=earlier, share=torch.zeros(0, earlier.mass.shape[1]))
+        if not isinstance(self.fusion, CAFace):
+            raise TgfrError(f"state: only CAFace keeps one, {type(self.fusion).__name__} does not")
+        if self.state is None:
+            return replace(self, state=earlier, share=torch.zeros(0, earlier.mass.shape[1]))
         return replace(self, state=merge(earlier, self.state))
 
     def readout(self) -> tuple[torch.Tensor, torch.Tensor]:

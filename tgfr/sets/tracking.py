@@ -19,23 +19,27 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from ..core import ImageFeatures, Skips, TgfrError, cosine_matrix, l2_normalize, one_line, progress_bar
+from ..core import Skips, TgfrError, one_line, progress_bar
 from ..data.faces import PIXEL_LIMIT, quiet_opencv, read_image
 from ..data.landmarks import crop_face
 from ..data.photo_files import IMAGES, list_pictures, name_left
 from ..encoders.embedding_checks import sound_rows
+from ..encoders.features import ImageFeatures, cosine_matrix, l2_normalize
 from ..formats.video_containers import Container
 from ..formats.video_packets import Packets
 from .caface import CAFace
 from .pooling import FaceSet, SetFusion
 from .stream import OnlineFusion
 
-os.environ["OPENCV_FFMPEG_LOGLEVEL"] = os.environ.get("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET: FFmpeg would write a line to stderr for every damaged block
+os.environ["OPENCV_FFMPEG_LOGLEVEL"] = os.environ.get(
+    "OPENCV_FFMPEG_LOGLEVEL", "-8"
+)  # AV_LOG_QUIET: FFmpeg would write a line to stderr for every damaged block
 
 # %% ../../nbs/06_sets/07_tracking.ipynb #259a6795
 @dataclass(frozen=True)
 class Frame:
     "One picture of a video."
+
     number: int  # from 0, in the order of the source
     name: str  # "frame 17", or the file's name
     seconds: float | None  # from the start; None: a picture of a folder
@@ -47,6 +51,7 @@ class Frame:
 @dataclass(frozen=True)
 class Shape:
     "How a stored picture becomes the one to be seen: mirrored, turned, its pixels made square."
+
     width: int  # stored
     height: int
     pixel: float = 1  # width to height of a stored pixel
@@ -60,15 +65,27 @@ class Shape:
         mirrored: bool,  # by the container
     ) -> "Shape":
         "What the file says."
-        across, down, angle = (capture.get(p) for p in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN, cv2.CAP_PROP_ORIENTATION_META))
-        pixel = across / down if across > 0 < down and 1 / 8 <= across / down <= 8 else 1.  # beyond it the number is damaged
+        across, down, angle = (
+            capture.get(p) for p in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN, cv2.CAP_PROP_ORIENTATION_META)
+        )
+        pixel = (
+            across / down if across > 0 < down and 1 / 8 <= across / down <= 8 else 1.0
+        )  # beyond it the number is damaged
         width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        return cls(width, height, 1. if abs(pixel - 1) < .005 else pixel, round(angle / 90) % 4 if np.isfinite(angle) else 0, mirrored)
+        return cls(
+            width,
+            height,
+            1.0 if abs(pixel - 1) < 0.005 else pixel,
+            round(angle / 90) % 4 if np.isfinite(angle) else 0,
+            mirrored,
+        )
 
     @property
     def square(self) -> tuple[int, int]:
         "Width and height with square pixels, before it is turned; the picture is enlarged, never made smaller."
-        return max(round(self.width * max(self.pixel, 1)), self.width), max(round(self.height / min(self.pixel, 1)), self.height)
+        return max(round(self.width * max(self.pixel, 1)), self.width), max(
+            round(self.height / min(self.pixel, 1)), self.height
+        )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,8 +94,11 @@ class Shape:
 
     def facts(self) -> dict[str, str]:
         "What is done, where anything is, for a report."
-        done = {"pixels": f"{self.pixel:.3g} times as wide as high in the file; made square" if self.pixel != 1 else "",
-                "turned": f"by {90 * self.turn} degrees, as the file asks" if self.turn else "", "mirrored": "as the file asks" if self.mirrored else ""}
+        done = {
+            "pixels": f"{self.pixel:.3g} times as wide as high in the file; made square" if self.pixel != 1 else "",
+            "turned": f"by {90 * self.turn} degrees, as the file asks" if self.turn else "",
+            "mirrored": "as the file asks" if self.mirrored else "",
+        }
         return {name: how for name, how in done.items() if how}
 
     def upright(
@@ -86,38 +106,52 @@ class Shape:
         image: np.ndarray,  # (H, W, 3) as it was stored
     ) -> np.ndarray:  # as it is to be seen
         "The picture in its shape."
-        if self.pixel != 1: image = cv2.resize(image, self.square, interpolation=cv2.INTER_CUBIC)
-        if self.mirrored: image = image[::-1]
+        if self.pixel != 1:
+            image = cv2.resize(image, self.square, interpolation=cv2.INTER_CUBIC)
+        if self.mirrored:
+            image = image[::-1]
         return np.ascontiguousarray(np.rot90(image, -self.turn))
 
 # %% ../../nbs/06_sets/07_tracking.ipynb #0de98329
 class Frames:
     "The pictures of a video file, or of a folder in the order of their names (2.jpg before 10.jpg)."
 
-    def __init__(
-        self,
-        source: str | Path,
-    ):
+    def __init__(self, source: str | Path):
         self.source, self.rate = Path(source), None  # rate: frames a second
-        self.facts, self.warnings = {}, []  # how a video's pictures are brought into shape, and what is doubtful about them
-        self.left, self.damaged = [], {}  # pictures of a folder that are not read, with the reason; and those read of which the decoder complains
+        self.facts, self.warnings = (
+            {},
+            [],
+        )  # how a video's pictures are brought into shape, and what is doubtful about them
+        self.left, self.damaged = (
+            [],
+            {},
+        )  # pictures of a folder that are not read, with the reason; and those read of which the decoder complains
         if self.source.is_dir():
             files, self.left = list_pictures(self.source)
-            self.files = sorted(files, key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)])
+            self.files = sorted(
+                files, key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)]
+            )
             self.count = len(files)
-            if not files: raise TgfrError(f"{source}: no picture in this folder; expected files such as 0001.jpg ({', '.join(IMAGES)}); {name_left(self.left)}")
+            if not files:
+                raise TgfrError(
+                    f"{source}: no picture in this folder; expected files such as 0001.jpg ({', '.join(IMAGES)}); {name_left(self.left)}"
+                )
         else:
             capture, self.files, self.container = _open(self.source), None, Container.read(self.source)
             claimed, rate = (capture.get(p) for p in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
             self.claimed = int(claimed) if 0 < claimed < 1e9 else 0  # frames by duration and rate; 0: it does not say
             self.count = self.claimed if self.container.frames is None else self.container.frames
-            self.rate = rate if .01 < rate < 1000 else 25.
+            self.rate = rate if 0.01 < rate < 1000 else 25.0
             self.shape = Shape.of(capture, self.container.mirrored)
             self.facts |= self.shape.facts()
-            if doubt := _colours(capture, self.container): self.warnings.append(f"{self.source.name}: {doubt}")
+            if doubt := _colours(capture, self.container):
+                self.warnings.append(f"{self.source.name}: {doubt}")
             capture.release()
             width, height = self.shape.size
-            if width * height > PIXEL_LIMIT: raise TgfrError(f"{source}: frames of {width:,.0f} x {height:,.0f} pixels, more than the {PIXEL_LIMIT:,} allowed")
+            if width * height > PIXEL_LIMIT:
+                raise TgfrError(
+                    f"{source}: frames of {width:,.0f} x {height:,.0f} pixels, more than the {PIXEL_LIMIT:,} allowed"
+                )
 
     def read(
         self,
@@ -129,35 +163,54 @@ class Frames:
 # %% ../../nbs/06_sets/07_tracking.ipynb #d8ce6f35
 def _open(path) -> cv2.VideoCapture:
     "An open video file, whose pictures come as they are stored."
-    if not path.is_file(): raise TgfrError(f"{path}: no such file or folder; expected a video or a folder of pictures")
-    with open(path, "rb") as file: head = file.read(64).lstrip()
-    if head.startswith((b"#EXTM3U", b"ffconcat", b"<", b"[")): raise TgfrError(f"{path}: a playlist, not a video")
-    with quiet_opencv(): capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    if not capture.isOpened(): raise TgfrError(f"{path}: {path.stat().st_size:,} bytes, not a video that FFmpeg can open: another kind of file, or cut off before its index")
+    if not path.is_file():
+        raise TgfrError(f"{path}: no such file or folder; expected a video or a folder of pictures")
+    with open(path, "rb") as file:
+        head = file.read(64).lstrip()
+    if head.startswith((b"#EXTM3U", b"ffconcat", b"<", b"[")):
+        raise TgfrError(f"{path}: a playlist, not a video")
+    with quiet_opencv():
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise TgfrError(
+            f"{path}: {path.stat().st_size:,} bytes, not a video that FFmpeg can open: another kind of file, or cut off before its index"
+        )
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     return capture
 
 # %% ../../nbs/06_sets/07_tracking.ipynb #6cd47c0a
-ORDINARY, PERCEPTUAL = (1, 2, 5, 6, 7), (16, 18)  # primaries that all readers take alike (BT.709, not said, BT.601, SMPTE 240M), and the transfers PQ and HLG
+ORDINARY, PERCEPTUAL = (
+    (1, 2, 5, 6, 7),
+    (16, 18),
+)  # primaries that all readers take alike (BT.709, not said, BT.601, SMPTE 240M), and the transfers PQ and HLG
+
 
 def _colours(capture, container) -> str:
     "What there is to say of a video's colours; nothing where all readers agree."
-    deep = 8 < int(capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT)).to_bytes(8, "little", signed=True)[3] <= 16  # the last sign of a FourCC such as Y3 11 10
+    deep = (
+        8 < int(capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT)).to_bytes(8, "little", signed=True)[3] <= 16
+    )  # the last sign of a FourCC such as Y3 11 10
     named = container.colours
     strange = named is not None and (named[0] not in ORDINARY or named[1] in PERCEPTUAL)
-    if not strange and not (deep and named is None): return ""
+    if not strange and not (deep and named is None):
+        return ""
     what = "wide-gamut or HDR colours" if strange else "more than 8 bits a channel, and does not name its colours"
     return f"it has {what}; OpenCV {cv2.__version__.split('.')[0]} brings them to those of a screen, where other readers (PyAV, OpenCV 4) do not: compare features only with those read the same way"
 
 # %% ../../nbs/06_sets/07_tracking.ipynb #4992962f
 def _read_folder(frames, skips) -> Iterator[Frame]:
     "The pictures of a folder."
-    for name, why in frames.left: skips.add(name, why)
+    for name, why in frames.left:
+        skips.add(name, why)
     for number, path in enumerate(frames.files):
         said = []
-        try: yield Frame(number, path.name, None, read_image(path, size=None, said=said))
-        except TgfrError as e: skips.add(path.name, str(e))
-        if said: frames.damaged[path.name] = "; ".join(said)
+        try:
+            yield Frame(number, path.name, None, read_image(path, size=None, said=said))
+        except TgfrError as e:
+            skips.add(path.name, str(e))
+        if said:
+            frames.damaged[path.name] = "; ".join(said)
+
 
 def _read_video(frames, skips) -> Iterator[Frame]:
     "The frames of a video file."
@@ -165,47 +218,77 @@ def _read_video(frames, skips) -> Iterator[Frame]:
     try:
         while capture.grab():
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            if not np.isfinite(seconds) or not (last is None or last < seconds < last + 1e6): seconds = number / frames.rate if last is None else last + 1 / frames.rate
-            if gap is None and last is not None and seconds > last + 1.6 / frames.rate: gap = last
+            if not np.isfinite(seconds) or not (last is None or last < seconds < last + 1e6):
+                seconds = number / frames.rate if last is None else last + 1 / frames.rate
+            if gap is None and last is not None and seconds > last + 1.6 / frames.rate:
+                gap = last
             image, last = _picture(capture), seconds
-            if image is None: skips.add(f"frame {number}", f"cannot be decoded, at {seconds:.2f} s")
-            else: yield Frame(number, f"frame {number}", seconds, frames.shape.upright(image))
+            if image is None:
+                skips.add(f"frame {number}", f"cannot be decoded, at {seconds:.2f} s")
+            else:
+                yield Frame(number, f"frame {number}", seconds, frames.shape.upright(image))
             number += 1
-    finally: capture.release()
+    finally:
+        capture.release()
     packets = Packets.read(frames.source)
-    if broken := _broken(frames, number, last, gap, packets): skips.add(frames.source.name, broken)
+    if broken := _broken(frames, number, last, gap, packets):
+        skips.add(frames.source.name, broken)
     pieces = packets.reshaped() or _pieces(frames.container.sizes)
-    if pieces and (doubt := f"{frames.source.name}: {pieces}") not in frames.warnings: frames.warnings.append(doubt)
+    if pieces and (doubt := f"{frames.source.name}: {pieces}") not in frames.warnings:
+        frames.warnings.append(doubt)
+
 
 def _pieces(sizes) -> str:
     "What there is to say of an index that describes pictures of several shapes."
-    if all(abs(width * sizes[0][1] - height * sizes[0][0]) <= .01 * width * sizes[0][1] for width, height in sizes): return ""
+    if all(abs(width * sizes[0][1] - height * sizes[0][0]) <= 0.01 * width * sizes[0][1] for width, height in sizes):
+        return ""
     return f"its index describes pictures of {' and of '.join(f'{width} x {height}' for width, height in dict.fromkeys(sizes))}: OpenCV scales them to the first shape, so faces of the others are broader or narrower than they are; cut the file there"
+
+
 def _picture(capture) -> np.ndarray | None:
     "The grabbed frame in RGB, None where it is damaged."
-    try: good, image = capture.retrieve()
-    except cv2.error: return None
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if good and image is not None and image.ndim == 3 and image.size else None
+    try:
+        good, image = capture.retrieve()
+    except cv2.error:
+        return None
+    return (
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        if good and image is not None and image.ndim == 3 and image.size
+        else None
+    )
 
 # %% ../../nbs/06_sets/07_tracking.ipynb #942b7b95
 def _broken(frames, number, last, gap, packets) -> str:
     "What there is to say of frames that are missing; nothing where all were read."
     shown, missing = frames.container.frames, frames.container.missing
     told = frames.claimed if shown is None else shown
-    if told and number >= told: return ""
-    ended = missing is None and number and (last or 0) + max(.5, .02 * told / frames.rate) < told / frames.rate
-    if shown is None and not missing and not ended and number >= (told := packets.count): return ""
-    where = f"it breaks off after {last:.2f} s" if number and (missing or ended or gap is None) else f"the first gap is after {gap:.2f} s" if number else "not even the first"
-    return f"its header tells of {told:,} frames, {number:,} could be read; {where}" if told else f"bytes are missing at its end; {where}"
+    if told and number >= told:
+        return ""
+    ended = missing is None and number and (last or 0) + max(0.5, 0.02 * told / frames.rate) < told / frames.rate
+    if shown is None and not missing and not ended and number >= (told := packets.count):
+        return ""
+    where = (
+        f"it breaks off after {last:.2f} s"
+        if number and (missing or ended or gap is None)
+        else f"the first gap is after {gap:.2f} s"
+        if number
+        else "not even the first"
+    )
+    return (
+        f"its header tells of {told:,} frames, {number:,} could be read; {where}"
+        if told
+        else f"bytes are missing at its end; {where}"
+    )
 
 # %% ../../nbs/06_sets/07_tracking.ipynb #95056d7f
 @dataclass(frozen=True)
 class TrackingOptions:
     "What links a face to a track; cosines are to the mean direction of the track."
-    overlap: float = .3  # least intersection over union of the boxes, SORT's (Bewley et al., 2016)
+
+    overlap: float = 0.3  # least intersection over union of the boxes, SORT's (Bewley et al., 2016)
     memory: int = 15  # frames after which a track's last box counts no more: half a second
-    apart: float = .1  # a face with a smaller cosine is another person even at the same place, as after a cut; strangers lie around 0
-    same: float = .5  # least cosine that links without overlap
+    apart: float = 0.1  # a face with a smaller cosine is another person even at the same place, as after a cut; strangers lie around 0
+    same: float = 0.5  # least cosine that links without overlap
     faces: int = 16  # of one frame, the main ones
     tracks: int = 64  # that are kept; beyond it the shortest is forgotten
 
@@ -220,13 +303,16 @@ def iou(
     both = (high - low).clip(0).prod(-1)
     return both / (a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - both).clip(1e-9)
 
+
 def link(
     overlap: np.ndarray,  # (T, F) IoU of each track's last box and each face, 0 where it is too old
     alike: np.ndarray,  # (T, F) cosines
     how: TrackingOptions = TrackingOptions(),
 ) -> np.ndarray:  # (F,) the track of each face, -1: a new one
     "The assignment of faces to tracks: overlap first, then likeness."
-    value = np.where((overlap >= how.overlap) & (alike >= how.apart), 2 + overlap + alike, np.where(alike >= how.same, alike, 0))
+    value = np.where(
+        (overlap >= how.overlap) & (alike >= how.apart), 2 + overlap + alike, np.where(alike >= how.same, alike, 0)
+    )
     tracks, faces = linear_sum_assignment(value, maximize=True)
     found = np.full(value.shape[1], -1)
     found[faces] = np.where(value[tracks, faces] > 0, tracks, -1)
@@ -236,6 +322,7 @@ def link(
 @dataclass(frozen=True, slots=True)
 class Detection:
     "A face in a frame."
+
     frame: int
     name: str  # of the frame
     seconds: float | None
@@ -251,11 +338,14 @@ class Detection:
 @dataclass
 class Track:
     "One person in a video."
+
     number: int
     running: OnlineFusion
     sightings: list[Detection] = field(default_factory=list)
-    so_far: list[float] = field(default_factory=list)  # similarity of the template to the gallery photo by then, renewed after each batch
-    total: torch.Tensor | float = 0.  # (E,) sum of unit embeddings: the average template
+    so_far: list[float] = field(
+        default_factory=list
+    )  # similarity of the template to the gallery photo by then, renewed after each batch
+    total: torch.Tensor | float = 0.0  # (E,) sum of unit embeddings: the average template
     best: torch.Tensor | None = None  # (E,) embedding of the largest norm
     waiting: FaceSet | None = None  # (1, n) images that do not make a chunk yet
     new: list[FaceSet] = field(default_factory=list)
@@ -263,24 +353,36 @@ class Track:
     def see(self, sighting: Detection, features: ImageFeatures) -> None:
         "Take a face; `settle` fuses it, if it is fresh."
         embedding = features.embedding[0]
-        if self.best is None or sighting.norm > self.best.norm(): self.best = embedding
+        if self.best is None or sighting.norm > self.best.norm():
+            self.best = embedding
         self.total = self.total + l2_normalize(embedding)
         self.sightings.append(sighting)
-        if sighting.fresh: self.new.append(FaceSet(features.embedding[None], torch.ones(1, 1, dtype=torch.bool), None if features.styles is None else features.styles[None],
-                                None if sighting.score is None else torch.tensor([[sighting.score]])))
+        if sighting.fresh:
+            self.new.append(
+                FaceSet(
+                    features.embedding[None],
+                    torch.ones(1, 1, dtype=torch.bool),
+                    None if features.styles is None else features.styles[None],
+                    None if sighting.score is None else torch.tensor([[sighting.score]]),
+                )
+            )
 
     def settle(self, chunk: int, gallery: torch.Tensor | None) -> None:
         "Fuse the faces taken, in chunks."
-        if not self.new: return self._follow(gallery)
+        if not self.new:
+            return self._follow(gallery)
         faces, fusion = FaceSet.cat(self.new, 1), self.running.fusion
-        if isinstance(fusion, CAFace): faces = fusion.compress(faces.finite())
+        if isinstance(fusion, CAFace):
+            faces = fusion.compress(faces.finite())
         faces, self.new = faces if self.waiting is None else FaceSet.cat([self.waiting, faces], 1), []
-        while faces.mask.shape[1] > chunk: self.running, faces = self.running.add(faces[:, :chunk]), faces[:, chunk:]
+        while faces.mask.shape[1] > chunk:
+            self.running, faces = self.running.add(faces[:, :chunk]), faces[:, chunk:]
         self.waiting = faces
         self._follow(gallery)
 
     def _follow(self, gallery):
-        if gallery is not None: self.so_far += [self.likeness(gallery)] * (len(self.sightings) - len(self.so_far))
+        if gallery is not None:
+            self.so_far += [self.likeness(gallery)] * (len(self.sightings) - len(self.so_far))
 
     def likeness(self, gallery: torch.Tensor) -> float:
         "Cosine of the template of all faces taken and a face (E,); of their mean where none is fresh."
@@ -295,32 +397,48 @@ class Track:
 def _sights(frames, detector, size, most, skips, marked) -> Iterator[tuple[Frame, list]]:
     "Each frame (its picture left out) with its faces and their crops."
     for frame in frames:
-        try: faces = [None] if detector is None else detector.detect(frame.image)[:most]
-        except cv2.error as e: faces = skips.add(frame.name, f"the detector fails on it ({one_line(e)})") or []
+        try:
+            faces = [None] if detector is None else detector.detect(frame.image)[:most]
+        except cv2.error as e:
+            faces = skips.add(frame.name, f"the detector fails on it ({one_line(e)})") or []
         found = []
         for face in faces:
-            try: found.append((face, crop_face(frame.image, face and face.points, size)))
-            except TgfrError: continue  # points that are no face
+            try:
+                found.append((face, crop_face(frame.image, face and face.points, size)))
+            except TgfrError:
+                continue  # points that are no face
         sides = sorted(frame.image.shape[:2])
-        yield replace(frame, image=None, oblong=sides[1] > 1.01 * sides[0] + 1, mark=mark(frame.image) if marked else None), found
+        yield (
+            replace(
+                frame, image=None, oblong=sides[1] > 1.01 * sides[0] + 1, mark=mark(frame.image) if marked else None
+            ),
+            found,
+        )
+
 
 def mark(
     image: np.ndarray,  # (H, W, 3) uint8
 ) -> int:  # of 64 bits
     "A hash of a picture; of a large one, of rows that make a megabyte."
     step = max(image.nbytes >> 20, 1)
-    return int.from_bytes(hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image[::step]).tobytes()).digest()[:8], "little", signed=True)
+    return int.from_bytes(
+        hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image[::step]).tobytes()).digest()[:8],
+        "little",
+        signed=True,
+    )
 
 # %% ../../nbs/06_sets/07_tracking.ipynb #b93d15f1
 @dataclass(frozen=True)
 class TrackingResult:
     "Who was in a video."
+
     tracks: list[Track]  # in the order of appearance
     frames: int  # that could be read
     empty: int  # of them without a face
     oblong: int  # of them not square, to a hundredth
     forgotten: int  # faces of tracks that were given up, because there were too many
     unsound: int = 0  # faces of which the encoder makes no embedding: not finite, or zero
+
 
 @torch.no_grad()
 def track_faces(
@@ -334,42 +452,90 @@ def track_faces(
     batch: int = 16,  # crops that the encoder gets at once
     how: TrackingOptions = TrackingOptions(),
     skips: Skips | None = None,  # gets what could not be read
-    known: frozenset[int] | None = None,  # marks of frames that were fused in an earlier run and are not again; None: frames get no marks
+    known: frozenset[int]
+    | None = None,  # marks of frames that were fused in an earlier run and are not again; None: frames get no marks
 ) -> TrackingResult:
     "Find and link the faces of a video, and fuse those of each person while frames arrive."
-    tracks, started, read, empty, oblong, forgotten, unsound, skips = [], 0, 0, 0, 0, 0, 0, Skips() if skips is None else skips
-    sights = _sights(progress_bar(frames.read(skips), "reading frames", total=frames.count), detector, encoder.config.size, how.faces, skips, known is not None)
+    tracks, started, read, empty, oblong, forgotten, unsound, skips = (
+        [],
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        Skips() if skips is None else skips,
+    )
+    sights = _sights(
+        progress_bar(frames.read(skips), "reading frames", total=frames.count),
+        detector,
+        encoder.config.size,
+        how.faces,
+        skips,
+        known is not None,
+    )
     for part in _batches(sights, batch):
-        read, empty, oblong = read + len(part), empty + sum(not found for _, found in part), oblong + sum(frame.oblong for frame, _ in part)
+        read, empty, oblong = (
+            read + len(part),
+            empty + sum(not found for _, found in part),
+            oblong + sum(frame.oblong for frame, _ in part),
+        )
         part, features, lost = _encoded(part, encoder, styles, skips)
         unsound, row = unsound + lost, 0
-        if features is None: continue
-        alike = cosine_matrix(features.embedding, gallery[None])[:, 0].tolist() if gallery is not None else [None] * len(features)
+        if features is None:
+            continue
+        alike = (
+            cosine_matrix(features.embedding, gallery[None])[:, 0].tolist()
+            if gallery is not None
+            else [None] * len(features)
+        )
         for frame, found in part:
-            new = features[row:row + len(found)]
+            new = features[row : row + len(found)]
             for k, owner in enumerate(_owners(tracks, [face for face, _ in found], new, frame.number, how)):
-                if owner < 0: tracks, started = [*tracks, Track(started, OnlineFusion(fusion))], started + 1
+                if owner < 0:
+                    tracks, started = [*tracks, Track(started, OnlineFusion(fusion))], started + 1
                 face = found[k][0]
-                tracks[owner].see(Detection(frame.number, frame.name, frame.seconds, face and face.box, face and face.points, face and face.score,
-                                           float(new.norm[k]), alike[row + k], frame.mark, frame.mark not in (known or ())), new[k:k + 1])
+                tracks[owner].see(
+                    Detection(
+                        frame.number,
+                        frame.name,
+                        frame.seconds,
+                        face and face.box,
+                        face and face.points,
+                        face and face.score,
+                        float(new.norm[k]),
+                        alike[row + k],
+                        frame.mark,
+                        frame.mark not in (known or ()),
+                    ),
+                    new[k : k + 1],
+                )
             row += len(found)
-        for person in tracks: person.settle(chunk, gallery)
-        while len(tracks) > how.tracks: forgotten += len(tracks.pop(min(range(len(tracks)), key=lambda k: len(tracks[k].sightings))).sightings)
+        for person in tracks:
+            person.settle(chunk, gallery)
+        while len(tracks) > how.tracks:
+            forgotten += len(tracks.pop(min(range(len(tracks)), key=lambda k: len(tracks[k].sightings))).sightings)
     return TrackingResult(tracks, read, empty, oblong, forgotten, unsound)
 
 # %% ../../nbs/06_sets/07_tracking.ipynb #67200f5b
 def _encoded(part, encoder, styles, skips) -> tuple[list, ImageFeatures | None, int]:
     "Some frames with the faces that have an embedding, the features of these (None: no face has), and how many have none."
-    if not (crops := [crop for _, found in part for _, crop in found]): return part, None, 0
+    if not (crops := [crop for _, found in part for _, crop in found]):
+        return part, None, 0
     features = encoder.encode(np.stack(crops), **({"styles": tuple(styles)} if styles else {}))
     good = sound_rows(features).cpu()
-    if good.all(): return part, features, 0
+    if good.all():
+        return part, features, 0
     kept, row = [], 0
     for frame, found in part:
-        sound = good[row:row + len(found)].tolist()
+        sound = good[row : row + len(found)].tolist()
         row += len(found)
         kept.append((frame, [face for face, fine in zip(found, sound) if fine]))
-        if lost := sound.count(False): skips.add(frame.name, f"the encoder gives no embedding of {lost} of its {len(found)} faces: numbers that are not finite, or all zero")
+        if lost := sound.count(False):
+            skips.add(
+                frame.name,
+                f"the encoder gives no embedding of {lost} of its {len(found)} faces: numbers that are not finite, or all zero",
+            )
     return kept, features[good] if good.any() else None, int((~good).sum())
 
 # %% ../../nbs/06_sets/07_tracking.ipynb #34fcb965
@@ -382,12 +548,16 @@ def _batches(sights, batch) -> Iterator[list]:
         if faces >= batch or len(part) >= 100 * batch:
             yield part
             part, faces = [], 0
-    if part: yield part
+    if part:
+        yield part
+
 
 def _owners(tracks, faces, features, number, how) -> list[int]:
     "The track of each face, -1 for a new one."
-    if not faces or not tracks: return [-1] * len(faces)
-    if faces[0] is None: return [0]
+    if not faces or not tracks:
+        return [-1] * len(faces)
+    if faces[0] is None:
+        return [0]
     last, now = [t.sightings[-1] for t in tracks], np.stack([face.box for face in faces])
     recent = np.array([number - s.frame <= how.memory for s in last])
     alike = cosine_matrix(torch.stack([t.total for t in tracks]), features.embedding).numpy()

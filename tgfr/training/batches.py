@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..core import ImageFeatures, TensorRecord, TgfrError, content_digest, rng
+from ..core import TgfrError, content_digest, rng
 from ..encoders.feature_store import FeatureStore
+from ..encoders.features import ImageFeatures, TensorRecord
 from ..encoders.text_encoders import TextEncoder
 
 # %% ../../nbs/08_training/02_batches.ipynb #4b99c699
 @dataclass(frozen=True)
 class Batch(TensorRecord):
     "One training step."
+
     photos: ImageFeatures  # (B, E) and (B, C, H, W), at the resolutions drawn
     clean: torch.Tensor  # (B, E), the same photos' embeddings at full resolution
     label: torch.Tensor  # (B,) class of each person, 0 .. classes-1
@@ -35,7 +37,10 @@ class CaptionTable:
         captions: list[list[str]],  # N lists, none empty
     ):
         self.counts = np.array([len(c) for c in captions])
-        if len(empty := np.flatnonzero(self.counts == 0)): raise TgfrError(f"captions of row {empty[0]} are empty; `tgfr.data.catalog.drop_unusable` drops such photos")
+        if len(empty := np.flatnonzero(self.counts == 0)):
+            raise TgfrError(
+                f"captions of row {empty[0]} are empty; `tgfr.data.catalog.drop_unusable` drops such photos"
+            )
         self.flat = np.array([c for row in captions for c in row], dtype=object)
         self.start = np.cumsum(self.counts) - self.counts
 
@@ -43,17 +48,19 @@ class CaptionTable:
         self,
         rows: np.ndarray,  # (B,) photos
         most: int | None = None,  # captions of each photo; None: all; 1 without a generator: the first
-        generator: np.random.Generator | None = None,  # given: which captions, and in half of the rows how many, is drawn
+        generator: np.random.Generator
+        | None = None,  # given: which captions, and in half of the rows how many, is drawn
     ) -> tuple[list[str], torch.Tensor]:  # M captions, in order of `rows`, and counts (B,)
         "Captions of some photos."
         have = self.counts[rows]
         take = have if most is None else np.minimum(have, most)
-        if generator is None: order = np.arange(have.max())[None].repeat(len(rows), 0)
+        if generator is None:
+            order = np.arange(have.max())[None].repeat(len(rows), 0)
         else:
             keys = generator.random((len(rows), have.max()))
             keys[np.arange(have.max()) >= have[:, None]] = 2  # behind all that exist
             order = keys.argsort(1)
-            take = np.where(generator.random(len(rows)) < .5, 1, generator.integers(1, take + 1))
+            take = np.where(generator.random(len(rows)) < 0.5, 1, generator.integers(1, take + 1))
         chosen = (self.start[rows][:, None] + order)[np.arange(order.shape[1]) < take[:, None]]
         return self.flat[chosen].tolist(), torch.from_numpy(take)
 
@@ -66,7 +73,10 @@ def steps_per_epoch(
     note: str = "",  # more about the photos, for the message
 ) -> int:
     "Steps of one epoch; the rest of the epoch's order is left out."
-    if photos < batch: raise TgfrError(f"batch of {batch} {counted}, but only {photos} photos to train on{note}; give more photos, or make {smaller} of the recipe smaller")
+    if photos < batch:
+        raise TgfrError(
+            f"batch of {batch} {counted}, but only {photos} photos to train on{note}; give more photos, or make {smaller} of the recipe smaller"
+        )
     return photos // batch
 
 
@@ -77,7 +87,8 @@ def rank_slice(
     counted: str = "photos",  # what a batch counts
 ) -> slice:  # of the step's `batch`
     "One share of each step."
-    if batch % world: raise TgfrError(f"batch of {batch} {counted} does not divide into {world} shares (processes x accumulate)")
+    if batch % world:
+        raise TgfrError(f"batch of {batch} {counted} does not divide into {world} shares (processes x accumulate)")
     return slice(rank * batch // world, (rank + 1) * batch // world)
 
 # %% ../../nbs/08_training/02_batches.ipynb #88dbb6a6
@@ -96,7 +107,14 @@ class FaceBatches:
         regions: bool = True,  # False: embeddings alone are read
         seed: int = 0,
     ):
-        self.store, self.rows, self.text, self.most_captions, self.regions, self.seed = store, rows, text, most_captions, regions, seed
+        self.store, self.rows, self.text, self.most_captions, self.regions, self.seed = (
+            store,
+            rows,
+            text,
+            most_captions,
+            regions,
+            seed,
+        )
         self.variants = np.arange(len(store.variants)) if variants is None else np.array(variants)
         self.captions = CaptionTable(captions)
         people, label = np.unique(identity[rows], return_inverse=True)
@@ -106,11 +124,23 @@ class FaceBatches:
     @property
     def content_digest(self) -> str:
         "What the batches depend on."
-        return content_digest(self.store.meta["fingerprint"], self.rows, self.label, self.captions.counts, self.captions.flat.tolist(), self.most_captions, self.variants, self.regions, self.seed)
+        return content_digest(
+            self.store.meta["fingerprint"],
+            self.rows,
+            self.label,
+            self.captions.counts,
+            self.captions.flat.tolist(),
+            self.most_captions,
+            self.variants,
+            self.regions,
+            self.seed,
+        )
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch with `batch` photos each."
-        return steps_per_epoch(len(self.rows), batch, "batch_align and batch_fuse", note=" (of people set aside for choices none is)")
+        return steps_per_epoch(
+            len(self.rows), batch, "batch_align and batch_fuse", note=" (of people set aside for choices none is)"
+        )
 
     def epoch(
         self,
@@ -125,17 +155,27 @@ class FaceBatches:
         for step in range(self.steps(batch)):
             draw = rng(self.seed, stage, epoch, step)
             variant = draw.choice(self.variants, batch)
-            rows = order[step * batch:(step + 1) * batch]
+            rows = order[step * batch : (step + 1) * batch]
             sentences, counts = self.captions.pick(rows, self.most_captions, draw) if self.text else ([], None)
             yield self._make(variant[share], rows[share], *self._share(sentences, counts, share), draw)
 
     def _share(self, sentences, counts, share):
         "The captions of one process's photos."
-        if counts is None: return None, None
+        if counts is None:
+            return None, None
         ends = counts.cumsum(0)
-        return sentences[int(ends[share.start] - counts[share.start]):int(ends[share.stop - 1])], counts[share]
+        return sentences[int(ends[share.start] - counts[share.start]) : int(ends[share.stop - 1])], counts[share]
 
     def _make(self, variant, rows, sentences, counts, draw):
         "Read features and tokenize."
-        photos, clean = self.store.batch(variant, rows, self.regions), self.store.batch(0, rows, regions=False).embedding
-        return Batch(photos, clean, torch.from_numpy(self.label[rows]), self.text.tokenize(sentences, draw) if counts is not None else None, counts)
+        photos, clean = (
+            self.store.batch(variant, rows, self.regions),
+            self.store.batch(0, rows, regions=False).embedding,
+        )
+        return Batch(
+            photos,
+            clean,
+            torch.from_numpy(self.label[rows]),
+            self.text.tokenize(sentences, draw) if counts is not None else None,
+            counts,
+        )

@@ -55,8 +55,11 @@ class PhotoBatches:
         "This process's share of the batches of one epoch."
         order, share = rng(self.seed, stage, epoch).permutation(len(self.label)), rank_slice(batch, rank, world)
         for step in range(self.steps(batch)):
-            rows = order[step * batch:(step + 1) * batch][share]
-            yield PhotoBatch(preprocess(np.stack([self._photo(i, stage, epoch) for i in rows]), self.config), torch.from_numpy(self.label[rows]))
+            rows = order[step * batch : (step + 1) * batch][share]
+            yield PhotoBatch(
+                preprocess(np.stack([self._photo(i, stage, epoch) for i in rows]), self.config),
+                torch.from_numpy(self.label[rows]),
+            )
 
     def _photo(self, i, stage, epoch):
         "Photo `i` as this epoch sees it."
@@ -68,7 +71,8 @@ class PhotoBatches:
 class PhotoBatch(tuple):
     "Photos (B, 3, H, W) and labels (B,)."
 
-    def __new__(cls, photos: torch.Tensor, label: torch.Tensor): return super().__new__(cls, (photos, label))
+    def __new__(cls, photos: torch.Tensor, label: torch.Tensor):
+        return super().__new__(cls, (photos, label))
 
     def to(self, device) -> "PhotoBatch":
         "The batch on a device."

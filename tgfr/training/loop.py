@@ -24,21 +24,20 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast
 
 from tgfr.core import (
-    TensorRecord,
     TgfrError,
     content_digest,
     json_text,
     one_line,
     progress_bar,
     read_json,
-    read_weights,
     say,
     write_json,
     write_text,
-    write_weights,
     writing,
 )
 from ..data.folders import one_at_a_time
+from ..encoders.features import TensorRecord
+from ..encoders.weight_files import read_weights, write_weights
 from .objectives import convert_sync_batchnorm
 from .recipes import Recipe
 
@@ -52,13 +51,15 @@ def learning_rate(
 ) -> float:
     "The learning rate of a group at a moment of the run."
     rate = getattr(recipe, f"lr_{group}")
-    if recipe.schedule == "steps": return rate * .1 ** sum(done >= epoch for epoch in recipe.milestones)  # CAFace's
+    if recipe.schedule == "steps":
+        return rate * 0.1 ** sum(done >= epoch for epoch in recipe.milestones)  # CAFace's
     if recipe.schedule == "one-cycle":
         part = min(done / epochs, 1)
-        return rate * (part / .2 if part < .2 else .5 * (1 + math.cos(math.pi * (part - .2) / .8)) + 1e-3)
+        return rate * (part / 0.2 if part < 0.2 else 0.5 * (1 + math.cos(math.pi * (part - 0.2) / 0.8)) + 1e-3)
     epoch = int(done)
-    if stage != "fuse": return rate * {"heads": .98**epoch, "text": .98**epoch, "margin": .1 ** ((epoch > 3) + (epoch > 8))}[group]
-    return rate * {"heads": .97 ** (epoch // 5), "text": .8 ** (epoch // 10), "margin": .6 ** (epoch // 5)}[group]
+    if stage != "fuse":
+        return rate * {"heads": 0.98**epoch, "text": 0.98**epoch, "margin": 0.1 ** ((epoch > 3) + (epoch > 8))}[group]
+    return rate * {"heads": 0.97 ** (epoch // 5), "text": 0.8 ** (epoch // 10), "margin": 0.6 ** (epoch // 5)}[group]
 
 # %% ../../nbs/08_training/04_loop.ipynb #9c418f3f
 def make_optimizers(
@@ -68,29 +69,48 @@ def make_optimizers(
     "AdamW for heads (a transformer's word head among them) and text; AdamW or SGD for the margin classifiers."
     groups: dict[tuple, list] = {}
     for name, p in objective.named_parameters():
-        if not p.requires_grad: continue
-        kind = "margin" if not name.startswith("model.") else "text" if name.startswith("model.text_encoder.") and ".head." not in name else "heads"
-        groups.setdefault((kind, recipe.weight_decay if p.ndim > 1 and kind != "margin" else 0.), []).append(p)
+        if not p.requires_grad:
+            continue
+        kind = (
+            "margin"
+            if not name.startswith("model.")
+            else "text"
+            if name.startswith("model.text_encoder.") and ".head." not in name
+            else "heads"
+        )
+        groups.setdefault((kind, recipe.weight_decay if p.ndim > 1 and kind != "margin" else 0.0), []).append(p)
     made = [dict(params=ps, name=kind, weight_decay=wd) for (kind, wd), ps in groups.items()]
     heads, margins = ([g for g in made if (g["name"] == "margin") == wanted] for wanted in (False, True))
-    if not margins: return [torch.optim.AdamW(heads)]
-    return [torch.optim.AdamW(heads), torch.optim.SGD(margins, lr=recipe.lr_margin, momentum=.9) if recipe.margin_optimizer == "sgd" else torch.optim.AdamW(margins)]
+    if not margins:
+        return [torch.optim.AdamW(heads)]
+    return [
+        torch.optim.AdamW(heads),
+        torch.optim.SGD(margins, lr=recipe.lr_margin, momentum=0.9)
+        if recipe.margin_optimizer == "sgd"
+        else torch.optim.AdamW(margins),
+    ]
 
 # %% ../../nbs/08_training/04_loop.ipynb #fafaa05b
 def make_accelerator(
     **options,  # of `accelerate.Accelerator`; what `log_with` names is told every epoch's metrics by `fit`
 ) -> Accelerator:
     "The `Accelerator` of every run here."
-    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)], **options)
+    return Accelerator(
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)], **options
+    )
 
 # %% ../../nbs/08_training/04_loop.ipynb #36abf605
 def _prepare(objective, recipe, accelerator) -> tuple[nn.Module, list]:
     "The objective and its optimisers on their device, and the same in all processes."
-    if accelerator.num_processes > 1: convert_sync_batchnorm(objective)
+    if accelerator.num_processes > 1:
+        convert_sync_batchnorm(objective)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".broadcast_buffers. is deprecated", FutureWarning)  # Accelerate does not know its successor
+        warnings.filterwarnings(
+            "ignore", ".broadcast_buffers. is deprecated", FutureWarning
+        )  # Accelerate does not know its successor
         objective, *optimizers = accelerator.prepare(objective, *make_optimizers(objective, recipe))
-    if accelerator.num_processes > 1: broadcast(list(objective.buffers()))
+    if accelerator.num_processes > 1:
+        broadcast(list(objective.buffers()))
     return objective, optimizers
 
 # %% ../../nbs/08_training/04_loop.ipynb #1aea4dba
@@ -99,7 +119,8 @@ def _step(optimizers, scaler):
     for o in optimizers:
         o.step() if scaler is None else scaler.step(o.optimizer)
         o.zero_grad()
-    if scaler is not None: scaler.update()
+    if scaler is not None:
+        scaler.update()
 
 # %% ../../nbs/08_training/04_loop.ipynb #385394c9
 def _mark(objective, batches, recipe, stage) -> str:
@@ -108,6 +129,7 @@ def _mark(objective, batches, recipe, stage) -> str:
     frozen = (p.detach().cpu().float().numpy() for p in objective.parameters() if not p.requires_grad)
     return content_digest(repr(recipe), stage, batches.content_digest, shapes, *frozen)
 
+
 @one_at_a_time("folder")
 def fit(
     objective: nn.Module,  # takes a batch, gives named losses; `objective.model` is what is saved
@@ -115,7 +137,8 @@ def fit(
     recipe: Recipe,  # or `SetRecipe`
     stage: str,  # "encode", "align", "fuse" or "sets"
     folder: str | Path,  # run directory: metrics.jsonl, best-EPOCH.safetensors, state-EPOCH/, run.json
-    validate: Callable[[nn.Module], dict] | None = None,  # of the model, in eval mode; {"score": ...} and what else to log
+    validate: Callable[[nn.Module], dict]
+    | None = None,  # of the model, in eval mode; {"score": ...} and what else to log
     accelerator: Accelerator | None = None,  # made here if None
     stop_after: int | None = None,  # epochs; stop early, to be resumed later
 ) -> list[dict]:  # the metrics of each epoch
@@ -123,34 +146,60 @@ def fit(
     folder, accelerator = Path(folder), accelerator or make_accelerator()
     epochs, size = (getattr(recipe, f"{what}_{stage}") for what in ("epochs", "batch"))
     mark = _mark(objective, batches, recipe, stage)
-    if accelerator.log_with and not accelerator.trackers: accelerator.init_trackers("tgfr", json.loads(json.dumps(asdict(recipe))))
+    if accelerator.log_with and not accelerator.trackers:
+        accelerator.init_trackers("tgfr", json.loads(json.dumps(asdict(recipe))))
     model, steps = objective.model, batches.steps(size)
     objective, optimizers = _prepare(objective, recipe, accelerator)
     seen = _resume(folder, mark, epochs, accelerator)
     for epoch in range(len(seen), min(epochs, stop_after or epochs)):
         objective.train()
         sums, start = {}, time.perf_counter()
-        torch.manual_seed(zlib.crc32(repr((recipe.seed, stage, epoch, accelerator.process_index)).encode()))  # dropout is a function of the epoch too
+        torch.manual_seed(
+            zlib.crc32(repr((recipe.seed, stage, epoch, accelerator.process_index)).encode())
+        )  # dropout is a function of the epoch too
         parts = recipe.accumulate  # each is taken as the share of a process of its own
-        todo = zip(*(batches.epoch(stage, epoch, size, accelerator.process_index * parts + k, accelerator.num_processes * parts) for k in range(parts)))
+        todo = zip(
+            *(
+                batches.epoch(
+                    stage, epoch, size, accelerator.process_index * parts + k, accelerator.num_processes * parts
+                )
+                for k in range(parts)
+            )
+        )
         for step, batch in enumerate(progress_bar(todo, f"{folder.name}: {stage} {epoch + 1}/{epochs}", steps)):
-            for group in (g for o in optimizers for g in o.param_groups): group["lr"] = learning_rate(recipe, stage, group["name"], epoch + step / steps, epochs)
+            for group in (g for o in optimizers for g in o.param_groups):
+                group["lr"] = learning_rate(recipe, stage, group["name"], epoch + step / steps, epochs)
             for k, part in enumerate(batch):
                 with nullcontext() if k == parts - 1 else accelerator.no_sync(objective):
-                    with accelerator.autocast(): losses = objective(part.to(accelerator.device))
+                    with accelerator.autocast():
+                        losses = objective(part.to(accelerator.device))
                     accelerator.backward(sum(losses.values()) / parts)
-                for name, value in losses.items(): sums[name] = sums.get(name, 0) + value.detach() / parts
-            if getattr(model, "text_encoder", None) is not None: accelerator.clip_grad_norm_(model.text_encoder.parameters(), recipe.clip_text)
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0) + value.detach() / parts
+            if getattr(model, "text_encoder", None) is not None:
+                accelerator.clip_grad_norm_(model.text_encoder.parameters(), recipe.clip_text)
             _step(optimizers, accelerator.scaler)
         row = {"stage": stage, "epoch": epoch + 1, "seconds": time.perf_counter() - start}
         row |= {name: accelerator.reduce(value / steps, "mean").item() for name, value in sums.items()}
-        sound = math.isfinite(sum(v for k, v in row.items() if k in sums)) and all(p.isfinite().all() for p in model.parameters())
-        if not sound: raise TgfrError(f"{folder}: the loss is not finite in epoch {epoch + 1}; {_why_not_finite(batches, stage, epoch, size)}")
-        if validate is not None: row |= _validate(validate, model, accelerator)
-        if math.isnan(row.get("score", 0)): say(f"warning: {folder.name}: the score of epoch {epoch + 1} is no number; its weights are not taken for the best", "yellow")
+        sound = math.isfinite(sum(v for k, v in row.items() if k in sums)) and all(
+            p.isfinite().all() for p in model.parameters()
+        )
+        if not sound:
+            raise TgfrError(
+                f"{folder}: the loss is not finite in epoch {epoch + 1}; {_why_not_finite(batches, stage, epoch, size)}"
+            )
+        if validate is not None:
+            row |= _validate(validate, model, accelerator)
+        if math.isnan(row.get("score", 0)):
+            say(
+                f"warning: {folder.name}: the score of epoch {epoch + 1} is no number; its weights are not taken for the best",
+                "yellow",
+            )
         seen.append(row)
         _save(folder, seen, mark, model, accelerator)
-        logged = {f"{folder.name}/{stage}/{name}": value for name, value in row.items() if isinstance(value, (int, float))}
+        logged = {
+            f"{folder.name}/{stage}/{name}": value for name, value in row.items() if isinstance(value, (int, float))
+        }
         accelerator.log(logged, step=epoch + 1)
         said = ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k in sums or k in ("score", "frozen", "image-only"))
         say(f"{folder.name}: {stage} {epoch + 1}/{epochs} in {row['seconds']:.0f} s, {said}")
@@ -161,100 +210,143 @@ def fit(
 # %% ../../nbs/08_training/04_loop.ipynb #5e1e0001
 def _why_not_finite(batches, stage, epoch, size) -> str:
     "What to do about a loss that is no number: its features may have been none."
+
     def broken(x):
-        if isinstance(x, TensorRecord): return any(map(broken, vars(x).values()))
-        if isinstance(x, dict): return any(map(broken, x.values()))
+        if isinstance(x, TensorRecord):
+            return any(map(broken, vars(x).values()))
+        if isinstance(x, dict):
+            return any(map(broken, x.values()))
         return isinstance(x, torch.Tensor) and x.is_floating_point() and not x.isfinite().all()
+
     for step, batch in enumerate(batches.epoch(stage, epoch, size)):
-        if broken(batch): return f"the features of its step {step + 1} are NaN or infinite: check the encoder and the photos, and encode them anew"
+        if broken(batch):
+            return f"the features of its step {step + 1} are NaN or infinite: check the encoder and the photos, and encode them anew"
     return "its features are sound: lower the learning rates of the recipe"
 
 # %% ../../nbs/08_training/04_loop.ipynb #24e00b52
 def _validate(validate, model, accelerator) -> dict:
     "What `validate` says of the model in eval mode."
     model.eval()
-    with torch.inference_mode(): row = validate(model) if accelerator.is_main_process else {}
+    with torch.inference_mode():
+        row = validate(model) if accelerator.is_main_process else {}
     accelerator.wait_for_everyone()
     return row
 
 # %% ../../nbs/08_training/04_loop.ipynb #a974484d
 def _sha256(path) -> str:
-    with path.open("rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 def _save_state(folder, accelerator):
     "Accelerate's state, private and with a list of checksums."
     accelerator.save_state(str(folder))
     accelerator.wait_for_everyone()
-    if not accelerator.is_main_process: return
+    if not accelerator.is_main_process:
+        return
     files = sorted(path for path in folder.iterdir() if path.name != "checksums.json")
-    for path in files: path.chmod(0o600)
+    for path in files:
+        path.chmod(0o600)
     write_json(folder / "checksums.json", {path.name: _sha256(path) for path in files})
+
 
 def _save(folder, seen, mark, model, accelerator):
     "Save the run after an epoch: the state first, then the file that names it, then the rest goes."
     epoch = len(seen)
-    with writing(folder / f"state-{epoch}"): _save_state(folder / f"state-{epoch}", accelerator)
+    with writing(folder / f"state-{epoch}"):
+        _save_state(folder / f"state-{epoch}", accelerator)
     if accelerator.is_main_process:
-        if epoch == _best(seen): write_weights(folder / f"best-{epoch}.safetensors", {k: v.clone() for k, v in model.state_dict().items()})
+        if epoch == _best(seen):
+            write_weights(folder / f"best-{epoch}.safetensors", {k: v.clone() for k, v in model.state_dict().items()})
         write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in seen))
         run = json.loads(json_text({"mark": mark, "epoch": epoch, "metrics": seen}))
         write_json(folder / "run.json", run | {"check": content_digest(run)})
         _remove_old(folder, seen)
     accelerator.wait_for_everyone()
 
+
 def _best(seen) -> int:
     "The epoch with the best score; one that is no number is the worst."
+
     def score(row):
         value = row.get("score", row["epoch"])
         return -math.inf if value is None or math.isnan(value) else value
+
     return max(seen, key=score)["epoch"]
+
 
 def _remove_old(folder, seen):
     "Remove all states and weights but the last and the best; a run that was killed may have left more."
     keep = {f"state-{len(seen)}", f"best-{_best(seen)}.safetensors"}
     for old in [*folder.glob("state-*"), *folder.glob("best-*.safetensors")]:
-        if old.name not in keep: shutil.rmtree(old) if old.is_dir() else old.unlink()
+        if old.name not in keep:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 # %% ../../nbs/08_training/04_loop.ipynb #69eddcc1
 def _read_run(folder) -> dict:
     "What run.json holds; `TgfrError` unless it is what `_save` wrote."
     path = folder / "run.json"
-    try: found = read_json(path)
-    except TgfrError as e: raise TgfrError(f"{e}; remove {folder} to train this run anew") from None
+    try:
+        found = read_json(path)
+    except TgfrError as e:
+        raise TgfrError(f"{e}; remove {folder} to train this run anew") from None
     try:
         check, epochs = found.pop("check", None), [row["epoch"] for row in found["metrics"]]
-        whole = epochs == list(range(1, found["epoch"] + 1)) != [] and isinstance(found["mark"], str) and check in (None, content_digest(found))
-    except (AttributeError, KeyError, TypeError): whole = False
-    if not whole: raise TgfrError(f"{path}: damaged, not what a training run wrote; remove {folder} to train this run anew")
+        whole = (
+            epochs == list(range(1, found["epoch"] + 1)) != []
+            and isinstance(found["mark"], str)
+            and check in (None, content_digest(found))
+        )
+    except (AttributeError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise TgfrError(f"{path}: damaged, not what a training run wrote; remove {folder} to train this run anew")
     return found
+
 
 def _damaged(state) -> str:
     "What is wrong with a state; empty: nothing, as far as can be told."
-    if not state.is_dir(): return "is not there"
-    if not (state / "checksums.json").is_file(): return ""  # of an earlier version
+    if not state.is_dir():
+        return "is not there"
+    if not (state / "checksums.json").is_file():
+        return ""  # of an earlier version
     sums = read_json(state / "checksums.json")
-    if not isinstance(sums, dict): return "checksums.json is damaged"
+    if not isinstance(sums, dict):
+        return "checksums.json is damaged"
     wrong = [name for name, value in sums.items() if not (state / name).is_file() or _sha256(state / name) != value]
     return f"{', '.join(wrong[:5])} missing or not what was written" if wrong else ""
 
+
 def _resume(folder, mark, epochs, accelerator) -> list[dict]:
     "The metrics of the epochs that an earlier run has finished, its state loaded; nothing where there was none."
-    if not (folder / "run.json").is_file(): return []
+    if not (folder / "run.json").is_file():
+        return []
     run = _read_run(folder)
-    if run["mark"] != mark: raise TgfrError(f"{folder}: holds a run of another recipe, other data or another model; choose a new folder or remove this one")
-    if accelerator.is_main_process: _remove_old(folder, run["metrics"])
+    if run["mark"] != mark:
+        raise TgfrError(
+            f"{folder}: holds a run of another recipe, other data or another model; choose a new folder or remove this one"
+        )
+    if accelerator.is_main_process:
+        _remove_old(folder, run["metrics"])
     state, done = folder / f"state-{run['epoch']}", run["epoch"] >= epochs
     wrong = _damaged(state)
-    if wrong and done: say(f"warning: {state}: {wrong}; the run is finished and does not need it", "yellow")
-    if done: return run["metrics"]
+    if wrong and done:
+        say(f"warning: {state}: {wrong}; the run is finished and does not need it", "yellow")
+    if done:
+        return run["metrics"]
     try:
-        if not wrong: accelerator.load_state(str(state))
-    except Exception as e: wrong = f"cannot be loaded ({type(e).__name__}: {one_line(e)})"  # a damaged file may be an error of any kind
-    if wrong: raise TgfrError(f"{state}: {wrong}; remove {folder} to train this run anew")
+        if not wrong:
+            accelerator.load_state(str(state))
+    except Exception as e:
+        wrong = f"cannot be loaded ({type(e).__name__}: {one_line(e)})"  # a damaged file may be an error of any kind
+    if wrong:
+        raise TgfrError(f"{state}: {wrong}; remove {folder} to train this run anew")
     return run["metrics"]
 
 # %% ../../nbs/08_training/04_loop.ipynb #fe3ecb2c
 def _read_best(folder, expected) -> dict:
     "The best epoch's weights."
-    try: return read_weights(folder / f"best-{_best(_read_run(folder)['metrics'])}.safetensors", expected)
-    except TgfrError as e: raise TgfrError(f"{e}; remove {folder} to train this run anew") from None
+    try:
+        return read_weights(folder / f"best-{_best(_read_run(folder)['metrics'])}.safetensors", expected)
+    except TgfrError as e:
+        raise TgfrError(f"{e}; remove {folder} to train this run anew") from None

@@ -12,9 +12,19 @@ import torch.distributed as dist
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..core import TextFeatures, cosine_matrix, l2_normalize, rng
+from ..core import rng
+from ..encoders.features import TextFeatures, cosine_matrix, l2_normalize
 from ..fusion.model import TGFR
-from ..losses.contrastive import CMPC, clip_loss, cmpm_loss, contrastive, focal_loss, same, soft_clip_loss, word_region_similarity
+from tgfr.losses.contrastive import (
+    CMPC,
+    clip_loss,
+    cmpm_loss,
+    contrastive,
+    focal_loss,
+    same,
+    soft_clip_loss,
+    word_region_similarity,
+)
 from ..losses.margins import AdaFace, ArcFace, MagFace, Margin, create_margin
 from .batches import Batch
 from .recipes import Recipe
@@ -22,6 +32,7 @@ from .recipes import Recipe
 # %% ../../nbs/08_training/03_objectives.ipynb #7b56b852
 def _world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
 
 class _Sum(torch.autograd.Function):
     "Sum over processes; the gradient of a sum that all processes use is the sum of their gradients."
@@ -33,14 +44,16 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, gradient): return _Sum.forward(None, gradient.contiguous())
+    def backward(ctx, gradient):
+        return _Sum.forward(None, gradient.contiguous())
 
 # %% ../../nbs/08_training/03_objectives.ipynb #3a3acf41
 def gather(
     x: torch.Tensor,  # (B, ...) of this process; B is the same on all
 ) -> torch.Tensor:  # (world * B, ...), in order of rank, differentiable
     "The rows of all processes: each puts its own in place, and they are summed."
-    if _world() == 1: return x
+    if _world() == 1:
+        return x
     places = x.new_zeros(_world(), *x.shape)
     places[dist.get_rank()] = x
     return _Sum.apply(places).flatten(0, 1)
@@ -50,7 +63,8 @@ def gather_words(
     text: TextFeatures,  # of this process; T may differ between processes
 ) -> tuple[torch.Tensor, torch.Tensor]:  # words (M, D, T) and mask (M, T) of all processes
     "All captions' words, padded to the longest."
-    if _world() == 1: return text.words, text.mask
+    if _world() == 1:
+        return text.words, text.mask
     longest = torch.tensor(text.mask.shape[1], device=text.mask.device)
     dist.all_reduce(longest, dist.ReduceOp.MAX)
     pad = (0, int(longest) - text.mask.shape[1])
@@ -60,14 +74,16 @@ def gather_words(
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     "Batch normalisation over the batch of all processes, on any device."
 
-    def _check_input_dim(self, x): pass
+    def _check_input_dim(self, x):
+        pass
 
     def forward(
         self,
         x: torch.Tensor,  # (B, C, ...)
     ) -> torch.Tensor:  # like `x`
         "Normalise with the statistics of all processes, never in half precision; in evaluation, or with one process, as usual."
-        if not self.training or _world() == 1: return super().forward(x)
+        if not self.training or _world() == 1:
+            return super().forward(x)
         kind, x = x.dtype, x.to(self.running_mean.dtype)
         other = [d for d in range(x.ndim) if d != 1]
         sums = _Sum.apply(torch.cat([x.sum(other), (x * x).sum(other), x.new_full((1,), x.numel() / x.shape[1])]))
@@ -86,8 +102,10 @@ def convert_sync_batchnorm(
 ) -> nn.Module:
     "Let each batch normalisation of `module`, and AdaFace's running statistics, see all processes."
     for child in module.modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm): child.__class__ = SyncBatchNorm
-        if isinstance(child, AdaFace): child.gather = gather
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            child.__class__ = SyncBatchNorm
+        if isinstance(child, AdaFace):
+            child.gather = gather
     return module
 
 # %% ../../nbs/08_training/03_objectives.ipynb #4e0374d5
@@ -97,7 +115,9 @@ def identity_head(
     classes: int,  # people trained on
 ) -> Margin:
     "The margin head of faces and of fused embeddings; `scale` and `margin` go to the heads that have them."
-    options = {"sphereface": {}, "magface": {"scale": recipe.scale}, "softmax": {"scale": recipe.scale}}.get(recipe.identity, {"scale": recipe.scale, "margin": recipe.margin})
+    options = {"sphereface": {}, "magface": {"scale": recipe.scale}, "softmax": {"scale": recipe.scale}}.get(
+        recipe.identity, {"scale": recipe.scale, "margin": recipe.margin}
+    )
     return create_margin(recipe.identity, dim, classes, **options)
 
 # %% ../../nbs/08_training/03_objectives.ipynb #aca9b4fd
@@ -107,7 +127,8 @@ def identity_logits(
     batch: Batch,
 ) -> torch.Tensor:  # (B, classes)
     "Logits of a head; AdaFace and MagFace see the features at the frozen embeddings' lengths."
-    if isinstance(head, AdaFace | MagFace): features = l2_normalize(features) * batch.photos.embedding.norm(dim=1, keepdim=True)
+    if isinstance(head, AdaFace | MagFace):
+        features = l2_normalize(features) * batch.photos.embedding.norm(dim=1, keepdim=True)
     return head(features, batch.label)
 
 # %% ../../nbs/08_training/03_objectives.ipynb #033b5cb8
@@ -124,7 +145,8 @@ class AlignObjective(nn.Module):
         self.model, self.recipe = model, recipe
         self.image_id = identity_head(recipe, recipe.dim, classes)
         self.text_id = ArcFace(recipe.dim, classes, recipe.text_scale, recipe.text_margin)
-        if recipe.lambda_cmpc: self.cmpc = CMPC(classes, recipe.dim)
+        if recipe.lambda_cmpc:
+            self.cmpc = CMPC(classes, recipe.dim)
 
     def forward(
         self,
@@ -133,24 +155,40 @@ class AlignObjective(nn.Module):
         "The weighted losses by name."
         r, out = self.recipe, self.model(batch.photos, batch.tokens, batch.counts)
         face, text = out.image.embedding, out.text
-        losses = {"id_image": r.lambda_identity * focal_loss(identity_logits(self.image_id, face, batch), batch.label, r.focal, r.focal_batch_mean)}
-        if r.residual: losses["keep"] = r.lambda_keep * keep_loss(face, self.model, batch.clean)
+        losses = {
+            "id_image": r.lambda_identity
+            * focal_loss(identity_logits(self.image_id, face, batch), batch.label, r.focal, r.focal_batch_mean)
+        }
+        if r.residual:
+            losses["keep"] = r.lambda_keep * keep_loss(face, self.model, batch.clean)
         sentences = gather(text.sentence)
         person, alike = (same(gather(key)) for key in (batch.label, _caption_key(batch.tokens)))
         sentence_score = gather(cosine_matrix(face, sentences))
-        if r.lambda_word: losses["word"] = r.lambda_word * sum(contrastive(10 * gather(word_region_similarity(out.image.regions, *gather_words(text))), alike))
+        if r.lambda_word:
+            losses["word"] = r.lambda_word * sum(
+                contrastive(10 * gather(word_region_similarity(out.image.regions, *gather_words(text))), alike)
+            )
         losses["sentence"] = r.lambda_sentence * sum(contrastive(10 * sentence_score, person | alike))
         losses["global"] = r.lambda_global * sum(contrastive(10 * sentence_score, alike))
-        losses["id_text"] = r.lambda_identity * focal_loss(self.text_id(text.sentence, batch.label), batch.label, r.focal, r.focal_batch_mean)
+        losses["id_text"] = r.lambda_identity * focal_loss(
+            self.text_id(text.sentence, batch.label), batch.label, r.focal, r.focal_batch_mean
+        )
         return losses | self._others(face, text.sentence, sentences, alike, batch.label)
 
     def _others(self, face, sentence, sentences, alike, label) -> dict:
         "Further published losses, where the recipe gives them a weight."
-        weight = {name: w for name in ("clip", "soft_clip", "cmpm", "cmpc") if (w := getattr(self.recipe, f"lambda_{name}"))}
-        if not weight: return {}
+        weight = {
+            name: w for name in ("clip", "soft_clip", "cmpm", "cmpc") if (w := getattr(self.recipe, f"lambda_{name}"))
+        }
+        if not weight:
+            return {}
         faces = gather(face)
-        made = {"clip": lambda: clip_loss(faces, sentences, 10, alike), "soft_clip": lambda: soft_clip_loss(faces, sentences),
-                "cmpm": lambda: cmpm_loss(faces, sentences, gather(label)), "cmpc": lambda: self.cmpc(face, sentence, label)}
+        made = {
+            "clip": lambda: clip_loss(faces, sentences, 10, alike),
+            "soft_clip": lambda: soft_clip_loss(faces, sentences),
+            "cmpm": lambda: cmpm_loss(faces, sentences, gather(label)),
+            "cmpc": lambda: self.cmpc(face, sentence, label),
+        }
         return {name: w * made[name]() for name, w in weight.items()}
 
 # %% ../../nbs/08_training/03_objectives.ipynb #860b4d00
@@ -166,7 +204,9 @@ def keep_loss(
 def _caption_key(tokens: dict[str, torch.Tensor]) -> torch.Tensor:
     "One number a caption, equal where the token ids are equal; padding does not count."
     ids = tokens["ids"]
-    factor = torch.from_numpy(rng("caption key").integers(-2**63, 2**63, ids.shape[1])).to(ids.device)  # of each place; products and sums wrap around
+    factor = torch.from_numpy(rng("caption key").integers(-(2**63), 2**63, ids.shape[1])).to(
+        ids.device
+    )  # of each place; products and sums wrap around
     padding = torch.arange(ids.shape[1], device=ids.device) >= tokens["lengths"][:, None]
     return (ids * factor).masked_fill(padding, 0).sum(1)
 
@@ -184,7 +224,8 @@ class FuseObjective(nn.Module):
         self.model, self.recipe = model, recipe
         self.told = getattr(model.fusion, "told", model.fusion.width)
         self.fused_id = identity_head(recipe, self.told, classes)
-        if model.config.words and recipe.lambda_text: self.text_id = ArcFace(recipe.dim, classes, recipe.text_scale, recipe.text_margin)
+        if model.config.words and recipe.lambda_text:
+            self.text_id = ArcFace(recipe.dim, classes, recipe.text_scale, recipe.text_margin)
 
     def forward(
         self,
@@ -192,9 +233,19 @@ class FuseObjective(nn.Module):
     ) -> dict[str, torch.Tensor]:  # each a scalar, weighted; their sum is minimised
         "The weighted losses by name."
         r, out = self.recipe, self.model(batch.photos, batch.tokens, batch.counts)
-        losses = {"id_fused": focal_loss(identity_logits(self.fused_id, out.embedding[:, :self.told], batch), batch.label, r.focal, r.focal_batch_mean)}
-        if hasattr(self, "text_id"): losses["id_text"] = r.lambda_text * focal_loss(self.text_id(out.text.sentence, batch.label), batch.label, r.focal, r.focal_batch_mean)
+        losses = {
+            "id_fused": focal_loss(
+                identity_logits(self.fused_id, out.embedding[:, : self.told], batch),
+                batch.label,
+                r.focal,
+                r.focal_batch_mean,
+            )
+        }
+        if hasattr(self, "text_id"):
+            losses["id_text"] = r.lambda_text * focal_loss(
+                self.text_id(out.text.sentence, batch.label), batch.label, r.focal, r.focal_batch_mean
+            )
         if r.lambda_keep and r.residual:
-            face = out.embedding[:, :r.dim] if self.model.config.fusion == "residual" else out.image.embedding
+            face = out.embedding[:, : r.dim] if self.model.config.fusion == "residual" else out.image.embedding
             losses["keep"] = r.lambda_keep * keep_loss(face, self.model, batch.clean)
         return losses

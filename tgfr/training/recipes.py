@@ -23,8 +23,16 @@ from ..fusion.fcfm import FUSIONS
 from ..losses.margins import MARGINS
 
 # %% ../../nbs/08_training/01_recipes.ipynb #3f897308
-KINDS = {bool: "True or False", str: "a text", int: "an integer", float: "a finite number", tuple: "integers", type(None): "None or an integer"}  # by that of a field's default
-ABOVE_0 = math.ulp(0.)  # the least number above 0
+KINDS = {
+    bool: "True or False",
+    str: "a text",
+    int: "an integer",
+    float: "a finite number",
+    tuple: "integers",
+    type(None): "None or an integer",
+}  # by that of a field's default
+ABOVE_0 = math.ulp(0.0)  # the least number above 0
+
 
 def check_fields(
     recipe,  # a dataclass; each field is of its default's kind
@@ -35,17 +43,33 @@ def check_fields(
     for f in fields(recipe):
         value, kind = getattr(recipe, f.name), type(f.default)
         low, high = least.get(f.name, 0), (below or {}).get(f.name, math.inf)
-        def fits(x): return isinstance(x, (int, float) if kind is float else int) and not isinstance(x, bool) and low <= x < high  # noqa: B023
-        if kind in (bool, str): right, limits = isinstance(value, kind), ""
+
+        def fits(x):
+            return isinstance(x, (int, float) if kind is float else int) and not isinstance(x, bool) and low <= x < high  # noqa: B023
+
+        if kind in (bool, str):
+            right, limits = isinstance(value, kind), ""
         else:
-            right = value is f.default is None or isinstance(value, tuple) == (kind is tuple) and all(map(fits, value if kind is tuple else (value,)))
-            limits = f" from {low:g} to below {high:g}" if high < math.inf else " above 0" if low == ABOVE_0 else f" of at least {low:g}"
-        if not right: raise TgfrError(f"{f.name}={short(value)}: expected {KINDS[kind]}{limits}")
+            right = (
+                value is f.default is None
+                or isinstance(value, tuple) == (kind is tuple)
+                and all(map(fits, value if kind is tuple else (value,)))
+            )
+            limits = (
+                f" from {low:g} to below {high:g}"
+                if high < math.inf
+                else " above 0"
+                if low == ABOVE_0
+                else f" of at least {low:g}"
+            )
+        if not right:
+            raise TgfrError(f"{f.name}={short(value)}: expected {KINDS[kind]}{limits}")
 
 # %% ../../nbs/08_training/01_recipes.ipynb #d128d6df
 @dataclass(frozen=True)
 class Recipe:
     "Everything that decides how a model is trained."
+
     text: str = "lstm"  # "lstm", "gru", or a Hugging Face name or local path
     text_length: int = 40  # most words (RNN) or tokens (transformer) read of a caption
     text_pooling: str = "mean"  # an RNN's sentence: "mean" of its words, or "final" states (paper)
@@ -63,7 +87,9 @@ class Recipe:
     batch_encode: int = 64  # photos a step over all processes
     batch_align: int = 64
     batch_fuse: int = 256
-    accumulate: int = 1  # parts that a step's batch is taken through in; negatives and batch statistics are those of a part
+    accumulate: int = (
+        1  # parts that a step's batch is taken through in; negatives and batch statistics are those of a part
+    )
     schedule: str = "one-cycle"  # or "paper": step decay by epoch
     margin_optimizer: str = "adamw"  # or "sgd": 0.1 with momentum, the paper's
     lr_heads: float = 1e-3  # image head and fusion
@@ -91,13 +117,34 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        ones = ("text_length", "dim", "captions", "epochs_encode", "epochs_fuse", "batch_encode", "batch_align", "batch_fuse", "accumulate")
+        ones = (
+            "text_length",
+            "dim",
+            "captions",
+            "epochs_encode",
+            "epochs_fuse",
+            "batch_encode",
+            "batch_align",
+            "batch_fuse",
+            "accumulate",
+        )
         rates = ("text_spread", "lr_heads", "lr_text", "lr_margin", "clip_text", "scale", "text_scale")
-        check_fields(self, dict.fromkeys(ones, 1) | dict.fromkeys(rates, ABOVE_0) | {"sizes": 2}, {"text_dropout": 1, "seed": 2**63})
-        if not self.sizes: raise TgfrError("sizes=(): expected at least one size in px")
-        if self.fusion not in FUSIONS: raise TgfrError(f"fusion={self.fusion!r}: not one of {', '.join(FUSIONS)}")
-        for name, known in (("schedule", ("one-cycle", "paper")), ("margin_optimizer", ("adamw", "sgd")), ("identity", MARGINS)):
-            if getattr(self, name) not in known: raise TgfrError(f"{name}={getattr(self, name)!r}: not one of {', '.join(known)}")
+        check_fields(
+            self,
+            dict.fromkeys(ones, 1) | dict.fromkeys(rates, ABOVE_0) | {"sizes": 2},
+            {"text_dropout": 1, "seed": 2**63},
+        )
+        if not self.sizes:
+            raise TgfrError("sizes=(): expected at least one size in px")
+        if self.fusion not in FUSIONS:
+            raise TgfrError(f"fusion={self.fusion!r}: not one of {', '.join(FUSIONS)}")
+        for name, known in (
+            ("schedule", ("one-cycle", "paper")),
+            ("margin_optimizer", ("adamw", "sgd")),
+            ("identity", MARGINS),
+        ):
+            if getattr(self, name) not in known:
+                raise TgfrError(f"{name}={getattr(self, name)!r}: not one of {', '.join(known)}")
 
 # %% ../../nbs/08_training/01_recipes.ipynb #0f10f700
 def ours() -> Recipe:
@@ -109,12 +156,15 @@ def ours_transformer(
     text: str,  # Hugging Face name or local path of a text model: a recipe for a transformer has no default one
 ) -> Recipe:
     "Ours for a pretrained transformer: its top layer learns, gently; one caption at once and fewer epochs, since each costs more."
-    return Recipe(text=text, text_length=28, text_layers=1, lr_text=1e-4, captions=1, clip_text=1.0, epochs_align=1, epochs_fuse=4)
+    return Recipe(
+        text=text, text_length=28, text_layers=1, lr_text=1e-4, captions=1, clip_text=1.0, epochs_align=1, epochs_fuse=4
+    )
 
 # %% ../../nbs/08_training/01_recipes.ipynb #64be3996
 def ours_celeba_dialog() -> Recipe:
     "Ours for CelebA-Dialog: one overall and up to five attribute-wise captions a photo, the first one long."
     return Recipe(captions=6, text_length=60)
+
 
 def ours_face2text() -> Recipe:
     "Ours for Face2Text: one to four human descriptions of up to 75 words."
@@ -123,53 +173,103 @@ def ours_face2text() -> Recipe:
 # %% ../../nbs/08_training/01_recipes.ipynb #82483a50
 def demo() -> Recipe:
     "Ours, for the 1,100 synthetic photos that `make demo` trains on: narrower, and more rounds of fewer photos."
-    return Recipe(dim=128, epochs_encode=6, epochs_align=6, epochs_fuse=10, batch_encode=32, batch_align=32, batch_fuse=32)
+    return Recipe(
+        dim=128, epochs_encode=6, epochs_align=6, epochs_fuse=10, batch_encode=32, batch_align=32, batch_fuse=32
+    )
 
 # %% ../../nbs/08_training/01_recipes.ipynb #f4c6ae83
 def paper_lstm() -> Recipe:
     "TGFR with a bidirectional LSTM: batch 128, 36 epochs, Adam 1e-3."
-    return Recipe(text_length=18, text_pooling="final", text_spread=0.1, text_dropout=0.5, fusion="fcfm-rnn", residual=False,
-                  sizes=(112,), captions=1, epochs_align=36, epochs_fuse=36, batch_align=128, batch_fuse=16, schedule="paper", margin_optimizer="sgd", lr_margin=0.1, lr_text=1e-3, weight_decay=5e-5, lambda_identity=100.0, lambda_text=0.0,
-                  lambda_keep=0.0, focal=2.0, text_scale=35.0, text_margin=0.5)
+    return Recipe(
+        text_length=18,
+        text_pooling="final",
+        text_spread=0.1,
+        text_dropout=0.5,
+        fusion="fcfm-rnn",
+        residual=False,
+        sizes=(112,),
+        captions=1,
+        epochs_align=36,
+        epochs_fuse=36,
+        batch_align=128,
+        batch_fuse=16,
+        schedule="paper",
+        margin_optimizer="sgd",
+        lr_margin=0.1,
+        lr_text=1e-3,
+        weight_decay=5e-5,
+        lambda_identity=100.0,
+        lambda_text=0.0,
+        lambda_keep=0.0,
+        focal=2.0,
+        text_scale=35.0,
+        text_margin=0.5,
+    )
 
 # %% ../../nbs/08_training/01_recipes.ipynb #3e3da3c3
 def paper_bert() -> Recipe:
     "TGFR with BERT: batch 32, 20 epochs, 2e-5 on the text encoder."
-    return replace(paper_lstm(), text="bert-base-uncased", text_length=24, fusion="fcfm", epochs_align=20, batch_align=32, lr_text=2e-5, clip_text=1.0, lambda_global=2.0)
+    return replace(
+        paper_lstm(),
+        text="bert-base-uncased",
+        text_length=24,
+        fusion="fcfm",
+        epochs_align=20,
+        batch_align=32,
+        lr_text=2e-5,
+        clip_text=1.0,
+        lambda_global=2.0,
+    )
 
 # %% ../../nbs/08_training/01_recipes.ipynb #2845cb5c
-RECIPES: dict[str, Callable[..., Recipe]] = {f.__name__.replace("_", "-"): f for f in (ours, ours_transformer, ours_celeba_dialog, ours_face2text, demo, paper_lstm, paper_bert)}
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    f.__name__.replace("_", "-"): f
+    for f in (ours, ours_transformer, ours_celeba_dialog, ours_face2text, demo, paper_lstm, paper_bert)
+}
 FOR_TRANSFORMERS = ("ours-transformer", "paper-bert")
+
 
 def make_recipe(
     name: str = "ours",  # a key of RECIPES, or a config.yaml written by `write_recipe`
     **changes,  # fields of `Recipe` that are to be different
 ) -> Recipe:
     "The recipe called `name`, with some fields changed."
-    if Path(name).suffix in (".yaml", ".yml"): return _known(name, read_recipe(name), changes)
+    if Path(name).suffix in (".yaml", ".yml"):
+        return _known(name, read_recipe(name), changes)
     if name not in RECIPES:
-        hint = "; a setting such as this stands behind --set, and the recipe before it" if "=" in name else ", and no .yaml file"
+        hint = (
+            "; a setting such as this stands behind --set, and the recipe before it"
+            if "=" in name
+            else ", and no .yaml file"
+        )
         raise TgfrError(f"recipe {name!r}: not one of {', '.join(RECIPES)}{hint}")
     _check_text(name, changes)
     needed = {"text": changes["text"]} if "text" in inspect.signature(RECIPES[name]).parameters else {}
     return _known(name, RECIPES[name](**needed), changes)
 
+
 def _check_text(name: str, changes: dict) -> None:
     "`TgfrError` where a recipe's text settings are for another kind of text encoder than it is given."
     text = changes.get("text", None if name == "ours-transformer" else RECIPES[name]().text)
-    if "text" in changes and not isinstance(text, str): return  # `Recipe` names the field
+    if "text" in changes and not isinstance(text, str):
+        return  # `Recipe` names the field
     if name in FOR_TRANSFORMERS and text in (None, *RECURRENT):
         found = "none is named" if text is None else f"found {text!r}, a recurrent one"
         raise TgfrError(f"recipe {name}: expected the name or path of a pretrained text model (--text), {found}")
     if name not in FOR_TRANSFORMERS and text not in RECURRENT and "lr_text" not in changes:
-        raise TgfrError(f"recipe {name}: its text settings are for {' or '.join(RECURRENT)}, found text={text!r}; "
-                        "take ours-transformer, or set lr_text too (1e-4 there)")
+        raise TgfrError(
+            f"recipe {name}: its text settings are for {' or '.join(RECURRENT)}, found text={text!r}; "
+            "take ours-transformer, or set lr_text too (1e-4 there)"
+        )
+
 
 def _known(name, recipe: Recipe, changes: dict) -> Recipe:
     "`recipe` with changes, if its fields have these names."
     check_choices(f"recipe {name}, fields", changes, [f.name for f in fields(Recipe)])
-    try: return replace(recipe, **changes)
-    except TgfrError as e: raise TgfrError(f"recipe {name}: {e}") from None
+    try:
+        return replace(recipe, **changes)
+    except TgfrError as e:
+        raise TgfrError(f"recipe {name}: {e}") from None
 
 # %% ../../nbs/08_training/01_recipes.ipynb #21be72f2
 def write_recipe(
@@ -188,7 +288,8 @@ class _Plain(yaml.SafeLoader):
 
     def compose_node(self, parent, index):
         "One node; a reference to another is an error."
-        if self.check_event(yaml.AliasEvent): raise yaml.YAMLError("a reference to another field")
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("a reference to another field")
         return super().compose_node(parent, index)
 
 # %% ../../nbs/08_training/01_recipes.ipynb #c669d09d
@@ -196,8 +297,12 @@ def read_recipe(
     path: str | Path,  # written by `write_recipe`; fields left out have their defaults
 ) -> Recipe:
     "Read a recipe; `TgfrError` names a field that is unknown, of the wrong kind or out of range."
-    try: found = yaml.load(check_file(path, 1 << 20).read_text(encoding="utf-8"), _Plain)  # noqa: S506, a SafeLoader
-    except TgfrError: raise
-    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as e: raise TgfrError(f"{path}: not a readable recipe ({one_line(e)})") from None
-    if not isinstance(found, dict): raise TgfrError(f"{path}: a recipe is a list of `field: value`, found {type(found).__name__}")
+    try:
+        found = yaml.load(check_file(path, 1 << 20).read_text(encoding="utf-8"), _Plain)  # noqa: S506, a SafeLoader
+    except TgfrError:
+        raise
+    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as e:
+        raise TgfrError(f"{path}: not a readable recipe ({one_line(e)})") from None
+    if not isinstance(found, dict):
+        raise TgfrError(f"{path}: a recipe is a list of `field: value`, found {type(found).__name__}")
     return _known(path, Recipe(), {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})

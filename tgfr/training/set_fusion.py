@@ -16,11 +16,12 @@ import torch
 import torch.nn as nn
 from accelerate import Accelerator
 
-from ..core import TensorRecord, TgfrError, check_choices, content_digest, l2_normalize, rng, seed_everything
+from ..core import TgfrError, check_choices, content_digest, rng, seed_everything
 from ..data.augmentations import HorizontalFlip, augmentations
 from ..data.faces import Degradation
 from ..encoders.embed import warn_constant_norm
 from ..encoders.feature_store import FeatureStore, encode_faces
+from ..encoders.features import TensorRecord, l2_normalize
 from ..formats.records import RecordFeatures
 from ..sets.caface import CAFace
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
@@ -33,16 +34,29 @@ def prepare_sets(
     dataset,  # canonical
     encoder,  # with `encode(images, styles=...)` and `style_width`
     folder: str | Path,
-    styles: Sequence[str] | None = None,  # None: the encoder's `default_styles`; () for fusions that read embeddings alone
+    styles: Sequence[str]
+    | None = None,  # None: the encoder's `default_styles`; () for fusions that read embeddings alone
     count: int = 16,  # augmentations of a photo
     seed: int = 0,  # of the augmentations
     batch: int = 64,
-    changes: Sequence | None = None,  # what makes a photo poor, as for `encode_faces`; None: `count` augmentations (CAFace's)
+    changes: Sequence
+    | None = None,  # what makes a photo poor, as for `encode_faces`; None: `count` augmentations (CAFace's)
 ) -> FeatureStore:  # variants: 112px, mirrored, then those of `changes`
     "Features of each photo, its mirror image and what it is made into."
     changes = augmentations(count, seed) if changes is None else changes
     styles = encoder.default_styles if styles is None else styles
-    return warn_constant_norm(encode_faces(dataset, encoder, [Degradation(), HorizontalFlip(), *changes], folder, batch, regions=False, styles=styles, dtype="float16"))
+    return warn_constant_norm(
+        encode_faces(
+            dataset,
+            encoder,
+            [Degradation(), HorizontalFlip(), *changes],
+            folder,
+            batch,
+            regions=False,
+            styles=styles,
+            dtype="float16",
+        )
+    )
 
 # %% ../../nbs/08_training/06_set_fusion.ipynb #5845d3a7
 def identity_centres(
@@ -53,18 +67,28 @@ def identity_centres(
 ) -> tuple[np.ndarray, torch.Tensor]:  # the P identities, rising, and their centres (P, E) of unit length
     "The mean direction of each identity over its photos and their mirror images (the published code encodes the same photo twice instead)."
     people, label = np.unique(identity, return_inverse=True)
-    if len(label) != len(store): raise TgfrError(f"identity: {len(label):,} numbers for {len(store):,} photos")
+    if len(label) != len(store):
+        raise TgfrError(f"identity: {len(label):,} numbers for {len(store):,} photos")
     centres = torch.zeros(len(people), store.embedding.shape[-1])
     for name in variants:
-        if name not in store.variants: raise TgfrError(f"{store.folder}: no variant {name!r}, which the centres are made of; it has {', '.join(store.variants)}")
+        if name not in store.variants:
+            raise TgfrError(
+                f"{store.folder}: no variant {name!r}, which the centres are made of; it has {', '.join(store.variants)}"
+            )
         rows = store.embedding[store.variants.index(name)]
-        for a in range(0, len(rows), block): centres.index_add_(0, torch.from_numpy(label[a:a + block]), l2_normalize(torch.from_numpy(rows[a:a + block].astype("f"))))
+        for a in range(0, len(rows), block):
+            centres.index_add_(
+                0,
+                torch.from_numpy(label[a : a + block]),
+                l2_normalize(torch.from_numpy(rows[a : a + block].astype("f"))),
+            )
     return people, l2_normalize(centres)
 
 # %% ../../nbs/08_training/06_set_fusion.ipynb #36c8b0f5
 @dataclass(frozen=True)
 class GroupBatch(TensorRecord):
     "One training step."
+
     first: FaceSet  # (B, K/2)
     second: FaceSet  # (B, K/2)
     label: torch.Tensor  # (B,) number of each identity, 0 .. P-1
@@ -80,7 +104,7 @@ def draw_groups(
     B, most = len(photos), max(images // 4, 3) - 1
     count = draw.integers(1, most + 1, (B, 2, 1))
     source = (draw.random((B, 2, most)) * photos[:, None, None]).astype(np.int64)
-    cuts = draw.random((B, 2, images - 2)).argsort(2)[..., :most - 1] + 1  # different places, in any order
+    cuts = draw.random((B, 2, images - 2)).argsort(2)[..., : most - 1] + 1  # different places, in any order
     cuts = np.where(np.arange(most - 1) < count - 1, cuts, images)  # those of photos that are not shown come never
     shown = (cuts[..., None, :] <= np.arange(images)[:, None]).sum(-1)
     return np.take_along_axis(source, shown, 2), draw.choice(len(shares), (B, 2, images), p=shares)
@@ -97,25 +121,39 @@ class GroupBatches:
         rows: np.ndarray | None = None,  # photos trained on; None: all
         images: int = 32,  # K, of both groups together
         seed: int = 0,
-        variants: dict[str, float] | None = None,  # of the store, with their shares; None: all augmentations alike (CAFace)
+        variants: dict[str, float]
+        | None = None,  # of the store, with their shares; None: all augmentations alike (CAFace)
     ):
-        if images < 8 or images % 2: raise TgfrError(f"images={images}: expected an even number of at least 8")
+        if images < 8 or images % 2:
+            raise TgfrError(f"images={images}: expected an even number of at least 8")
         self.store, self.images, self.seed = store, images, seed
         rows = np.arange(len(identity)) if rows is None else np.asarray(rows)
         self.label = np.searchsorted(people, identity[rows])
-        if len(rows) == 0 or (self.label >= len(people)).any() or (people[self.label] != identity[rows]).any(): raise TgfrError("identity: photos of people who have no centre, or no photos at all")
-        self.rows, self.counts = rows[np.argsort(self.label, kind="stable")], np.bincount(self.label, minlength=len(people))
+        if len(rows) == 0 or (self.label >= len(people)).any() or (people[self.label] != identity[rows]).any():
+            raise TgfrError("identity: photos of people who have no centre, or no photos at all")
+        self.rows, self.counts = (
+            rows[np.argsort(self.label, kind="stable")],
+            np.bincount(self.label, minlength=len(people)),
+        )
         self.start = np.cumsum(self.counts) - self.counts
-        if variants is None: variants = {name: 1 for name in store.variants if name.startswith("augmentation")}
-        if not variants: raise TgfrError(f"no stored augmentation among {', '.join(store.variants)}; `prepare_sets` makes them")
+        if variants is None:
+            variants = {name: 1 for name in store.variants if name.startswith("augmentation")}
+        if not variants:
+            raise TgfrError(f"no stored augmentation among {', '.join(store.variants)}; `prepare_sets` makes them")
         check_choices("variants", variants, store.variants)
-        if min(variants.values()) < 0 or not sum(variants.values()) > 0: raise TgfrError(f"variants: {variants}, expected shares of at least 0, one of them above")
-        self.variants, self.shares = np.array([store.variants.index(name) for name in variants]), np.array(list(variants.values())) / sum(variants.values())
+        if min(variants.values()) < 0 or not sum(variants.values()) > 0:
+            raise TgfrError(f"variants: {variants}, expected shares of at least 0, one of them above")
+        self.variants, self.shares = (
+            np.array([store.variants.index(name) for name in variants]),
+            np.array(list(variants.values())) / sum(variants.values()),
+        )
 
     @property
     def content_digest(self) -> str:
         "What the batches depend on."
-        return content_digest(self.store.meta["fingerprint"], self.rows, self.counts, self.variants, self.shares, self.images, self.seed)
+        return content_digest(
+            self.store.meta["fingerprint"], self.rows, self.counts, self.variants, self.shares, self.images, self.seed
+        )
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch: each photo brings its person once."
@@ -125,8 +163,10 @@ class GroupBatches:
         "This process's share of the batches of one epoch."
         order, share = rng(self.seed, stage, epoch).permutation(self.label), rank_slice(batch, rank, world, "people")
         for step in range(self.steps(batch)):
-            label = order[step * batch:(step + 1) * batch]
-            photo, variant = draw_groups(self.counts[label], self.images // 2, self.shares, rng(self.seed, stage, epoch, step))
+            label = order[step * batch : (step + 1) * batch]
+            photo, variant = draw_groups(
+                self.counts[label], self.images // 2, self.shares, rng(self.seed, stage, epoch, step)
+            )
             yield self._read(label[share], photo[share], variant[share])
 
     def _read(self, label, photo, variant):
@@ -148,15 +188,21 @@ def cosine_loss(
 @dataclass(frozen=True)
 class GroupTemplates:
     "What a fusion makes of the two groups."
-    parts: tuple[list[torch.Tensor], list[torch.Tensor]]  # of each group, the templates (B, E) of its first 2, 4, ... images
+
+    parts: tuple[
+        list[torch.Tensor], list[torch.Tensor]
+    ]  # of each group, the templates (B, E) of its first 2, 4, ... images
     single: torch.Tensor  # (B, E) of both groups at once
     memory: torch.Tensor | None  # (B, E) of the first group, then the second; None: the fusion has no state
 
 
 PARTS = {  # sizes of a group's growing parts, up to n images
     "even": lambda n: range(2, n + 1, 2),  # published: 2, 4, 6 ...
-    "doubling": lambda n: sorted({n, *(2**k for k in range(1, n.bit_length()) if 2**k <= n)}),  # 2, 4, 8 ...: 16 images cost 30 instead of 72
+    "doubling": lambda n: sorted(
+        {n, *(2**k for k in range(1, n.bit_length()) if 2**k <= n)}
+    ),  # 2, 4, 8 ...: 16 images cost 30 instead of 72
 }
+
 
 def group_templates(
     model: SetFusion,
@@ -166,8 +212,12 @@ def group_templates(
 ) -> GroupTemplates:
     "Templates of growing parts, of both groups at once, and in sequence."
     stateful = isinstance(model, CAFace)
-    if stateful: first, second = model.compress(first), model.compress(second)
-    def fuse(faces): return model.readout(model.cluster(faces)[1]).embedding if stateful else model.fuse(faces)
+    if stateful:
+        first, second = model.compress(first), model.compress(second)
+
+    def fuse(faces):
+        return model.readout(model.cluster(faces)[1]).embedding if stateful else model.fuse(faces)
+
     growing = [[fuse(group[:, :n]) for group in (first, second)] for n in PARTS[parts](first.mask.shape[1])]
     memory = model.readout(model.cluster(first)[1] + model.cluster(second)[1]).embedding if stateful else None
     return GroupTemplates(tuple(list(group) for group in zip(*growing)), fuse(FaceSet.cat([first, second], 1)), memory)
@@ -191,17 +241,27 @@ class SetObjective(nn.Module):
         batch: GroupBatch,  # of this process
     ) -> dict[str, torch.Tensor]:  # each a scalar, weighted; their sum is minimised
         "The weighted losses by name."
-        r, found, centre = self.recipe, group_templates(self.model, batch.first, batch.second, self.recipe.parts), self.centres[batch.label]
+        r, found, centre = (
+            self.recipe,
+            group_templates(self.model, batch.first, batch.second, self.recipe.parts),
+            self.centres[batch.label],
+        )
         terms = [torch.stack([cosine_loss(x, centre) for x in group]).mean() for group in found.parts]
         terms += [cosine_loss(x, centre).mean() for x in (found.single, found.memory) if x is not None]
         losses = {"centre": r.lambda_centre * sum(terms) / len(terms)}
-        if found.memory is not None: losses["memory"] = r.lambda_memory * cosine_loss(found.memory, found.single).mean() / (len(centre) if r.memory_by_batch else 1)
+        if found.memory is not None:
+            losses["memory"] = (
+                r.lambda_memory
+                * cosine_loss(found.memory, found.single).mean()
+                / (len(centre) if r.memory_by_batch else 1)
+            )
         return losses
 
 # %% ../../nbs/08_training/06_set_fusion.ipynb #5f26fd2c
 @dataclass(frozen=True)
 class SetRecipe:
     "Everything that decides how a set fusion is trained; defaults are the published ones."
+
     images: int = 32  # K, of both groups together
     parts: str = "even"  # a name of PARTS: the sizes of a group's growing parts
     epochs_sets: int = 10
@@ -217,9 +277,16 @@ class SetRecipe:
     seed: int = 0
 
     def __post_init__(self):
-        check_fields(self, dict.fromkeys(("epochs_sets", "batch_sets", "accumulate", "milestones"), 1) | {"images": 2, "lr_heads": ABOVE_0}, {"seed": 2**63})
-        if self.parts not in PARTS: raise TgfrError(f"parts={self.parts!r}: not one of {', '.join(PARTS)}")
-        if self.schedule not in ("steps", "one-cycle"): raise TgfrError(f"schedule={self.schedule!r}: not one of steps, one-cycle")
+        check_fields(
+            self,
+            dict.fromkeys(("epochs_sets", "batch_sets", "accumulate", "milestones"), 1)
+            | {"images": 2, "lr_heads": ABOVE_0},
+            {"seed": 2**63},
+        )
+        if self.parts not in PARTS:
+            raise TgfrError(f"parts={self.parts!r}: not one of {', '.join(PARTS)}")
+        if self.schedule not in ("steps", "one-cycle"):
+            raise TgfrError(f"schedule={self.schedule!r}: not one of steps, one-cycle")
 
 
 def quick_sets(**changes) -> SetRecipe:
@@ -245,7 +312,12 @@ def train_set_fusion(
     batches = GroupBatches(store, identity, people, rows, recipe.images, recipe.seed, variants)
     if isinstance(fusion, str):
         features = store.batch([0], [0])
-        fusion = build_set_fusion(fusion, centres.shape[1], **({"styles": features.styles.shape[1]} if fusion == "caface" and features.styles is not None else {}))
-    if not fusion.learned: raise TgfrError(f"{type(fusion).__name__} has nothing to learn")
+        fusion = build_set_fusion(
+            fusion,
+            centres.shape[1],
+            **({"styles": features.styles.shape[1]} if fusion == "caface" and features.styles is not None else {}),
+        )
+    if not fusion.learned:
+        raise TgfrError(f"{type(fusion).__name__} has nothing to learn")
     fit(SetObjective(fusion, centres, recipe), batches, recipe, "sets", folder, validate, accelerator)
     return fusion.cpu().eval()

@@ -38,7 +38,16 @@ ABLATIONS = {
 }
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #0e493770
-SHARED = ("sizes", "epochs_align", "epochs_fuse", "batch_align", "batch_fuse", "dim", "seed")  # what another recipe has in common with ours, to have seen the same photos as often
+SHARED = (
+    "sizes",
+    "epochs_align",
+    "epochs_fuse",
+    "batch_align",
+    "batch_fuse",
+    "dim",
+    "seed",
+)  # what another recipe has in common with ours, to have seen the same photos as often
+
 
 def other_recipe(
     recipe: Recipe,  # ours
@@ -56,7 +65,8 @@ def ablate(
     out: str | Path = "runs/ablation",
     recipe: Recipe | None = None,  # what is varied; None: `ours`
     variants: dict[str, dict] | None = None,  # name to changed fields; None: ABLATIONS, and the paper's recipe
-    transformer: str | None = None,  # name or local path of a Hugging Face text model, for a variant beside a recurrent one
+    transformer: str
+    | None = None,  # name or local path of a Hugging Face text model, for a variant beside a recurrent one
     train_split: str | None = None,  # of `data`; default: "train" if there is one
     test_split: str | None = None,  # default: "validation" if there is one
     probe_sizes: tuple[int, ...] = (112, 32, 16),  # px
@@ -65,32 +75,57 @@ def ablate(
 ) -> dict:  # the content of report.json
     "Train and judge the recipe and its variants; write report.html and report.json."
     start, out, recipe = time.perf_counter(), Path(out), recipe or make_recipe("ours")
-    recipes = {"ours": recipe} | {name: replace(recipe, **changes) for name, changes in (ABLATIONS if variants is None else variants).items()}
-    if variants is None: recipes["paper"] = other_recipe(recipe, "paper-lstm" if recipe.text in RECURRENT else "paper-bert", recipe.text)
-    if transformer: recipes["transformer"] = other_recipe(recipe, "ours-transformer", transformer)
-    for size in (*recipe.sizes, *probe_sizes): Degradation(size=size)
+    recipes = {"ours": recipe} | {
+        name: replace(recipe, **changes) for name, changes in (ABLATIONS if variants is None else variants).items()
+    }
+    if variants is None:
+        recipes["paper"] = other_recipe(recipe, "paper-lstm" if recipe.text in RECURRENT else "paper-bert", recipe.text)
+    if transformer:
+        recipes["transformer"] = other_recipe(recipe, "ours-transformer", transformer)
+    for size in (*recipe.sizes, *probe_sizes):
+        Degradation(size=size)
     check_replicates(replicates)
     face, accelerator = load_encoder(encoder), make_accelerator()
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
     warnings = shared_photos(train, test)
     splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
     judge, trainer = _judge_all(*splits, recipes, out, replicates, accelerator)
-    if not accelerator.is_main_process: return {}
-    report = comparison_report(judge, trainer, face, data, skips, start, "What each part of the recipe is worth", warnings)
-    report["setup"]["variants"] = {name: ", ".join(f"{k}={v}" for k, v in vars(r).items() if v != getattr(recipe, k)) for name, r in recipes.items() if r != recipe}
+    if not accelerator.is_main_process:
+        return {}
+    report = comparison_report(
+        judge, trainer, face, data, skips, start, "What each part of the recipe is worth", warnings
+    )
+    report["setup"]["variants"] = {
+        name: ", ".join(f"{k}={v}" for k, v in vars(r).items() if v != getattr(recipe, k))
+        for name, r in recipes.items()
+        if r != recipe
+    }
     save_report(out, report, intervals_figure(report))
     return report
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #0981c55b
-STAGE_TWO = ("fusion", "captions", "epochs_fuse", "batch_fuse", "lambda_text")  # fields of a recipe that stage 1 does not read
+STAGE_TWO = (
+    "fusion",
+    "captions",
+    "epochs_fuse",
+    "batch_fuse",
+    "lambda_text",
+)  # fields of a recipe that stage 1 does not read
+
 
 def _judge_all(train, test, recipes, out, replicates, accelerator) -> tuple[AllPairsEvaluator, Trainer]:
     "Results of all variants, and the trainer of the recipe itself."
     judge, trainers = AllPairsEvaluator(test, replicates=replicates, seed=recipes["ours"].seed), {}
     for name, recipe in recipes.items():
         trainers[name] = trainer = Trainer(train, recipe, out / "runs" / name.replace(" ", "-"), accelerator)
-        like = next(n for n, r in recipes.items() if replace(r, **{field: getattr(recipe, field) for field in STAGE_TWO}) == recipe)
-        if accelerator.is_main_process: write_recipe(trainer.folder / "config.yaml", recipe)
-        if name == "ours": judge.add_model(judge.reference, trainer.train(recipe.fusion, words=False))
+        like = next(
+            n
+            for n, r in recipes.items()
+            if replace(r, **{field: getattr(recipe, field) for field in STAGE_TWO}) == recipe
+        )
+        if accelerator.is_main_process:
+            write_recipe(trainer.folder / "config.yaml", recipe)
+        if name == "ours":
+            judge.add_model(judge.reference, trainer.train(recipe.fusion, words=False))
         judge.add_model(name, trainer.train(recipe.fusion, start=trainers[like]))
     return judge, trainers["ours"]

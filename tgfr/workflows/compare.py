@@ -39,7 +39,8 @@ from ..training.recipes import Recipe, write_recipe
 # %% ../../nbs/10_workflows/01_compare.ipynb #3e53b4ea
 def load_splits(
     data: str,  # as for `load_faces`
-    train: str | None = None,  # split names, where the data has splits; None: "train" and "validation" where there are several, else the one cut in two
+    train: str
+    | None = None,  # split names, where the data has splits; None: "train" and "validation" where there are several, else the one cut in two
     test: str | None = None,
     seed: int = 0,  # of the cut
     captions: bool = True,  # False: photos without captions take part
@@ -48,14 +49,18 @@ def load_splits(
     names, wanted = split_names(data), {"--train-split": train or "train", "--test-split": test or "validation"}
     if train or test or len(names) > 1:
         for flag, name in wanted.items():
-            if name not in names and Path(data).exists(): raise TgfrError(f"{data}: no split {name!r} ({flag}); there is {', '.join(map(repr, names)) or 'none'}")
+            if name not in names and Path(data).exists():
+                raise TgfrError(f"{data}: no split {name!r} ({flag}); there is {', '.join(map(repr, names)) or 'none'}")
         parts = [drop_unusable(load_faces(data, name, captions), captions) for name in wanted.values()]
     else:
         whole, skips = drop_unusable(load_faces(data, None, captions), captions)
-        parts = [(part, Skips()) for part in split_people(whole, (.7, .3), seed)]
+        parts = [(part, Skips()) for part in split_people(whole, (0.7, 0.3), seed)]
         parts[0] = parts[0][0], skips
     (a, skips), (b, more) = parts
-    if both := sorted(set(a["identity"]) & set(b["identity"])): raise TgfrError(f"{data}: {len(both)} people are in both splits, e.g. identity {both[0]}; they must be disjoint")
+    if both := sorted(set(a["identity"]) & set(b["identity"])):
+        raise TgfrError(
+            f"{data}: {len(both)} people are in both splits, e.g. identity {both[0]}; they must be disjoint"
+        )
     return a, b, Skips([*skips.items, *more.items])
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #5e1d0001
@@ -65,7 +70,8 @@ def shared_photos(
 ) -> list[str]:  # for `report["warnings"]`; empty where there are none
     "A sentence where photos of the training are among those judged, under whatever identity: told by their bytes, as `evaluate` does."
     seen = np.isin(photo_digests(test), photo_digests(train))
-    if not seen.any(): return []
+    if not seen.any():
+        return []
     people = len(set(np.array(test["identity"])[seen].tolist()))
     said = f"{np.count_nonzero(seen):,} of the {len(test):,} photos judged here (of {people:,} people) are photos of the training under other identities: these figures say nothing about people the model has never seen. `tgfr audit` lists them, and near-duplicates too."
     say(f"warning: {said}", "yellow")
@@ -79,8 +85,11 @@ def hold_out(
 ) -> tuple[np.ndarray, np.ndarray]:  # rows to train on, rows of the people set aside
     "A tenth of the training people (at least 30, but no more than a fifth), for the choice of epoch and of weights."
     people = rng(seed, "aside").permutation(np.unique(identity))
-    if len(people) < 4: raise TgfrError(f"training people: {len(people)}, of whom two are held out for the choice of epoch; expected at least 4, so that two are left to train on")
-    aside = np.isin(identity, people[:max(2, min(most, max(len(people) // 10, min(30, len(people) // 5))))])
+    if len(people) < 4:
+        raise TgfrError(
+            f"training people: {len(people)}, of whom two are held out for the choice of epoch; expected at least 4, so that two are left to train on"
+        )
+    aside = np.isin(identity, people[: max(2, min(most, max(len(people) // 10, min(30, len(people) // 5))))])
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #5e1d0003
@@ -91,13 +100,20 @@ def check_features(
     first, photos = store.embedding[0], store.meta.get("photo_id") or range(len(store))
     for name, embedding in zip(store.variants, store.embedding):
         bad = ~np.isfinite(embedding).all(axis=1)
-        if bad.any(): raise TgfrError(f"{store.folder}: the features of {np.count_nonzero(bad):,} of {len(bad):,} photos at {name} are NaN or infinite, the first of photo {photos[bad.argmax()]}; check the encoder's weights and the photos, and encode them anew")
-    if sightless(first): raise TgfrError(f"{store.folder}: all {len(first):,} photos have one and the same embedding: the encoder tells nobody apart; check its weights and how it wants photos prepared")
+        if bad.any():
+            raise TgfrError(
+                f"{store.folder}: the features of {np.count_nonzero(bad):,} of {len(bad):,} photos at {name} are NaN or infinite, the first of photo {photos[bad.argmax()]}; check the encoder's weights and the photos, and encode them anew"
+            )
+    if sightless(first):
+        raise TgfrError(
+            f"{store.folder}: all {len(first):,} photos have one and the same embedding: the encoder tells nobody apart; check its weights and how it wants photos prepared"
+        )
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #f0ebd5bb
 @dataclass
 class Trainer:
     "Trains systems on one set of features; a second call for the same system reads the first one's result."
+
     split: FaceSplit  # of the training people
     recipe: Recipe
     folder: Path  # a run directory a stage and system is made in it
@@ -108,8 +124,16 @@ class Trainer:
         self.rows, self.aside = hold_out(self.identity, self.recipe.seed)
         check_features(self.split.store)
         self.pairs = genuine, impostor = pair_masks(people := self.identity[self.aside])
-        if not genuine.any() or not impostor.any(): raise TgfrError(f"training people: of those set aside for choices ({len(set(people))} people, {len(people)} photos) at least two are needed, and one with two photos; give more people, or more photos of each")
-        self.variants = [self.split.store.variants.index(name) if (name := Degradation(size=s).name) in self.split.store.variants else 0 for s in self.recipe.sizes]
+        if not genuine.any() or not impostor.any():
+            raise TgfrError(
+                f"training people: of those set aside for choices ({len(set(people))} people, {len(people)} photos) at least two are needed, and one with two photos; give more people, or more photos of each"
+            )
+        self.variants = [
+            self.split.store.variants.index(name)
+            if (name := Degradation(size=s).name) in self.split.store.variants
+            else 0
+            for s in self.recipe.sizes
+        ]
         self.history: dict[str, list[dict]] = {}  # run to its metrics, for the training curves
         self.below: dict[str, str] = {}  # run to a sentence, where people set aside show it below the untouched encoder
 
@@ -117,18 +141,37 @@ class Trainer:
         "An untrained model, the same for the same seed."
         r, store = self.recipe, self.split.store
         seed_everything(r.seed)
-        own = {"pooling": r.text_pooling, "spread": r.text_spread, "dropout": r.text_dropout} if r.text in RECURRENT else {"train_layers": r.text_layers}
+        own = (
+            {"pooling": r.text_pooling, "spread": r.text_spread, "dropout": r.text_dropout}
+            if r.text in RECURRENT
+            else {"train_layers": r.text_layers}
+        )
         options = {"length": r.text_length} | own
-        captions, people = [c for i in self.rows for c in self.captions[i]], [self.identity[i] for i in self.rows for _ in self.captions[i]]
+        captions, people = (
+            [c for i in self.rows for c in self.captions[i]],
+            [self.identity[i] for i in self.rows for _ in self.captions[i]],
+        )
         text = build_text_encoder(r.text, captions, r.dim, people, **options) if words else None
-        return TGFR(ModelConfig(store.embedding.shape[-1], store.regions.shape[2:], r.dim, fusion, words, r.residual), text)
+        return TGFR(
+            ModelConfig(store.embedding.shape[-1], store.regions.shape[2:], r.dim, fusion, words, r.residual), text
+        )
 
     def _fit(self, model: TGFR, stage: str, name: str, validate=None) -> TGFR:
         "One stage."
         fuse, recipe = stage == "fuse", self.recipe
-        if not model.config.words: recipe = replace(recipe, epochs_fuse=recipe.epochs_align + recipe.epochs_fuse)
-        batches = FaceBatches(self.split.store, self.identity, self.captions, self.rows, model.text_encoder,
-                              recipe.captions if fuse else 1, self.variants, model.config.needs_regions, recipe.seed)
+        if not model.config.words:
+            recipe = replace(recipe, epochs_fuse=recipe.epochs_align + recipe.epochs_fuse)
+        batches = FaceBatches(
+            self.split.store,
+            self.identity,
+            self.captions,
+            self.rows,
+            model.text_encoder,
+            recipe.captions if fuse else 1,
+            self.variants,
+            model.config.needs_regions,
+            recipe.seed,
+        )
         objective = (FuseObjective if fuse else AlignObjective)(model, batches.classes, recipe)
         self.history[name] = fit(objective, batches, recipe, stage, self.folder / name, validate, self.accelerator)
         return model.eval()
@@ -149,32 +192,53 @@ class Trainer:
         model.load_state_dict({k: v for k, v in begun.items() if k in model.state_dict()}, strict=False)
         name = fusion if words else f"{fusion}-image"
         self._fit(model, "fuse", name, self._validate)
-        if words and fusion == "residual": self._weigh_sentence(model)
-        if self.accelerator.is_main_process: self._compare_with_frozen(model, name)
+        if words and fusion == "residual":
+            self._weigh_sentence(model)
+        if self.accelerator.is_main_process:
+            self._compare_with_frozen(model, name)
         return model
 
     def _validate(self, model: TGFR) -> dict:
         "TPR@FPR=1e-2 on the people set aside, averaged over resolutions and modes; beside it the untouched encoder's and, where it is trained, the best of the image-only head; then each resolution."
         found = embed_photos(model, self.split.store, self.captions, self.aside, progress=False)
         scores = [self._scores(score_matrix(f["fused"][0], probe) for probe in f["fused"]) for f in found.values()]
-        image = [row["score"] for row in self.history.get(f"{model.config.fusion}-image", [])] if model.config.words else []
+        image = (
+            [row["score"] for row in self.history.get(f"{model.config.fusion}-image", [])] if model.config.words else []
+        )
         beside = {"frozen": float(np.mean(list(self.frozen.values())))} | ({"image-only": max(image)} if image else {})
         sizes = {f"score {name}": float(s) for name, s in zip(self.split.store.variants, np.mean(scores, axis=0))}
-        return {"score": float(np.mean([np.mean(s) for s in scores]))} | beside | sizes | {f"frozen {name}": s for name, s in self.frozen.items()}
+        return (
+            {"score": float(np.mean([np.mean(s) for s in scores]))}
+            | beside
+            | sizes
+            | {f"frozen {name}": s for name, s in self.frozen.items()}
+        )
 
     @cached_property
     def frozen(self) -> dict[str, float]:
         "TPR@FPR=1e-2 of the untouched encoder on the people set aside, at each resolution."
         embedding = self.split.store.embedding[:, self.aside]
-        return dict(zip(self.split.store.variants, map(float, self._scores(score_matrix(embedding[0], probe) for probe in embedding))))
+        return dict(
+            zip(
+                self.split.store.variants,
+                map(float, self._scores(score_matrix(embedding[0], probe) for probe in embedding)),
+            )
+        )
 
     def _compare_with_frozen(self, model, name) -> None:
         "Say where the people set aside show that a trained model is below the untouched encoder."
         row = self._validate(model)
-        worse = [f"{row[f'score {size}']:.3f} against {score:.3f} at {size}" for size, score in self.frozen.items() if round(row[f"score {size}"], 3) < round(score, 3)]
-        if not worse: return
-        self.below[name] = (f"{name}: on {len(set(self.identity[self.aside])):,} training people held out it is below the untouched encoder (TPR@FPR=1e-2 {', '.join(worse)}). "
-                            f"Try fewer epochs (epochs_fuse){', --no-words' * model.config.words}, more people, or lower learning rates (lr_heads, lr_margin).")
+        worse = [
+            f"{row[f'score {size}']:.3f} against {score:.3f} at {size}"
+            for size, score in self.frozen.items()
+            if round(row[f"score {size}"], 3) < round(score, 3)
+        ]
+        if not worse:
+            return
+        self.below[name] = (
+            f"{name}: on {len(set(self.identity[self.aside])):,} training people held out it is below the untouched encoder (TPR@FPR=1e-2 {', '.join(worse)}). "
+            f"Try fewer epochs (epochs_fuse){', --no-words' * model.config.words}, more people, or lower learning rates (lr_heads, lr_margin)."
+        )
         say(f"warning: {self.below[name]}", "yellow")
 
     def _scores(self, scores) -> list[float]:
@@ -186,28 +250,38 @@ class Trainer:
         "Their average."
         return float(np.mean(self._scores(scores)))
 
-    def _weigh_sentence(self, model: TGFR, weights=(.1, .2, .3, .4, .5, .6, .7, .8, 1, 1.25, 1.5), powers=(0, .5, 1, 1.5, 2)) -> None:
+    def _weigh_sentence(
+        self, model: TGFR, weights=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.25, 1.5), powers=(0, 0.5, 1, 1.5, 2)
+    ) -> None:
         "Set `weight` and `power` of a residual fusion's sentence to the best pair on the people set aside, over both modes; the faces' products are made once."
         found = embed_photos(model, self.split.store, self.captions, self.aside, progress=False).values()
-        faces = [f["fused"][..., :model.fusion.told] for f in found]
-        parts = [([x[0] @ probe.T for probe in x], (x**2).sum(-1), torch.from_numpy(f["sentence"])) for x, f in zip(faces, found)]
+        faces = [f["fused"][..., : model.fusion.told] for f in found]
+        parts = [
+            ([x[0] @ probe.T for probe in x], (x**2).sum(-1), torch.from_numpy(f["sentence"]))
+            for x, f in zip(faces, found)
+        ]
+
         def cosines(products, squares, sentence, weight, power):
             s = scale_sentence(sentence, weight, power).numpy()
             norm = np.sqrt(squares + (s**2).sum(-1))
             return ((product + s @ s.T) / (norm[0][:, None] * n) for product, n in zip(products, norm))
-        def score(pair): return np.mean([self._score(cosines(*part, *pair)) for part in parts])
+
+        def score(pair):
+            return np.mean([self._score(cosines(*part, *pair)) for part in parts])
+
         weight, power = max(((w, p) for p in powers for w in weights), key=score)
         model.fusion.weight.fill_(weight), model.fusion.power.fill_(power)
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #6413adb8
 SYSTEMS = ("frozen face", "image-only head", "words only", "frozen + tf-idf", "concat", "linear")
 
-def check_systems(
-    systems: Sequence[str],
-) -> None:
+
+def check_systems(systems: Sequence[str]) -> None:
     "`TgfrError` where a name is none of SYSTEMS, or the reference of all differences is left out."
     check_choices("systems", systems, SYSTEMS)
-    if "image-only head" not in systems: raise TgfrError("systems: the image-only head is what the others are compared with, it cannot be left out")
+    if "image-only head" not in systems:
+        raise TgfrError("systems: the image-only head is what the others are compared with, it cannot be left out")
+
 
 def compare(
     train: FaceSplit,
@@ -223,15 +297,21 @@ def compare(
     trainer = Trainer(train, recipe, Path(folder), accelerator or make_accelerator())
     judge, captions = AllPairsEvaluator(test, replicates=replicates, seed=recipe.seed), test.captions
     trainer._model(None, True)  # a text encoder that cannot be read is said before anything long begins
-    image = trainer.train(recipe.fusion, words=False)  # first, so that the log of the others shows its score beside theirs
+    image = trainer.train(
+        recipe.fusion, words=False
+    )  # first, so that the log of the others shows its score beside theirs
     main = trainer.train(recipe.fusion)
     judge.add_model("image-only head", image)
-    if "frozen face" in systems: judge.add_embeddings("frozen face", "-", test.store.embedding)
-    if "frozen + tf-idf" in systems: _add_tfidf(judge, trainer, captions)
+    if "frozen face" in systems:
+        judge.add_embeddings("frozen face", "-", test.store.embedding)
+    if "frozen + tf-idf" in systems:
+        _add_tfidf(judge, trainer, captions)
     found = judge.add_model(recipe.fusion, main)
-    for mode in MODES if "words only" in systems else (): judge.add_embeddings("words only", mode, np.stack([found[mode]["sentence"]] * len(test.store.variants)))
+    for mode in MODES if "words only" in systems else ():
+        judge.add_embeddings("words only", mode, np.stack([found[mode]["sentence"]] * len(test.store.variants)))
     for name in ("concat", "linear"):
-        if name in systems and name != recipe.fusion: judge.add_model(name, trainer.train(name))
+        if name in systems and name != recipe.fusion:
+            judge.add_model(name, trainer.train(name))
     return judge, trainer, main
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #1e864156
@@ -245,7 +325,11 @@ def _add_tfidf(judge, trainer, captions):
         for name in test.variants:
             probe = store.embedding[store.variants.index(name), rows]
             weights.append(tune_weight(score_matrix(store.embedding[0, rows], probe), tuned, trainer.identity[rows]))
-        judge.add("frozen + tf-idf", mode, (score_matrix(test.embedding[0], e) + w * text for e, w in zip(test.embedding, weights)))
+        judge.add(
+            "frozen + tf-idf",
+            mode,
+            (score_matrix(test.embedding[0], e) + w * text for e, w in zip(test.embedding, weights)),
+        )
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #b23619a9
 def split_features(
@@ -257,8 +341,14 @@ def split_features(
     folder: str | Path,
 ) -> list[FaceSplit]:
     "Both splits of a comparison with their features."
-    if encoder.config.regions is None: raise TgfrError(f"{encoder.config.name}: no local map was found in it; name one of its tensors (tgfr.encoders.onnx_encoder.OnnxFace.candidates lists them)")
-    return [with_features(dataset, encoder, sizes, Path(folder) / name) for name, dataset, sizes in (("train", train, (*recipe.sizes, *probe_sizes)), ("test", test, probe_sizes))]
+    if encoder.config.regions is None:
+        raise TgfrError(
+            f"{encoder.config.name}: no local map was found in it; name one of its tensors (tgfr.encoders.onnx_encoder.OnnxFace.candidates lists them)"
+        )
+    return [
+        with_features(dataset, encoder, sizes, Path(folder) / name)
+        for name, dataset, sizes in (("train", train, (*recipe.sizes, *probe_sizes)), ("test", test, probe_sizes))
+    ]
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #2e3a48ee
 @one_at_a_time()
@@ -274,20 +364,32 @@ def train(
 ) -> TGFR:  # in eval mode
     "Train one system after another encoder, both stages, and save it."
     out, accelerator = Path(out), accelerator or make_accelerator()
-    for size in recipe.sizes: Degradation(size=size)
+    for size in recipe.sizes:
+        Degradation(size=size)
     face = load_encoder(encoder)
     split = split or usual_split(data, "train")
     dataset, skips = drop_unusable(load_faces(data, split))
     faces = with_features(dataset, face, recipe.sizes, features or out / "features")
-    about = {"data": f"{data}{f', split {split}' if split else ''}", "encoder": encoder} | encoder_reference(face)[1] | {"words": "yes" if words else "no: the image-only head"}
-    if accelerator.is_main_process and not any((out / "runs").glob("*/run.json")): write_recipe(out / "config.yaml", recipe, about)  # a run that is kept there has its own
+    about = (
+        {"data": f"{data}{f', split {split}' if split else ''}", "encoder": encoder}
+        | encoder_reference(face)[1]
+        | {"words": "yes" if words else "no: the image-only head"}
+    )
+    if accelerator.is_main_process and not any((out / "runs").glob("*/run.json")):
+        write_recipe(out / "config.yaml", recipe, about)  # a run that is kept there has its own
     trainer = Trainer(faces, recipe, out / "runs", accelerator)
     model = trainer.train(recipe.fusion, words)
     if accelerator.is_main_process:
-        facts = {"trained on": f"{Path(data).name}, {len(faces.identity):,} photos of {len(set(faces.identity)):,} people", "recipe": without_paths(asdict(recipe)),
-                 "on training people held out": "; ".join(f"Warning: {said}" for said in trainer.below.values()) or "not below the untouched encoder at any size"}
+        facts = {
+            "trained on": f"{Path(data).name}, {len(faces.identity):,} photos of {len(set(faces.identity)):,} people",
+            "recipe": without_paths(asdict(recipe)),
+            "on training people held out": "; ".join(f"Warning: {said}" for said in trainer.below.values())
+            or "not below the untouched encoder at any size",
+        }
         model.save(out / "model", facts, None, face)
         record_training_images(out / "model", dataset)
         write_recipe(out / "config.yaml", recipe, about)
-        say(f"{skips.summary()}\n{out / 'model'}: {recipe.fusion}{'' if words else ' without words'}, for `tgfr evaluate`")
+        say(
+            f"{skips.summary()}\n{out / 'model'}: {recipe.fusion}{'' if words else ' without words'}, for `tgfr evaluate`"
+        )
     return model

@@ -18,11 +18,12 @@ import torch.nn as nn
 from accelerate import Accelerator
 from matplotlib.figure import Figure
 
-from ..core import TgfrError, check_choices, l2_normalize, rng
+from ..core import TgfrError, check_choices, rng
 from ..data.augmentations import augmentations
 from ..data.faces import Degradation
 from ..data.folders import one_at_a_time
 from ..encoders.feature_store import FeatureStore
+from ..encoders.features import l2_normalize
 from ..encoders.pretrained_faces import load_encoder
 from ..evaluation.bootstrap import PairBootstrap, Verification, check_replicates
 from ..evaluation.metrics import mate_ranks
@@ -42,6 +43,7 @@ from .compare import check_features, hold_out, load_splits, shared_photos
 @dataclass(frozen=True)
 class ProbeSets:
     "A gallery of P people, and S sets of poor images of them."
+
     gallery: np.ndarray  # (P,) row of each person's gallery photo
     owner: np.ndarray  # (S,) whose set it is, 0 .. P-1
     photo: np.ndarray  # (S, N) rows of the store
@@ -59,9 +61,16 @@ def draw_probe_sets(
     "A gallery of first photos and sets drawn from the others, with replacement."
     rows = np.arange(len(identity)) if rows is None else np.asarray(rows)
     rows, start, counts = group_by_identity(identity, rows, 3)
-    if len(start) < 2: raise TgfrError(f"identity: {len(start)} people with three photos, expected at least two such people")
-    owner, draw, shares = np.repeat(np.arange(len(start)), sets), rng(seed, "probe sets"), np.array(list(variants.values()), float)
-    photo = rows[start[owner][:, None] + 1 + (draw.random((len(owner), images)) * (counts[owner] - 1)[:, None]).astype(int)]
+    if len(start) < 2:
+        raise TgfrError(f"identity: {len(start)} people with three photos, expected at least two such people")
+    owner, draw, shares = (
+        np.repeat(np.arange(len(start)), sets),
+        rng(seed, "probe sets"),
+        np.array(list(variants.values()), float),
+    )
+    photo = rows[
+        start[owner][:, None] + 1 + (draw.random((len(owner), images)) * (counts[owner] - 1)[:, None]).astype(int)
+    ]
     return ProbeSets(rows[start], owner, photo, draw.choice(list(variants), photo.shape, p=shares / shares.sum()))
 
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #52cb6078
@@ -92,7 +101,7 @@ class SetEvaluator:
         "The template of each set."
         device, made = next((p.device for p in fusion.parameters()), torch.device("cpu")), []
         for a in range(0, len(self.probes.owner), batch):
-            photo, variant = (x[a:a + batch, :images] for x in (self.probes.photo, self.probes.variant))
+            photo, variant = (x[a : a + batch, :images] for x in (self.probes.photo, self.probes.variant))
             made.append(fusion.fuse(FaceSet.full(self.store.batch(variant, photo)).to(device), **how).cpu())
         return torch.cat(made)
 
@@ -104,17 +113,27 @@ class SetEvaluator:
         "TPR at each FPR, EER, AUC and rank-1."
         scores, people = (self.gallery @ l2_normalize(templates).T).numpy(), np.arange(len(self.gallery))
         rank = mate_ranks(scores.T, self.probes.owner, people)
-        return self.bootstrap.evaluate(scores.ravel(), fprs).with_rank1(rank, self.bootstrap.weights[:, self.probes.owner])
+        return self.bootstrap.evaluate(scores.ravel(), fprs).with_rank1(
+            rank, self.bootstrap.weights[:, self.probes.owner]
+        )
 
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #888f8efd
 FUSIONS_COMPARED: dict[str, tuple[str, dict]] = {  # name to a key of SET_FUSIONS and the arguments of its class
-    "quality": ("quality", {}), "average": ("average", {}), "norm": ("norm", {}), "norm-squared": ("norm-squared", {}), "best-norm": ("best-norm", {}),
-    "caface": ("caface", {}), "caface-1": ("caface", {"centres": 1}), "caface-16": ("caface", {"centres": 16})}
+    "quality": ("quality", {}),
+    "average": ("average", {}),
+    "norm": ("norm", {}),
+    "norm-squared": ("norm-squared", {}),
+    "best-norm": ("best-norm", {}),
+    "caface": ("caface", {}),
+    "caface-1": ("caface", {"centres": 1}),
+    "caface-16": ("caface", {"centres": 16}),
+}
 
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #c2b113e4
 @dataclass
 class SetTrainer:
     "Trains fusions on the sets of one store."
+
     store: FeatureStore
     identity: np.ndarray  # (n,)
     variants: dict[str, float]  # of the store, with their shares
@@ -126,7 +145,9 @@ class SetTrainer:
         check_features(self.store)
         self.rows, aside = hold_out(self.identity, self.recipe.seed)
         shares = {self.store.variants.index(name): share for name, share in self.variants.items()}
-        self.judge = SetEvaluator(self.store, draw_probe_sets(self.identity, shares, aside, sets=3, seed=self.recipe.seed), replicates=1)
+        self.judge = SetEvaluator(
+            self.store, draw_probe_sets(self.identity, shares, aside, sets=3, seed=self.recipe.seed), replicates=1
+        )
         self.people, self.centres = identity_centres(self.store, self.identity)
 
     def train(
@@ -136,13 +157,34 @@ class SetTrainer:
         "A fusion, trained where it has something to learn."
         kind, config = FUSIONS_COMPARED[name]
         torch.manual_seed(self.recipe.seed)
-        fusion = build_set_fusion(kind, self.centres.shape[1], **config | ({"styles": self.store.styles.shape[2]} if kind == "caface" else {}))
-        if not fusion.learned: return fusion.eval()
-        return train_set_fusion(fusion, self.store, self.identity, self.people, self.centres, self.recipe, self.folder / name, self.rows, self.variants, self._validate, self.accelerator)
+        fusion = build_set_fusion(
+            kind, self.centres.shape[1], **config | ({"styles": self.store.styles.shape[2]} if kind == "caface" else {})
+        )
+        if not fusion.learned:
+            return fusion.eval()
+        return train_set_fusion(
+            fusion,
+            self.store,
+            self.identity,
+            self.people,
+            self.centres,
+            self.recipe,
+            self.folder / name,
+            self.rows,
+            self.variants,
+            self._validate,
+            self.accelerator,
+        )
 
     def _validate(self, fusion: nn.Module) -> dict:
         "TPR@FPR=1e-3 on sets of people set aside, averaged over N."
-        return {"score": float(np.mean([self.judge.evaluate(self.judge.templates(fusion, n)).value["TPR@FPR=1e-3"] for n in (2, 4, 8, 16)]))}
+        return {
+            "score": float(
+                np.mean(
+                    [self.judge.evaluate(self.judge.templates(fusion, n)).value["TPR@FPR=1e-3"] for n in (2, 4, 8, 16)]
+                )
+            )
+        }
 
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #75e58433
 def judge_fusions(
@@ -159,26 +201,37 @@ def judge_fusions(
 ) -> dict[tuple[str, str, str], Verification]:  # by (fusion, kind of set, "-"), as `result_rows` takes them
     "Figures of all fusions on the same sets and draws of people."
     place, found = store.variants.index, {}
-    def judge(shares, most): return SetEvaluator(store, draw_probe_sets(identity, shares, None, most, sets, seed), replicates, seed)
+
+    def judge(shares, most):
+        return SetEvaluator(store, draw_probe_sets(identity, shares, None, most, sets, seed), replicates, seed)
+
     mixed = judge({place(name): share for name, share in variants.items()}, max(images))
     for name, fusion in fusions.items():
-        for n in images: found[name, f"N={n}", "-"] = mixed.evaluate(mixed.templates(fusion, n))
         for n in images:
-            if isinstance(fusion, CAFace) and n > chunk: found[f"{name}, chunks of {chunk}", f"N={n}", "-"] = mixed.evaluate(mixed.templates(fusion, n, chunk=chunk))
+            found[name, f"N={n}", "-"] = mixed.evaluate(mixed.templates(fusion, n))
+        for n in images:
+            if isinstance(fusion, CAFace) and n > chunk:
+                found[f"{name}, chunks of {chunk}", f"N={n}", "-"] = mixed.evaluate(
+                    mixed.templates(fusion, n, chunk=chunk)
+                )
     for quality in variants if alone else ():
         one = judge({place(quality): 1}, alone)
-        for name, fusion in fusions.items(): found[name, f"{quality} alone, N={alone}", "-"] = one.evaluate(one.templates(fusion, alone))
+        for name, fusion in fusions.items():
+            found[name, f"{quality} alone, N={alone}", "-"] = one.evaluate(one.templates(fusion, alone))
     return found
 
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #8101b4ac
-SHARES = {"112px": .1, "32px": .3, "16px": .6}
+SHARES = {"112px": 0.1, "32px": 0.3, "16px": 0.6}
+
 
 @one_at_a_time()
 def compare_sets(
     data: str,  # as for `load_faces`; captions are not needed
     encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
     out: str | Path = "runs/sets",  # report, runs/, fusions/ and features; an unfinished run is resumed
-    fusions: Sequence[str] = tuple(FUSIONS_COMPARED),  # names; the learned scalar quality is the reference where it is there, else the first
+    fusions: Sequence[str] = tuple(
+        FUSIONS_COMPARED
+    ),  # names; the learned scalar quality is the reference where it is there, else the first
     poor: str = "sizes",  # or "augmentations"
     count: int = 4,  # augmentations of a photo
     recipe: SetRecipe | None = None,  # None: `quick_sets`
@@ -191,49 +244,110 @@ def compare_sets(
     "Train set fusions on the people of one split, judge them on another's; write report.html, report.json, figures and the fusions."
     start, out, recipe, accelerator = time.perf_counter(), Path(out), recipe or quick_sets(), make_accelerator()
     check_replicates(replicates)
-    if poor not in ("sizes", "augmentations"): raise TgfrError(f"poor={poor!r}: expected sizes or augmentations")
+    if poor not in ("sizes", "augmentations"):
+        raise TgfrError(f"poor={poor!r}: expected sizes or augmentations")
     check_choices("fusions", fusions, FUSIONS_COMPARED)
-    if not fusions or min(images, default=0) < 1: raise TgfrError(f"fusions, images: {list(fusions)}, {list(images)}; expected at least one name, and numbers of at least 1")
+    if not fusions or min(images, default=0) < 1:
+        raise TgfrError(
+            f"fusions, images: {list(fusions)}, {list(images)}; expected at least one name, and numbers of at least 1"
+        )
     face = load_encoder(encoder)
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed, captions=False)
     warnings = shared_photos(train, test)
     changes = [Degradation(size=32), Degradation(size=16)] if poor == "sizes" else augmentations(count)
     shares = SHARES if poor == "sizes" else {change.name: 1 / count for change in changes}
     folder = Path(features or out / "features")
-    stores = [prepare_sets(part, face, folder / name, changes=changes) for name, part in (("train", train), ("test", test))]
+    stores = [
+        prepare_sets(part, face, folder / name, changes=changes) for name, part in (("train", train), ("test", test))
+    ]
     trainer = SetTrainer(stores[0], np.array(train["identity"]), shares, recipe, out / "runs", accelerator)
     names = sorted(fusions, key=lambda name: name != "quality")
     trained = {name: trainer.train(name) for name in names}
-    if not accelerator.is_main_process: return {}
-    found = judge_fusions(trained, stores[1], np.array(test["identity"]), shares, images, 8 if poor == "sizes" else 0, replicates=replicates, seed=recipe.seed)
-    for store in stores: store.recheck()
+    if not accelerator.is_main_process:
+        return {}
+    found = judge_fusions(
+        trained,
+        stores[1],
+        np.array(test["identity"]),
+        shares,
+        images,
+        8 if poor == "sizes" else 0,
+        replicates=replicates,
+        seed=recipe.seed,
+    )
+    for store in stores:
+        store.recheck()
     report = _report(found, trainer, names, data, test, face, poor, skips) | {"run": run_facts(start)}
     report["warnings"] = warnings + report["warnings"]
     for name, fusion in trained.items():
-        if fusion.learned: save_set_fusion(fusion, out / "fusions" / name, None, result_sections(report, (name, names[0], "average"), ("TPR@FPR=1e-3", "rank-1"), "Fusions of sets are not measured by group."), face)
+        if fusion.learned:
+            save_set_fusion(
+                fusion,
+                out / "fusions" / name,
+                None,
+                result_sections(
+                    report,
+                    (name, names[0], "average"),
+                    ("TPR@FPR=1e-3", "rank-1"),
+                    "Fusions of sets are not measured by group.",
+                ),
+                face,
+            )
     save_report(out, report, set_figures(report["results"], names[0]))
     return report
 
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #4758ff8f
 def set_figures(
-    results: list[dict],
-    reference: str,
+    results: list[dict], reference: str
 ) -> dict[str, tuple[Figure, str, str]]:  # name to (figure, alternative text, caption)
     "The figures of the report."
     learned = [r for r in results if r["system"] == reference or "caface" in r["system"]]
-    if all(r["system"] == reference for r in learned): learned = results
-    return {"images": (plot_set_gain(results).figure, "TPR at FPR 1e-3 of each fusion over the images of a set", "TPR at FPR 1e-3 against the number of images."),
-            "gain": (plot_set_gain(learned, reference=reference).figure, f"Difference to {reference} over the images of a set", f"Difference to {reference} with 95 % intervals over people.")}
+    if all(r["system"] == reference for r in learned):
+        learned = results
+    return {
+        "images": (
+            plot_set_gain(results).figure,
+            "TPR at FPR 1e-3 of each fusion over the images of a set",
+            "TPR at FPR 1e-3 against the number of images.",
+        ),
+        "gain": (
+            plot_set_gain(learned, reference=reference).figure,
+            f"Difference to {reference} over the images of a set",
+            f"Difference to {reference} with 95 % intervals over people.",
+        ),
+    }
+
 
 def _report(found, trainer, names, data, test, face, poor, skips) -> dict:
     "The content of report.json but for the run."
     identity, results = np.array(test["identity"]), result_rows(found, names[0])
     judged = int((np.unique(identity, return_counts=True)[1] >= 3).sum())
-    return {"title": "What many poor images add", "definition": "standard", "reference": names[0], "results": results, "warnings": by_chance(found) + unresolved(found.values()),
-            "groups": {probe: f"sets of {probe.replace('N=', '')} images, mixed quality" if probe.startswith("N=") else probe for probe in dict.fromkeys(r["probe"] for r in results)},
-            "data": {"source": data, "trained on": f"{len(trainer.rows):,} photos of {len(set(trainer.identity[trainer.rows])):,} people", "judged on": f"{judged:,} people with three photos, 10 sets each; gallery: the first photo as it is",
-                     "poor images": ", ".join(f"{name} {share:.0%}" for name, share in trainer.variants.items()) if poor == "sizes" else f"{len(trainer.variants)} augmentations of each photo"},
-            "setup": {"face encoder": f"{face.config.name}, {face.config.embedding}-d, styles of {', '.join(face.default_styles)}", "recipe": asdict(trainer.recipe)},
-            "terms": {"images of a set": "How many poor images of one person are fused into one template, which is compared with each person's gallery photo.",
-                      "mixed, alone": "In sets of mixed quality each image is drawn at one of the qualities named above; alone: all are of one quality.", "chunks": "CAFace reads the set so many images at a time instead of at once."},
-            "skipped": skips.facts()}
+    return {
+        "title": "What many poor images add",
+        "definition": "standard",
+        "reference": names[0],
+        "results": results,
+        "warnings": by_chance(found) + unresolved(found.values()),
+        "groups": {
+            probe: f"sets of {probe.replace('N=', '')} images, mixed quality" if probe.startswith("N=") else probe
+            for probe in dict.fromkeys(r["probe"] for r in results)
+        },
+        "data": {
+            "source": data,
+            "trained on": f"{len(trainer.rows):,} photos of {len(set(trainer.identity[trainer.rows])):,} people",
+            "judged on": f"{judged:,} people with three photos, 10 sets each; gallery: the first photo as it is",
+            "poor images": ", ".join(f"{name} {share:.0%}" for name, share in trainer.variants.items())
+            if poor == "sizes"
+            else f"{len(trainer.variants)} augmentations of each photo",
+        },
+        "setup": {
+            "face encoder": f"{face.config.name}, {face.config.embedding}-d, styles of {', '.join(face.default_styles)}",
+            "recipe": asdict(trainer.recipe),
+        },
+        "terms": {
+            "images of a set": "How many poor images of one person are fused into one template, which is compared with each person's gallery photo.",
+            "mixed, alone": "In sets of mixed quality each image is drawn at one of the qualities named above; alone: all are of one quality.",
+            "chunks": "CAFace reads the set so many images at a time instead of at once.",
+        },
+        "skipped": skips.facts(),
+    }

@@ -41,7 +41,22 @@ from ..training.recipes import Recipe, make_recipe, write_recipe
 from .compare import SYSTEMS, Trainer, check_systems, compare, load_splits, shared_photos, split_features
 
 # %% ../../nbs/10_workflows/02_demo.ipynb #41662238
-ENCODE = ("sizes", "epochs_encode", "batch_encode", "accumulate", "schedule", "margin_optimizer", "lr_heads", "lr_margin", "weight_decay", "scale", "margin", "focal", "seed")  # fields of a recipe that the encoder is trained by
+ENCODE = (
+    "sizes",
+    "epochs_encode",
+    "batch_encode",
+    "accumulate",
+    "schedule",
+    "margin_optimizer",
+    "lr_heads",
+    "lr_margin",
+    "weight_decay",
+    "scale",
+    "margin",
+    "focal",
+    "seed",
+)  # fields of a recipe that the encoder is trained by
+
 
 def demo_encoder(
     folder: str | Path,  # where it is kept
@@ -52,11 +67,18 @@ def demo_encoder(
 ):
     "A small face encoder trained on synthetic people of its own."
     folder, file = Path(folder), Path(folder) / "encoder" / "made.json"
-    made = json.loads(json_text({"people": people, "photos": photos, "recipe": {name: getattr(recipe, name) for name in ENCODE}}))
-    if file.is_file() and read_json(file) != made: raise TgfrError(f"{file.parent}: was trained by another recipe or on other people; choose a new folder, or remove this one and train-encoder beside it")
+    made = json.loads(
+        json_text({"people": people, "photos": photos, "recipe": {name: getattr(recipe, name) for name in ENCODE}})
+    )
+    if file.is_file() and read_json(file) != made:
+        raise TgfrError(
+            f"{file.parent}: was trained by another recipe or on other people; choose a new folder, or remove this one and train-encoder beside it"
+        )
     if not (folder / "encoder" / "config.json").is_file():
         dataset = load_faces(f"synthetic:people={people},photos={photos},first=1000000")
-        save_encoder(train_encoder(dataset, recipe, folder / "train-encoder", accelerator=accelerator), folder / "encoder")
+        save_encoder(
+            train_encoder(dataset, recipe, folder / "train-encoder", accelerator=accelerator), folder / "encoder"
+        )
         write_json(file, made)
     return load_encoder(folder / "encoder")
 
@@ -72,12 +94,32 @@ def pair_examples(
     (_, old), (_, new) = before, after
     rank = lambda s: s.ravel().argsort().argsort().reshape(s.shape) / s.size
     masks, gain = pair_masks(split.identity), rank(new) - rank(old)
-    small, images, captions = Degradation(size=int(split.store.variants[-1].split("px")[0])), split.dataset["image"], split.captions
-    pick = lambda mask, order, count: [np.unravel_index(i, mask.shape) for i in np.argsort(np.where(mask, order, -np.inf), axis=None)[::-1][:count]]
-    rows = [(g, p, True) for g, p in pick(masks[0], gain, genuine)] + [(g, p, False) for g, p in pick(masks[1], -gain + rank(old), impostor)]
-    def photo(i): return read_image(images[int(i)], str(i))
-    return [dict(gallery=photo(g), probe=small(photo(p), int(p)), captions=(captions[g][0], captions[p][0]),
-                 scores={name: float(scores[g, p]) for name, scores in (before, after)}, genuine=same) for g, p, same in rows]
+    small, images, captions = (
+        Degradation(size=int(split.store.variants[-1].split("px")[0])),
+        split.dataset["image"],
+        split.captions,
+    )
+    pick = lambda mask, order, count: [
+        np.unravel_index(i, mask.shape) for i in np.argsort(np.where(mask, order, -np.inf), axis=None)[::-1][:count]
+    ]
+    rows = [(g, p, True) for g, p in pick(masks[0], gain, genuine)] + [
+        (g, p, False) for g, p in pick(masks[1], -gain + rank(old), impostor)
+    ]
+
+    def photo(i):
+        return read_image(images[int(i)], str(i))
+
+    return [
+        dict(
+            gallery=photo(g),
+            probe=small(photo(p), int(p)),
+            captions=(captions[g][0], captions[p][0]),
+            scores={name: float(scores[g, p]) for name, scores in (before, after)},
+            genuine=same,
+        )
+        for g, p, same in rows
+    ]
+
 
 def _pairs(judge):
     "Genuine and impostor scores of each system at the smallest probe size."
@@ -97,7 +139,7 @@ def word_regions(
     image = model.image_head(split.store.batch(0, [row]).to(text.mask.device))
     words = model.text_encoder.labels(sentence)
     attention = word_attention(image.regions, text.words, text.mask)[1][0].cpu().numpy()
-    return read_image(split.dataset[row]["image"], str(row)), words[:len(attention)], attention[:len(words)]
+    return read_image(split.dataset[row]["image"], str(row)), words[: len(attention)], attention[: len(words)]
 
 # %% ../../nbs/10_workflows/02_demo.ipynb #5f51b523
 def relative_attention(
@@ -111,29 +153,65 @@ def intervals_figure(
     report: dict,  # the content of report.json
 ) -> dict[str, tuple[Figure, str, str]]:  # name to (figure, alternative text, caption)
     "What each system reaches, for a report."
-    return {"intervals": (plot_intervals(report, "TPR@FPR=1e-2").figure, "TPR at FPR 1e-2 of each system with 95 % intervals", "TPR at FPR 1e-2 with 95 % intervals over people; the line is the image-only head.")}
+    return {
+        "intervals": (
+            plot_intervals(report, "TPR@FPR=1e-2").figure,
+            "TPR at FPR 1e-2 of each system with 95 % intervals",
+            "TPR at FPR 1e-2 with 95 % intervals over people; the line is the image-only head.",
+        )
+    }
+
 
 def _figures(judge: AllPairsEvaluator, trainer: Trainer, model: TGFR, report: dict) -> dict:
     "Name to (figure, alternative text, caption)."
     probe, main, pairs = judge.split.store.variants[-1], trainer.recipe.fusion, _pairs(judge)
+
     def panel(draw, width=6.4, height=4.2):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         return figure
+
     def histograms(figure):
         for ax, name in zip(figure.subplots(1, 2, sharey=True), (judge.reference, main)):
-            if name in pairs: plot_score_histograms(*pairs[name], ax=ax, title=name)
+            if name in pairs:
+                plot_score_histograms(*pairs[name], ax=ax, title=name)
+
     made = {
         **intervals_figure(report),
-        "roc": (panel(lambda f: plot_roc({n: (r.fpr, r.tpr) for n, r in ((n, roc_of(*p)) for n, p in pairs.items())}, ax=f.subplots())),
-                f"ROC curves of all systems with probes of {probe}", f"ROC with probes of {probe}, all captions."),
-        "scores": (panel(histograms, 7.5, 3.2), "Histograms of genuine and impostor scores", f"Scores with probes of {probe}, without and with words (all captions)."),
-        "examples": (plot_examples(pair_examples(judge.split, *((name, judge.scores[name]) for name in (judge.reference, main)))).figure, "Pairs of photos with their captions and scores", f"Pairs with probes of {probe}: two genuine pairs that words helped most, two impostor pairs that words set apart."),
-        "training": (plot_training(trainer.history[main]).figure, "Losses and validation score by epoch", f"Training of {main}, stage 2."),
+        "roc": (
+            panel(
+                lambda f: plot_roc(
+                    {n: (r.fpr, r.tpr) for n, r in ((n, roc_of(*p)) for n, p in pairs.items())}, ax=f.subplots()
+                )
+            ),
+            f"ROC curves of all systems with probes of {probe}",
+            f"ROC with probes of {probe}, all captions.",
+        ),
+        "scores": (
+            panel(histograms, 7.5, 3.2),
+            "Histograms of genuine and impostor scores",
+            f"Scores with probes of {probe}, without and with words (all captions).",
+        ),
+        "examples": (
+            plot_examples(
+                pair_examples(judge.split, *((name, judge.scores[name]) for name in (judge.reference, main)))
+            ).figure,
+            "Pairs of photos with their captions and scores",
+            f"Pairs with probes of {probe}: two genuine pairs that words helped most, two impostor pairs that words set apart.",
+        ),
+        "training": (
+            plot_training(trainer.history[main]).figure,
+            "Losses and validation score by epoch",
+            f"Training of {main}, stage 2.",
+        ),
     }
     if model.config.needs_regions:
         image, words, attention = word_regions(model, judge.split, 0)
-        made["regions"] = (plot_word_regions(image, words, relative_attention(attention)).figure, "A photo with an overlay for each word of its caption", "Where each word of a caption looks more than evenly: 1 is twice as much as at an even look.")
+        made["regions"] = (
+            plot_word_regions(image, words, relative_attention(attention)).figure,
+            "A photo with an overlay for each word of its caption",
+            "Where each word of a caption looks more than evenly: 1 is twice as much as at an even look.",
+        )
     return made
 
 # %% ../../nbs/10_workflows/02_demo.ipynb #e57e7843
@@ -144,11 +222,13 @@ def default_recipe(
     "The recipe where none is named: for a transformer, for synthetic people, or ours."
     return "ours-transformer" if text not in (None, *RECURRENT) else "demo" if data.startswith("synthetic") else "ours"
 
+
 @one_at_a_time()
 def demo(
     data: str = "synthetic:people=200,photos=10",  # as for `load_faces`
     out: str | Path = "runs/demo",  # everything is written here; an unfinished run is resumed
-    encoder: str | None = None,  # a folder of ours, an .onnx file or a published checkpoint; None: a small one is trained on synthetic people
+    encoder: str
+    | None = None,  # a folder of ours, an .onnx file or a published checkpoint; None: a small one is trained on synthetic people
     recipe: Recipe | None = None,  # None: `demo` for synthetic data, `ours` otherwise
     train_split: str | None = None,  # of `data`; default: "train" if there is one
     test_split: str | None = None,  # default: "validation" if there is one
@@ -160,16 +240,19 @@ def demo(
     "Compare face recognition with and without words; write report.html, report.json, figures and the model."
     start, out, accelerator = time.perf_counter(), Path(out), make_accelerator()
     recipe = recipe or make_recipe(default_recipe(data))
-    for s in (*recipe.sizes, *probe_sizes): Degradation(size=s)  # a wrong size is said before anything long begins
+    for s in (*recipe.sizes, *probe_sizes):
+        Degradation(size=s)  # a wrong size is said before anything long begins
     check_systems(systems), check_replicates(replicates, 2)
     face = load_encoder(encoder) if encoder else None
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
-    if skips: say(skips.summary())
+    if skips:
+        say(skips.summary())
     warnings = shared_photos(train, test)
     face = face or demo_encoder(out, recipe, accelerator=accelerator)
     splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
     judge, trainer, model = compare(*splits, recipe, out / "runs", systems, replicates, accelerator)
-    if not accelerator.is_main_process: return {}
+    if not accelerator.is_main_process:
+        return {}
     report = comparison_report(judge, trainer, face, data, skips, start, warnings=warnings)
     model.save(out / "model", None, result_sections(report, (judge.reference, "frozen face", recipe.fusion)), face)
     record_training_images(out / "model", train)
@@ -189,8 +272,12 @@ def comparison_report(
     warnings: Sequence[str] = (),  # of the data, see `shared_photos`
 ) -> dict:
     "The content of report.json, as `tgfr.report.tables` documents it."
-    for split in (judge.split, trainer.split): split.store.recheck()
-    def count(split, rows=slice(None)): return f"{len(split.identity[rows]):,} photos of {len(set(split.identity[rows])):,} people"
+    for split in (judge.split, trainer.split):
+        split.store.recheck()
+
+    def count(split, rows=slice(None)):
+        return f"{len(split.identity[rows]):,} photos of {len(set(split.identity[rows])):,} people"
+
     words = {"all": "all of a photo's captions", "one": "its first caption"}
     parts, below = judge.parts(trainer.recipe.fusion), trainer.below.get(trainer.recipe.fusion)
     stores = trainer.split.store, judge.split.store
@@ -198,11 +285,19 @@ def comparison_report(
     return parts | {
         "title": title,
         "warnings": list(dict.fromkeys([*warnings, *([below] if below else []), *said, *parts["warnings"]])),
-        "data": {"source": data, "trained on": count(trainer.split, trainer.rows), "set aside for choices": count(trainer.split, trainer.aside),
-                 "judged on": count(judge.split), "pairs": judge.pairs, "label errors": judge.label_errors[0],
-                 "captions": "; ".join(f"{k}: {v}" for k, v in words.items())},
-        "setup": {"face encoder": f"{face.config.name}, {face.config.embedding}-d, regions {face.config.regions}, preprocessing: {face.config.source}",
-                  "recipe": asdict(trainer.recipe)},
+        "data": {
+            "source": data,
+            "trained on": count(trainer.split, trainer.rows),
+            "set aside for choices": count(trainer.split, trainer.aside),
+            "judged on": count(judge.split),
+            "pairs": judge.pairs,
+            "label errors": judge.label_errors[0],
+            "captions": "; ".join(f"{k}: {v}" for k, v in words.items()),
+        },
+        "setup": {
+            "face encoder": f"{face.config.name}, {face.config.embedding}-d, regions {face.config.regions}, preprocessing: {face.config.source}",
+            "recipe": asdict(trainer.recipe),
+        },
         "definition": "standard",
         "skipped": skips.facts(),
         "run": run_facts(start),

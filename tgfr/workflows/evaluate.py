@@ -20,7 +20,16 @@ from ..encoders.pretrained_faces import check_encoder, load_encoder
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
 from ..evaluation.bootstrap import check_replicates
 from ..evaluation.intervals import FEWEST
-from ..evaluation.pair_lists import FPRS, PairProtocol, make_pairs, match_pairs, published_metrics, repeated_pairs, score_pairs, write_pairs
+from tgfr.evaluation.pair_lists import (
+    FPRS,
+    PairProtocol,
+    make_pairs,
+    match_pairs,
+    published_metrics,
+    repeated_pairs,
+    score_pairs,
+    write_pairs,
+)
 from ..evaluation.results import by_chance, label_errors, result_rows, unresolved
 from ..evaluation.retrieval import retrieve, same_captions
 from ..evaluation.scoring import embed_photos
@@ -33,23 +42,36 @@ from ..report.tables import MODES
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #5814f968
 REFERENCE = "frozen face"
 
+
 def _names(model: TGFR, other: TGFR | None) -> tuple[str, str]:
     "What the model and the reference are called."
-    name, against = (None if m is None else (m.config.fusion or "aligned face") if m.config.words else "image-only head" for m in (model, other))
+    name, against = (
+        None if m is None else (m.config.fusion or "aligned face") if m.config.words else "image-only head"
+        for m in (model, other)
+    )
     return name, f"other {name}" if against == name else against or REFERENCE
+
 
 def _systems(model, other, split: FaceSplit) -> list[tuple[str, str, np.ndarray]]:
     "Name, mode and embeddings (V, N, width) of what is compared."
     name, reference = _names(model, other)
     judged = {reference: other, name: model} if other else {name: model}
-    return [(REFERENCE, "-", split.store.embedding), *((n, mode, x["fused"]) for n, m in judged.items() for mode, x in embed_photos(m, split.store, split.captions).items())]
+    return [
+        (REFERENCE, "-", split.store.embedding),
+        *(
+            (n, mode, x["fused"])
+            for n, m in judged.items()
+            for mode, x in embed_photos(m, split.store, split.captions).items()
+        ),
+    ]
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #b2776b92
 def _all_pairs(model, other, split: FaceSplit, replicates, seed) -> dict:
     "The parts of a report that verification on every ordered pair of different photos fills."
     name, reference = _names(model, other)
     judge = AllPairsEvaluator(split, reference, replicates, seed)
-    for system in _systems(model, other, split): judge.add_embeddings(*system)
+    for system in _systems(model, other, split):
+        judge.add_embeddings(*system)
     return judge.parts(name) | {"data": {"pairs": judge.pairs, "label errors": judge.label_errors[0]}}
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #ba0926d5
@@ -66,7 +88,8 @@ def _pair_list(
     if isinstance(pairs, int):
         found = make_pairs(identity, pairs, seed, None if copies is None else np.array([not c for c in copies]))
         write_pairs(out / "pairs.txt", found, ids)
-    else: found = match_pairs(read_pairs_list(pairs, check=False), ids, identity)
+    else:
+        found = match_pairs(read_pairs_list(pairs, check=False), ids, identity)
     return PairProtocol(found, identity, dataset["captions"][:], copies, replicates, seed)
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #14f2461c
@@ -78,15 +101,31 @@ def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dic
             scores = score_pairs(embedding[v], embedding[0], protocol.pairs)
             judged = protocol.evaluate(scores)
             found |= {(system, f"{name} list, {probe}", mode): f for name, f in judged.items()}
-            if v == 0: published[f"{system}, {MODES[mode]}"] = {k: round(x, 4) for k, x in published_metrics(scores, protocol.pairs.same).items()}
+            if v == 0:
+                published[f"{system}, {MODES[mode]}"] = {
+                    k: round(x, 4) for k, x in published_metrics(scores, protocol.pairs.same).items()
+                }
     reference = _names(model, other)[1]
-    doubt, doubted = label_errors(np.unique(split.identity, return_counts=True)[1], [key for f in found.values() for key in f.value])
-    return {"results": result_rows(found, reference), "reference": reference, "warnings": repeated_pairs(protocol.pairs) + by_chance(found) + unresolved(found.values()) + doubted, "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()}, "data": {f"{name} list": f.pairs for name, f in judged.items()} | {"label errors": doubt},
-            "setup": {f"{protocol.pairs.name} list, {variants[0]}, as the TGFR scripts define figures": published}}
+    doubt, doubted = label_errors(
+        np.unique(split.identity, return_counts=True)[1], [key for f in found.values() for key in f.value]
+    )
+    return {
+        "results": result_rows(found, reference),
+        "reference": reference,
+        "warnings": repeated_pairs(protocol.pairs) + by_chance(found) + unresolved(found.values()) + doubted,
+        "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()},
+        "data": {f"{name} list": f.pairs for name, f in judged.items()} | {"label errors": doubt},
+        "setup": {f"{protocol.pairs.name} list, {variants[0]}, as the TGFR scripts define figures": published},
+    }
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #cba70d9a
 TASKS = ("verification", "retrieval")
-CARD_KEYS = (("TPR@FPR=1e-2", "rank-1"), ("TPR@FPR=1e-3", "rank-1"), ("recall@1", "recall@10", "median rank"))  # shown on a card: of all pairs, a list, retrieval
+CARD_KEYS = (
+    ("TPR@FPR=1e-2", "rank-1"),
+    ("TPR@FPR=1e-3", "rank-1"),
+    ("recall@1", "recall@10", "median rank"),
+)  # shown on a card: of all pairs, a list, retrieval
+
 
 @one_at_a_time()
 def evaluate(
@@ -94,38 +133,63 @@ def evaluate(
     data: str,  # as for `load_faces`
     encoder: str,  # the face encoder it was trained with: a folder of ours or an .onnx file
     task: str = "verification",  # or "retrieval"
-    pairs: str | Path | int | None = None,  # verification: a TGFR pair list, or impostors a person to draw one; None: all pairs
+    pairs: str
+    | Path
+    | int
+    | None = None,  # verification: a TGFR pair list, or impostors a person to draw one; None: all pairs
     split: str | None = None,  # of `data`; default: "validation" if there is one
     probe_sizes: tuple[int, ...] = (112, 32, 16),  # px of the probes (retrieval: of the gallery)
     out: str | Path = "runs/evaluate",  # report.html, report.json
     features: str | Path | None = None,  # folder of cached features; None: inside `out`
     replicates: int = 500,  # bootstrap draws of people
     seed: int = 0,  # of the draws, and of a list drawn anew
-    against: str | Path | None = None,  # verification: folder of a second model, the reference of differences (say, one trained without words); None: the frozen face
+    against: str
+    | Path
+    | None = None,  # verification: folder of a second model, the reference of differences (say, one trained without words); None: the frozen face
     card: bool = True,  # put the results onto the model's card
 ) -> dict:  # the content of report.json
     "Judge a saved model on people it has not seen, and write the report."
     start, out = time.perf_counter(), Path(out)
-    if task not in TASKS: raise TgfrError(f"task {task!r}: expected one of {', '.join(TASKS)}")
-    if pairs is not None and task == "retrieval": raise TgfrError("pairs: retrieval looks for each photo among all, it takes no list of pairs")
-    if against is not None and task == "retrieval": raise TgfrError("against: retrieval has no second model, evaluate each by itself")
+    if task not in TASKS:
+        raise TgfrError(f"task {task!r}: expected one of {', '.join(TASKS)}")
+    if pairs is not None and task == "retrieval":
+        raise TgfrError("pairs: retrieval looks for each photo among all, it takes no list of pairs")
+    if against is not None and task == "retrieval":
+        raise TgfrError("against: retrieval has no second model, evaluate each by itself")
     check_replicates(replicates)
     trained, other = (m and TGFR.load(m).to(PartialState().device) for m in (model, against))
     face = load_encoder(encoder)
     _fits(trained, face, model, encoder)
-    if other: _fits(other, face, against, encoder), _comparable(trained, other, model, against)
+    if other:
+        _fits(other, face, against, encoder), _comparable(trained, other, model, against)
     split = split or usual_split(data, "validation")
     dataset, skips = drop_unusable(load_faces(data, split))
     protocol = None if pairs is None else _pair_list(dataset, pairs, seed, out, replicates)
-    faces = with_features(dataset, face, probe_sizes, features or out / "features", regions=any(m.config.needs_regions for m in (trained, other) if m))
-    if task == "retrieval": parts = {"reference": "chance", "warnings": same_captions(faces.captions), "results": retrieve(trained, faces.store, faces.captions, faces.identity, replicates=replicates, seed=seed)}
-    elif protocol: parts = _listed_pairs(trained, other, faces, protocol)
-    else: parts = _all_pairs(trained, other, faces, replicates, seed)
+    faces = with_features(
+        dataset,
+        face,
+        probe_sizes,
+        features or out / "features",
+        regions=any(m.config.needs_regions for m in (trained, other) if m),
+    )
+    if task == "retrieval":
+        parts = {
+            "reference": "chance",
+            "warnings": same_captions(faces.captions),
+            "results": retrieve(trained, faces.store, faces.captions, faces.identity, replicates=replicates, seed=seed),
+        }
+    elif protocol:
+        parts = _listed_pairs(trained, other, faces, protocol)
+    else:
+        parts = _all_pairs(trained, other, faces, replicates, seed)
     faces.store.recheck()
     parts["warnings"] = photo_warnings(faces.store.meta, len(faces.store)) + parts.get("warnings", [])
-    report = _report(parts, task, data, dataset, face, {"model": model} | ({parts["reference"]: against} if other else {}), skips) | {"run": run_facts(start)}
+    report = _report(
+        parts, task, data, dataset, face, {"model": model} | ({parts["reference"]: against} if other else {}), skips
+    ) | {"run": run_facts(start)}
     save_report(out, report, what="photos or captions")
-    if card: say(_onto_card(model, report))
+    if card:
+        say(_onto_card(model, report))
     return report
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #40e8f52f
@@ -133,29 +197,54 @@ def _fits(model: TGFR, encoder, folder, name) -> None:
     "`TgfrError` unless a model reads what an encoder gives."
     config = encoder.config
     check_encoder(folder, config.name, encoder.content_digest)
-    if model.config.embedding != config.embedding: raise TgfrError(f"{name}: its embedding has {config.embedding} numbers, the model in {folder} was trained on {model.config.embedding}")
+    if model.config.embedding != config.embedding:
+        raise TgfrError(
+            f"{name}: its embedding has {config.embedding} numbers, the model in {folder} was trained on {model.config.embedding}"
+        )
     if model.config.needs_regions and (config.regions is None or tuple(config.regions) != model.config.regions):
-        raise TgfrError(f"{name}: its local map is {config.regions}, the model in {folder} was trained on {model.config.regions}")
+        raise TgfrError(
+            f"{name}: its local map is {config.regions}, the model in {folder} was trained on {model.config.regions}"
+        )
+
 
 def _comparable(model, other, folder, against) -> None:
     "`TgfrError` unless a model has its counterpart in the reference."
-    if other.config.words and not model.config.words: raise TgfrError(f"against: the model in {against} reads captions and the one in {folder} does not; exchange the two")
+    if other.config.words and not model.config.words:
+        raise TgfrError(
+            f"against: the model in {against} reads captions and the one in {folder} does not; exchange the two"
+        )
+
 
 def _report(parts, task, data, dataset, face, models, skips) -> dict:
     "The content of report.json but for the run."
     people = len(set(dataset["identity"][:]))
-    warnings = [f"{len(seen):,} of the {people:,} people judged here were in the training of the model in {Path(folder).name}: these figures say nothing about people it has never seen." for folder in models.values() if (seen := identity_overlap(folder, dataset))]
-    if people < FEWEST and task == "retrieval": warnings.append(f"{people} people are too few for intervals; expected at least {FEWEST}.")
+    warnings = [
+        f"{len(seen):,} of the {people:,} people judged here were in the training of the model in {Path(folder).name}: these figures say nothing about people it has never seen."
+        for folder in models.values()
+        if (seen := identity_overlap(folder, dataset))
+    ]
+    if people < FEWEST and task == "retrieval":
+        warnings.append(f"{people} people are too few for intervals; expected at least {FEWEST}.")
     return parts | {
         "warnings": warnings + parts.get("warnings", []),
         "title": "Find by description" if task == "retrieval" else "Verification",
-        "data": {"source": str(data), "judged on": f"{len(dataset):,} photos of {people:,} people"} | parts.get("data", {}),
-        "setup": {name: str(folder) for name, folder in models.items()} | {"face encoder": f"{face.config.name}, {face.config.embedding}-d"} | parts.get("setup", {}),
+        "data": {"source": str(data), "judged on": f"{len(dataset):,} photos of {people:,} people"}
+        | parts.get("data", {}),
+        "setup": {name: str(folder) for name, folder in models.items()}
+        | {"face encoder": f"{face.config.name}, {face.config.embedding}-d"}
+        | parts.get("setup", {}),
         "definition": "standard",
-        "skipped": skips.facts()}
+        "skipped": skips.facts(),
+    }
+
 
 def _onto_card(model, report) -> str:
     "Put the results onto the card of the model; one line on what was done."
-    systems, measured = {row["system"] for row in report["results"]}, {key for row in report["results"] for key in row["values"]}
+    systems, measured = (
+        {row["system"] for row in report["results"]},
+        {key for row in report["results"] for key in row["values"]},
+    )
     keys = next(keys for keys in CARD_KEYS if keys[0] in measured)
-    return write_results(model, result_sections(report, systems, keys), "" if keys != CARD_KEYS[-1] else f"{report['title']}: ")
+    return write_results(
+        model, result_sections(report, systems, keys), "" if keys != CARD_KEYS[-1] else f"{report['title']}: "
+    )

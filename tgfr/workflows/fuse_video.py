@@ -16,13 +16,15 @@ import cv2
 import numpy as np
 import torch
 
-from ..core import Skips, TgfrError, atomic_write, content_digest, cosine_matrix, l2_normalize, say, write_json, write_weights
+from ..core import Skips, TgfrError, atomic_write, content_digest, say, write_json
 from ..data.faces import read_image
 from ..data.folders import one_at_a_time
 from ..data.landmarks import YuNet, crop_face
 from ..encoders.embed import alike
 from ..encoders.embedding_checks import sound_rows
+from ..encoders.features import cosine_matrix, l2_normalize
 from ..encoders.pretrained_faces import load_encoder
+from ..encoders.weight_files import write_weights
 from ..evaluation.results import number
 from ..report.page import run_facts, write_page
 from ..report.pictures import plot_set_strip
@@ -40,7 +42,9 @@ def make_fusion(
 ) -> tuple[str, SetFusion]:  # its name, and the fusion in eval mode
     "The fusion, if it fits the encoder."
     width = encoder.style_width(styles) if styles else 0
-    fusion = load_fusion_for(spec, encoder.config.embedding, width, encoder.config.name, getattr(encoder, "content_digest", None))
+    fusion = load_fusion_for(
+        spec, encoder.config.embedding, width, encoder.config.name, getattr(encoder, "content_digest", None)
+    )
     return type(spec).__name__ if isinstance(spec, SetFusion) else Path(spec).resolve().name, fusion
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #7f79f07b
@@ -52,17 +56,23 @@ def gallery_face(
     "The main face of a photo."
     image = read_image(photo, size=None)
     faces = [None] if detector is None else detector.detect(image)
-    if not faces: raise TgfrError(f"{photo}: no face found in the gallery photo")
+    if not faces:
+        raise TgfrError(f"{photo}: no face found in the gallery photo")
     return crop_face(image, faces[0] and faces[0].points, size)
+
 
 def _embedding(encoder, photo, name) -> torch.Tensor:
     "The embedding (E,) of the gallery photo."
     features = encoder.encode(photo[None])
-    if not sound_rows(features).all(): raise TgfrError(f"{name}: the encoder {encoder.config.name} gives no embedding of the gallery photo: numbers that are not finite, or all zero")
+    if not sound_rows(features).all():
+        raise TgfrError(
+            f"{name}: the encoder {encoder.config.name} gives no embedding of the gallery photo: numbers that are not finite, or all zero"
+        )
     return features.embedding[0]
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #7e54faa5
 PERSONS = ("longest", "gallery")
+
 
 def choose(
     tracks: list[Track],  # at least one
@@ -70,7 +80,8 @@ def choose(
     gallery: torch.Tensor | None = None,  # (E,) of the photo; "longest" does not look at it
 ) -> Track:
     "The track that is fused."
-    if person == "longest": return max(tracks, key=lambda t: len(t.sightings))
+    if person == "longest":
+        return max(tracks, key=lambda t: len(t.sightings))
     return max(tracks, key=lambda t: t.likeness(gallery))
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #34f41f15
@@ -80,40 +91,89 @@ def effective(
     "How many equally weighted frames would be as many (Kish, 1965): n for the average, 1 for a single frame."
     return float(1 / max((np.asarray(weights, np.float64) ** 2).sum(), 1e-12))
 
+
 def frame_rows(
     sightings: Sequence[Detection],
     weights: np.ndarray,  # (n,)
     so_far: Sequence[float],  # (n,) or empty
 ) -> list[dict]:
     "What there is to say of each frame, for JSON."
-    def short(x): return None if x is None else round(float(x), 6)
-    return [{"frame": s.frame, "name": s.name, "seconds": short(s.seconds), "box": None if s.box is None else np.round(s.box, 2).tolist(), "score": short(s.score), "norm": short(s.norm),
-             "similarity": short(s.similarity), "weight": short(w), "fused so far": short(so_far[k]) if so_far else None} for k, (s, w) in enumerate(zip(sightings, weights))]
+
+    def short(x):
+        return None if x is None else round(float(x), 6)
+
+    return [
+        {
+            "frame": s.frame,
+            "name": s.name,
+            "seconds": short(s.seconds),
+            "box": None if s.box is None else np.round(s.box, 2).tolist(),
+            "score": short(s.score),
+            "norm": short(s.norm),
+            "similarity": short(s.similarity),
+            "weight": short(w),
+            "fused so far": short(so_far[k]) if so_far else None,
+        }
+        for k, (s, w) in enumerate(zip(sightings, weights))
+    ]
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #6a995e52
 def _templates(track, name, weights, fused, gallery) -> dict[str, dict]:
     "Each template: its embedding, its similarity and its effective number of frames."
-    kinds = {name: (fused, effective(weights) if weights.any() else 0), "average": (track.total / len(track.sightings), len(weights)), "largest norm": (track.best, 1)}
-    if name == "average": kinds.pop("average"), kinds.update({name: (fused, len(weights))})
-    return {k: {"embedding": e, "similarity": None if gallery is None else float(cosine_matrix(e[None], gallery[None])), "effective frames": float(n)} for k, (e, n) in kinds.items()}
+    kinds = {
+        name: (fused, effective(weights) if weights.any() else 0),
+        "average": (track.total / len(track.sightings), len(weights)),
+        "largest norm": (track.best, 1),
+    }
+    if name == "average":
+        kinds.pop("average"), kinds.update({name: (fused, len(weights))})
+    return {
+        k: {
+            "embedding": e,
+            "similarity": None if gallery is None else float(cosine_matrix(e[None], gallery[None])),
+            "effective frames": float(n),
+        }
+        for k, (e, n) in kinds.items()
+    }
+
 
 def _summary(found: TrackingResult, track, templates, weights, person, earlier, detected) -> list[str]:
     "The result in sentences."
     n, name, part = len(weights), next(iter(templates)), weights.sum()
     again = sum(not s.fresh for s in track.sightings)
-    if again == n: return [f"{found.frames:,} frames read; all {n:,} of the person are already in the state of {int(earlier.count):,} images, and none was counted twice. The template is that of the state."]
+    if again == n:
+        return [
+            f"{found.frames:,} frames read; all {n:,} of the person are already in the state of {int(earlier.count):,} images, and none was counted twice. The template is that of the state."
+        ]
     weights = weights / max(part, 1e-12)
-    half = int(np.searchsorted(np.cumsum(np.sort(weights)[::-1]), .5)) + 1
-    looked = f"{found.empty:,} without a face; of {len(found.tracks):,} track{'s' * (len(found.tracks) > 1)} the one of {n:,} frames was" if detected else f"each taken as an aligned face, for no detector was given; {'all' if n == found.frames else f'{n:,}'} were"
-    said = [f"{found.frames:,} frames read, {looked} fused by {name}.",
-            f"Half of the weight lies on {half:,} of the {n:,} frames; {effective(weights):,.1f} frames effectively."]
+    half = int(np.searchsorted(np.cumsum(np.sort(weights)[::-1]), 0.5)) + 1
+    looked = (
+        f"{found.empty:,} without a face; of {len(found.tracks):,} track{'s' * (len(found.tracks) > 1)} the one of {n:,} frames was"
+        if detected
+        else f"each taken as an aligned face, for no detector was given; {'all' if n == found.frames else f'{n:,}'} were"
+    )
+    said = [
+        f"{found.frames:,} frames read, {looked} fused by {name}.",
+        f"Half of the weight lies on {half:,} of the {n:,} frames; {effective(weights):,.1f} frames effectively.",
+    ]
     if templates[name]["similarity"] is not None:
         single = np.percentile([s.similarity for s in track.sightings], (50, 5, 95))
         values = ", ".join(f"{k} {number(v['similarity'])}" for k, v in templates.items())
-        said.append(f"Similarity to the gallery photo: {values}; a single frame {number(single[0])} in the median, {number(single[1])} to {number(single[2])} in nine of ten.")
-    if earlier is not None: said.append(f"The state of {int(earlier.count):,} earlier images was added; {1 - part:.0%} of the template is theirs. Shares of weight, the average, the frame of the largest norm and what was fused so far are of the new frames alone.")
-    if again: said.append(f"{again:,} of the {n:,} frames are already in the state and were not counted twice; their weights are not known here.")
-    if person == "gallery": said.append("The person was chosen by the gallery photo, so the similarities are larger than an honest comparison would find.")
+        said.append(
+            f"Similarity to the gallery photo: {values}; a single frame {number(single[0])} in the median, {number(single[1])} to {number(single[2])} in nine of ten."
+        )
+    if earlier is not None:
+        said.append(
+            f"The state of {int(earlier.count):,} earlier images was added; {1 - part:.0%} of the template is theirs. Shares of weight, the average, the frame of the largest norm and what was fused so far are of the new frames alone."
+        )
+    if again:
+        said.append(
+            f"{again:,} of the {n:,} frames are already in the state and were not counted twice; their weights are not known here."
+        )
+    if person == "gallery":
+        said.append(
+            "The person was chosen by the gallery photo, so the similarities are larger than an honest comparison would find."
+        )
     return said
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #080c4fbd
@@ -125,12 +185,14 @@ def thumbnails(
 ) -> list[tuple[int, np.ndarray]]:  # which sighting, and its crop
     "Crops of sightings that are evenly spread over the frames."
     places = np.array([s.frame for s in sightings])
-    centres = places[0] + (np.arange(count) + .5) / count * (places[-1] - places[0])
+    centres = places[0] + (np.arange(count) + 0.5) / count * (places[-1] - places[0])
     wanted = {int(places[k]): int(k) for k in np.abs(places[:, None] - centres).argmin(0)}
     found, last = [], max(wanted)
     for frame in frames.read():
-        if frame.number in wanted: found.append((k := wanted[frame.number], crop_face(frame.image, sightings[k].points, size)))
-        if frame.number >= last: break
+        if frame.number in wanted:
+            found.append((k := wanted[frame.number], crop_face(frame.image, sightings[k].points, size)))
+        if frame.number >= last:
+            break
     return found
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #7530420c
@@ -142,22 +204,46 @@ def write_clip(
     most: int = 600,  # frames written; of a longer video every second, every third ...
 ) -> None:
     "The video with the face's box, its similarity, and the similarity of the template as it grows."
-    path, at, first, last = Path(path), {s.frame: k for k, s in enumerate(sightings)}, sightings[0].frame, sightings[-1].frame
+    path, at, first, last = (
+        Path(path),
+        {s.frame: k for k, s in enumerate(sightings)},
+        sightings[0].frame,
+        sightings[-1].frame,
+    )
     step, chart, writer = -(-(last - first + 1) // most), _Chart(sightings, so_far), None
     with atomic_write(path, path.suffix, private=True) as temporary:  # OpenCV goes by the suffix
         for frame in frames.read():
-            if frame.number > last: break
-            if frame.number < first or (frame.number - first) % step: continue
+            if frame.number > last:
+                break
+            if frame.number < first or (frame.number - first) % step:
+                continue
             picture = chart.under(frame, at.get(frame.number))
-            if writer is None: writer, shape = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), max((frames.rate or 10) / step, 10), picture.shape[1::-1]), picture.shape
-            if not writer.isOpened(): raise TgfrError(f"{path}: OpenCV cannot write this video")
+            if writer is None:
+                writer, shape = (
+                    cv2.VideoWriter(
+                        str(temporary),
+                        cv2.VideoWriter.fourcc(*"mp4v"),
+                        max((frames.rate or 10) / step, 10),
+                        picture.shape[1::-1],
+                    ),
+                    picture.shape,
+                )
+            if not writer.isOpened():
+                raise TgfrError(f"{path}: OpenCV cannot write this video")
             writer.write(picture if picture.shape == shape else cv2.resize(picture, shape[1::-1]))
         writer.release()
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #45fda145
 class _Chart:
     "A frame enlarged, its box and similarity, and below it the similarities up to now."
-    ink, fused, single, paper, tall = (40, 40, 40), (0, 94, 213), (178, 114, 0), (255, 255, 255), 90  # colours BGR, height in pixels
+
+    ink, fused, single, paper, tall = (
+        (40, 40, 40),
+        (0, 94, 213),
+        (178, 114, 0),
+        (255, 255, 255),
+        90,
+    )  # colours BGR, height in pixels
 
     def __init__(self, sightings, so_far):
         self.sightings, self.so_far, self.canvas = sightings, so_far, None
@@ -166,16 +252,23 @@ class _Chart:
 
     def point(self, frame, value):
         share = (frame - self.sightings[0].frame) / max(self.sightings[-1].frame - self.sightings[0].frame, 1)
-        return int(8 + share * (self.canvas.shape[1] - 16)), int(self.tall - 8 - (value - self.low) / max(self.high - self.low, 1e-6) * (self.tall - 34))
+        return int(8 + share * (self.canvas.shape[1] - 16)), int(
+            self.tall - 8 - (value - self.low) / max(self.high - self.low, 1e-6) * (self.tall - 34)
+        )
 
     def under(self, frame, k):
         "The picture for a frame, (H, W, 3) BGR; `k` is its sighting or None."
         height, width = frame.image.shape[:2]
         scale = min(max(1, 360 / height), 1280 / width)
         size = max(int(width * scale) // 2 * 2, 160), max(int(height * scale) // 2 * 2, 2)
-        picture = cv2.cvtColor(cv2.resize(frame.image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
-        if self.canvas is None: self.canvas = np.full((self.tall, size[0], 3), 255, np.uint8)
-        if k is None: return np.vstack([picture, cv2.resize(self.canvas, (size[0], self.tall))])
+        picture = cv2.cvtColor(
+            cv2.resize(frame.image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA),
+            cv2.COLOR_RGB2BGR,
+        )
+        if self.canvas is None:
+            self.canvas = np.full((self.tall, size[0], 3), 255, np.uint8)
+        if k is None:
+            return np.vstack([picture, cv2.resize(self.canvas, (size[0], self.tall))])
         sighting, said = self.sightings[k], f"frame {frame.number}"
         if sighting.box is not None:
             x, y, w, h = (sighting.box * np.tile((size[0] / width, size[1] / height), 2)).round().astype(int).tolist()
@@ -185,10 +278,17 @@ class _Chart:
             said += f": {sighting.similarity:.2f}"
         if self.so_far:
             before = max(k - 1, 0)
-            cv2.line(self.canvas, self.point(self.sightings[before].frame, self.so_far[before]), self.point(sighting.frame, self.so_far[k]), self.fused, 2, cv2.LINE_AA)
+            cv2.line(
+                self.canvas,
+                self.point(self.sightings[before].frame, self.so_far[before]),
+                self.point(sighting.frame, self.so_far[k]),
+                self.fused,
+                2,
+                cv2.LINE_AA,
+            )
             said += f"   fused so far: {self.so_far[k]:.2f}"
         below = self.canvas.copy()
-        cv2.putText(below, said, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, .45, self.ink, 1, cv2.LINE_AA)
+        cv2.putText(below, said, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, self.ink, 1, cv2.LINE_AA)
         return np.vstack([picture, cv2.resize(below, (size[0], self.tall))])
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #cff5589e
@@ -198,15 +298,34 @@ TERMS = {
     "fused so far": "The similarity of the template made of all frames of this run up to then, renewed after each batch.",
     "average": "The mean of the frames' unit embeddings, of this run alone.",
     "largest norm": "The one frame with the largest feature norm, which tells quality without looking at the gallery photo.",
-    "effective frames": "1 / sum of squared weights (Kish, 1965): how many equally weighted frames would be as many."}
+    "effective frames": "1 / sum of squared weights (Kish, 1965): how many equally weighted frames would be as many.",
+}
+
 
 def video_page(
     report: dict,  # the content of fuse.json
 ) -> dict:  # as `tgfr.report.page.write_page` takes it
     "The report with its tables and terms."
-    templates = [[name, number(row["similarity"]), f"{row['effective frames']:,.1f}"] for name, row in report["templates"].items()]
-    tracks = [[str(row["track"]) + (" (fused)" if row["track"] == report["track"] else ""), row["frames"], row["first"], row["last"]] for row in report["tracks"]]
-    return report | {"terms": TERMS, "tables": {"Templates": {"columns": ["template", "similarity", "effective frames"], "rows": templates}, "Tracks": {"columns": ["track", "frames", "first", "last"], "rows": tracks}}}
+    templates = [
+        [name, number(row["similarity"]), f"{row['effective frames']:,.1f}"]
+        for name, row in report["templates"].items()
+    ]
+    tracks = [
+        [
+            str(row["track"]) + (" (fused)" if row["track"] == report["track"] else ""),
+            row["frames"],
+            row["first"],
+            row["last"],
+        ]
+        for row in report["tracks"]
+    ]
+    return report | {
+        "terms": TERMS,
+        "tables": {
+            "Templates": {"columns": ["template", "similarity", "effective frames"], "rows": templates},
+            "Tracks": {"columns": ["track", "frames", "first", "last"], "rows": tracks},
+        },
+    }
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #0dc15799
 @one_at_a_time()
@@ -218,107 +337,255 @@ def fuse_video(
     fusion: str | Path | SetFusion = "norm-squared",  # see `make_fusion`; the default needs no training
     detector=None,  # a YuNet file or anything with `detect`; None: pictures are aligned faces of one person
     out: str | Path = "runs/fuse",
-    styles: Sequence[str] | None = None,  # stages whose styles CAFace reads; None: the encoder's `default_styles`, those that it is trained with
+    styles: Sequence[str]
+    | None = None,  # stages whose styles CAFace reads; None: the encoder's `default_styles`, those that it is trained with
     person: str = "longest",  # a name of PERSONS
     chunk: int = 256,  # frames that CAFace looks at together; part of its protocol
     clip: bool = False,  # also write clip.mp4
     batch: int = 16,  # crops that the encoder gets at once
     how: TrackingOptions | None = None,  # what links faces; None: its defaults
-    state: str | Path | None = None,  # state.safetensors of an earlier run with the same CAFace, to which the frames of this one are added, unless they are in it; None: begin anew
+    state: str
+    | Path
+    | None = None,  # state.safetensors of an earlier run with the same CAFace, to which the frames of this one are added, unless they are in it; None: begin anew
     search_size: int | None = None,  # pixels of the longer side at which a YuNet file searches; None: its default
 ) -> dict:  # the content of fuse.json
     "Fuse the frames of one person; write the template, fuse.json, the figure and the page."
     start, out, skips = time.perf_counter(), Path(out), Skips()
-    if person not in PERSONS: raise TgfrError(f"person {person!r}: not one of {', '.join(PERSONS)}")
-    if person == "gallery" and gallery is None: raise TgfrError("person gallery: needs a gallery photo")
-    if chunk < 1 or batch < 1: raise TgfrError(f"chunk {chunk}, batch {batch}: expected at least 1")
+    if person not in PERSONS:
+        raise TgfrError(f"person {person!r}: not one of {', '.join(PERSONS)}")
+    if person == "gallery" and gallery is None:
+        raise TgfrError("person gallery: needs a gallery photo")
+    if chunk < 1 or batch < 1:
+        raise TgfrError(f"chunk {chunk}, batch {batch}: expected at least 1")
     frames = Frames(source)
-    if search_size is not None and not isinstance(detector, str | Path): raise TgfrError("search_size: it is for a YuNet file (--detector)")
-    if search_size is not None and search_size < 32: raise TgfrError(f"search_size {search_size}: expected at least 32 pixels")
+    if search_size is not None and not isinstance(detector, str | Path):
+        raise TgfrError("search_size: it is for a YuNet file (--detector)")
+    if search_size is not None and search_size < 32:
+        raise TgfrError(f"search_size {search_size}: expected at least 32 pixels")
     detector = YuNet(detector, side=search_size) if isinstance(detector, str | Path) else detector
     encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
     styles = tuple(getattr(encoder, "default_styles", ()) if styles is None else styles)
     name, fusion = make_fusion(fusion, encoder, styles)
-    if state is not None and not isinstance(fusion, CAFace): raise TgfrError(f"state: only CAFace keeps one; the fusion is {name}")
+    if state is not None and not isinstance(fusion, CAFace):
+        raise TgfrError(f"state: only CAFace keeps one; the fusion is {name}")
     earlier = None if state is None else load_state(state, fusion)
-    if earlier is not None and len(earlier) != 1: raise TgfrError(f"{state}: a state of {len(earlier):,} sets, expected that of one person")
+    if earlier is not None and len(earlier) != 1:
+        raise TgfrError(f"{state}: a state of {len(earlier):,} sets, expected that of one person")
     photo = None if gallery is None else gallery_face(gallery, detector, encoder.config.size)
     target = None if photo is None else _embedding(encoder, photo, gallery)
     keeps = isinstance(fusion, CAFace)
     source_key = _source_key(frames, encoder, detector, gallery, styles, person, chunk, how) if keeps else ""
     earlier, ledger = _earlier(earlier, source_key, frames.source, state)
     known = frozenset(ledger.frames.tolist()) if keeps else None
-    found = track_faces(frames, encoder, fusion, detector, target, styles if keeps else (), chunk, batch, how or TrackingOptions(), skips, known)
-    if not found.frames: raise TgfrError(f"{source}: no frame can be read ({skips.items[0][1] if skips else 'FFmpeg finds none in it'})")
-    if not found.tracks and found.unsound: raise TgfrError(f"{source}: the encoder gives no embedding of any of its {found.unsound:,} faces: numbers that are not finite, or all zero")
-    if not found.tracks: raise TgfrError(f"{source}: no face in any of its {found.frames:,} frames")
+    found = track_faces(
+        frames,
+        encoder,
+        fusion,
+        detector,
+        target,
+        styles if keeps else (),
+        chunk,
+        batch,
+        how or TrackingOptions(),
+        skips,
+        known,
+    )
+    if not found.frames:
+        raise TgfrError(f"{source}: no frame can be read ({skips.items[0][1] if skips else 'FFmpeg finds none in it'})")
+    if not found.tracks and found.unsound:
+        raise TgfrError(
+            f"{source}: the encoder gives no embedding of any of its {found.unsound:,} faces: numbers that are not finite, or all zero"
+        )
+    if not found.tracks:
+        raise TgfrError(f"{source}: no face in any of its {found.frames:,} frames")
     track = choose(found.tracks, person, target)
     running = track.finished() if earlier is None else track.finished().after(earlier)
     template, shares = running.readout()
     fresh, weights = np.array([s.fresh for s in track.sightings]), np.zeros(len(track.sightings))
     weights[fresh] = shares.double().numpy()
-    if not fresh.all(): track.so_far.clear()  # an earlier run's frames are in the template from the beginning
+    if not fresh.all():
+        track.so_far.clear()  # an earlier run's frames are in the template from the beginning
     templates = _templates(track, name, weights / max(weights.sum(), 1e-12), template, target)
-    write_weights(out / "template.safetensors", {k: l2_normalize(v["embedding"]) for k, v in templates.items()}, private=True)
+    write_weights(
+        out / "template.safetensors", {k: l2_normalize(v["embedding"]) for k, v in templates.items()}, private=True
+    )
     if keeps:
         marks = np.array([s.mark for s in track.sightings if s.fresh], np.int64)
-        after = Ledger(np.concatenate([ledger.frames, marks]), ledger.whole, source_key, fusion.init() if earlier is None else earlier, len(ledger.frames))
+        after = Ledger(
+            np.concatenate([ledger.frames, marks]),
+            ledger.whole,
+            source_key,
+            fusion.init() if earlier is None else earlier,
+            len(ledger.frames),
+        )
         save_state(out / "state.safetensors", running.state, fusion, after)
-    report = _report(found, track, templates, weights, skips, frames, earlier, detector is not None, {"gallery photo": str(gallery), "detector": str(getattr(detector, "path", detector)), "encoder": encoder.config.name, "fusion": name, "chunk": chunk, "person": person, "state added to": str(state)})
-    return _write(out, report, frames, track, weights, photo, clip, start, "fused so far" if earlier is None else "fused so far, without the earlier state", keeps)
+    report = _report(
+        found,
+        track,
+        templates,
+        weights,
+        skips,
+        frames,
+        earlier,
+        detector is not None,
+        {
+            "gallery photo": str(gallery),
+            "detector": str(getattr(detector, "path", detector)),
+            "encoder": encoder.config.name,
+            "fusion": name,
+            "chunk": chunk,
+            "person": person,
+            "state added to": str(state),
+        },
+    )
+    return _write(
+        out,
+        report,
+        frames,
+        track,
+        weights,
+        photo,
+        clip,
+        start,
+        "fused so far" if earlier is None else "fused so far, without the earlier state",
+        keeps,
+    )
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #9d885823
 def _source_key(frames, encoder, detector, gallery, styles, person, chunk, how) -> str:
     "A hash of what is read, and how: another run with the same one would give the same state."
-    def content(path): return _file_hash(path) if path is not None and Path(path).is_file() else str(path)
+
+    def content(path):
+        return _file_hash(path) if path is not None and Path(path).is_file() else str(path)
+
     files = [content(path) for path in ([frames.source] if frames.files is None else frames.files)]
-    searched = None if detector is None else [type(detector).__name__, content(getattr(detector, "path", None)), getattr(detector, "side", None)]
-    return content_digest(files, getattr(encoder, "content_digest", encoder.config.name), searched, content(gallery), list(styles), person, chunk, None if how is None else vars(how))
+    searched = (
+        None
+        if detector is None
+        else [type(detector).__name__, content(getattr(detector, "path", None)), getattr(detector, "side", None)]
+    )
+    return content_digest(
+        files,
+        getattr(encoder, "content_digest", encoder.config.name),
+        searched,
+        content(gallery),
+        list(styles),
+        person,
+        chunk,
+        None if how is None else vars(how),
+    )
+
 
 def _file_hash(path) -> str:
     "A hash of a file."
-    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 def _earlier(earlier, key, source, path) -> tuple[SetState | None, Ledger]:
     "The earlier state without what the same source added to it last, and its frames."
-    if earlier is None: return None, Ledger()
+    if earlier is None:
+        return None, Ledger()
     if (ledger := earlier.ledger) is None:
-        say(f"warning: {path}: an older state, which does not say what is in it; frames that are in it already are counted twice", "yellow")
+        say(
+            f"warning: {path}: an older state, which does not say what is in it; frames that are in it already are counted twice",
+            "yellow",
+        )
         return earlier, Ledger(whole=False)
-    if ledger.source != key or ledger.before is None: return earlier, ledger
-    say(f"{source}: already in the state {path}, which it was the last to be added to; its frames are not counted twice")
+    if ledger.source != key or ledger.before is None:
+        return earlier, ledger
+    say(
+        f"{source}: already in the state {path}, which it was the last to be added to; its frames are not counted twice"
+    )
     return (ledger.before if int(ledger.before.count) else None), ledger.rewound()
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #6c995389
 def _report(found, track, templates, weights, skips, frames, earlier, detected, setup) -> dict:
     "The content of fuse.json, but for the run."
-    warnings = [f"{found.oblong:,} of the {found.frames:,} frames are not square, and of each the middle square was taken as an aligned face: give a detector (--detector), unless these are cut-out faces."] if found.oblong and not detected else []
+    warnings = (
+        [
+            f"{found.oblong:,} of the {found.frames:,} frames are not square, and of each the middle square was taken as an aligned face: give a detector (--detector), unless these are cut-out faces."
+        ]
+        if found.oblong and not detected
+        else []
+    )
     warnings += frames.warnings
-    if found.unsound: warnings.append(f"The encoder gave no embedding of {found.unsound:,} faces (numbers that are not finite, or all zero); they are named in fuse.json and left out.")
-    if frames.damaged: warnings.append(f"{len(frames.damaged):,} of the {found.frames:,} pictures are damaged inside, and used: {'; '.join(f'{name} ({said})' for name, said in list(frames.damaged.items())[:3])}.")
-    if alike(norms := np.array([s.norm for s in track.sightings])): warnings.append(f"All embeddings have the length {norms.mean():.3g}, as of an encoder that normalises them: no frame has a larger norm than another, and a fusion that weighs by norms is the average.")
-    setup = {"source": str(frames.source), "frames": found.frames, "frames without a face": found.empty, "frames a second": frames.rate, **frames.facts, "faces without an embedding": found.unsound, "faces of people given up": found.forgotten, **setup}
-    return {"title": f"One template from {frames.source.name}", "warnings": warnings, "summary": _summary(found, track, templates, weights, setup["person"], earlier, detected),
-            "setup": {k: v for k, v in setup.items() if v not in (None, "None")}, "templates": {k: {f: row[f] for f in ("similarity", "effective frames")} for k, row in templates.items()},
-            "track": track.number, "tracks": [{"track": t.number, "frames": len(t.sightings), "first": t.sightings[0].frame, "last": t.sightings[-1].frame} for t in found.tracks],
-            "skipped": skips.facts(), "frames": frame_rows(track.sightings, weights, track.so_far)}
+    if found.unsound:
+        warnings.append(
+            f"The encoder gave no embedding of {found.unsound:,} faces (numbers that are not finite, or all zero); they are named in fuse.json and left out."
+        )
+    if frames.damaged:
+        warnings.append(
+            f"{len(frames.damaged):,} of the {found.frames:,} pictures are damaged inside, and used: {'; '.join(f'{name} ({said})' for name, said in list(frames.damaged.items())[:3])}."
+        )
+    if alike(norms := np.array([s.norm for s in track.sightings])):
+        warnings.append(
+            f"All embeddings have the length {norms.mean():.3g}, as of an encoder that normalises them: no frame has a larger norm than another, and a fusion that weighs by norms is the average."
+        )
+    setup = {
+        "source": str(frames.source),
+        "frames": found.frames,
+        "frames without a face": found.empty,
+        "frames a second": frames.rate,
+        **frames.facts,
+        "faces without an embedding": found.unsound,
+        "faces of people given up": found.forgotten,
+        **setup,
+    }
+    return {
+        "title": f"One template from {frames.source.name}",
+        "warnings": warnings,
+        "summary": _summary(found, track, templates, weights, setup["person"], earlier, detected),
+        "setup": {k: v for k, v in setup.items() if v not in (None, "None")},
+        "templates": {k: {f: row[f] for f in ("similarity", "effective frames")} for k, row in templates.items()},
+        "track": track.number,
+        "tracks": [
+            {
+                "track": t.number,
+                "frames": len(t.sightings),
+                "first": t.sightings[0].frame,
+                "last": t.sightings[-1].frame,
+            }
+            for t in found.tracks
+        ],
+        "skipped": skips.facts(),
+        "frames": frame_rows(track.sightings, weights, track.so_far),
+    }
+
 
 def _write(out, report, frames, track, weights, photo, clip, start, grown, kept) -> dict:
     "Figure, clip, page and fuse.json."
     seen, similar = track.sightings, photo is not None
     values = [s.similarity if similar else s.norm for s in seen]
     stars = {k: row["similarity"] for k, row in report["templates"].items()} if similar else None
-    ax = plot_set_strip([s.frame for s in seen], values, weights, stars, track.so_far if similar else None, thumbnails(frames, seen), photo, "similarity to gallery" if similar else "feature norm", grown)
-    if clip: write_clip(out / "clip.mp4", frames, seen, track.so_far)
+    ax = plot_set_strip(
+        [s.frame for s in seen],
+        values,
+        weights,
+        stars,
+        track.so_far if similar else None,
+        thumbnails(frames, seen),
+        photo,
+        "similarity to gallery" if similar else "feature norm",
+        grown,
+    )
+    if clip:
+        write_clip(out / "clip.mp4", frames, seen, track.so_far)
     report["run"] = run_facts(start, ("tgfr", "numpy", "torch"))
-    alt = "Similarity of each frame to the gallery photo as dots, weights as bars, templates as stars, and a row of faces"
+    alt = (
+        "Similarity of each frame to the gallery photo as dots, weights as bars, templates as stars, and a row of faces"
+    )
     caption = "Each dot is a frame, darker where it has more weight in the template; bars are the weights. The stars are the templates. Below, faces from the video with their frame numbers."
     write_page(out, video_page(report), {"strip": (ax.figure, alt, caption)})
     write_json(out / "fuse.json", report, private=True)
     written = ["template.safetensors", "report.html", "fuse.json", *["clip.mp4"] * clip, *["state.safetensors"] * kept]
-    if gone := [name for name in written if not (out / name).is_file()]: raise TgfrError(f"{out}: {', '.join(gone)} removed while this command wrote there; run it again")
-    for warning in report["warnings"]: say(f"warning: {warning}", "yellow")
-    for line in report["summary"]: say(line)
-    for name, why in report["skipped"]["items"][:5]: say(f"left out {name}: {why}")
+    if gone := [name for name in written if not (out / name).is_file()]:
+        raise TgfrError(f"{out}: {', '.join(gone)} removed while this command wrote there; run it again")
+    for warning in report["warnings"]:
+        say(f"warning: {warning}", "yellow")
+    for line in report["summary"]:
+        say(line)
+    for name, why in report["skipped"]["items"][:5]:
+        say(f"left out {name}: {why}")
     say(f"{report['skipped']['count']:,} left out; {report['run']['minutes']:.1f} minutes; {out / 'report.html'}")
     return report

@@ -36,6 +36,7 @@ from ..sets.pooling import SetFusion
 @dataclass(frozen=True)
 class IjbSystem:
     "A way from features to templates."
+
     name: str
     store: FeatureStore
     fusion: object  # name of a media pooling, or a set fusion
@@ -43,11 +44,23 @@ class IjbSystem:
     def templates(self, protocol: IjbProtocol, chunk: int | None) -> np.ndarray:
         "The templates of a protocol, (T, E)."
         images = self.store.meta["photo_id"]
-        if len(images) != len(protocol.images): raise TgfrError(f"{self.store.folder}: features of {len(images):,} images, but {protocol.name} has {len(protocol.images):,}")
+        if len(images) != len(protocol.images):
+            raise TgfrError(
+                f"{self.store.folder}: features of {len(images):,} images, but {protocol.name} has {len(protocol.images):,}"
+            )
         wrong = next((i for i, (a, b) in enumerate(zip(images, protocol.images.name.to_pylist())) if a != b), None)
-        if wrong is not None: raise TgfrError(f"{self.store.folder}: row {wrong} is image {images[wrong]}, in {protocol.name} it is {protocol.images.name[wrong]}")
+        if wrong is not None:
+            raise TgfrError(
+                f"{self.store.folder}: row {wrong} is image {images[wrong]}, in {protocol.name} it is {protocol.images.name[wrong]}"
+            )
         styles = None if self.store.styles is None else self.store.styles[0]
-        return protocol.pool(self.store.embedding, self.fusion, styles, self.store.readable, **({"chunk": chunk} if isinstance(self.fusion, CAFace) else {}))
+        return protocol.pool(
+            self.store.embedding,
+            self.fusion,
+            styles,
+            self.store.readable,
+            **({"chunk": chunk} if isinstance(self.fusion, CAFace) else {}),
+        )
 
 # %% ../../nbs/10_workflows/06_ijb_benchmark.ipynb #9c043005
 def stored_fusion(
@@ -56,7 +69,14 @@ def stored_fusion(
 ) -> SetFusion:
     "A set fusion, if these features are of its encoder."
     styles = 0 if store.styles is None else store.styles.shape[2]
-    return load_fusion_for(spec, store.embedding.shape[-1], styles, store.meta["encoder"]["name"], store.meta.get("weights"), "nor a media pooling such as N1D1F0, ")
+    return load_fusion_for(
+        spec,
+        store.embedding.shape[-1],
+        styles,
+        store.meta["encoder"]["name"],
+        store.meta.get("weights"),
+        "nor a media pooling such as N1D1F0, ",
+    )
 
 # %% ../../nbs/10_workflows/06_ijb_benchmark.ipynb #6e6c36d2
 def make_systems(
@@ -68,17 +88,30 @@ def make_systems(
     for folder in stores:
         store = FeatureStore.open(folder)
         for name in fusions:
-            fusion = MediaPooling.named(name).name if re.match(r"N\d", name) and not Path(name).is_dir() else stored_fusion(name, store)
+            fusion = (
+                MediaPooling.named(name).name
+                if re.match(r"N\d", name) and not Path(name).is_dir()
+                else stored_fusion(name, store)
+            )
             systems.append(IjbSystem(f"{Path(folder).name} {name}" if len(stores) > 1 else name, store, fusion))
     names = [s.name for s in systems]
-    if len(set(names)) < len(names): raise TgfrError(f"features, fusion: two systems have the name {next(n for n in names if names.count(n) > 1)}; name each once")
+    if len(set(names)) < len(names):
+        raise TgfrError(
+            f"features, fusion: two systems have the name {next(n for n in names if names.count(n) > 1)}; name each once"
+        )
     return systems
 
 # %% ../../nbs/10_workflows/06_ijb_benchmark.ipynb #2b4f448f
 def _rows(results: list[IjbResult]) -> list[dict]:
     "The results of a report: differences are to the first system."
-    found = {(r.system, probe, "-"): own for r in results for probe, own in (("1:1", r.verification), ("1:N", r.identification)) if own is not None}
+    found = {
+        (r.system, probe, "-"): own
+        for r in results
+        for probe, own in (("1:1", r.verification), ("1:N", r.identification))
+        if own is not None
+    }
     return result_rows(found, results[0].system)
+
 
 def ijb_report(
     results: list[IjbResult],  # the first is what differences are taken to
@@ -87,34 +120,76 @@ def ijb_report(
 ) -> dict:  # the content of report.json
     "The results of all systems as one report."
     first, published, skipped = results[0], results[0].definition == "published", skipped or Skips()
-    counts = {"set": protocol.name, "images": len(protocol.images), "templates": len(protocol.ids), "subjects": len(np.unique(protocol.subject)), "genuine pairs": first.verification.genuine,
-              "impostor pairs": first.verification.impostor} | {f"gallery {k}": len(v) for k, v in protocol.galleries.items()} | ({"probes": len(protocol.probe)} if protocol.galleries else {})
-    counts["label errors"] = label_errors(np.unique(protocol.subject, return_counts=True)[1], first.verification.value)[0]
-    groups = {"1:1": "1:1 verification"} | ({"1:N": f"1:N identification, {'galleries joined' if published else 'mean of galleries'}"} if first.identification else {})
-    terms = {"rank-1": "The share of probes with a mate in the gallery whose mate comes first; rank-5 and rank-10: is among the first five or ten. Higher is better.", "TPIR@FPIR=f": (
-        "The share of mated probes above a threshold taken from the highest impostor scores of all searches together, rank not asked (the published scripts' definition)." if published else
-        "The share of mated probes whose mate comes first and lies above the threshold that a share f of the probes without a mate passes (ISO/IEC 19795-1). Higher is better.")}
-    if first.verification.samples: terms["intervals of 1:N"] = "The draws weigh the probes by their subjects; the galleries stay whole."
+    counts = (
+        {
+            "set": protocol.name,
+            "images": len(protocol.images),
+            "templates": len(protocol.ids),
+            "subjects": len(np.unique(protocol.subject)),
+            "genuine pairs": first.verification.genuine,
+            "impostor pairs": first.verification.impostor,
+        }
+        | {f"gallery {k}": len(v) for k, v in protocol.galleries.items()}
+        | ({"probes": len(protocol.probe)} if protocol.galleries else {})
+    )
+    counts["label errors"] = label_errors(np.unique(protocol.subject, return_counts=True)[1], first.verification.value)[
+        0
+    ]
+    groups = {"1:1": "1:1 verification"} | (
+        {"1:N": f"1:N identification, {'galleries joined' if published else 'mean of galleries'}"}
+        if first.identification
+        else {}
+    )
+    terms = {
+        "rank-1": "The share of probes with a mate in the gallery whose mate comes first; rank-5 and rank-10: is among the first five or ten. Higher is better.",
+        "TPIR@FPIR=f": (
+            "The share of mated probes above a threshold taken from the highest impostor scores of all searches together, rank not asked (the published scripts' definition)."
+            if published
+            else "The share of mated probes whose mate comes first and lies above the threshold that a share f of the probes without a mate passes (ISO/IEC 19795-1). Higher is better."
+        ),
+    }
+    if first.verification.samples:
+        terms["intervals of 1:N"] = "The draws weigh the probes by their subjects; the galleries stay whole."
     columns = ["system", "protocol", "figure", "value", "threshold", "false accepts", "impostors", "genuine"]
     points = [[result.system, *(row[c] for c in columns[1:])] for result in results for row in result.points]
     ranks = [[result.system, *row.values()] for result in results for row in result.ranks]
-    return {"title": f"{protocol.name}, {'published definitions' if published else 'standard definitions'}", "definition": first.definition, "reference": first.system, "groups": groups, "terms": terms,
-            "data": counts, "setup": {"definition": first.definition, "systems": [r.system for r in results]}, "results": _rows(results),
-            "summary": count_sentences(first) + first.notes, "tables": {"Operating points": {"columns": columns, "rows": points}} | ({"Ranks in each gallery": {"columns": [*columns[:4], "mated probes"], "rows": ranks}} if ranks else {}) | {"Seconds": {"columns": ["stage", "seconds"], "rows": [[k, round(v, 3)] for k, v in protocol.seconds.items()]}},
-            "skipped": skipped.facts(len(skipped))}
+    return {
+        "title": f"{protocol.name}, {'published definitions' if published else 'standard definitions'}",
+        "definition": first.definition,
+        "reference": first.system,
+        "groups": groups,
+        "terms": terms,
+        "data": counts,
+        "setup": {"definition": first.definition, "systems": [r.system for r in results]},
+        "results": _rows(results),
+        "summary": count_sentences(first) + first.notes,
+        "tables": {"Operating points": {"columns": columns, "rows": points}}
+        | ({"Ranks in each gallery": {"columns": [*columns[:4], "mated probes"], "rows": ranks}} if ranks else {})
+        | {
+            "Seconds": {
+                "columns": ["stage", "seconds"],
+                "rows": [[k, round(v, 3)] for k, v in protocol.seconds.items()],
+            }
+        },
+        "skipped": skipped.facts(len(skipped)),
+    }
 
 # %% ../../nbs/10_workflows/06_ijb_benchmark.ipynb #f83986ca
-def count_sentences(
-    result: IjbResult,
-) -> list[str]:
+def count_sentences(result: IjbResult) -> list[str]:
     "A sentence for 1:1 and for each gallery: the pairs, and the false accepts behind each figure."
     said = []
     for name in dict.fromkeys(row["protocol"] for row in result.points):
         rows = [row for row in result.points if row["protocol"] == name]
         kinds = "genuine pairs", "impostor pairs"
-        if name != "1:1": kinds = "mated searches", "impostor scores" if result.definition == "published" else "searches without a mate"
+        if name != "1:1":
+            kinds = (
+                "mated searches",
+                "impostor scores" if result.definition == "published" else "searches without a mate",
+            )
         counts = ", ".join(f"{row['false accepts']:,} at {row['figure'].split('@')[1]}" for row in rows)
-        said.append(f"{name}: {rows[0]['genuine']:,} {kinds[0]}, {rows[0]['impostors']:,} {kinds[1]}; false accepts {counts}.")
+        said.append(
+            f"{name}: {rows[0]['genuine']:,} {kinds[0]}, {rows[0]['impostors']:,} {kinds[1]}; false accepts {counts}."
+        )
     return said
 
 # %% ../../nbs/10_workflows/06_ijb_benchmark.ipynb #3c704cc2
@@ -122,14 +197,39 @@ def ijb_figures(
     results: list[IjbResult],
 ) -> dict[str, tuple[Figure, str, str]]:  # name to (figure, alternative text, caption)
     "ROC, CMC and DET of all systems, and the scores of the first."
-    made, shown = {}, {
-        "ROC": (plot_roc, dict(lowest=results[0].curves["ROC"][0][0]), "1:1 verification: the share of genuine pairs accepted where at most that share of impostor pairs is."),
-        "CMC": (plot_cmc, {}, "1:N, closed set: the share of mated probes whose mate is among the first so many; mean of galleries."),
-        "DET": (plot_det, {}, "1:N, open set: mated probes missed against probes without a mate let in; mean of galleries.")}
+    made, shown = (
+        {},
+        {
+            "ROC": (
+                plot_roc,
+                dict(lowest=results[0].curves["ROC"][0][0]),
+                "1:1 verification: the share of genuine pairs accepted where at most that share of impostor pairs is.",
+            ),
+            "CMC": (
+                plot_cmc,
+                {},
+                "1:N, closed set: the share of mated probes whose mate is among the first so many; mean of galleries.",
+            ),
+            "DET": (
+                plot_det,
+                {},
+                "1:N, open set: mated probes missed against probes without a mate let in; mean of galleries.",
+            ),
+        },
+    )
     for key, (plot, options, said) in shown.items():
-        if all(key in r.curves for r in results): made[key.lower()] = plot({r.system: r.curves[key] for r in results}, **options).figure, f"{key} curves of all systems", said
+        if all(key in r.curves for r in results):
+            made[key.lower()] = (
+                plot({r.system: r.curves[key] for r in results}, **options).figure,
+                f"{key} curves of all systems",
+                said,
+            )
     edges, genuine, impostor = results[0].histogram
-    made["scores"] = plot_score_histograms(genuine, impostor, edges=edges).figure, "Histograms of genuine and impostor scores", f"1:1 scores of {results[0].system}, each kind as shares."
+    made["scores"] = (
+        plot_score_histograms(genuine, impostor, edges=edges).figure,
+        "Histograms of genuine and impostor scores",
+        f"1:1 scores of {results[0].system}, each kind as shares.",
+    )
     return made
 
 # %% ../../nbs/10_workflows/06_ijb_benchmark.ipynb #0d2803b8
@@ -149,32 +249,54 @@ def ijb(
 ) -> dict:  # the content of report.json
     "Evaluate features on IJB-B or IJB-C."
     start, out = time.perf_counter(), Path(out)
-    if (folder is None) == (simulated is None): raise TgfrError("ijb: give the folder of a set, or simulate one")
+    if (folder is None) == (simulated is None):
+        raise TgfrError("ijb: give the folder of a set, or simulate one")
     _definition(definition)
-    if replicates < 0 or replicates == 1: raise TgfrError(f"replicates: {replicates}, expected 0 or at least 2")
+    if replicates < 0 or replicates == 1:
+        raise TgfrError(f"replicates: {replicates}, expected 0 or at least 2")
     if simulated:
-        if features: raise TgfrError("features: a simulated set has its own")
+        if features:
+            raise TgfrError("features: a simulated set has its own")
         files, store = simulate(simulated, out / "simulated", seed, scale)
         features, start = [store], time.perf_counter()
-    elif not features: raise TgfrError("features: no feature store; make one with `tgfr embed`")
+    elif not features:
+        raise TgfrError("features: no feature store; make one with `tgfr embed`")
     systems = make_systems(features, fusion)
     protocol = IjbProtocol.read(files if simulated else IjbFiles.open(folder, strict))
     bootstrap = bootstrap_subjects(protocol, replicates, seed) if replicates and definition == "standard" else None
-    results = [evaluate_ijb(protocol, system.templates(protocol, chunk), system.name, definition, bootstrap=bootstrap) for system in systems]
-    for system in systems: system.store.recheck()
+    results = [
+        evaluate_ijb(protocol, system.templates(protocol, chunk), system.name, definition, bootstrap=bootstrap)
+        for system in systems
+    ]
+    for system in systems:
+        system.store.recheck()
     lost = Skips([(f"{s.name}: {name}", reason) for s in systems for name, reason in s.store.lost.items])
     report = ijb_report(results, protocol, lost)
-    report["summary"] += [said for store in {s.store.folder: s.store for s in systems}.values() if (said := constant_norms(store))]
-    report["warnings"] = ["a simulated set of made-up people: its figures tell speed and memory, and say nothing about a real encoder."] if simulated else []
-    report["warnings"] += unresolved([results[0].verification]) + by_chance({(r.system, "1:1", "-"): r.verification for r in results})
-    report["warnings"] += label_errors(np.unique(protocol.subject, return_counts=True)[1], results[0].verification.value)[1]
-    if simulated: report["title"] = f"Simulated {report['title']}"
+    report["summary"] += [
+        said for store in {s.store.folder: s.store for s in systems}.values() if (said := constant_norms(store))
+    ]
+    report["warnings"] = (
+        ["a simulated set of made-up people: its figures tell speed and memory, and say nothing about a real encoder."]
+        if simulated
+        else []
+    )
+    report["warnings"] += unresolved([results[0].verification]) + by_chance(
+        {(r.system, "1:1", "-"): r.verification for r in results}
+    )
+    report["warnings"] += label_errors(
+        np.unique(protocol.subject, return_counts=True)[1], results[0].verification.value
+    )[1]
+    if simulated:
+        report["title"] = f"Simulated {report['title']}"
     report["run"] = run_facts(start, ("tgfr", "numpy", "torch"))
     write_report(out, report, ijb_figures(results))
     _write_points(out / "points.csv", report["tables"])
     print_table(report, [k for k in results_table(report)[0] if k not in ("EER", "AUC")])  # as the papers' tables
-    for line in report["summary"]: say(line)
-    say(f"{sum(protocol.seconds.values()):.1f} s: {', '.join(f'{k} {v:.2f}' for k, v in protocol.seconds.items())}; peak memory {report['run']['peak_gb']:.2f} GB; {out / 'report.html'}")
+    for line in report["summary"]:
+        say(line)
+    say(
+        f"{sum(protocol.seconds.values()):.1f} s: {', '.join(f'{k} {v:.2f}' for k, v in protocol.seconds.items())}; peak memory {report['run']['peak_gb']:.2f} GB; {out / 'report.html'}"
+    )
     return report
 
 # %% ../../nbs/10_workflows/06_ijb_benchmark.ipynb #af8d16f9
@@ -185,7 +307,11 @@ def _write_points(path, tables):
         rows = [points["columns"], *points["rows"], *([*row[:4], "", "", "", row[4]] for row in ranks["rows"])]
         csv.writer(file).writerows(map(_as_text, row) for row in rows)
 
-FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")  # what a spreadsheet takes for the beginning of a formula, in full width too
+
+FORMULA = tuple(
+    "=+-@\uff1d\uff0b\uff0d\uff20\t\r\n"
+)  # what a spreadsheet takes for the beginning of a formula, in full width too
+
 
 def _as_text(cell):
     "A cell that a spreadsheet shows and does not compute: an apostrophe stands before what begins like a formula."

@@ -32,15 +32,18 @@ from ..formats.ijb_files import GALLERIES, IjbFiles
 # %% ../../nbs/10_workflows/08_info.ipynb #30ad271e
 def _version(package: str) -> str:
     "The installed version, or that there is none."
-    try: return version(package)
-    except PackageNotFoundError: return "not installed"
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 # %% ../../nbs/10_workflows/08_info.ipynb #9b8b09ec
 def _extras() -> dict[str, str]:
     "Each optional extra of tgfr, and what of it is missing."
     wanted = {}
     for line in requires("tgfr") or ():
-        if extra := re.search(r"""extra == ["'](\w+)""", line): wanted.setdefault(extra[1], []).append(re.match(r"[\w.-]+", line)[0])
+        if extra := re.search(r"""extra == ["'](\w+)""", line):
+            wanted.setdefault(extra[1], []).append(re.match(r"[\w.-]+", line)[0])
     missing = {extra: [p for p in packages if _version(p) == "not installed"] for extra, packages in wanted.items()}
     return {extra: f"missing {', '.join(packages)}" if packages else "installed" for extra, packages in missing.items()}
 
@@ -50,11 +53,20 @@ def _machine() -> dict[str, str | int]:
     state = PartialState()
     device = torch.get_device_module(state.device)
     name = getattr(device, "get_device_name", lambda _: platform.processor() or platform.machine())(state.device)
-    return {"system": platform.platform(), "device": f"{state.device} ({name})", "devices": device.device_count(),
-            "process": f"{state.process_index + 1} of {state.num_processes}", "distributed": state.distributed_type.value.lower(),
-            "mixed precision": os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), "ONNX providers": ", ".join(onnxruntime.get_available_providers()),
-            "cores": os.cpu_count(), "torch threads": torch.get_num_threads(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
-            "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB", "free disk here": f"{shutil.disk_usage('.').free / 2**30:.1f} GiB"}
+    return {
+        "system": platform.platform(),
+        "device": f"{state.device} ({name})",
+        "devices": device.device_count(),
+        "process": f"{state.process_index + 1} of {state.num_processes}",
+        "distributed": state.distributed_type.value.lower(),
+        "mixed precision": os.environ.get("ACCELERATE_MIXED_PRECISION", "no"),
+        "ONNX providers": ", ".join(onnxruntime.get_available_providers()),
+        "cores": os.cpu_count(),
+        "torch threads": torch.get_num_threads(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
+        "free disk here": f"{shutil.disk_usage('.').free / 2**30:.1f} GiB",
+    }
 
 # %% ../../nbs/10_workflows/08_info.ipynb #bf7123c1
 def _faces(
@@ -64,46 +76,86 @@ def _faces(
     said = []
     for split, files in parquet_splits(path).items():
         rows = pa.concat_tables(map(read_ids, files))
-        if repeated := len(rows) - pc.count_distinct(rows["photo_id"]).as_py(): raise TgfrError(f"{path}: split {split}: {repeated:,} photo ids occur again")
-        said.append(f"{split} {len(rows):,} photos of {pc.count_distinct(rows['identity']).as_py():,} people in {len(files)} file{'s' * (len(files) > 1)}")
+        if repeated := len(rows) - pc.count_distinct(rows["photo_id"]).as_py():
+            raise TgfrError(f"{path}: split {split}: {repeated:,} photo ids occur again")
+        said.append(
+            f"{split} {len(rows):,} photos of {pc.count_distinct(rows['identity']).as_py():,} people in {len(files)} file{'s' * (len(files) > 1)}"
+        )
     return "captioned faces: " + "; ".join(said)
 
 # %% ../../nbs/10_workflows/08_info.ipynb #da1bb635
-def _ijb(
-    files: IjbFiles,
-) -> str:
+def _ijb(files: IjbFiles) -> str:
     "Which files of an IJB set are there."
-    missing = [what for what in ("name_5pts_score.txt", "face_tid_mid.txt", "template_pair_label.txt", "1N_probe_mixed.csv") if not files.has(what)]
-    missing += ["1N_gallery_*.csv"] * (not any(files.has(f"1N_gallery_{name}.csv") for name in GALLERIES)) + ["loose_crop/"] * (not (files.folder / "loose_crop").is_dir())
-    return f"{files.name}: " + (f"missing {', '.join(missing)}" if missing else "all files of 1:1 and 1:N, and loose_crop/")
+    missing = [
+        what
+        for what in ("name_5pts_score.txt", "face_tid_mid.txt", "template_pair_label.txt", "1N_probe_mixed.csv")
+        if not files.has(what)
+    ]
+    missing += ["1N_gallery_*.csv"] * (not any(files.has(f"1N_gallery_{name}.csv") for name in GALLERIES)) + [
+        "loose_crop/"
+    ] * (not (files.folder / "loose_crop").is_dir())
+    return f"{files.name}: " + (
+        f"missing {', '.join(missing)}" if missing else "all files of 1:1 and 1:N, and loose_crop/"
+    )
 
 # %% ../../nbs/10_workflows/08_info.ipynb #b093a324
-def _look(
-    path: Path,
-) -> str:  # begins with "ok: " or "wrong: "
+def _look(path: Path) -> str:  # begins with "ok: " or "wrong: "
     "What lies at `path`, and whether tgfr can use it."
     try:
-        if not path.exists(): raise TgfrError("no such file or folder")
-        if path.suffix.lower() == ".parquet" or any(path.glob("*.parquet")): said = _faces(path)
-        elif any(path.glob("**/meta/ijb?_face_tid_mid.*")): said = _ijb(IjbFiles.open(path))
+        if not path.exists():
+            raise TgfrError("no such file or folder")
+        if path.suffix.lower() == ".parquet" or any(path.glob("*.parquet")):
+            said = _faces(path)
+        elif any(path.glob("**/meta/ijb?_face_tid_mid.*")):
+            said = _ijb(IjbFiles.open(path))
         elif any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
-            said = "saved dataset: " + "; ".join(f"{name or ''} {len(load_faces(path, name)):,} photos".strip() for name in split_names(path) or [None])
-        elif path.is_dir() and parquet_splits(path): said = _faces(path)
+            said = "saved dataset: " + "; ".join(
+                f"{name or ''} {len(load_faces(path, name)):,} photos".strip() for name in split_names(path) or [None]
+            )
+        elif path.is_dir() and parquet_splits(path):
+            said = _faces(path)
         else:
             kinds = Counter(p.suffix or "no suffix" for p in path.glob("*") if p.is_file()).most_common(4)
-            raise TgfrError(f"neither SPLIT-*.parquet nor meta/ijb*; found {', '.join([f'{n:,} {kind}' for kind, n in kinds] + [p.name + '/' for p in sorted(path.glob('*/'))[:4]]) or 'nothing'}")
-    except (ValueError, pa.ArrowException, OSError) as e: return f"wrong: {one_line(e)}"
+            raise TgfrError(
+                f"neither SPLIT-*.parquet nor meta/ijb*; found {', '.join([f'{n:,} {kind}' for kind, n in kinds] + [p.name + '/' for p in sorted(path.glob('*/'))[:4]]) or 'nothing'}"
+            )
+    except (ValueError, pa.ArrowException, OSError) as e:
+        return f"wrong: {one_line(e)}"
     return ("wrong: " if ": missing" in said else "ok: ") + said
 
 # %% ../../nbs/10_workflows/08_info.ipynb #52415a0f
-PACKAGES = ("tgfr", "torch", "accelerate", "transformers", "datasets", "onnxruntime", "opencv-python-headless", "numpy")  # whose versions matter
+PACKAGES = (
+    "tgfr",
+    "torch",
+    "accelerate",
+    "transformers",
+    "datasets",
+    "onnxruntime",
+    "opencv-python-headless",
+    "numpy",
+)  # whose versions matter
+
 
 def info(
     data: Sequence[str | Path] = (),  # data folders to look at: captioned faces as Parquet, or IJB sets
 ) -> dict[str, dict[str, str | int]]:  # section to name to value
     "Versions, machine, caches, extras and data: what a bug report needs."
-    def short(text): return re.sub(rf"(?<!\S){re.escape(str(Path.home()))}(?=[/:]|$)", "~", str(text))
+
+    def short(text):
+        return re.sub(rf"(?<!\S){re.escape(str(Path.home()))}(?=[/:]|$)", "~", str(text))
+
     versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
-    caches = {"HF_HOME": constants.HF_HOME, "hub": constants.HF_HUB_CACHE, "datasets": datasets.config.HF_DATASETS_CACHE, "torch": torch.hub.get_dir(), "python": sys.prefix}
-    return {"versions": versions, "machine": _machine(), "caches": {name: short(path) for name, path in caches.items()} | {"offline": str(constants.HF_HUB_OFFLINE)},
-            "extras": _extras(), "data": {short(path): short(_look(Path(path))) for path in data}}
+    caches = {
+        "HF_HOME": constants.HF_HOME,
+        "hub": constants.HF_HUB_CACHE,
+        "datasets": datasets.config.HF_DATASETS_CACHE,
+        "torch": torch.hub.get_dir(),
+        "python": sys.prefix,
+    }
+    return {
+        "versions": versions,
+        "machine": _machine(),
+        "caches": {name: short(path) for name, path in caches.items()} | {"offline": str(constants.HF_HUB_OFFLINE)},
+        "extras": _extras(),
+        "data": {short(path): short(_look(Path(path))) for path in data},
+    }
