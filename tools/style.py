@@ -40,7 +40,7 @@ def _is_tuple_assignment(node) -> bool:
 
 
 def faults(folder: Path) -> list[str]:
-    "`file:line: what`, for each walrus inside a call, comprehension inside a comprehension, and second statement on a line."
+    "`file:line: what`: walruses in calls, comprehensions in comprehensions, second statements, lines over 120 columns."
     told = []
     for path in modules(folder):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -48,6 +48,11 @@ def faults(folder: Path) -> list[str]:
         for node in ast.walk(tree):
             for line, what in _faults_of(node):
                 found.setdefault(line, what)
+        listing = next((n for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"), None)
+        names = range(listing.lineno, listing.end_lineno + 1) if listing else ()  # wrapped by nbdev
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if len(line) > 120 and number not in names:
+                found[number] = "more than 120 columns"
         told += [f"{path.relative_to(folder)}:{line}: {what}" for line, what in sorted(found.items())]
     return told
 
