@@ -106,7 +106,7 @@ def test_words_of_one_person_stay_at_home(tmp_path, hub, capsys, least, at_home)
     model = TGFR(ModelConfig(8, (16, 4, 4), dim=8), text).eval()
     model.save(tmp_path / "model")
     before = {p: p.read_bytes() for p in (tmp_path / "model").rglob("*") if p.is_file()}
-    main(["push", str(tmp_path / "model"), "me/mine", "--least", str(least)])
+    main(["push", str(tmp_path / "model"), "me/mine", "--min-people", str(least)])
     sent = b"".join(p.read_bytes().lower() for p in (hub[0] / "me/mine").rglob("*") if p.is_file())
     for name in ("xanthippe", "okonkwo", "beard"):
         assert (name.encode() in sent) == (name not in at_home)
@@ -116,7 +116,7 @@ def test_words_of_one_person_stay_at_home(tmp_path, hub, capsys, least, at_home)
     for caption in ("She has a hat, she smiles.", "smiles"):
         assert torch.equal(again.read([caption]).words, model.read([caption]).words)
     assert (again.text_encoder.tokenize(["Xanthippe smiles"])["ids"][0, 0] == 1) == bool(at_home)
-    push_to_hub(hub[0] / "me/mine", "you/mine", least=least)  # what was fetched can be sent on
+    push_to_hub(hub[0] / "me/mine", "you/mine", min_people=least)  # what was fetched can be sent on
 
 
 def test_a_vocabulary_without_counts_is_not_sent_unasked(tmp_path, hub):
@@ -127,7 +127,7 @@ def test_a_vocabulary_without_counts_is_not_sent_unasked(tmp_path, hub):
     with pytest.raises(TgfrError, match="does not tell how many people"):
         push_to_hub(tmp_path / "model", "me/mine")
     assert hub[1] == [] and type(from_pretrained(tmp_path / "model")) is TGFR
-    push_to_hub(tmp_path / "model", "me/mine", least=1)
+    push_to_hub(tmp_path / "model", "me/mine", min_people=1)
 
 
 def refused_by(kind, text):
@@ -226,7 +226,7 @@ def test_a_config_of_brackets_is_one_line(tmp_path, depth):
 
 def test_public_is_said_by_name(tmp_path, hub):
     small_model().save(tmp_path / "model")
-    push_to_hub(tmp_path / "model", "me/mine", private=False)
+    push_to_hub(tmp_path / "model", "me/mine", public=True)
     assert hub[1] == [("create", "me/mine", False)]
 
 

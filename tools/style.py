@@ -10,7 +10,7 @@ COMPREHENSIONS = ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
 
 def modules(folder: Path) -> list[Path]:
     "The Python files of a folder, without the index that nbdev writes."
-    return sorted(path for path in Path(folder).rglob("*.py") if path.name not in ("_modidx.py", "__init__.py"))
+    return sorted(path for path in Path(folder).rglob("*.py") if path.name not in ("_modidx.py", "__init__.py", "__main__.py"))
 
 
 def measure(folder: Path) -> dict[str, float]:
