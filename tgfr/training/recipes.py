@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'ABOVE_0', 'RECIPES', 'FOR_TRANSFORMERS', 'check_fields', 'Recipe', 'ours', 'ours_transformer',
-           'ours_celeba_dialog', 'ours_face2text', 'demo', 'paper_lstm', 'paper_bert', 'make_recipe', 'write_recipe',
-           'read_recipe']
+           'ours_celeba_dialog', 'ours_face2text', 'demo', 'paper_lstm', 'paper_bert', 'make_recipe', 'resolve_recipe',
+           'recipe_changes', 'write_recipe', 'read_recipe']
 
 # %% ../../nbs/08_training/01_recipes.ipynb #d555b70e
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from reprlib import repr as short
@@ -270,6 +270,52 @@ def _known(name, recipe: Recipe, changes: dict) -> Recipe:
         return replace(recipe, **changes)
     except TgfrError as e:
         raise TgfrError(f"recipe {name}: {e}") from None
+
+# %% ../../nbs/08_training/01_recipes.ipynb #e5c1f001
+def resolve_recipe(
+    recipe: "str | Path | Recipe",  # a name of RECIPES, a config.yaml, or a recipe; what follows is changed in it
+    set_: Sequence[str] = (),  # "key=value" each, read by the type of the field
+    kind: type | None = None,  # the dataclass that is changed; None: `Recipe`
+    **options,  # fields that have an option of their own, such as `seed`; None: not given
+):
+    "The recipe that a command works by; `TgfrError` names a setting that does not exist or cannot be read."
+    changes = recipe_changes(set_, kind, **options)
+    if isinstance(recipe, (str, Path)):
+        return make_recipe(str(recipe), **changes)
+    return replace(recipe, **changes)
+
+
+def recipe_changes(
+    settings: Sequence[str],  # "key=value" each
+    kind: type | None = None,  # the dataclass that is changed; None: `Recipe`
+    **options,  # fields that have an option of their own; None: not given
+) -> dict:  # field to value
+    "Changes of a recipe, from text."
+    defaults, changes = {f.name: f.default for f in fields(kind or Recipe)}, {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise TgfrError(f"--set {setting}: expected key=value")
+        if key not in defaults:
+            raise TgfrError(f"--set {setting}: no field {key}; there are {', '.join(defaults)}")
+        if key in changes:
+            raise TgfrError(f"--set {key}: given twice; expected once")
+        if options.get(key) is not None:
+            raise TgfrError(f"--{key} and --set {setting}: expected one of them")
+        changes[key] = _field_value(setting, text, defaults[key])
+    return changes | {key: value for key, value in options.items() if value is not None}
+
+
+def _field_value(setting: str, text: str, default):
+    "A value of a field, from text."
+    kind = type(default) if default is not None else int
+    read = {tuple: lambda t: tuple(map(int, t.split(","))), bool: {"True": True, "False": False}.__getitem__}
+    try:
+        if text == "None" and default is not None:
+            raise ValueError
+        return None if text == "None" else read.get(kind, kind)(text)
+    except (ValueError, KeyError):
+        raise TgfrError(f"--set {setting}: {text!r} is no {kind.__name__}; the default is {default!r}") from None
 
 # %% ../../nbs/08_training/01_recipes.ipynb #21be72f2
 def write_recipe(

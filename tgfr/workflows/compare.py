@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SYSTEMS', 'load_splits', 'shared_photos', 'hold_out', 'check_features', 'Trainer', 'check_systems', 'compare',
-           'split_features', 'train']
+           'split_features']
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #1ea93948
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,23 +18,20 @@ import torch
 from accelerate import Accelerator
 
 from ..core import Skips, TgfrError, check_choices, rng, say, seed_everything
-from ..data.catalog import drop_unusable, load_faces, split_names, split_people, usual_split
+from ..data.catalog import drop_unusable, load_faces, split_names, split_people
 from ..data.faces import Degradation
-from ..data.folders import one_at_a_time
 from ..encoders.embedding_checks import sightless
 from ..encoders.feature_store import FeatureStore, photo_digests
-from ..encoders.pretrained_faces import encoder_reference, load_encoder
 from ..encoders.text_encoders import RECURRENT, build_text_encoder
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
 from ..evaluation.metrics import pair_masks, tpr_of
 from ..evaluation.scoring import MODES, CaptionIndex, embed_photos, score_matrix, tune_weight
 from ..fusion.fcfm import scale_sentence
 from ..fusion.model import TGFR, ModelConfig
-from ..report.model_cards import record_training_images, without_paths
 from ..training.batches import FaceBatches
 from ..training.loop import fit, make_accelerator
 from ..training.objectives import AlignObjective, FuseObjective
-from ..training.recipes import Recipe, write_recipe
+from ..training.recipes import Recipe
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #3e53b4ea
 def load_splits(
@@ -337,7 +334,7 @@ def split_features(
     test: datasets.Dataset,  # screened, of the test people
     encoder,  # frozen, with a local map
     recipe: Recipe,  # photos are trained on at its sizes
-    probe_sizes: tuple[int, ...],  # px of the test people's photos; those set aside are looked at in the same sizes
+    probe_size: tuple[int, ...],  # px of the test people's photos; those set aside are looked at in the same sizes
     folder: str | Path,
 ) -> list[FaceSplit]:
     "Both splits of a comparison with their features."
@@ -347,49 +344,5 @@ def split_features(
         )
     return [
         with_features(dataset, encoder, sizes, Path(folder) / name)
-        for name, dataset, sizes in (("train", train, (*recipe.sizes, *probe_sizes)), ("test", test, probe_sizes))
+        for name, dataset, sizes in (("train", train, (*recipe.sizes, *probe_size)), ("test", test, probe_size))
     ]
-
-# %% ../../nbs/10_workflows/01_compare.ipynb #2e3a48ee
-@one_at_a_time()
-def train(
-    data: str,  # as for `load_faces`
-    encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
-    recipe: Recipe,
-    out: str | Path = "runs/train",  # config.yaml, runs/ and model/; an unfinished run is resumed
-    split: str | None = None,  # of `data`; default: "train" if there is one
-    words: bool = True,  # False: the image-only head of this form
-    features: str | Path | None = None,  # folder of cached features; None: inside `out`
-    accelerator: Accelerator | None = None,
-) -> TGFR:  # in eval mode
-    "Train one system after another encoder, both stages, and save it."
-    out, accelerator = Path(out), accelerator or make_accelerator()
-    for size in recipe.sizes:
-        Degradation(size=size)
-    face = load_encoder(encoder)
-    split = split or usual_split(data, "train")
-    dataset, skips = drop_unusable(load_faces(data, split))
-    faces = with_features(dataset, face, recipe.sizes, features or out / "features")
-    about = (
-        {"data": f"{data}{f', split {split}' if split else ''}", "encoder": encoder}
-        | encoder_reference(face)[1]
-        | {"words": "yes" if words else "no: the image-only head"}
-    )
-    if accelerator.is_main_process and not any((out / "runs").glob("*/run.json")):
-        write_recipe(out / "config.yaml", recipe, about)  # a run that is kept there has its own
-    trainer = Trainer(faces, recipe, out / "runs", accelerator)
-    model = trainer.train(recipe.fusion, words)
-    if accelerator.is_main_process:
-        facts = {
-            "trained on": f"{Path(data).name}, {len(faces.identity):,} photos of {len(set(faces.identity)):,} people",
-            "recipe": without_paths(asdict(recipe)),
-            "on training people held out": "; ".join(f"Warning: {said}" for said in trainer.below.values())
-            or "not below the untouched encoder at any size",
-        }
-        model.save(out / "model", facts, None, face)
-        record_training_images(out / "model", dataset)
-        write_recipe(out / "config.yaml", recipe, about)
-        say(
-            f"{skips.summary()}\n{out / 'model'}: {recipe.fusion}{'' if words else ' without words'}, for `tgfr evaluate`"
-        )
-    return model

@@ -37,7 +37,7 @@ from ..report.page import run_facts, save_report
 from ..report.pictures import plot_examples, plot_word_regions
 from ..training.face_encoder import train_encoder
 from ..training.loop import make_accelerator
-from ..training.recipes import Recipe, make_recipe, write_recipe
+from ..training.recipes import Recipe, resolve_recipe, write_recipe
 from .compare import SYSTEMS, Trainer, check_systems, compare, load_splits, shared_photos, split_features
 
 # %% ../../nbs/10_workflows/02_demo.ipynb #41662238
@@ -225,31 +225,44 @@ def default_recipe(
 
 @one_at_a_time()
 def demo(
-    data: str = "synthetic:people=200,photos=10",  # as for `load_faces`
-    out: str | Path = "runs/demo",  # everything is written here; an unfinished run is resumed
-    encoder: str
-    | None = None,  # a folder of ours, an .onnx file or a published checkpoint; None: a small one is trained on synthetic people
-    recipe: Recipe | None = None,  # None: `demo` for synthetic data, `ours` otherwise
-    train_split: str | None = None,  # of `data`; default: "train" if there is one
-    test_split: str | None = None,  # default: "validation" if there is one
-    probe_sizes: tuple[int, ...] = (112, 32, 16),  # px
-    systems: tuple[str, ...] = SYSTEMS,  # compared with the recipe's fusion
-    replicates: int = 500,  # bootstrap draws of people
-    features: str | Path | None = None,  # folder of cached features; None: inside `out`
+    data: str = "synthetic:people=200,photos=10",  # a Parquet file, a folder of SPLIT-*.parquet, a `datasets` folder,
+    # or synthetic[:people=N,photos=N,seed=N]; columns image, identity (numbers or names), photo_id, captions
+    out: str | Path = "runs/demo",  # folder for report.html, report.json, figures, model and features;
+    # an unfinished run there is resumed
+    encoder: str | None = None,  # frozen face encoder: a folder written by tgfr, an .onnx file or a published
+    # checkpoint; default: a small one is trained on other synthetic people
+    recipe: str | Path | Recipe | None = None,  # ours, ours-transformer, ours-celeba-dialog, ours-face2text, demo,
+    # paper-lstm or paper-bert; default: demo for synthetic data, ours-transformer with a transformer, else ours
+    text: str | None = None,  # text encoder: lstm, gru, or a Hugging Face text model (name or local path);
+    # default: the recipe's
+    seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
+    set_: tuple[str, ...] = (),  # changes of the recipe, e.g. --set epochs_fuse=2 lr_text=1e-3
+    train_split: str | None = None,  # split of --data to train on; default: train, where there is one
+    test_split: str | None = None,  # split of --data to evaluate on; default: validation, where there is one
+    probe_size: tuple[int, ...] = (112, 32, 16),  # sizes of the probe images in px
+    systems: tuple[str, ...] = SYSTEMS,  # compared with the recipe's fusion: image-only head (always), frozen face,
+    # words only, frozen + tf-idf, concat, linear
+    replicates: int = 500,  # bootstrap replicates (over people) behind the intervals
+    features: str | Path | None = None,  # folder of cached features, shared between runs; default: inside --out
+    output: str | None = None,  # of an .onnx encoder: the tensor that is the embedding, if the file does not tell
 ) -> dict:  # the content of report.json
-    "Compare face recognition with and without words; write report.html, report.json, figures and the model."
+    """Compare face recognition with and without words, from images and captions to a report.
+
+    Without flags: synthetic people, no download, a few minutes on two cores. With --data and --encoder: real images."""
     start, out, accelerator = time.perf_counter(), Path(out), make_accelerator()
-    recipe = recipe or make_recipe(default_recipe(data))
-    for s in (*recipe.sizes, *probe_sizes):
+    recipe = resolve_recipe(recipe or default_recipe(data, text), set_, text=text, seed=seed)
+    for s in (*recipe.sizes, *probe_size):
         Degradation(size=s)  # a wrong size is said before anything long begins
     check_systems(systems), check_replicates(replicates, 2)
-    face = load_encoder(encoder) if encoder else None
+    if output and not encoder:
+        raise TgfrError(f"--output {output}: names a tensor of --encoder, which is not given")
+    face = load_encoder(encoder, output) if encoder else None
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
     if skips:
         say(skips.summary())
     warnings = shared_photos(train, test)
     face = face or demo_encoder(out, recipe, accelerator=accelerator)
-    splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
+    splits = split_features(train, test, face, recipe, probe_size, features or out / "features")
     judge, trainer, model = compare(*splits, recipe, out / "runs", systems, replicates, accelerator)
     if not accelerator.is_main_process:
         return {}

@@ -8,6 +8,7 @@ __all__ = ['REFERENCE', 'TASKS', 'CARD_KEYS', 'evaluate']
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #658d0733
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from accelerate import PartialState
@@ -129,46 +130,53 @@ CARD_KEYS = (
 
 @one_at_a_time()
 def evaluate(
-    model: str | Path,  # folder written by `TGFR.save`
-    data: str,  # as for `load_faces`
-    encoder: str,  # the face encoder it was trained with: a folder of ours or an .onnx file
-    task: str = "verification",  # or "retrieval"
-    pairs: str
-    | Path
-    | int
-    | None = None,  # verification: a TGFR pair list, or impostors a person to draw one; None: all pairs
-    split: str | None = None,  # of `data`; default: "validation" if there is one
-    probe_sizes: tuple[int, ...] = (112, 32, 16),  # px of the probes (retrieval: of the gallery)
-    out: str | Path = "runs/evaluate",  # report.html, report.json
-    features: str | Path | None = None,  # folder of cached features; None: inside `out`
-    replicates: int = 500,  # bootstrap draws of people
-    seed: int = 0,  # of the draws, and of a list drawn anew
-    against: str
-    | Path
-    | None = None,  # verification: folder of a second model, the reference of differences (say, one trained without words); None: the frozen face
-    card: bool = True,  # put the results onto the model's card
+    model: str | Path,  # model folder, such as runs/demo/model, or OWNER/NAME on the Hub
+    /,
+    data: str,  # images with captions, as for `tgfr demo --data`; with a column `attributes`, all pairs are also
+    # evaluated by subgroup
+    encoder: str,  # the face encoder the model was trained with: a folder written by tgfr, an .onnx file,
+    # a published checkpoint, or OWNER/NAME on the Hub
+    baseline: str | Path | None = None,  # verification: a second model of the same encoder, the reference of
+    # differences, best one trained with `tgfr train ... --image-only`; default: the frozen face
+    task: Literal["verification", "retrieval"] = "verification",  # verification: do two images show one person;
+    # retrieval: find an image by its sentence, and a sentence by its image
+    pairs: str | Path | int | None = None,  # verification: a list of `photo photo 0|1` lines, or the number of
+    # impostor pairs per person to draw a list with; default: all pairs
+    split: str | None = None,  # split of --data to evaluate on; default: validation, where there is one
+    probe_size: tuple[int, ...] = (112, 32, 16),  # sizes of the probe images in px (retrieval: of the gallery)
+    out: str | Path = "runs/evaluate",  # folder for the report and the features
+    features: str | Path | None = None,  # folder of cached features; default: inside --out
+    replicates: int = 500,  # bootstrap replicates (over people) behind the intervals
+    seed: int = 0,  # seed of the bootstrap, and of a list that is drawn
+    card: bool = True,  # write the results onto the model's card
+    output: str | None = None,  # of an .onnx encoder: the tensor that is the embedding, if the file does not tell
 ) -> dict:  # the content of report.json
-    "Judge a saved model on people it has not seen, and write the report."
+    """Evaluate a saved model on people it has not seen: verification, or retrieval by description.
+
+    Writes report.html and report.json, and the results onto the model's card (its README.md);
+    every value has an interval over people."""
     start, out = time.perf_counter(), Path(out)
     if task not in TASKS:
         raise TgfrError(f"task {task!r}: expected one of {', '.join(TASKS)}")
+    if isinstance(pairs, str) and pairs.isdecimal():
+        pairs = int(pairs)
     if pairs is not None and task == "retrieval":
         raise TgfrError("pairs: retrieval looks for each photo among all, it takes no list of pairs")
-    if against is not None and task == "retrieval":
-        raise TgfrError("against: retrieval has no second model, evaluate each by itself")
+    if baseline is not None and task == "retrieval":
+        raise TgfrError("baseline: retrieval has no second model, evaluate each by itself")
     check_replicates(replicates)
-    trained, other = (m and TGFR.load(m).to(PartialState().device) for m in (model, against))
-    face = load_encoder(encoder)
+    trained, other = (m and TGFR.load(m).to(PartialState().device) for m in (model, baseline))
+    face = load_encoder(encoder, output)
     _fits(trained, face, model, encoder)
     if other:
-        _fits(other, face, against, encoder), _comparable(trained, other, model, against)
+        _fits(other, face, baseline, encoder), _comparable(trained, other, model, baseline)
     split = split or usual_split(data, "validation")
     dataset, skips = drop_unusable(load_faces(data, split))
     protocol = None if pairs is None else _pair_list(dataset, pairs, seed, out, replicates)
     faces = with_features(
         dataset,
         face,
-        probe_sizes,
+        probe_size,
         features or out / "features",
         regions=any(m.config.needs_regions for m in (trained, other) if m),
     )
@@ -185,7 +193,7 @@ def evaluate(
     faces.store.recheck()
     parts["warnings"] = photo_warnings(faces.store.meta, len(faces.store)) + parts.get("warnings", [])
     report = _report(
-        parts, task, data, dataset, face, {"model": model} | ({parts["reference"]: against} if other else {}), skips
+        parts, task, data, dataset, face, {"model": model} | ({parts["reference"]: baseline} if other else {}), skips
     ) | {"run": run_facts(start)}
     save_report(out, report, what="photos or captions")
     if card:
@@ -207,11 +215,11 @@ def _fits(model: TGFR, encoder, folder, name) -> None:
         )
 
 
-def _comparable(model, other, folder, against) -> None:
+def _comparable(model, other, folder, baseline) -> None:
     "`TgfrError` unless a model has its counterpart in the reference."
     if other.config.words and not model.config.words:
         raise TgfrError(
-            f"against: the model in {against} reads captions and the one in {folder} does not; exchange the two"
+            f"baseline: the model in {baseline} reads captions and the one in {folder} does not; exchange the two"
         )
 
 
