@@ -88,7 +88,7 @@ WORDS = str, int, float, bool, Path, NoneType
 def word_type(
     annotation,  # of a parameter
 ):  # what is left of it on the command line, for tyro
-    "The part of an annotation that words can be: `str | Recipe` is `str`, `Sequence[str]` is `tuple[str, ...]`."
+    "The part of an annotation that words can be: `str | Path | Recipe` is `str`, `Sequence[str]` is `tuple[str, ...]`."
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     kept = []
     for kind in kinds:
@@ -97,7 +97,7 @@ def word_type(
         if kind in WORDS or get_origin(kind) in (Literal, tuple):
             kept.append(kind)
     if str in kept and Path in kept:  # a word is both
-        kept.remove(str if len(kinds) == len(kept) else Path)
+        kept.remove(Path)
     if not [kind for kind in kept if kind is not NoneType]:
         raise TypeError(f"{annotation}: no word can be one of these")
     return Union[tuple(kept)]  # noqa: UP007 - of a list
