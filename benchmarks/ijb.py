@@ -160,7 +160,7 @@ def main():
     )
     for size in args.size:
         with tempfile.TemporaryDirectory() as folder:
-            made = f"from tgfr.evaluation.simulated_ijb import simulate; simulate({size!r}, {folder!r}, scale={args.scale})"
+            made = f"from tgfr.evaluation.simulated_ijb import simulate_ijb; simulate_ijb({size!r}, {folder!r}, scale={args.scale})"
             subprocess.run([sys.executable, "-c", made], check=True)
             a, b = (
                 one(__file__, name, folder, "--share", args.share, threads=args.threads) for name in ("ours", "loops")

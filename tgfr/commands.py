@@ -143,10 +143,10 @@ class Audit:
     """JSON file for the report, with examples"""
 
     def run(self) -> None:
-        "Call `tgfr.evaluation.audit.audit_data`."
-        from tgfr.evaluation.audit import audit_data
+        "Call `tgfr.workflows.audit_data.audit`."
+        from tgfr.workflows.audit_data import audit
 
-        audit_data(self.data, self.pairs, self.out)
+        audit(self.data, self.pairs, self.out)
 
 # %% ../nbs/11b_commands.ipynb #2cd6567b
 @dataclass
@@ -217,22 +217,10 @@ class Verify:
     """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
-        "Call `tgfr.evaluation.identification.evaluate_bins`."
-        if not self.sets:
-            raise TgfrError("FILE: expected at least one .bin file")
-        from tgfr.encoders.pretrained_faces import load_encoder
-        from tgfr.evaluation.identification import evaluate_bins
+        "Call `tgfr.workflows.verify.verify`."
+        from tgfr.workflows.verify import verify
 
-        found = evaluate_bins(
-            self.sets, load_encoder(self.encoder), self.out, folds=self.folds, far=self.far, definition=self.definition
-        )
-        for name, row in found.items():
-            said = (
-                f"left out: {row['error']}"
-                if "error" in row
-                else f"accuracy {row['accuracy']:.4f} +- {row['accuracy std']:.4f}, validation rate {row['val']:.4f} +- {row['val std']:.4f} at a false accept rate of {row['far']:.1e}"
-            )
-            print(f"{name}: {said}")
+        verify(self.sets, self.encoder, self.out, self.folds, self.far, self.definition)
 
 # %% ../nbs/11b_commands.ipynb #90683909
 @dataclass
@@ -276,7 +264,7 @@ class Ijb:
             self.definition,
             self.replicates,
             self.chunk,
-            not self.lenient,
+            self.lenient,
             self.simulate,
             self.scale,
             self.seed,

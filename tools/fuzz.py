@@ -224,9 +224,9 @@ def read_records(folder):
 
 
 def make_ijb(folder):
-    from tgfr.evaluation.simulated_ijb import simulate
+    from tgfr.evaluation.simulated_ijb import simulate_ijb
 
-    simulate("IJBB", folder / "set", scale=0.001, width=4)
+    simulate_ijb("IJBB", folder / "set", scale=0.001, width=4)
     for path in list((folder / "set").glob("**/*")):
         if path.is_file() and path.parent.name != "meta":
             path.unlink()

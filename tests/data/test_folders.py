@@ -23,7 +23,7 @@ from tgfr.core import TgfrError, atomic_write, write_json, writing
 from tgfr.data import folders
 from tgfr.data.folders import folder_lock, one_at_a_time, remove_leftovers
 from tgfr.encoders.weight_files import read_weights, write_weights
-from tgfr.evaluation.simulated_ijb import simulate
+from tgfr.evaluation.simulated_ijb import simulate_ijb
 
 needs_locks = pytest.mark.skipif(folders.fcntl is None, reason="needs file locks")
 HOLD = "import sys, time; from tgfr.data.folders import folder_lock\nwith folder_lock(sys.argv[1], sys.argv[2] == 'wait'): print('held', flush=True); time.sleep(float(sys.argv[3]))"
@@ -206,7 +206,7 @@ def test_a_command_is_refused_where_another_is_at_work(tmp_path, refusal):
 
 @pytest.mark.parametrize("how", ["bit", "page"])
 def test_ijb_names_the_rows_of_a_damaged_store(tmp_path, refusal, how):
-    files, store = simulate("IJBB", tmp_path, scale=0.003, width=16)
+    files, store = simulate_ijb("IJBB", tmp_path, scale=0.003, width=16)
     path = store / "embedding.npy"
     data = bytearray(path.read_bytes())
     data[2000:6096] = bytes([data[2000] ^ 1]) + data[2001:6096] if how == "bit" else bytes(4096)

@@ -21,7 +21,7 @@ from tgfr.encoders.embed import constant_norms, embed_crops, embed_file, embed_f
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.features import l2_normalize
 from tgfr.encoders.pretrained_faces import load_encoder
-from tgfr.evaluation.simulated_ijb import simulate
+from tgfr.evaluation.simulated_ijb import simulate_ijb
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def encoder():
 def ijb_set(tmp_path_factory):
     "A simulated set with crops: smooth noise, one file that is no image, one missing."
     folder = tmp_path_factory.mktemp("set")
-    files = simulate("IJBB", folder, scale=0.001, width=8)[0]
+    files = simulate_ijb("IJBB", folder, scale=0.001, width=8)[0]
     (crops := files.folder / "loose_crop").mkdir()
     for k, name in enumerate(files.images().name.to_pylist()):
         picture = cv2.GaussianBlur(rng("crop", k).integers(0, 255, (130, 120, 3), np.uint8), (0, 0), 5)

@@ -11,10 +11,11 @@ from test_cli import parquet, refused, tgfr
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.synthetic import synthetic_faces
-from tgfr.evaluation.audit import audit, audit_data, near_duplicates, print_audit, signature
+from tgfr.evaluation.audit import audit_splits, near_duplicates, signature
 from tgfr.evaluation.metrics import label_floor, tpr_at_fpr
 from tgfr.evaluation.results import label_errors
 from tgfr.formats.pairs import PairNames
+from tgfr.workflows.audit_data import audit, print_audit
 
 
 def changed(data, rows):
@@ -36,7 +37,7 @@ def splits():
 
 
 def test_clean_data_has_no_finding(splits):
-    report = audit(splits)
+    report = audit_splits(splits)
     assert all(f["groups"] == 0 and f["examples"] == [] for f in report["findings"])
     assert (
         report["splits"]["train"]
@@ -60,7 +61,7 @@ def test_each_fault_is_found_where_it_is(splits):
     test = test.add_column("replica_of", [None] * 20 + [test[19]["photo_id"]] + [None] * 9)
     ids, who = test["photo_id"][:], np.array(test["identity"])
     first, second = np.triu_indices(30, 1)
-    report = audit(
+    report = audit_splits(
         {"train": train, "test": test},
         PairNames(pa.array([ids[i] for i in first]), pa.array([ids[i] for i in second]), who[first] == who[second]),
     )
@@ -133,23 +134,23 @@ def test_unreadable_photos_are_counted_and_not_alike(splits):
             10: {"captions": []},
         },
     )
-    report = audit({"train": data})
+    report = audit_splits({"train": data})
     assert report["skipped"]["count"] == 2 and all(f["groups"] == 0 for f in report["findings"])
 
 
 def test_the_list_is_of_the_split_that_has_its_photos(splits):
     train = splits["train"]["photo_id"]
-    report = audit(
+    report = audit_splits(
         splits, PairNames(pa.array([train[0], train[0]]), pa.array([train[1], train[3]]), np.array([True, False]))
     )
     assert report["pairs"] == {"split": "train", "genuine": 1, "impostor": 1}
     with pytest.raises(TgfrError, match="train: pairs: 1 photos are not in the dataset.*test: pairs"):
-        audit(splits, PairNames(pa.array([train[0]]), pa.array(["nobody"]), np.array([False])))
+        audit_splits(splits, PairNames(pa.array([train[0]]), pa.array(["nobody"]), np.array([False])))
 
 
 def test_nothing_to_audit_is_refused():
     with pytest.raises(TgfrError, match="splits"):
-        audit({})
+        audit_splits({})
 
 
 # the command
@@ -172,11 +173,11 @@ def test_command_on_a_folder_of_splits(splits, tmp_path):
 
 def test_saved_splits_and_one_file(splits, tmp_path, capsys):
     DatasetDict(splits).save_to_disk(tmp_path / "saved")
-    assert set(audit_data(str(tmp_path / "saved"))["splits"]) == {"train", "test"}
+    assert set(audit(str(tmp_path / "saved"))["splits"]) == {"train", "test"}
     (tmp_path / "saved/dataset_dict.json").write_text("{}")
     with pytest.raises(TgfrError, match="dataset_dict.json"):
-        audit_data(str(tmp_path / "saved"))
-    assert set(audit_data(str(parquet(splits["train"], tmp_path)))["splits"]) == {"all"}
+        audit(str(tmp_path / "saved"))
+    assert set(audit(str(parquet(splits["train"], tmp_path)))["splits"]) == {"all"}
     assert "all: 30 photos of 10 people" in capsys.readouterr().out
 
 
@@ -194,7 +195,7 @@ def test_saved_splits_and_one_file(splits, tmp_path, capsys):
 def test_hostile_lists_are_refused(splits, tmp_path, text, said):
     (tmp_path / "pairs.txt").write_text(text, encoding="latin-1")
     with pytest.raises(TgfrError, match=said):
-        audit_data(str(parquet(splits["train"], tmp_path)), tmp_path / "pairs.txt")
+        audit(str(parquet(splits["train"], tmp_path)), tmp_path / "pairs.txt")
 
 
 def test_missing_data_is_one_line(tmp_path):
@@ -207,7 +208,7 @@ def test_photos_damaged_inside_are_named(splits, capsys):
     half = len(whole) // 2
     broken = {"bytes": whole[:half] + bytes(64) + whole[half + 64 :], "path": None}
     name = splits["train"]["photo_id"][4]
-    report = audit({"train": changed(splits["train"], {4: {"image": broken}})})
+    report = audit_splits({"train": changed(splits["train"], {4: {"image": broken}})})
     assert (
         report["skipped"]["count"] == 0
         and report["damaged inside"]["count"] == 1
@@ -219,7 +220,7 @@ def test_photos_damaged_inside_are_named(splits, capsys):
         f"1 photo damaged inside, which other programs use without a word: {name}" in " ".join(said.out.split())
         and "Corrupt" not in said.err
     )
-    assert audit(splits)["damaged inside"]["count"] == 0
+    assert audit_splits(splits)["damaged inside"]["count"] == 0
 
 
 def split_in_two(people, photos, mistaken):
@@ -270,7 +271,7 @@ def test_the_table_of_the_review():
 
 
 def test_audit_says_down_to_which_fpr(splits, capsys):
-    report = audit(splits)
+    report = audit_splits(splits)
     assert report["label errors"]["test"] == [{"people": 1, "FPR": pytest.approx(2 / (30 * 27 / 2))}]
     print_audit(report)
     assert (

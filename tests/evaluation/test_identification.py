@@ -16,14 +16,14 @@ from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.evaluation.identification import (
     det,
-    evaluate_bins,
     open_set_scores,
     published_tpir,
-    ten_fold_metrics,
     tpir_at_fpir,
     tpir_of,
 )
 from tgfr.evaluation.metrics import cmc, cmc_of, operating_points, search
+from tgfr.evaluation.ten_fold import ten_fold_metrics
+from tgfr.workflows.verify import verify
 
 
 @st.composite
@@ -231,7 +231,7 @@ def test_images_that_are_no_aligned_crops_are_counted(tmp_path, capsys):
     broken[len(broken) // 2 : len(broken) // 2 + 40] = bytes(40)
     (tmp_path / "raw.bin").write_bytes(pickle.dumps(([*images[:3], bytes(broken), *images[4:]], [True, False] * 12)))
     encoder = IResNet((1, 1, 1, 1), width=4, embedding=32)
-    found = evaluate_bins([tmp_path / f"{name}.bin" for name in forms], encoder, tmp_path / "out", folds=3, far=0.2)
+    found = verify([tmp_path / f"{name}.bin" for name in forms], encoder, tmp_path / "out", folds=3, far=0.2)
     said = capsys.readouterr().err
     assert "warnings" not in found["aligned"] and "features/aligned" not in said
     assert (
@@ -262,7 +262,7 @@ def test_pairs_of_one_file_are_told(tmp_path, capsys):
                 )
             )
         )
-    evaluate_bins(
+    verify(
         [tmp_path / "twice.bin", tmp_path / "sound.bin"],
         IResNet((1, 1, 1, 1), width=4, embedding=32),
         tmp_path / "out",

@@ -13,7 +13,7 @@ from tgfr.encoders.backbones import IResNet
 from tgfr.encoders.feature_store import FeatureStore, write_store
 from tgfr.evaluation.ijb import IjbProtocol, MediaPooling, bootstrap_subjects, evaluate_ijb, pair_scores, pool_media
 from tgfr.evaluation.metrics import auc, roc, search, tpr_at_fpr
-from tgfr.evaluation.simulated_ijb import SIZES, simulate
+from tgfr.evaluation.simulated_ijb import SIZES, simulate_ijb
 from tgfr.formats.ijb_files import IjbFiles, IjbImages
 from tgfr.report.tables import definitions
 from tgfr.sets.caface import CAFace
@@ -149,7 +149,7 @@ FPRS, POOLINGS = (1e-3, 1e-2, 1e-1), [f"N{n}D{d}F{f}" for n in (0, 1) for d in (
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     "A simulated IJB-C of a hundredth: files, protocol, features (2, N, 32)."
-    files, store = simulate("IJBC", tmp_path_factory.mktemp("ijbc"), seed=3, scale=0.01, width=32, mirror=True)
+    files, store = simulate_ijb("IJBC", tmp_path_factory.mktemp("ijbc"), seed=3, scale=0.01, width=32, mirror=True)
     return files, IjbProtocol.read(files), FeatureStore.open(store).embedding
 
 
@@ -497,7 +497,7 @@ def test_command_line(tmp_path, capsys, refusal):
 
 
 def test_published_definitions_promise_no_intervals(tmp_path, capsys):
-    report = ijb(simulated="IJBB", scale=0.01, out=tmp_path, definition="published", fusion=("N1D1F0", "average"))
+    report = ijb(simulate="IJBB", scale=0.01, out=tmp_path, definition="published", fusion=("N1D1F0", "average"))
     assert not any(row["interval"] or row.get("difference") for row in report["results"])
     assert "Under each value" not in (said := capsys.readouterr()).out and "TPIR@FPIR" in said.out
     assert "intervals of 1:N" not in report["terms"] and "95 % interval" not in definitions(report)
@@ -571,7 +571,7 @@ def test_a_fusion_of_another_encoder_is_refused(made, tmp_path):
 
 def test_features_of_other_images_are_refused(made, tmp_path):
     files, protocol, _ = made
-    _, store = simulate("IJBB", tmp_path, scale=0.01)
+    _, store = simulate_ijb("IJBB", tmp_path, scale=0.01)
     with pytest.raises(TgfrError, match="features of .* images, but IJBC has"):
         ijb(files.folder, [store], out=tmp_path / "out")
 

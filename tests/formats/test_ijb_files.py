@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tgfr.cli import main
 from tgfr.core import TgfrError, rng
 from tgfr.data.faces import encode_jpeg, read_image
-from tgfr.evaluation.simulated_ijb import SIZES, simulate
+from tgfr.evaluation.simulated_ijb import SIZES, simulate_ijb
 from tgfr.formats.ijb_files import IjbFiles, prepare_ijb, read_images, read_pairs, read_points, read_subjects
 from tgfr.formats.pairs import read_bin, read_lfw_pairs, read_pairs_list
 
@@ -25,7 +25,7 @@ POINTS = "38.1 51.2 73.3 51.4 56.5 71.6 41.7 92.8 70.9 92.0 .9"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    return simulate("IJBB", tmp_path_factory.mktemp("ijbb"), scale=0.005, width=8)[0]
+    return simulate_ijb("IJBB", tmp_path_factory.mktemp("ijbb"), scale=0.005, width=8)[0]
 
 
 def saved(folder, text, name="file.txt"):

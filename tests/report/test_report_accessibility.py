@@ -44,7 +44,7 @@ def reports(tmp_path_factory):
         picture_file(home / "photo.png", FACES[0]),
         out=home / "fuse",
     )
-    ijb(simulated="IJBB", scale=0.01, fusion=("N1D1F0", "average"), out=home / "ijb", replicates=20)
+    ijb(simulate="IJBB", scale=0.01, fusion=("N1D1F0", "average"), out=home / "ijb", replicates=20)
     tables = {"Groups": {"columns": ["group", "people"], "rows": [["age=old", 20], ["Male", 31]]}}
     write_report(
         home / "demo",

@@ -19,7 +19,6 @@ from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.pretrained_faces import load_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
-from tgfr.evaluation.identification import evaluate_bins
 from tgfr.evaluation.metrics import tpr_of
 from tgfr.evaluation.results import by_chance
 from tgfr.fusion.model import TGFR, ModelConfig
@@ -31,6 +30,7 @@ from tgfr.workflows.compare_fusions import compare_sets
 from tgfr.workflows.demo import demo
 from tgfr.workflows.evaluate import evaluate
 from tgfr.workflows.train import train
+from tgfr.workflows.verify import verify
 
 TINY = dict(dim=16, epochs_encode=1, epochs_align=1, epochs_fuse=1, batch_align=8, batch_fuse=8)
 
@@ -242,5 +242,5 @@ def test_evaluate_and_verify_doubt_a_zero_encoder(faces, tmp_path, capsys):
     (tmp_path / "lfw.bin").write_bytes(
         pickle.dumps(([p for k in range(12) for p in (photos[k], photos[k + 1])], [k % 2 == 0 for k in range(12)]))
     )
-    evaluate_bins([tmp_path / "lfw.bin"], load_encoder(str(tmp_path / "zero")), tmp_path / "bins", folds=2)
+    verify([tmp_path / "lfw.bin"], load_encoder(str(tmp_path / "zero")), tmp_path / "bins", folds=2)
     assert "lfw: an accuracy of 0.500 is chance" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from datasets import DatasetDict, Value, concatenate_datasets
 
 from tgfr.cli import main
 from tgfr.data.synthetic import synthetic_faces
-from tgfr.evaluation.simulated_ijb import simulate
+from tgfr.evaluation.simulated_ijb import simulate_ijb
 from tgfr.workflows.info import environment
 
 
@@ -75,7 +75,7 @@ def test_folders_that_are_no_data(tmp_path):
 
 
 def test_ijb(tmp_path):
-    files, _ = simulate("IJBB", tmp_path, 0, 0.01)
+    files, _ = simulate_ijb("IJBB", tmp_path, 0, 0.01)
     assert look(files.folder) == "wrong: IJBB: missing loose_crop/", "a simulated set has no crops"
     (files.folder / "loose_crop").mkdir()
     assert look(files.folder) == "ok: IJBB: all files of 1:1 and 1:N, and loose_crop/"
