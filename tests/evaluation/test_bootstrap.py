@@ -15,7 +15,7 @@ from tgfr.core import TgfrError, rng
 from tgfr.evaluation import bootstrap as module
 from tgfr.evaluation.bootstrap import Metrics, PairBootstrap, PersonBootstrap, Verification
 from tgfr.evaluation.metrics import auc_of, eer_of, rank1, tpr_of
-from tgfr.evaluation.results import result_row, result_rows, unresolved
+from tgfr.evaluation.results import result_row, result_rows, undersampled_fpr_warnings
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from interval_coverage import World, coverage

@@ -19,11 +19,12 @@ from rich.console import Console
 
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.evaluation.metrics import roc_of, tpr_of
-from tgfr.evaluation.results import number
+from tgfr.evaluation.results import format_rate
 from tgfr.report import charts as plots
 from tgfr.report import pictures
 from tgfr.report.page import render_html, write_report
-from tgfr.report.tables import MODES, definitions, markdown_table, print_table, results_table, summaries
+from tgfr.evaluation.results import CAPTIONS
+from tgfr.report.tables import definitions, markdown_table, print_table, results_table, summaries
 
 KEYS = ["TPR@FPR=1e-2", "EER", "rank-1"]
 HOSTILE = '</td><script>alert(1)</script><img src=x onerror="alert(1)"> & $title | "quoted"'

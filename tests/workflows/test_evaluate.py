@@ -12,7 +12,7 @@ from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.metrics import tpr_of
-from tgfr.evaluation.results import number
+from tgfr.evaluation.results import format_rate
 from tgfr.evaluation.retrieval import find_photos, query_ranks, retrieval_metrics, retrieve, same_captions
 from tgfr.evaluation.scoring import embed_photos, score_matrix
 from tgfr.evaluation.subgroups import attribute_groups, group_table

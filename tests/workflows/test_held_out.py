@@ -20,7 +20,7 @@ from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.pretrained_faces import load_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.metrics import tpr_of
-from tgfr.evaluation.results import by_chance
+from tgfr.evaluation.results import chance_warnings
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.recipes import make_recipe
 from tgfr.training.set_fusion import quick_sets
@@ -205,13 +205,13 @@ def test_a_figure_of_an_encoder_that_tells_nobody_apart_is_doubted(tmp_path):
         "random": draw.normal(size=(120, 120)),
         "face": x @ x.T,
     }
-    said = by_chance(
+    said = chance_warnings(
         {(name, size, "-"): plan.evaluate(scores) for name, scores in systems.items() for size in ("112px", "16px")}
     )
     assert [line.split(":")[0] for line in said] == ["zero", "constant", "random"] and all(
         re.search(r"an AUC of \.?0?\.(4|5)", line) for line in said
     )
-    poor = by_chance(
+    poor = chance_warnings(
         {
             ("face", size, "-"): plan.evaluate(scores)
             for size, scores in (("112px", systems["face"]), ("16px", systems["random"]))

@@ -18,7 +18,7 @@ from .bootstrap import Metrics, _draw
 from .metrics import cmc_of, search
 from .pair_lists import caption_keys
 from .results import result_row
-from .scoring import MODES, embed_photos, score_matrix, spoken, stored_faces
+from .scoring import CAPTIONS_READ, embed_photos, score_matrix, spoken, stored_faces
 from ..fusion.model import TGFR
 
 # %% ../../nbs/07_evaluation/15_retrieval.ipynb #f999ca62
@@ -43,7 +43,7 @@ def same_captions(
 ) -> list[str]:  # what a report has to say of them
     "How many photos have the caption of another photo, which no sentence tells apart: how high recall at 1 can be."
     said = []
-    for mode, kept in ("one", [row[:1] for row in spoken(captions)]), ("all", spoken(captions)):
+    for mode, kept in ("first", [row[:1] for row in spoken(captions)]), ("all", spoken(captions)):
         _, place, times = np.unique(caption_keys(kept), return_inverse=True, return_counts=True)
         if shared := int((times[place] > 1).sum()):
             said.append(
@@ -83,7 +83,7 @@ def retrieve(
     store: FeatureStore,  # of N photos
     captions: list[list[str]],  # N lists
     identity: np.ndarray,  # (N,)
-    modes: tuple[str, ...] = MODES,  # "one" (first caption) and "all"
+    modes: tuple[str, ...] = CAPTIONS_READ,  # "first" (first caption) and "all"
     ks: Sequence[int] = (1, 5, 10),
     replicates: int = 500,  # draws of people
     seed: int = 0,
@@ -94,7 +94,7 @@ def retrieve(
     found, rows, n = embed_photos(model, store, captions, modes=modes), [], len(captions)
     chance = {f"recall@{k}": min(k / n, 1) for k in ks} | {"median rank": (n + 1) / 2}
     for v, probe in enumerate(store.variants):
-        rows.append({"system": "chance", "probe": probe, "mode": "-", "values": chance})
+        rows.append({"system": "chance", "probe": probe, "mode": "none", "values": chance})
         for mode in modes:
             sides = {"text to image": (found[mode]["sentence"], found[mode]["face"][v])}
             for system, (query, gallery) in (sides | {"image to text": sides["text to image"][::-1]}).items():

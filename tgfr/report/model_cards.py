@@ -110,7 +110,7 @@ def write_results(
     sections: dict[str, str],  # from `result_sections`
     task: str = "",  # see `with_results`
 ) -> str:  # one line on what was done
-    "Put results into README.md of a saved model; a card that cannot be written, or lies in the Hub's cache, is left as it is."
+    "Put results into README.md of a saved model; a card that cannot be written, or is in the Hub's cache, is left."
     path = Path(folder) / "README.md"
     if any(part.startswith("models--") for part in path.absolute().parts):
         return f"{path}: in the cache of the Hub, the card is left as it is"

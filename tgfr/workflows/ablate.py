@@ -6,7 +6,6 @@
 __all__ = ['ABLATIONS', 'SHARED', 'STAGE_TWO', 'other_recipe', 'ablate']
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #429f697a
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +16,17 @@ from ..encoders.pretrained_faces import load_encoder
 from ..encoders.text_encoders import RECURRENT
 from ..evaluation.all_pairs import AllPairsEvaluator
 from ..evaluation.bootstrap import check_replicates
-from ..report.page import save_report
-from ..training.loop import make_accelerator
+from ..evaluation.results import Report
 from ..training.recipes import Recipe, make_recipe, resolve_recipe, write_recipe
-from .compare import Trainer, load_splits, shared_photos, split_features
-from .demo import comparison_report, intervals_figure
+from tgfr.workflows.compare import (
+    Trainer,
+    comparison_report,
+    intervals_figure,
+    load_splits,
+    shared_photos,
+    split_features,
+)
+from .job import Job
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #11bb2ac9
 ABLATIONS = {
@@ -39,7 +44,7 @@ ABLATIONS = {
 }
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #0e493770
-SHARED = (
+SHARED = (  # what another recipe has in common with ours, to have seen the same images as often
     "sizes",
     "epochs_align",
     "epochs_fuse",
@@ -47,7 +52,7 @@ SHARED = (
     "batch_fuse",
     "dim",
     "seed",
-)  # what another recipe has in common with ours, to have seen the same photos as often
+)
 
 
 def other_recipe(
@@ -80,25 +85,28 @@ def ablate(
     features: str | Path | None = None,  # folder of cached features, shared between runs; default: inside --out
     replicates: int = 500,  # bootstrap replicates (over people) behind the intervals
     output: str | None = None,  # of an .onnx encoder: the tensor that is the embedding, if the file does not tell
-) -> dict:  # the content of report.json
+) -> Report | None:  # None in processes that do not report
     """Train a recipe and its single-change ablations, and evaluate all on unseen people."""
-    start, out = time.perf_counter(), Path(out)
+    job = Job.begin(out)
     recipe = resolve_recipe(recipe, set_, text=text, seed=seed)
     recipes = _recipes(recipe, variants, transformer)
     for size in (*recipe.sizes, *probe_size):
         Degradation(size=size)
     check_replicates(replicates)
-    face, accelerator = load_encoder(encoder, output), make_accelerator()
+    face = load_encoder(encoder, output)
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
-    warnings = shared_photos(train, test)
-    splits = split_features(train, test, face, recipe, probe_size, features or out / "features")
-    judge, trainer = _judge_all(*splits, recipes, out, replicates, accelerator)
-    if not accelerator.is_main_process:
-        return {}
-    title = "What each part of the recipe is worth"
-    report = comparison_report(judge, trainer, face, data, skips, start, title, warnings)
-    report["setup"]["variants"] = {name: _changes(r, recipe) for name, r in recipes.items() if r != recipe}
-    save_report(out, report, intervals_figure(report))
+    job.leave_out(skips)
+    job.warn(shared_photos(train, test))
+    splits = split_features(train, test, face, recipe, probe_size, features or job.out / "features")
+    evaluator, trainer = _evaluate_all(*splits, recipes, job.out, replicates, job.accelerator)
+    if not job.reports:
+        return None
+    for split in reversed(splits):
+        job.check_store(split.store)
+    report = comparison_report(evaluator, trainer, face, data, "What each part of the recipe is worth")
+    changes = {name: _changes(r, recipe) for name, r in recipes.items() if r != recipe}
+    report = job.complete(replace(report, setup=report.setup | {"variants": changes}))
+    job.save(report, intervals_figure(report))
     return report
 
 
@@ -123,28 +131,27 @@ def _changes(variant: Recipe, recipe: Recipe) -> str:
     return ", ".join(f"{key}={value}" for key, value in vars(variant).items() if value != getattr(recipe, key))
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #0981c55b
-STAGE_TWO = (
-    "fusion",
-    "captions",
-    "epochs_fuse",
-    "batch_fuse",
-    "lambda_text",
-)  # fields of a recipe that stage 1 does not read
+STAGE_TWO = ("fusion", "captions", "epochs_fuse", "batch_fuse", "lambda_text")  # fields that stage 1 does not read
 
 
-def _judge_all(train, test, recipes, out, replicates, accelerator) -> tuple[AllPairsEvaluator, Trainer]:
+def _evaluate_all(
+    train, test, recipes: dict[str, Recipe], out: Path, replicates: int, accelerator
+) -> tuple[AllPairsEvaluator, Trainer]:
     "Results of all variants, and the trainer of the recipe itself."
-    judge, trainers = AllPairsEvaluator(test, replicates=replicates, seed=recipes["ours"].seed), {}
+    evaluator, trainers = AllPairsEvaluator(test, replicates=replicates, seed=recipes["ours"].seed), {}
     for name, recipe in recipes.items():
-        trainers[name] = trainer = Trainer(train, recipe, out / "runs" / name.replace(" ", "-"), accelerator)
-        like = next(
-            n
-            for n, r in recipes.items()
-            if replace(r, **{field: getattr(recipe, field) for field in STAGE_TWO}) == recipe
-        )
+        trainer = Trainer(train, recipe, out / "runs" / name.replace(" ", "-"), accelerator)
+        trainers[name] = trainer
         if accelerator.is_main_process:
             write_recipe(trainer.folder / "config.yaml", recipe)
         if name == "ours":
-            judge.add_model(judge.reference, trainer.train(recipe.fusion, words=False))
-        judge.add_model(name, trainer.train(recipe.fusion, start=trainers[like]))
-    return judge, trainers["ours"]
+            evaluator.add_model(evaluator.reference, trainer.train(recipe.fusion, words=False))
+        start = trainers[_same_stage_one(recipe, recipes)]
+        evaluator.add_model(name, trainer.train(recipe.fusion, start=start))
+    return evaluator, trainers["ours"]
+
+
+def _same_stage_one(recipe: Recipe, recipes: dict[str, Recipe]) -> str:
+    "The first recipe that differs in nothing that stage 1 reads."
+    stage_two = {name: getattr(recipe, name) for name in STAGE_TWO}
+    return next(name for name, other in recipes.items() if replace(other, **stage_two) == recipe)

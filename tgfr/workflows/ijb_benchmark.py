@@ -23,7 +23,7 @@ from ..encoders.embed import constant_norms
 from ..encoders.feature_store import FeatureStore
 from ..evaluation.ijb import IjbProtocol, IjbResult, MediaPooling, bootstrap_subjects, evaluate_ijb
 from ..evaluation.metrics import _definition
-from ..evaluation.results import by_chance, label_errors, result_rows, unresolved
+from ..evaluation.results import chance_warnings, label_errors, result_rows
 from ..evaluation.simulated_ijb import simulate_ijb
 from ..formats.ijb_files import IjbFiles
 from ..report.charts import plot_cmc, plot_det, plot_roc, plot_score_histograms
@@ -288,7 +288,7 @@ def ijb(
         if simulate
         else []
     )
-    report["warnings"] += unresolved([results[0].verification]) + by_chance(
+    report["warnings"] += unresolved([results[0].verification]) + chance_warnings(
         {(r.system, "1:1", "-"): r.verification for r in results}
     )
     report["warnings"] += label_errors(
