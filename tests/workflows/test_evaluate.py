@@ -11,13 +11,14 @@ from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
-from tgfr.evaluation.metrics import tpr_of
+from tgfr.evaluation.metrics import Metric, tpr_of
 from tgfr.evaluation.results import number
-from tgfr.evaluation.retrieval import find_photos, query_ranks, retrieval_metrics, retrieve, same_captions
+from tgfr.evaluation.retrieval import search_by_text, query_ranks, retrieval_metrics, retrieve, same_captions
 from tgfr.evaluation.scoring import embed_photos, score_matrix
-from tgfr.evaluation.subgroups import attribute_groups, group_table
+from tgfr.evaluation.subgroups import attribute_groups, evaluate_subgroups
 from tgfr.formats.cards import parse_card
 from tgfr.fusion.model import TGFR, ModelConfig
+from tgfr.report.subgroup_tables import subgroup_table
 from tgfr.workflows.evaluate import evaluate
 
 
@@ -78,9 +79,9 @@ def test_figures_are_those_of_repeated_queries():
     for r, w in enumerate(weights):
         drawn = np.sort(np.repeat(rank, w[person]))
         expected = {
-            "recall@1": (drawn <= 1).mean(),
-            "recall@5": (drawn <= 5).mean(),
-            "median rank": drawn[(len(drawn) + 1) // 2 - 1],
+            Metric("recall", 1): (drawn <= 1).mean(),
+            Metric("recall", 5): (drawn <= 5).mean(),
+            Metric("median rank"): drawn[(len(drawn) + 1) // 2 - 1],
         }
         for key, value in expected.items():
             assert (f.samples[key][r - 1] if r else f.value[key]) == pytest.approx(value), key
@@ -95,7 +96,7 @@ def test_a_model_without_words_cannot_read():
     with pytest.raises(TgfrError, match="no text encoder"):
         retrieve(plain, None, [["a"]], np.zeros(1))
     with pytest.raises(TgfrError, match="no text encoder"):
-        find_photos(plain, None, ["a"])
+        search_by_text(plain, None, ["a"])
 
 
 # two models
@@ -242,7 +243,8 @@ def test_groups_where_attributes_are_known(call, model, encoder, others):  # noq
     store, identity, trained = FeatureStore.open(drawn["features"]), np.array(photos["identity"]), TGFR.load(model)
     fused = embed_photos(trained, store, photos["captions"][:])["all"]["fused"]
     groups = attribute_groups(photos["attributes"][:])
-    expected = group_table({"linear": score_matrix(fused[0], fused[1])}, PersonBootstrap(identity, 10, 0), groups)
+    scores = {"linear": score_matrix(fused[0], fused[1])}
+    expected = subgroup_table(evaluate_subgroups(scores, PersonBootstrap(identity, 10, 0), groups))
     at = table["columns"].index("linear: TPR")
     assert [row[at : at + 2] for row in table["rows"]] == [row[3:5] for row in expected["rows"]] and len(groups) >= 4
     assert "gender=" in (call["out"] / "report.html").read_text()
