@@ -11,8 +11,8 @@ from test_cli import parquet, refused, tgfr
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.synthetic import synthetic_faces
-from tgfr.evaluation.audit import audit_splits, near_duplicates, signature
-from tgfr.evaluation.metrics import Metric, label_floor, split_scores, tpr_of
+from tgfr.evaluation.audit import audit_splits, near_duplicates, perceptual_hash
+from tgfr.evaluation.metrics import Metric, label_floor, split_scores, tpr_at_fpr
 from tgfr.evaluation.results import label_errors
 from tgfr.formats.pairs import PairNames
 from tgfr.workflows.audit_data import audit, print_audit
@@ -243,7 +243,7 @@ def test_label_errors_empty_a_rate_below_the_floor(photos, mistaken):
     x = draw.normal(size=(people, 64))[person] + 0.6 * draw.normal(size=(len(person), 64))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     scores, fprs = (x @ x.T)[first, second], (floor / 3, floor * 1.5)
-    right, found = (tpr_of(*split_scores(scores, who[first] == who[second]), fprs) for who in (person, named))
+    right, found = (tpr_at_fpr(*split_scores(scores, who[first] == who[second]), fprs) for who in (person, named))
     assert right.min() > 0.97 and found[1] > 0.97 and found[0] == pytest.approx(1 / 3, abs=0.15)
 
 

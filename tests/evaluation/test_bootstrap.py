@@ -14,7 +14,7 @@ from sync import ROOT
 from tgfr.core import TgfrError, rng
 from tgfr.evaluation import bootstrap as module
 from tgfr.evaluation.bootstrap import Metrics, PairBootstrap, PersonBootstrap, Verification
-from tgfr.evaluation.metrics import Metric, auc_of, cmc_of, eer_of, mate_ranks, tpr_of
+from tgfr.evaluation.metrics import Metric, auc, cmc, eer, mate_ranks, tpr_at_fpr
 from tgfr.evaluation.results import result_row, result_rows, unresolved
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -54,7 +54,7 @@ def by_hand(person, scores, weights, fprs):
 
 
 def judged(genuine, impostor, fprs):
-    return [*tpr_of(genuine, impostor, fprs), eer_of(genuine, impostor), auc_of(genuine, impostor)]
+    return [*tpr_at_fpr(genuine, impostor, fprs), eer(genuine, impostor), auc(genuine, impostor)]
 
 
 def rank1_by_hand(person, scores, weights):
@@ -100,7 +100,7 @@ def test_many_pairs_stay_close_to_exact(people, step, monkeypatch):
             np.repeat(impostor, np.outer(w[person], w[person])[~same]),
         )
         exact = judged(*lists, FPRS)
-        around = np.array([tpr_of(*lists, np.multiply(FPRS, s)) for s in (0.99, 1.01)])  # 1 % of the FPR either way
+        around = np.array([tpr_at_fpr(*lists, np.multiply(FPRS, s)) for s in (0.99, 1.01)])  # 1 % of the FPR either way
         found = np.array([result.samples[k][r] for k in KEYS])
         assert (found[:3] >= around[0] - 1e-12).all() and (found[:3] <= around[1] + 1e-12).all()
         assert found[3] == pytest.approx(exact[3], rel=0.01)
@@ -228,9 +228,9 @@ def test_single_photos_are_gallery_and_impostors():
     result = PersonBootstrap(person, 5).evaluate(scores)
     assert (result.genuine, result.impostor) == (2, 4)
     assert (
-        result.value[Metric("rank", 1)] == cmc_of(mate_ranks(scores[[0, 2]][:, [1]].T, [0], [0, 1]), (1,))[0] == 0
+        result.value[Metric("rank", 1)] == cmc(mate_ranks(scores[[0, 2]][:, [1]].T, [0], [0, 1]), (1,))[0] == 0
     )  # person 1's only photo (.95) beats the mate (.9)
-    assert result.value[Metric("AUC")] == auc_of([0.9, 0.8], [0.1, 0.2, 0.3, 0.95])
+    assert result.value[Metric("AUC")] == auc([0.9, 0.8], [0.1, 0.2, 0.3, 0.95])
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_the_truth_of_the_simulation():
     x = world.photos(draw, world.people(draw, 2000), 2)
     genuine, scores = (x[:, 0] * x[:, 1]).sum(axis=1), x[:, 0] @ x[:, 1].T
     impostor, truth = scores[~np.eye(2000, dtype=bool)], world.truth()
-    assert [*tpr_of(genuine, impostor, FPRS), eer_of(genuine, impostor), auc_of(genuine, impostor)] == pytest.approx(
+    assert [*tpr_at_fpr(genuine, impostor, FPRS), eer(genuine, impostor), auc(genuine, impostor)] == pytest.approx(
         list(truth.values()), abs=0.02
     )
     assert impostor.std() == pytest.approx(world.impostors.std(), rel=0.01)

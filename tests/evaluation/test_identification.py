@@ -17,9 +17,9 @@ from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.evaluation.identification import (
     open_set_scores,
     published_tpir,
-    tpir_of,
+    tpir_at_fpir,
 )
-from tgfr.evaluation.metrics import cmc_of, mate_ranks, operating_points, search, split_scores, tpr_of
+from tgfr.evaluation.metrics import cmc, mate_ranks, operating_points, search, split_scores, tpr_at_fpr
 from tgfr.evaluation.ten_fold import ten_fold_metrics
 from tgfr.workflows.verify import verify
 
@@ -63,14 +63,14 @@ def test_tpir_is_the_loop_also_for_draws(case, fpir, seed):
     mated = found.rank >= 0
     assume(mated.any() and not mated.all())
     assert (
-        tpir_of(found, fpir)[0]
+        tpir_at_fpir(found, fpir)[0]
         == pytest.approx(loop_tpir(scores, probe_ids, gallery_ids, fpir))
     )
     weights = rng("weights", seed).integers(3, size=(4, len(scores)))
-    for w, tpir, ranked in zip(weights, tpir_of(found, fpir, weights), cmc_of(found.rank, (1, 3), weights)):
+    for w, tpir, ranked in zip(weights, tpir_at_fpir(found, fpir, weights), cmc(found.rank, (1, 3), weights)):
         probes = np.repeat(np.arange(len(scores)), w)
         if w[mated].any():
-            np.testing.assert_allclose(ranked, cmc_of(mate_ranks(scores[probes], probe_ids[probes], gallery_ids), (1, 3)))
+            np.testing.assert_allclose(ranked, cmc(mate_ranks(scores[probes], probe_ids[probes], gallery_ids), (1, 3)))
         if w[mated].any() and w[~mated].any():
             assert tpir[0] == pytest.approx(loop_tpir(scores[probes], probe_ids[probes], gallery_ids, fpir))
         else:
@@ -96,10 +96,10 @@ def test_tpr_and_open_set_are_operating_points():
     draw = rng("det")
     labels, scores = np.arange(2000) % 2, draw.normal(size=2000).round(1)
     at = operating_points(scores[labels == 1], scores[labels == 0], (0.01, 0.1))
-    np.testing.assert_allclose(tpr_of(*split_scores(scores, labels), (0.01, 0.1)), at.tpr)
+    np.testing.assert_allclose(tpr_at_fpr(*split_scores(scores, labels), (0.01, 0.1)), at.tpr)
     assert at.accepted.tolist() == [(scores[labels == 0] > t).sum() for t in at.threshold]
     found = search(draw.normal(size=(50, 9)), draw.integers(14, size=50), np.arange(9))
-    np.testing.assert_array_equal(operating_points(*open_set_scores(found), (0.1,)).tpr, tpir_of(found, 0.1))
+    np.testing.assert_array_equal(operating_points(*open_set_scores(found), (0.1,)).tpr, tpir_at_fpir(found, 0.1))
 
 
 def loop_folds(scores, labels, folds, far):
@@ -157,12 +157,12 @@ def test_published_folds_of_scores_on_the_grid():
 @pytest.mark.parametrize(
     "call, said",
     [
-        (lambda: tpir_of(search(np.eye(3), [0, 1, 2], [0, 1, 2])), "3 mated and 0 non-mated"),
-        (lambda: tpir_of(search(np.eye(3), [5, 6, 7], [0, 1, 2])), "0 mated"),
-        (lambda: tpir_of(search(np.eye(3), [0, 1], [0, 1, 2])), "2 probe_ids"),
-        (lambda: tpir_of(search(np.eye(3) * np.nan, [0, 1, 9], [0, 1, 2])), "NaN"),
-        (lambda: tpir_of(search(np.eye(3), [0, 1, 9], [0, 1, 2]), 2), "between 0 and 1"),
-        (lambda: cmc_of(search(np.eye(3), [5, 6, 7], [0, 1, 2]).rank), "none of them"),
+        (lambda: tpir_at_fpir(search(np.eye(3), [0, 1, 2], [0, 1, 2])), "3 mated and 0 non-mated"),
+        (lambda: tpir_at_fpir(search(np.eye(3), [5, 6, 7], [0, 1, 2])), "0 mated"),
+        (lambda: tpir_at_fpir(search(np.eye(3), [0, 1], [0, 1, 2])), "2 probe_ids"),
+        (lambda: tpir_at_fpir(search(np.eye(3) * np.nan, [0, 1, 9], [0, 1, 2])), "NaN"),
+        (lambda: tpir_at_fpir(search(np.eye(3), [0, 1, 9], [0, 1, 2]), 2), "between 0 and 1"),
+        (lambda: cmc(search(np.eye(3), [5, 6, 7], [0, 1, 2]).rank), "none of them"),
         (lambda: ten_fold_metrics(np.zeros(20), np.arange(20) % 2, definition="iso"), "'standard' or 'published'"),
         (lambda: ten_fold_metrics(np.zeros(20), np.repeat([1, 0], 10)), "only pairs of one kind"),
         (lambda: ten_fold_metrics(np.zeros(20), np.arange(20) % 2, np.zeros(19)), "folds: shape"),

@@ -11,9 +11,10 @@ from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.encoders.backbones import IResNet
 from tgfr.encoders.feature_store import FeatureStore, write_store
-from tgfr.evaluation.ijb import IjbProtocol, MediaPooling, bootstrap_subjects, evaluate_ijb, pair_scores, pool_media
-from tgfr.evaluation.metrics import Metric, auc_of, roc_of, search, split_scores, tpr_of
+from tgfr.evaluation.ijb import IjbProtocol, bootstrap_subjects, evaluate_ijb
+from tgfr.evaluation.metrics import Metric, auc, roc, search, split_scores, tpr_at_fpr
 from tgfr.evaluation.simulated_ijb import SIZES, simulate_ijb
+from tgfr.evaluation.templates import MediaPooling, pair_scores, pool_media
 from tgfr.formats.ijb_files import IjbFiles, IjbImages
 from tgfr.report.tables import definitions
 from tgfr.sets.caface import CAFace
@@ -43,12 +44,12 @@ class Recorded:
         self.golden.check(f"{name}.score", torch.from_numpy(scores), atol=2e-6)
         rates = expected[f"{name}.tpr_at_fpr_percent"]
         recorded, wanted = self.golden.o[f"{name}.score"].numpy(), list(rates.values())
-        found, ours = (100 * tpr_of(*split_scores(s, p.genuine), list(map(float, rates)), "published") for s in (recorded, scores))
+        found, ours = (100 * tpr_at_fpr(*split_scores(s, p.genuine), list(map(float, rates)), "published") for s in (recorded, scores))
         np.testing.assert_allclose(found, wanted, rtol=1e-9, err_msg=name)
         np.testing.assert_allclose(ours, wanted, rtol=0, atol=100.001 / p.genuine.sum(), err_msg=name)
-        assert auc_of(*split_scores(scores, p.genuine)) == pytest.approx(expected[f"{name}.auc"], abs=2e-6)
+        assert auc(*split_scores(scores, p.genuine)) == pytest.approx(expected[f"{name}.auc"], abs=2e-6)
         if f"{name}.roc_points" in expected:
-            assert abs(len(roc_of(*split_scores(recorded, p.genuine)).fpr) - expected[f"{name}.roc_points"]) <= 4, (
+            assert abs(len(roc(*split_scores(recorded, p.genuine)).fpr) - expected[f"{name}.roc_points"]) <= 4, (
                 "float32 scores may tie where float64 ones do not"
             )
 

@@ -9,14 +9,14 @@ from sklearn import metrics as sklearn_metrics
 from tgfr.core import TgfrError, rng
 from tgfr.evaluation.metrics import (
     accuracy,
-    auc_of,
-    cmc_of,
-    eer_of,
+    auc,
+    cmc,
+    eer,
     false_accepts,
     mate_ranks,
-    roc_of,
+    roc,
     split_scores,
-    tpr_of,
+    tpr_at_fpr,
 )
 
 PUBLISHED_FPRS = (1e-5, 1e-4, 1e-3)
@@ -35,7 +35,7 @@ def labelled(genuine, impostor, *keys):
 
 def rank_one(scores, probe_ids, gallery_ids):
     "The share of mated probes whose mate comes first."
-    return cmc_of(mate_ranks(scores, probe_ids, gallery_ids), (1,))[0]
+    return cmc(mate_ranks(scores, probe_ids, gallery_ids), (1,))[0]
 
 
 def points(genuine, impostor):
@@ -50,12 +50,12 @@ def test_golden_published_figures(golden):
     assert cases
     for case, expected in cases.items():
         scores, labels = (golden.i[f"{case}.{k}"].numpy() for k in ("score", "label"))
-        tpr = 100 * tpr_of(*split_scores(scores, labels), PUBLISHED_FPRS, "published")
+        tpr = 100 * tpr_at_fpr(*split_scores(scores, labels), PUBLISHED_FPRS, "published")
         figures = {
-            "auc": auc_of(*split_scores(scores, labels)),
-            "eer": eer_of(*split_scores(scores, labels), "published"),
+            "auc": auc(*split_scores(scores, labels)),
+            "eer": eer(*split_scores(scores, labels), "published"),
             "tpr_percent_at_fpr_1e5_1e4_1e3": tpr,
-            "roc_points": len(roc_of(*split_scores(scores, labels)).fpr),
+            "roc_points": len(roc(*split_scores(scores, labels)).fpr),
             "cal_accuracy": accuracy(scores, labels),
         }
         numbers = {k: v for k, v in expected.items() if k not in ("printed", "eer_is")}
@@ -90,26 +90,26 @@ def test_golden_identification(golden):
 @given(some_scores, some_scores, st.booleans())
 def test_roc_and_auc_are_scikit_learns(genuine, impostor, drop):
     scores, labels = labelled(genuine, impostor)
-    ours, theirs = roc_of(*split_scores(scores, labels), drop), sklearn_metrics.roc_curve(labels, scores, drop_intermediate=drop)
+    ours, theirs = roc(*split_scores(scores, labels), drop), sklearn_metrics.roc_curve(labels, scores, drop_intermediate=drop)
     for x, y in zip((ours.fpr, ours.tpr, ours.thresholds), theirs):
         np.testing.assert_allclose(x, y, atol=1e-15)
-    assert auc_of(*split_scores(scores, labels)) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
-    assert auc_of(genuine, impostor) == pytest.approx(np.trapezoid(ours.tpr, ours.fpr), abs=1e-12)
+    assert auc(*split_scores(scores, labels)) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
+    assert auc(genuine, impostor) == pytest.approx(np.trapezoid(ours.tpr, ours.fpr), abs=1e-12)
 
 
 @given(some_scores, some_scores, rates)
 def test_standard_tpr_is_the_best_at_most_that_fpr(genuine, impostor, fpr):
     best = max(t for f, t in points(genuine, impostor) if f <= fpr * (1 + 1e-12))
-    assert tpr_of(genuine, impostor, fpr) == pytest.approx([best])
-    assert tpr_of(*split_scores(*labelled(genuine, impostor)), fpr) == pytest.approx([best])
+    assert tpr_at_fpr(genuine, impostor, fpr) == pytest.approx([best])
+    assert tpr_at_fpr(*split_scores(*labelled(genuine, impostor)), fpr) == pytest.approx([best])
 
 
 @given(some_scores, some_scores, rates)
 def test_published_tpr_is_at_the_nearest_point(genuine, impostor, fpr):
-    curve = roc_of(genuine, impostor)
+    curve = roc(genuine, impostor)
     distance = np.abs(curve.fpr - fpr).min()
     best = max(t for f, t in zip(curve.fpr, curve.tpr) if abs(f - fpr) == distance)
-    assert tpr_of(genuine, impostor, fpr, "published") == pytest.approx([best])
+    assert tpr_at_fpr(genuine, impostor, fpr, "published") == pytest.approx([best])
 
 
 @given(some_scores, some_scores)
@@ -118,10 +118,10 @@ def test_eer_is_where_the_lines_cross(genuine, impostor):
     fpr, fnr = (np.array(x) for x in zip(*((f, 1 - t) for f, t in points(genuine, impostor))))
     j = (fpr - fnr >= -1e-12).argmax()
     a, b = fnr[j - 1] - fpr[j - 1], fpr[j] - fnr[j]
-    assert eer_of(genuine, impostor) == pytest.approx((fpr[j - 1] * b + fpr[j] * a) / (a + b), abs=1e-9)
-    curve = roc_of(genuine, impostor)
+    assert eer(genuine, impostor) == pytest.approx((fpr[j - 1] * b + fpr[j] * a) / (a + b), abs=1e-9)
+    curve = roc(genuine, impostor)
     nearest = min(enumerate(zip(curve.fpr, 1 - curve.tpr)), key=lambda p: (abs(p[1][1] - p[1][0]), -p[0]))[1][0]
-    assert eer_of(*split_scores(*labelled(genuine, impostor)), "published") == nearest
+    assert eer(*split_scores(*labelled(genuine, impostor)), "published") == nearest
 
 
 @given(some_scores, some_scores)
@@ -137,8 +137,8 @@ def test_figures_do_not_depend_on_order_or_scale(genuine, impostor):
     one, two = labelled(genuine, impostor, 1), labelled(np.exp(genuine), np.exp(impostor), 2)
     for figure in (auc, eer, tpr_at_fpr, lambda s, l: accuracy(s, l)[0]):
         np.testing.assert_array_equal(figure(*one), figure(*two))
-    assert auc_of(-impostor, -genuine) == pytest.approx(auc_of(genuine, impostor), abs=1e-12)
-    assert eer_of(-impostor, -genuine) == pytest.approx(eer_of(genuine, impostor), abs=1e-12)
+    assert auc(-impostor, -genuine) == pytest.approx(auc(genuine, impostor), abs=1e-12)
+    assert eer(-impostor, -genuine) == pytest.approx(eer(genuine, impostor), abs=1e-12)
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 99))
@@ -157,7 +157,7 @@ def test_mate_ranks_is_the_loop(probes, gallery, seed):
     found = mate_ranks(scores, probe_ids, gallery_ids)
     np.testing.assert_array_equal(found, expected)
     if (found >= 0).any():
-        curve = cmc_of(mate_ranks(scores, probe_ids, gallery_ids), range(1, gallery + 1))
+        curve = cmc(mate_ranks(scores, probe_ids, gallery_ids), range(1, gallery + 1))
         assert (np.diff(curve) >= 0).all() and curve[-1] == 1 and curve[0] == rank_one(scores, probe_ids, gallery_ids)
 
 
@@ -179,25 +179,25 @@ def test_standard_threshold_is_an_order_statistic(dtype):
     )
     falling = np.sort(impostor)[::-1]
     for fpr in (0.3, 0.1, 0.01, 0.001):
-        assert tpr_of(genuine, impostor, fpr) == [(genuine > falling[int(fpr * 3400)]).mean()]
+        assert tpr_at_fpr(genuine, impostor, fpr) == [(genuine > falling[int(fpr * 3400)]).mean()]
 
 
 def test_scores_that_say_nothing_earn_nothing():
     same, people = np.ones((5, 5)), np.arange(5)
     assert rank_one(same, people, people) == 0
-    assert tpr_of(np.ones(9), np.ones(50), (1e-3, 0.5, 1)).tolist() == [0, 0, 1]
-    assert eer_of(np.ones(9), np.ones(50)) == auc_of(np.ones(9), np.ones(50)) == 0.5
+    assert tpr_at_fpr(np.ones(9), np.ones(50), (1e-3, 0.5, 1)).tolist() == [0, 0, 1]
+    assert eer(np.ones(9), np.ones(50)) == auc(np.ones(9), np.ones(50)) == 0.5
 
 
 def test_perfect_and_hopeless_scores():
     high, low = np.linspace(1, 2, 20), np.linspace(-1, 0, 300)
-    assert tpr_of(high, low, (0, 1e-3)).tolist() == [1, 1] and eer_of(high, low) == 0 and auc_of(high, low) == 1
-    assert tpr_of(low, high, (0, 0.5)).tolist() == [0, 0] and eer_of(low, high) == 1 and auc_of(low, high) == 0
+    assert tpr_at_fpr(high, low, (0, 1e-3)).tolist() == [1, 1] and eer(high, low) == 0 and auc(high, low) == 1
+    assert tpr_at_fpr(low, high, (0, 0.5)).tolist() == [0, 0] and eer(low, high) == 1 and auc(low, high) == 0
 
 
 @pytest.mark.parametrize(
     "figure",
-    [lambda s, y: roc_of(*split_scores(s, y)), lambda s, y: tpr_of(*split_scores(s, y), 0.1), lambda s, y: eer_of(*split_scores(s, y)), lambda s, y: auc_of(*split_scores(s, y)), accuracy],
+    [lambda s, y: roc(*split_scores(s, y)), lambda s, y: tpr_at_fpr(*split_scores(s, y), 0.1), lambda s, y: eer(*split_scores(s, y)), lambda s, y: auc(*split_scores(s, y)), accuracy],
     ids=["roc", "tpr", "eer", "auc", "accuracy"],
 )
 def test_every_figure_refuses_broken_pairs(figure):
@@ -215,19 +215,19 @@ def test_every_figure_refuses_broken_pairs(figure):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: auc_of(*split_scores([0.1, np.nan, 0.3], [1, 0, 1])), "1 NaN, the first at index 1"),
+        (lambda: auc(*split_scores([0.1, np.nan, 0.3], [1, 0, 1])), "1 NaN, the first at index 1"),
         (lambda: mate_ranks([[1, 2], [3, np.nan]], [0, 1], [0, 1]), "index 1, 1"),
-        (lambda: tpr_of([np.nan], [0.0]), "genuine"),
-        (lambda: eer_of([0.0], [1.0, np.nan]), "impostor"),
+        (lambda: tpr_at_fpr([np.nan], [0.0]), "genuine"),
+        (lambda: eer([0.0], [1.0, np.nan]), "impostor"),
         (lambda: split_scores([1, 2], [1, 1]), "no impostor pair among 2"),
         (lambda: split_scores([1, 2], [0, 0]), "no genuine pair among 2"),
         (lambda: split_scores([1, 2], [0, 2]), "2 at index 1"),
         (lambda: split_scores([1, 2], [0]), "shape"),
         (lambda: split_scores([], []), "at least one"),
         (lambda: split_scores(["a", "b"], [0, 1]), "expected numbers"),
-        (lambda: tpr_of([2], [1], 1.5), "between 0 and 1"),
-        (lambda: tpr_of([2], [1], -0.1, "published"), "between 0 and 1"),
-        (lambda: eer_of([2], [1], "iso"), "'standard' or 'published'"),
+        (lambda: tpr_at_fpr([2], [1], 1.5), "between 0 and 1"),
+        (lambda: tpr_at_fpr([2], [1], -0.1, "published"), "between 0 and 1"),
+        (lambda: eer([2], [1], "iso"), "'standard' or 'published'"),
         (lambda: rank_one([[1, 2]], [0], [0, 1, 2]), "3 gallery_ids"),
         (lambda: rank_one([[1, 2]], [7], [0, 1]), "none of them"),
     ],

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgfr.core import TgfrError, rng
-from tgfr.evaluation.metrics import Metric, auc_of, cmc_of, eer_of, mate_ranks, tpr_of
+from tgfr.evaluation.metrics import Metric, auc, cmc, eer, mate_ranks, tpr_at_fpr
 from tgfr.evaluation.pair_lists import (
     FPRS,
     PairList,
     PairProtocol,
-    find_probes,
     leaks,
     make_pairs,
     match_pairs,
     published_metrics,
+    rank1_hits,
     repeated_pairs,
     score_pairs,
     write_pairs,
@@ -151,22 +151,22 @@ def test_figures_are_those_of_metrics_on_either_list():
     keep = {"generated": np.ones(len(scores), bool), "leak-free": ~protocol.pairs.same | (protocol.pairs.first >= 40)}
     for name, v in found.items():
         genuine, impostor = scores[keep[name] & protocol.pairs.same], scores[keep[name] & ~protocol.pairs.same]
-        expected = [*tpr_of(genuine, impostor, (1e-1, 1e-2)), eer_of(genuine, impostor), auc_of(genuine, impostor)]
+        expected = [*tpr_at_fpr(genuine, impostor, (1e-1, 1e-2)), eer(genuine, impostor), auc(genuine, impostor)]
         np.testing.assert_allclose(list(v.value.values())[:4], expected, atol=1e-12)
         assert all(low <= v.value[k] <= high for k in (Metric("AUC"), Metric("rank", 1)) for low, high in [v.interval(k)])
-    assert found["generated"].value[Metric("rank", 1)] == cmc_of(mate_ranks(scores.reshape(60, 31), np.zeros(60), np.arange(31)), (1,))[0]
+    assert found["generated"].value[Metric("rank", 1)] == cmc(mate_ranks(scores.reshape(60, 31), np.zeros(60), np.arange(31)), (1,))[0]
 
 
 def test_rank1_reads_labels_not_places():
     scores = np.array([0.9, 0.1, 0.2, 0.3, 0.8, 0.4, 0.7, 0.7])
     pairs = PairList("", np.array([0, 0, 0, 5, 5, 5, 7, 7]), np.arange(8), np.array([1, 0, 0, 0, 1, 0, 1, 0], bool))
     for order in (np.arange(8), np.arange(8)[::-1], np.array([3, 7, 0, 1, 6, 5, 4, 2])):
-        probes, hit = find_probes(scores[order], PairList("", pairs.first[order], pairs.second, pairs.same[order]))
+        probes, hit = rank1_hits(scores[order], PairList("", pairs.first[order], pairs.second, pairs.same[order]))
         assert probes.tolist() == [0, 5, 7] and hit.tolist() == [True, True, False]  # a tie is no hit
 
 
 def test_probes_without_a_genuine_pair_are_not_searched():
-    probes, hit = find_probes(
+    probes, hit = rank1_hits(
         np.array([0.5, 0.6, 0.1]), PairList("", np.array([0, 1, 1]), np.arange(3), np.array([True, False, True]))
     )
     assert probes.tolist() == [1] and hit.tolist() == [False]

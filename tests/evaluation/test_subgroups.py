@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tgfr.core import rng
 from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.metrics import Metric
-from tgfr.evaluation.subgroups import attribute_groups, evaluate_subgroups, group_rates
+from tgfr.evaluation.subgroups import attribute_subgroups, evaluate_subgroups, subgroup_rates
 from tgfr.report.subgroup_tables import subgroup_table
 
 
@@ -35,7 +35,7 @@ def test_rates_equal_loops(seed, people, fpr):
     bootstrap = PersonBootstrap(identity, 5, seed)
     impostors = np.sort(scores[identity[:, None] != identity])[::-1]
     threshold = impostors[int(np.floor(fpr * len(impostors) * (1 + 1e-12)))]
-    found = group_rates(scores, bootstrap, {"some": members}, fpr)["some"]
+    found = subgroup_rates(scores, bootstrap, {"some": members}, fpr)["some"]
     for k, weights in enumerate(bootstrap.weights.astype(float)):
         expected = plain(scores, identity, weights, members, threshold)
         got = [found.value[key] if k == 0 else found.samples[key][k - 1] for key in (Metric("TPR"), Metric("FPR"))]
@@ -46,7 +46,7 @@ def test_everybody_has_the_rate_asked_for():
     identity = np.repeat(np.arange(40), 3)
     scores = rng("all").normal(size=(120, 120))
     bootstrap = PersonBootstrap(identity, 10)
-    rates = group_rates(scores, bootstrap, {"all": np.full(120, True)}, 0.01)["all"].value
+    rates = subgroup_rates(scores, bootstrap, {"all": np.full(120, True)}, 0.01)["all"].value
     assert 0 <= 0.01 - rates[Metric("FPR")] < 1e-3 and rates[Metric("TPR")] == pytest.approx(
         bootstrap.evaluate(scores, [0.01]).value[Metric("TPR", 1e-2)]
     )
@@ -54,7 +54,7 @@ def test_everybody_has_the_rate_asked_for():
 
 def test_a_group_without_pairs_is_not_a_number():
     identity = np.repeat(np.arange(4), 2)
-    rates = group_rates(
+    rates = subgroup_rates(
         rng("x").normal(size=(8, 8)),
         PersonBootstrap(identity, 5),
         {"one person": identity == 0, "one photo each": np.arange(8) % 2 == 0},
@@ -67,9 +67,9 @@ def test_a_group_without_pairs_is_not_a_number():
 
 
 def test_groups_of_attributes():
-    groups = attribute_groups(["Male Smiling"] * 12 + ["Smiling"] * 12 + [None] * 6)
+    groups = attribute_subgroups(["Male Smiling"] * 12 + ["Smiling"] * 12 + [None] * 6)
     assert {name: int(members.sum()) for name, members in groups.items()} == {"Male": 12, "not Male": 12, "Smiling": 24}
-    assert attribute_groups([None, ""]) == {}
+    assert attribute_subgroups([None, ""]) == {}
     table = subgroup_table(
         evaluate_subgroups({"a": rng("t").normal(size=(30, 30))}, PersonBootstrap(np.arange(30) // 2, 5), groups)
     )

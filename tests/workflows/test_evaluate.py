@@ -11,11 +11,11 @@ from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
-from tgfr.evaluation.metrics import Metric, tpr_of
+from tgfr.evaluation.metrics import Metric, tpr_at_fpr
 from tgfr.evaluation.results import number
-from tgfr.evaluation.retrieval import search_by_text, query_ranks, retrieval_metrics, retrieve, same_captions
+from tgfr.evaluation.retrieval import query_ranks, retrieval_metrics, retrieve, same_captions, search_by_text
 from tgfr.evaluation.scoring import embed_photos, score_matrix
-from tgfr.evaluation.subgroups import attribute_groups, evaluate_subgroups
+from tgfr.evaluation.subgroups import attribute_subgroups, evaluate_subgroups
 from tgfr.formats.cards import parse_card
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.report.subgroup_tables import subgroup_table
@@ -242,7 +242,7 @@ def test_groups_where_attributes_are_known(call, model, encoder, others):  # noq
     photos = synthetic_faces(people=40, photos=2)
     store, identity, trained = FeatureStore.open(drawn["features"]), np.array(photos["identity"]), TGFR.load(model)
     fused = embed_photos(trained, store, photos["captions"][:])["all"]["fused"]
-    groups = attribute_groups(photos["attributes"][:])
+    groups = attribute_subgroups(photos["attributes"][:])
     scores = {"linear": score_matrix(fused[0], fused[1])}
     expected = subgroup_table(evaluate_subgroups(scores, PersonBootstrap(identity, 10, 0), groups))
     at = table["columns"].index("linear: TPR")
@@ -269,7 +269,7 @@ def test_all_pairs(call, photos):
     identity, scores = np.array(photos["identity"]), score_matrix(store[0], store[1])
     same, off = identity[:, None] == identity, ~np.eye(30, dtype=bool)
     assert rows["frozen face", "16px", "-"]["values"]["TPR@FPR=1e-2"] == pytest.approx(
-        tpr_of(scores[same & off], scores[~same], [1e-2])[0]
+        tpr_at_fpr(scores[same & off], scores[~same], [1e-2])[0]
     )
     assert (
         read_json(call["out"] / "report.json")["reference"] == "frozen face" and (call["out"] / "report.html").is_file()

@@ -14,7 +14,7 @@ import numpy as np
 
 from .bootstrap import Metrics, Verification
 from .intervals import FEWEST, joint_deviations
-from .metrics import label_floor
+from .metrics import Metric, label_floor
 
 # %% ../../nbs/07_evaluation/04_results.ipynb #96eb8e38
 def result_row(
@@ -23,8 +23,7 @@ def result_row(
     mode: str,
     found: Metrics,
     ref: Metrics | None = None,  # what the difference is taken to
-    reach: dict[str, float]
-    | None = None,  # by figure, how many standard deviations its difference reaches; None: alone in its table
+    reach: dict[Metric, float] | None = None,  # standard deviations of a difference's interval; None: alone
 ) -> dict:  # of `results`, as above
     "Values, intervals and paired difference of a system; without those that the draws cannot know."
     known = [k for k in found.samples if not found.withheld(k) and len(found.samples[k]) > 1]
@@ -32,13 +31,15 @@ def result_row(
         "system": system,
         "probe": probe,
         "mode": mode,
-        "values": found.value,
-        "interval": {k: found.interval(k) for k in known},
+        "values": {str(k): v for k, v in found.value.items()},
+        "interval": {str(k): found.interval(k) for k in known},
     }
     if ref is None:
         return row
     return row | {
-        "difference": {k: found.difference(ref, k, reach=(reach or {}).get(k)) for k in known if not ref.withheld(k)}
+        "difference": {
+            str(k): found.difference(ref, k, reach=(reach or {}).get(k)) for k in known if not ref.withheld(k)
+        }
     }
 
 
@@ -58,7 +59,7 @@ def result_rows(
     return [result_row(*key, f, ref(*key), reach[key[1]]) for key, f in found.items()]
 
 
-def _reach(pairs) -> dict[str, float]:
+def _reach(pairs) -> dict[Metric, float]:
     "How many standard deviations the differences in each column of one table reach, from its rows and their references."
     drawn = {}
     for f, ref in pairs:
@@ -79,7 +80,7 @@ def unresolved(
             if isinstance(f, Verification) and f.unresolved(key):
                 most[key] = max(f.distinct, most.get(key, 0))
     said = [
-        f"{key}: {count:,} distinct impostor pairs allow no false accept at this rate, so the figure is the share of genuine pairs above every impostor, and has no interval; {round(1 / float(key.partition('=')[2])):,} would allow one."
+        f"{key}: {count:,} distinct impostor pairs allow no false accept at this rate, so the figure is the share of genuine pairs above every impostor, and has no interval; {round(1 / key.at):,} would allow one."
         for key, count in most.items()
     ]
     drawn = min((f.people for f in found if f.samples), default=np.inf)
@@ -95,8 +96,8 @@ def by_chance(
     "A sentence for each system whose best AUC is that of chance."
     best = {}
     for (system, _, _), f in found.items():
-        if "AUC" in f.value:
-            best[system] = max(f.value["AUC"], best.get(system, 0))
+        if Metric("AUC") in f.value:
+            best[system] = max(f.value[Metric("AUC")], best.get(system, 0))
     return [
         f"{system}: an AUC of {auc:.3f} at best is chance (.5). Its embeddings are constant, random, or made from photos prepared otherwise than the encoder was trained; check the encoder before any figure is believed."
         for system, auc in best.items()
@@ -109,12 +110,12 @@ DOUBTED = 0.005  # share of people that may stand under two names unless somebod
 
 def label_errors(
     photos: np.ndarray,  # (P,) how many each person has
-    keys: Iterable[str],  # figures; those at an FPR are spoken of
+    keys: Iterable[Metric],  # those at an FPR are spoken of
 ) -> tuple[str, list[str]]:  # for `report["data"]`, and for `report["warnings"]`
     "How many people under two names, half of their photos under either, would empty each TPR; a warning where few would."
     people, whole, said, warned = len(photos), label_floor(photos, 1), [], []
-    for key in dict.fromkeys(k for k in keys if "TPR@FPR=" in k):
-        needed = math.ceil(float(key.partition("=")[2]) / whole * people) if whole else people
+    for key in dict.fromkeys(k for k in keys if k.name == "TPR"):
+        needed = math.ceil(key.at / whole * people) if whole else people
         if needed >= people:
             continue
         said.append(f"{key} {max(needed, 1):,} ({100 * max(needed, 1) / people:.2g} %)")

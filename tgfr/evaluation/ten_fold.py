@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import TgfrError
-from .metrics import _definition, _scores, impostor_thresholds, split_scores
+from .metrics import check_scores, impostor_thresholds, is_published, split_scores
 
 # %% ../../nbs/07_evaluation/09_ten_fold.ipynb #b7f02f17
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ def ten_fold_metrics(
     definition: str = "standard",  # or "published"
 ) -> FoldMetrics:
     "K-fold verification of LFW, CFP-FP, AgeDB-30, CALFW and CPLFW."
-    scores, published = _scores(scores), _definition(definition)
+    scores = check_scores(scores)
     split_scores(scores, labels)  # refuses scores and labels that cannot be evaluated
     labels = np.asarray(labels).astype(bool)
     folds = fold_of_pairs(folds, labels)
-    evaluate = _published_fold if published else _standard_fold
+    evaluate = _published_fold if is_published(definition) else _standard_fold
     rows = [evaluate(scores, labels, folds == fold, far) for fold in np.unique(folds)]
     return FoldMetrics(*np.array(rows).T)
 

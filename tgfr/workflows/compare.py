@@ -26,7 +26,7 @@ from ..encoders.feature_store import FeatureStore, photo_digests
 from ..encoders.pretrained_faces import encoder_reference, load_encoder
 from ..encoders.text_encoders import RECURRENT, build_text_encoder
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
-from ..evaluation.metrics import pair_masks, tpr_of
+from ..evaluation.metrics import pair_masks, tpr_at_fpr
 from ..evaluation.scoring import MODES, CaptionIndex, embed_photos, score_matrix, tune_weight
 from ..fusion.fcfm import scale_sentence
 from ..fusion.model import TGFR, ModelConfig
@@ -244,7 +244,7 @@ class Trainer:
     def _scores(self, scores) -> list[float]:
         "TPR@FPR=1e-2 of score matrices (N, N) of the people set aside."
         genuine, impostor = self.pairs
-        return [tpr_of(s[genuine], s[impostor], [1e-2])[0] for s in scores]
+        return [tpr_at_fpr(s[genuine], s[impostor], [1e-2])[0] for s in scores]
 
     def _score(self, scores) -> float:
         "Their average."

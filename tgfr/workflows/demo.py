@@ -28,13 +28,14 @@ from ..encoders.pretrained_faces import load_encoder
 from ..encoders.text_encoders import RECURRENT
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit
 from ..evaluation.bootstrap import check_replicates
-from ..evaluation.metrics import pair_masks, roc_of
+from ..evaluation.metrics import pair_masks, roc
 from ..fusion.model import TGFR
 from ..losses.contrastive import word_attention
 from ..report.charts import plot_intervals, plot_roc, plot_score_histograms, plot_training
 from ..report.model_cards import record_training_images, result_sections
 from ..report.page import run_facts, save_report
 from ..report.pictures import plot_examples, plot_word_regions
+from ..report.subgroup_tables import subgroup_tables
 from ..training.face_encoder import train_encoder
 from ..training.loop import make_accelerator
 from ..training.recipes import Recipe, make_recipe, write_recipe
@@ -181,7 +182,7 @@ def _figures(judge: AllPairsEvaluator, trainer: Trainer, model: TGFR, report: di
         "roc": (
             panel(
                 lambda f: plot_roc(
-                    {n: (r.fpr, r.tpr) for n, r in ((n, roc_of(*p)) for n, p in pairs.items())}, ax=f.subplots()
+                    {n: (r.fpr, r.tpr) for n, r in ((n, roc(*p)) for n, p in pairs.items())}, ax=f.subplots()
                 )
             ),
             f"ROC curves of all systems with probes of {probe}",
@@ -279,8 +280,9 @@ def comparison_report(
         return f"{len(split.identity[rows]):,} photos of {len(set(split.identity[rows])):,} people"
 
     words = {"all": "all of a photo's captions", "one": "its first caption"}
-    parts, below = judge.parts(trainer.recipe.fusion), trainer.below.get(trainer.recipe.fusion)
+    parts, below = judge.parts(), trainer.below.get(trainer.recipe.fusion)
     stores = trainer.split.store, judge.split.store
+    subgroups = judge.subgroups(trainer.recipe.fusion)
     said = [line for store in stores for line in photo_warnings(getattr(store, "meta", {}), len(store))]
     return parts | {
         "title": title,
@@ -298,6 +300,7 @@ def comparison_report(
             "face encoder": f"{face.config.name}, {face.config.embedding}-d, regions {face.config.regions}, preprocessing: {face.config.source}",
             "recipe": asdict(trainer.recipe),
         },
+        "tables": subgroup_tables(subgroups, judge.split.store.variants[-1]),
         "definition": "standard",
         "skipped": skips.facts(),
         "run": run_facts(start),

@@ -37,6 +37,7 @@ from ..formats.pairs import read_pairs_list
 from ..fusion.model import TGFR
 from ..report.model_cards import identity_overlap, result_sections, write_results
 from ..report.page import run_facts, save_report
+from ..report.subgroup_tables import subgroup_tables
 from ..report.tables import MODES
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #5814f968
@@ -72,7 +73,9 @@ def _all_pairs(model, other, split: FaceSplit, replicates, seed) -> dict:
     judge = AllPairsEvaluator(split, reference, replicates, seed)
     for system in _systems(model, other, split):
         judge.add_embeddings(*system)
-    return judge.parts(name) | {"data": {"pairs": judge.pairs, "label errors": judge.label_errors[0]}}
+    tables = subgroup_tables(judge.subgroups(name), split.store.variants[-1])
+    data = {"pairs": judge.pairs, "label errors": judge.label_errors[0]}
+    return judge.parts() | {"tables": tables, "data": data}
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #ba0926d5
 def _pair_list(
@@ -103,7 +106,7 @@ def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dic
             found |= {(system, f"{name} list, {probe}", mode): f for name, f in judged.items()}
             if v == 0:
                 published[f"{system}, {MODES[mode]}"] = {
-                    k: round(x, 4) for k, x in published_metrics(scores, protocol.pairs.same).items()
+                    str(k): round(x, 4) for k, x in published_metrics(scores, protocol.pairs.same).items()
                 }
     reference = _names(model, other)[1]
     doubt, doubted = label_errors(
@@ -113,7 +116,7 @@ def _listed_pairs(model, other, split: FaceSplit, protocol: PairProtocol) -> dic
         "results": result_rows(found, reference),
         "reference": reference,
         "warnings": repeated_pairs(protocol.pairs) + by_chance(found) + unresolved(found.values()) + doubted,
-        "notes": {k: f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.accepts(FPRS).items()},
+        "notes": {str(k): f"{n:,} false accept{'s' * (n != 1)}" for k, n in protocol.max_false_accepts(FPRS).items()},
         "data": {f"{name} list": f.pairs for name, f in judged.items()} | {"label errors": doubt},
         "setup": {f"{protocol.pairs.name} list, {variants[0]}, as the TGFR scripts define figures": published},
     }
