@@ -446,7 +446,7 @@ def test_bounded_is_unbounded(digits, monkeypatch):
         ),
     )
     replicates = module._replicates
-    monkeypatch.setattr(module, "_replicates", lambda *a: replicates(*a, cells=7))
+    monkeypatch.setattr(module, "_replicates", lambda *a: replicates(*a, max_cells=7))
     parts = (
         PersonBootstrap(person, 15).evaluate(scores),
         PairBootstrap(*person[np.array(list_of)], person[list_of[0]] == person[list_of[1]], 15).evaluate(

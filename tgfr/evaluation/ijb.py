@@ -306,18 +306,25 @@ def _average(searches, bootstrap) -> Verification | None:
     if not searches:
         return None
 
-    def mean(tables):
-        common = [metric for metric in tables[0] if all(metric in table for table in tables)]
-        return {metric: np.mean([table[metric] for table in tables], axis=0) for metric in common}
-
+    values = _mean([result.values for result in searches])
+    samples = _mean([result.samples for result in searches])
     return Verification(
-        {metric: float(value) for metric, value in mean([result.values for result in searches]).items()},
-        mean([result.samples for result in searches]),
+        {metric: float(value) for metric, value in values.items()},
+        samples,
         bootstrap.draws if bootstrap else "",
         genuine=sum(result.mated for result in searches),
         impostor=sum(result.nonmated for result in searches),
         people=bootstrap.people if bootstrap else np.inf,
     )
+
+
+def _mean(tables):
+    "The mean of each metric that all tables have."
+    mean = {}
+    for metric in tables[0]:
+        if all(metric in table for table in tables):
+            mean[metric] = np.mean([table[metric] for table in tables], axis=0)
+    return mean
 
 
 def _notes(protocol, templates) -> list[str]:

@@ -94,7 +94,8 @@ def evaluate_subgroups(
     people = {name: len(np.unique(bootstrap.person[members])) for name, members in subgroups.items()}
     large = {name: members for name, members in subgroups.items() if people[name] >= MIN_IDENTITIES}
     rates = {system: subgroup_rates(matrix, bootstrap, large) for system, matrix in scores.items()}
-    return [
-        Subgroup(name, people[name], int(members.sum()), {s: rates[s].get(name) for s in scores})
-        for name, members in subgroups.items()
-    ]
+    evaluated = []
+    for name, members in subgroups.items():
+        of_systems = {system: rates[system].get(name) for system in scores}
+        evaluated.append(Subgroup(name, people[name], int(members.sum()), of_systems))
+    return evaluated

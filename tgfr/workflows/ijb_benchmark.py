@@ -342,7 +342,9 @@ def write_points(
     rows = [points["columns"], *points["rows"]]
     rows += [[*row[:4], "", "", "", row[4]] for row in ranks["rows"]]
     with atomic_write(path) as tmp, open(tmp, "w", newline="") as file:
-        csv.writer(file).writerows([_as_text(cell) for cell in row] for row in rows)
+        writer = csv.writer(file)
+        for row in rows:
+            writer.writerow(map(_as_text, row))
 
 
 def _as_text(cell):
