@@ -17,8 +17,9 @@ from sklearn.metrics import roc_curve
 
 from tgfr.core import peak_memory
 from tgfr.encoders.feature_store import FeatureStore
-from tgfr.evaluation.ijb import IjbProtocol, bootstrap_subjects, evaluate_ijb, pair_scores
-from tgfr.evaluation.metrics import tpr_at_fpr
+from tgfr.evaluation.ijb import IjbProtocol, bootstrap_subjects, evaluate_ijb
+from tgfr.evaluation.metrics import split_scores, tpr_at_fpr
+from tgfr.evaluation.templates import pair_scores
 from tgfr.formats.ijb_files import IjbFiles
 
 STAGES = ("reading", "pooling", "1:1 scores", "1:1 figures", "1:N")
@@ -35,7 +36,8 @@ def ours(folder, share):
     before = time.perf_counter()
     evaluate_ijb(protocol, templates, "N1D1F0", bootstrap=bootstrap_subjects(protocol))
     extra = time.perf_counter() - before - sum(seconds[s] for s in STAGES[2:])
-    value = result.verification.value | result.identification.value
+    metrics = result.verification.value | result.identification.value
+    value = {str(metric): x for metric, x in metrics.items()}
     return dict(
         seconds=seconds,
         cpu=used,
@@ -124,7 +126,7 @@ def growth(folder, share):
         start = time.perf_counter()
         scores = pair_scores(templates, first, second)
         scored = time.perf_counter()
-        tpr_at_fpr(scores, labels, FPRS)
+        tpr_at_fpr(*split_scores(scores, labels), FPRS)
         figured, some = time.perf_counter(), min(pairs, 10**6)
         for a in range(0, some, 100_000):
             np.sum(templates[first[a : a + 100_000]] * templates[second[a : a + 100_000]], axis=1)

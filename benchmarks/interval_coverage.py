@@ -11,10 +11,11 @@ from scipy.stats import beta
 
 from tgfr.core import rng
 from tgfr.evaluation.bootstrap import PersonBootstrap, Verification
+from tgfr.evaluation.metrics import Metric
 from tgfr.evaluation.results import result_rows
 
 FPRS = (1e-2, 1e-3, 1e-4)
-KEYS = ("TPR@FPR=1e-2", "TPR@FPR=1e-3", "TPR@FPR=1e-4", "EER", "AUC")
+KEYS = (*(Metric("TPR", fpr) for fpr in (1e-2, 1e-3, 1e-4)), Metric("EER"), Metric("AUC"))
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,9 @@ def coverage(
             for r in results[1:]:
                 _, low, high = r.difference(results[0], key)
                 share["star"].add(low > 0 or high < 0)
-            ends = [row["difference"][key][1:] for row in rows[1:] if key in row["difference"]]
+            ends = [row["difference"][str(key)][1:] for row in rows[1:] if str(key) in row["difference"]]
             share["any star"].add(any(low > 0 or high < 0 for low, high in ends))
-    return {key: {what: float(share) for what, share in shares.items()} for key, shares in found.items()}
+    return {str(key): {what: float(share) for what, share in shares.items()} for key, shares in found.items()}
 
 
 def main() -> None:
@@ -132,7 +133,7 @@ def main() -> None:
     print(
         "held: 95 % intervals that hold the truth; in brackets those of plain percentiles. *: asterisks between two equally good systems, each alone / tables with at least one.\n"
     )
-    print("| people x photos | " + " | ".join(KEYS) + " |\n|---|" + "---|" * len(KEYS))
+    print("| people x photos | " + " | ".join(map(str, KEYS)) + " |\n|---|" + "---|" * len(KEYS))
     for people in args.people:
         found = coverage(people, args.photos, args.samples, args.systems, args.replicates, World(uneven=args.uneven))
         cells = (

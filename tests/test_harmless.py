@@ -8,7 +8,7 @@ import pytest
 
 from tgfr.formats.cards import markdown_rows, model_card
 from tgfr.report.model_cards import result_sections
-from tgfr.workflows.ijb_benchmark import _write_points
+from tgfr.workflows.ijb_benchmark import write_points
 
 NAMES = ["=1+1 N1D1F0", "@SUM(1)", "-2+3", "+7", "\t=1", " =1", "\r=1", "\uff1d1+1", "average", "x=1", "'quoted"]
 
@@ -25,7 +25,7 @@ def test_no_cell_is_a_formula(tmp_path):
             "rows": [[name, "1:N S1", "rank-1", 0.5, 20] for name in NAMES],
         },
     }
-    _write_points(tmp_path / "points.csv", tables)
+    write_points(tmp_path / "points.csv", tables)
     with open(tmp_path / "points.csv", newline="") as file:
         rows = list(csv.reader(file))[1:]
     assert len(rows) == 2 * len(NAMES)

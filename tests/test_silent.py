@@ -10,7 +10,7 @@ from tgfr.core import TgfrError, seed_everything
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.features import ImageFeatures, TextFeatures, l2_normalize
 from tgfr.encoders.text_encoders import build_text_encoder
-from tgfr.evaluation.scoring import CaptionIndex, embed_photos, spoken
+from tgfr.evaluation.scoring import CaptionIndex, embed_photos, non_blank_captions
 from tgfr.fusion.fcfm import FUSIONS, build_fusion
 from tgfr.fusion.model import TGFR, ModelConfig, merge_captions
 
@@ -119,6 +119,6 @@ def test_the_index_of_captions_sees_what_captions_share():
 
 
 def test_a_caption_that_is_none_is_blank():
-    assert spoken([["a man", None], [None, "", "old"]]) == [["a man"], ["old"]]
+    assert non_blank_captions([["a man", None], [None, "", "old"]]) == [["a man"], ["old"]]
     with pytest.raises(TgfrError, match="none of 1 of 1 photos"):
-        spoken([[None]])
+        non_blank_captions([[None]])

@@ -11,8 +11,8 @@ from test_cli import parquet, refused, tgfr
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.synthetic import synthetic_faces
-from tgfr.evaluation.audit import audit_splits, near_duplicates, signature
-from tgfr.evaluation.metrics import label_floor, tpr_at_fpr
+from tgfr.evaluation.audit import audit_splits, near_duplicates, perceptual_hash
+from tgfr.evaluation.metrics import Metric, label_floor, split_scores, tpr_at_fpr
 from tgfr.evaluation.results import label_errors
 from tgfr.formats.pairs import PairNames
 from tgfr.workflows.audit_data import audit, print_audit
@@ -114,13 +114,13 @@ def test_near_duplicates_are_the_loop(n, block, seed):
 
 
 def test_signature_of_odd_pictures():
-    assert not signature(np.full((50, 80, 3), 77, np.uint8)).any()
+    assert not perceptual_hash(np.full((50, 80, 3), 77, np.uint8)).any()
     assert len(near_duplicates(np.zeros((5, 16, 16), np.float16))) == 0  # grey pictures are not alike for that
     one = np.zeros((1, 1, 3), np.uint8)
-    assert signature(one).shape == (16, 16)
+    assert perceptual_hash(one).shape == (16, 16)
     face = read_image(synthetic_faces(people=1, photos=1)[0]["image"])
     large = np.kron(face, np.ones((5, 5, 1), np.uint8))
-    assert (signature(large) * signature(face)).sum() > 0.999
+    assert (perceptual_hash(large) * perceptual_hash(face)).sum() > 0.999
 
 
 def test_unreadable_photos_are_counted_and_not_alike(splits):
@@ -243,7 +243,7 @@ def test_label_errors_empty_a_rate_below_the_floor(photos, mistaken):
     x = draw.normal(size=(people, 64))[person] + 0.6 * draw.normal(size=(len(person), 64))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     scores, fprs = (x @ x.T)[first, second], (floor / 3, floor * 1.5)
-    right, found = (tpr_at_fpr(scores, who[first] == who[second], fprs) for who in (person, named))
+    right, found = (tpr_at_fpr(*split_scores(scores, who[first] == who[second]), fprs) for who in (person, named))
     assert right.min() > 0.97 and found[1] > 0.97 and found[0] == pytest.approx(1 / 3, abs=0.15)
 
 
@@ -257,14 +257,14 @@ def test_the_table_of_the_review():
     assert (
         label_floor(photos, 0.1) < 1e-4 and label_floor(photos, 0.05) > 1e-5
     )  # measured: nothing to 10 % at 1e-4, .824 at 1e-5
-    said, warned = label_errors(photos, ["TPR@FPR=1e-5", "TPR@FPR=1e-6", "EER"])
+    said, warned = label_errors(photos, [Metric("TPR", 1e-5), Metric("TPR", 1e-6), Metric("EER")])
     assert (
         "TPR@FPR=1e-6 9 (0.45 %)" in said
         and "TPR@FPR=1e-5" in said
         and len(warned) == 1
         and warned[0].startswith("TPR@FPR=1e-6: 9 of 2,000 people")
     )
-    assert label_errors(np.ones(9), ["TPR@FPR=1e-2"]) == (
+    assert label_errors(np.ones(9), [Metric("TPR", 1e-2)]) == (
         "people under two names, of 9, that would empty it: none does",
         [],
     )

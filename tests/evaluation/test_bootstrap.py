@@ -14,14 +14,16 @@ from sync import ROOT
 from tgfr.core import TgfrError, rng
 from tgfr.evaluation import bootstrap as module
 from tgfr.evaluation.bootstrap import Metrics, PairBootstrap, PersonBootstrap, Verification
-from tgfr.evaluation.metrics import auc_of, eer_of, rank1, tpr_of
+from tgfr.evaluation.metrics import auc, eer, rank1, tpr_at_fpr
+from tgfr.evaluation.results import result_row, result_rows, undersampled_fpr_warnings
+from tgfr.evaluation.metrics import Metric, auc, cmc, eer, mate_ranks, tpr_at_fpr
 from tgfr.evaluation.results import result_row, result_rows, undersampled_fpr_warnings
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from interval_coverage import World, coverage
 
 FPRS = (1e-2, 1e-3, 1e-4)
-KEYS = ["TPR@FPR=1e-2", "TPR@FPR=1e-3", "TPR@FPR=1e-4", "EER", "AUC", "rank-1"]
+KEYS = [*(Metric("TPR", fpr) for fpr in FPRS), Metric("EER"), Metric("AUC"), Metric("rank", 1)]
 
 
 def made_up(people, photos, *keys, noise=1.0, digits=7):
@@ -54,7 +56,7 @@ def by_hand(person, scores, weights, fprs):
 
 
 def judged(genuine, impostor, fprs):
-    return [*tpr_of(genuine, impostor, fprs), eer_of(genuine, impostor), auc_of(genuine, impostor)]
+    return [*tpr_at_fpr(genuine, impostor, fprs), eer(genuine, impostor), auc(genuine, impostor)]
 
 
 def rank1_by_hand(person, scores, weights):
@@ -100,13 +102,13 @@ def test_many_pairs_stay_close_to_exact(people, step, monkeypatch):
             np.repeat(impostor, np.outer(w[person], w[person])[~same]),
         )
         exact = judged(*lists, FPRS)
-        around = np.array([tpr_of(*lists, np.multiply(FPRS, s)) for s in (0.99, 1.01)])  # 1 % of the FPR either way
+        around = np.array([tpr_at_fpr(*lists, np.multiply(FPRS, s)) for s in (0.99, 1.01)])  # 1 % of the FPR either way
         found = np.array([result.samples[k][r] for k in KEYS])
         assert (found[:3] >= around[0] - 1e-12).all() and (found[:3] <= around[1] + 1e-12).all()
         assert found[3] == pytest.approx(exact[3], rel=0.01)
         assert 1 - found[4] == pytest.approx(1 - exact[4], rel=0.001)  # a sum over bins, whose errors are of both signs
         assert found[5] == pytest.approx(rank1_by_hand(person, scores, w))
-    assert result.value["rank-1"] == pytest.approx(rank1_by_hand(person, scores, weights[0]))
+    assert result.value[Metric("rank", 1)] == pytest.approx(rank1_by_hand(person, scores, weights[0]))
 
 
 def test_heavy_ties_over_many_bins():
@@ -131,7 +133,7 @@ def test_keys_counts_and_shapes():
     assert all(x.shape == (30,) and ((x >= 0) & (x <= 1)).all() for x in result.samples.values())
     counts = np.bincount(person)
     assert result.genuine == (counts * (counts - 1)).sum() and result.genuine + result.impostor == 60 * 59
-    assert list(PersonBootstrap(person, 1).evaluate(scores, (0.005, 0.1)).value)[:2] == ["TPR@FPR=5e-3", "TPR@FPR=1e-1"]
+    assert list(PersonBootstrap(person, 1).evaluate(scores, (0.005, 0.1)).value)[:2] == [Metric("TPR", 0.005), Metric("TPR", 0.1)]
 
 
 def test_scores_matter_only_by_order_and_the_diagonal_not_at_all():
@@ -162,7 +164,7 @@ def test_draws_are_of_people_and_repeatable():
     assert (one.weights != other.weights).any() and (one.weights[0] == 1).all()
     assert (one.weights.sum(axis=1) == 40).all()
     assert abs(one.weights[1:].var() - (1 - 1 / 40)) < 0.05  # multinomial with P draws: variance 1 - 1/P
-    assert one.evaluate(scores).difference(again.evaluate(scores), "EER") == (0, 0, 0)
+    assert one.evaluate(scores).difference(again.evaluate(scores), Metric("EER")) == (0, 0, 0)
 
 
 def test_draws_without_pairs_are_drawn_again():
@@ -187,7 +189,7 @@ def test_interval_covers_and_paired_difference_is_narrower():
 
     bootstrap = PersonBootstrap(person)
     worse, better = (bootstrap.evaluate(system(level)) for level in (0.75, 0.70))
-    for key in ("TPR@FPR=1e-2", "EER", "AUC"):
+    for key in (Metric("TPR", 1e-2), Metric("EER"), Metric("AUC")):
         delta, low, high = better.difference(worse, key)
         (a, b), (c, d) = worse.interval(key), better.interval(key)
         assert a < worse.value[key] < b and c < better.value[key] < d
@@ -195,9 +197,9 @@ def test_interval_covers_and_paired_difference_is_narrower():
         assert delta == better.value[key] - worse.value[key] and low <= delta <= high
         assert low * high > 0, "the paired one excludes zero"
         assert worse.difference(better, key) == pytest.approx((-delta, -high, -low))
-    low, high = worse.interval("AUC", 0.5)
-    assert worse.interval("AUC")[0] < low < high < worse.interval("AUC")[1]
-    assert (high - low) / (worse.interval("AUC")[1] - worse.interval("AUC")[0]) == pytest.approx(
+    low, high = worse.interval(Metric("AUC"), 0.5)
+    assert worse.interval(Metric("AUC"))[0] < low < high < worse.interval(Metric("AUC"))[1]
+    assert (high - low) / (worse.interval(Metric("AUC"))[1] - worse.interval(Metric("AUC"))[0]) == pytest.approx(
         0.674 / 1.96, rel=0.1
     )  # of a normal
 
@@ -217,7 +219,7 @@ def test_replicates_spread_as_fresh_people_do():
         PersonBootstrap(person, 60 if k < 5 else 1).evaluate(scores)
         for k, (person, scores) in enumerate(map(sample, range(60)))
     ]
-    for key in ("TPR@FPR=1e-2", "EER", "AUC", "rank-1"):
+    for key in (Metric("TPR", 1e-2), Metric("EER"), Metric("AUC"), Metric("rank", 1)):
         fresh = np.std([r.value[key] for r in results])
         assert 0.6 < np.mean([r.samples[key].std() for r in results[:5]]) / fresh < 1.6, key
 
@@ -228,9 +230,9 @@ def test_single_photos_are_gallery_and_impostors():
     result = PersonBootstrap(person, 5).evaluate(scores)
     assert (result.genuine, result.impostor) == (2, 4)
     assert (
-        result.value["rank-1"] == rank1(scores[[0, 2]][:, [1]].T, [0], [0, 1]) == 0
+        result.value[Metric("rank", 1)] == cmc(mate_ranks(scores[[0, 2]][:, [1]].T, [0], [0, 1]), (1,))[0] == 0
     )  # person 1's only photo (.95) beats the mate (.9)
-    assert result.value["AUC"] == auc_of([0.9, 0.8], [0.1, 0.2, 0.3, 0.95])
+    assert result.value[Metric("AUC")] == auc([0.9, 0.8], [0.1, 0.2, 0.3, 0.95])
 
 
 @pytest.mark.parametrize(
@@ -243,10 +245,10 @@ def test_single_photos_are_gallery_and_impostors():
         (lambda b, s: PersonBootstrap([0, 0, 1], replicates=0), "replicates: 0"),
         (lambda b, s: b.evaluate(s[:, :-1]), r"expected \(30, 30\)"),
         (lambda b, s: b.evaluate(s, (2,)), "between 0 and 1"),
-        (lambda b, s: b.evaluate(s).interval("TAR"), "'TAR', expected one of TPR@FPR=1e-2"),
-        (lambda b, s: b.evaluate(s).interval("EER", 95), "level: 95"),
+        (lambda b, s: b.evaluate(s).interval(Metric("TAR")), "'TAR', expected one of TPR@FPR=1e-2"),
+        (lambda b, s: b.evaluate(s).interval(Metric("EER"), 95), "level: 95"),
         (
-            lambda b, s: b.evaluate(s).difference(PersonBootstrap(b.person, 9, seed=1).evaluate(s), "EER"),
+            lambda b, s: b.evaluate(s).difference(PersonBootstrap(b.person, 9, seed=1).evaluate(s), Metric("EER")),
             "one bootstrap for both",
         ),
     ],
@@ -273,7 +275,7 @@ def test_the_truth_of_the_simulation():
     x = world.photos(draw, world.people(draw, 2000), 2)
     genuine, scores = (x[:, 0] * x[:, 1]).sum(axis=1), x[:, 0] @ x[:, 1].T
     impostor, truth = scores[~np.eye(2000, dtype=bool)], world.truth()
-    assert [*tpr_of(genuine, impostor, FPRS), eer_of(genuine, impostor), auc_of(genuine, impostor)] == pytest.approx(
+    assert [*tpr_at_fpr(genuine, impostor, FPRS), eer(genuine, impostor), auc(genuine, impostor)] == pytest.approx(
         list(truth.values()), abs=0.02
     )
     assert impostor.std() == pytest.approx(world.impostors.std(), rel=0.01)
@@ -326,12 +328,12 @@ def test_rows_of_a_table_are_held_together():
     for _ in range(300):
         samples, value = draw.normal(size=(13, 200)), draw.normal(size=13)
         found = {
-            (f"{i}", "", "-"): Metrics({"score": v}, {"score": v + s}, "same")
+            (f"{i}", "", "-"): Metrics({Metric("score"): v}, {Metric("score"): v + s}, "same")
             for i, (v, s) in enumerate(zip(value, samples))
         }
         rows = result_rows(found, "0")[1:]
         together += any(low > 0 or high < 0 for _, low, high in (row["difference"]["score"] for row in rows))
-        singly = [f.difference(found["0", "", "-"], "score") for key, f in found.items() if key[0] != "0"]
+        singly = [f.difference(found["0", "", "-"], Metric("score")) for key, f in found.items() if key[0] != "0"]
         alone += any(low > 0 or high < 0 for _, low, high in singly)
     assert alone / 300 > 0.25 and 0.02 < together / 300 < 0.09
 
@@ -344,12 +346,12 @@ def test_an_edge_does_not_hang_on_the_seed():
         [
             r.difference(
                 replace(r, value=dict.fromkeys(r.value, 0.0), samples={k: 0 * v for k, v in r.samples.items()}),
-                "TPR@FPR=1e-2",
+                Metric("TPR", 1e-2),
             )[1]
             for r in results
         ]
     )
-    quantiles = np.array([np.quantile(r.samples["TPR@FPR=1e-2"], 0.025) for r in results])
+    quantiles = np.array([np.quantile(r.samples[Metric("TPR", 1e-2)], 0.025) for r in results])
     assert ends.std() < 0.75 * quantiles.std()
 
 
@@ -395,7 +397,7 @@ def test_a_saturated_figure_is_not_certain():
     "Where every draw gives 1, the interval is that of as many trials as there are people: 40 of 40 (Wilson)."
     person = np.repeat(np.arange(40), 3)
     result = PersonBootstrap(person).evaluate((person[:, None] == person) + 0.1 * rng("sure").random((120, 120)))
-    assert result.value["AUC"] == 1 and result.interval("AUC") == pytest.approx(
+    assert result.value[Metric("AUC")] == 1 and result.interval(Metric("AUC")) == pytest.approx(
         tuple(binomtest(40, 40).proportion_ci(method="wilson")), abs=1e-9
     )
 
@@ -446,7 +448,7 @@ def test_bounded_is_unbounded(digits, monkeypatch):
         ),
     )
     replicates = module._replicates
-    monkeypatch.setattr(module, "_replicates", lambda *a: replicates(*a, cells=7))
+    monkeypatch.setattr(module, "_replicates", lambda *a: replicates(*a, max_cells=7))
     parts = (
         PersonBootstrap(person, 15).evaluate(scores),
         PairBootstrap(*person[np.array(list_of)], person[list_of[0]] == person[list_of[1]], 15).evaluate(

@@ -15,13 +15,11 @@ from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.evaluation.identification import (
-    det,
     open_set_scores,
     published_tpir,
     tpir_at_fpir,
-    tpir_of,
 )
-from tgfr.evaluation.metrics import cmc, cmc_of, operating_points, search
+from tgfr.evaluation.metrics import cmc, mate_ranks, operating_points, search, split_scores, tpr_at_fpr
 from tgfr.evaluation.ten_fold import ten_fold_metrics
 from tgfr.workflows.verify import verify
 
@@ -53,7 +51,7 @@ def test_search_is_the_loop_in_blocks_of_any_size(case, block):
     found = search(scores, probe_ids, gallery_ids, block)
     for i, (row, p) in enumerate(zip(scores, probe_ids)):
         mates, others = row[gallery_ids == p], row[gallery_ids != p]
-        assert found.mate[i] == max(mates, default=-np.inf) and found.wrong[i] == max(others, default=-np.inf)
+        assert found.mate[i] == max(mates, default=-np.inf) and found.best_nonmate[i] == max(others, default=-np.inf)
         assert found.rank[i] == ((others >= mates.max()).sum() if len(mates) else -1)
 
 
@@ -65,15 +63,14 @@ def test_tpir_is_the_loop_also_for_draws(case, fpir, seed):
     mated = found.rank >= 0
     assume(mated.any() and not mated.all())
     assert (
-        tpir_of(found, fpir)[0]
-        == tpir_at_fpir(scores, probe_ids, gallery_ids, fpir)[0]
+        tpir_at_fpir(found, fpir)[0]
         == pytest.approx(loop_tpir(scores, probe_ids, gallery_ids, fpir))
     )
     weights = rng("weights", seed).integers(3, size=(4, len(scores)))
-    for w, tpir, ranked in zip(weights, tpir_of(found, fpir, weights), cmc_of(found.rank, (1, 3), weights)):
+    for w, tpir, ranked in zip(weights, tpir_at_fpir(found, fpir, weights), cmc(found.rank, (1, 3), weights)):
         probes = np.repeat(np.arange(len(scores)), w)
         if w[mated].any():
-            np.testing.assert_allclose(ranked, cmc(scores[probes], probe_ids[probes], gallery_ids, (1, 3)))
+            np.testing.assert_allclose(ranked, cmc(mate_ranks(scores[probes], probe_ids[probes], gallery_ids), (1, 3)))
         if w[mated].any() and w[~mated].any():
             assert tpir[0] == pytest.approx(loop_tpir(scores[probes], probe_ids[probes], gallery_ids, fpir))
         else:
@@ -95,14 +92,14 @@ def test_published_tpir_is_the_sorted_list(case, fpir):
     assert thresholds[0] == wrong[number - 1] and shares[0] == np.mean(np.array(mates) > wrong[number - 1])
 
 
-def test_det_and_open_set_are_operating_points():
+def test_tpr_and_open_set_are_operating_points():
     draw = rng("det")
     labels, scores = np.arange(2000) % 2, draw.normal(size=2000).round(1)
     at = operating_points(scores[labels == 1], scores[labels == 0], (0.01, 0.1))
-    np.testing.assert_allclose(det(scores, labels, (0.01, 0.1)), 1 - at.tpr)
+    np.testing.assert_allclose(tpr_at_fpr(*split_scores(scores, labels), (0.01, 0.1)), at.tpr)
     assert at.accepted.tolist() == [(scores[labels == 0] > t).sum() for t in at.threshold]
     found = search(draw.normal(size=(50, 9)), draw.integers(14, size=50), np.arange(9))
-    np.testing.assert_array_equal(operating_points(*open_set_scores(found), (0.1,)).tpr, tpir_of(found, 0.1))
+    np.testing.assert_array_equal(operating_points(*open_set_scores(found), (0.1,)).tpr, tpir_at_fpir(found, 0.1))
 
 
 def loop_folds(scores, labels, folds, far):
@@ -160,13 +157,13 @@ def test_published_folds_of_scores_on_the_grid():
 @pytest.mark.parametrize(
     "call, said",
     [
-        (lambda: tpir_at_fpir(np.eye(3), [0, 1, 2], [0, 1, 2]), "3 mated and 0 non-mated"),
-        (lambda: tpir_at_fpir(np.eye(3), [5, 6, 7], [0, 1, 2]), "0 mated"),
-        (lambda: tpir_at_fpir(np.eye(3), [0, 1], [0, 1, 2]), "2 probe_ids"),
-        (lambda: tpir_at_fpir(np.eye(3) * np.nan, [0, 1, 9], [0, 1, 2]), "NaN"),
-        (lambda: tpir_at_fpir(np.eye(3), [0, 1, 9], [0, 1, 2], definition="iso"), "'standard' or 'published'"),
-        (lambda: tpir_at_fpir(np.eye(3), [0, 1, 9], [0, 1, 2], 2), "between 0 and 1"),
-        (lambda: cmc_of(search(np.eye(3), [5, 6, 7], [0, 1, 2]).rank), "none of them"),
+        (lambda: tpir_at_fpir(search(np.eye(3), [0, 1, 2], [0, 1, 2])), "3 mated and 0 non-mated"),
+        (lambda: tpir_at_fpir(search(np.eye(3), [5, 6, 7], [0, 1, 2])), "0 mated"),
+        (lambda: tpir_at_fpir(search(np.eye(3), [0, 1], [0, 1, 2])), "2 probe_ids"),
+        (lambda: tpir_at_fpir(search(np.eye(3) * np.nan, [0, 1, 9], [0, 1, 2])), "NaN"),
+        (lambda: tpir_at_fpir(search(np.eye(3), [0, 1, 9], [0, 1, 2]), 2), "between 0 and 1"),
+        (lambda: cmc(search(np.eye(3), [5, 6, 7], [0, 1, 2]).rank), "none of them"),
+        (lambda: ten_fold_metrics(np.zeros(20), np.arange(20) % 2, definition="iso"), "'standard' or 'published'"),
         (lambda: ten_fold_metrics(np.zeros(20), np.repeat([1, 0], 10)), "only pairs of one kind"),
         (lambda: ten_fold_metrics(np.zeros(20), np.arange(20) % 2, np.zeros(19)), "folds: shape"),
     ],

@@ -11,9 +11,10 @@ from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.encoders.backbones import IResNet
 from tgfr.encoders.feature_store import FeatureStore, write_store
-from tgfr.evaluation.ijb import IjbProtocol, MediaPooling, bootstrap_subjects, evaluate_ijb, pair_scores, pool_media
-from tgfr.evaluation.metrics import auc, roc, search, tpr_at_fpr
+from tgfr.evaluation.ijb import IjbProtocol, bootstrap_subjects, evaluate_ijb
+from tgfr.evaluation.metrics import Metric, auc, roc, search, split_scores, tpr_at_fpr
 from tgfr.evaluation.simulated_ijb import SIZES, simulate_ijb
+from tgfr.evaluation.templates import MediaPooling, pair_scores, pool_media
 from tgfr.formats.ijb_files import IjbFiles, IjbImages
 from tgfr.report.tables import definitions
 from tgfr.sets.caface import CAFace
@@ -43,12 +44,12 @@ class Recorded:
         self.golden.check(f"{name}.score", torch.from_numpy(scores), atol=2e-6)
         rates = expected[f"{name}.tpr_at_fpr_percent"]
         recorded, wanted = self.golden.o[f"{name}.score"].numpy(), list(rates.values())
-        found, ours = (100 * tpr_at_fpr(s, p.genuine, list(map(float, rates)), "published") for s in (recorded, scores))
+        found, ours = (100 * tpr_at_fpr(*split_scores(s, p.genuine), list(map(float, rates)), "published") for s in (recorded, scores))
         np.testing.assert_allclose(found, wanted, rtol=1e-9, err_msg=name)
         np.testing.assert_allclose(ours, wanted, rtol=0, atol=100.001 / p.genuine.sum(), err_msg=name)
-        assert auc(scores, p.genuine) == pytest.approx(expected[f"{name}.auc"], abs=2e-6)
+        assert auc(*split_scores(scores, p.genuine)) == pytest.approx(expected[f"{name}.auc"], abs=2e-6)
         if f"{name}.roc_points" in expected:
-            assert abs(len(roc(recorded, p.genuine).fpr) - expected[f"{name}.roc_points"]) <= 4, (
+            assert abs(len(roc(*split_scores(recorded, p.genuine)).fpr) - expected[f"{name}.roc_points"]) <= 4, (
                 "float32 scores may tie where float64 ones do not"
             )
 
@@ -115,13 +116,13 @@ def test_golden_identification(golden, recorded):
         rates = [row["far"] for row in expected["fpir"]]
         result = evaluate_ijb(p, templates, name, "published", fpirs=rates, ranks=ranks)
         value = result.identification.value
-        np.testing.assert_allclose([value[f"rank-{r}"] for r in ranks], [expected[f"top{r}"] for r in ranks])
-        points = [row for row in result.points if row["protocol"].startswith("1:N")]
+        np.testing.assert_allclose([value[Metric("rank", r)] for r in ranks], [expected[f"top{r}"] for r in ranks])
+        points = [row for row in result.points if row.protocol.startswith("1:N")]
         np.testing.assert_allclose(
-            [row["value"] for row in points], [row["recall"] for row in expected["fpir"]], atol=1e-9
+            [row.value for row in points], [row["recall"] for row in expected["fpir"]], atol=1e-9
         )
         np.testing.assert_allclose(
-            [row["threshold"] for row in points], [row["th"] for row in expected["fpir"]], atol=2e-6
+            [row.threshold for row in points], [row["th"] for row in expected["fpir"]], atol=2e-6
         )
         if name != "N1D1F1":
             continue
@@ -212,19 +213,19 @@ def check_exact(protocol, templates):
     np.testing.assert_allclose(scores, pairs, atol=1e-6)
     fpr, tpr, _ = sklearn_metrics.roc_curve(protocol.genuine, scores, drop_intermediate=False)
     for f, row in zip(FPRS, result.points):
-        assert row["value"] == pytest.approx(tpr[fpr <= f * (1 + 1e-12)].max(), abs=1e-12)
+        assert row.value == pytest.approx(tpr[fpr <= f * (1 + 1e-12)].max(), abs=1e-12)
         assert (
-            row["false accepts"]
-            == (scores[~protocol.genuine] > row["threshold"]).sum()
+            row.false_accepts
+            == (scores[~protocol.genuine] > row.threshold).sum()
             <= f * (~protocol.genuine).sum() * (1 + 1e-12)
         )
-        assert row["value"] == (scores[protocol.genuine] > row["threshold"]).mean()
-    assert result.verification.value["AUC"] == pytest.approx(
+        assert row.value == (scores[protocol.genuine] > row.threshold).mean()
+    assert result.verification.value[Metric("AUC")] == pytest.approx(
         sklearn_metrics.roc_auc_score(protocol.genuine, scores), abs=1e-12
     )
     found = result.identification.value
     np.testing.assert_allclose(
-        [found[k] for k in ("rank-1", "rank-5", "rank-10", "TPIR@FPIR=1e-2", "TPIR@FPIR=1e-1")],
+        [found[Metric("rank", r)] for r in (1, 5, 10)] + [found[Metric("TPIR", f)] for f in (0.01, 0.1)],
         slow_identification(protocol, templates, (1, 5, 10), (0.01, 0.1)),
         atol=1e-12,
     )
@@ -250,10 +251,10 @@ def test_equal_scores_everywhere_earn_nothing(made):
     _, protocol, _ = made
     result = check_exact(protocol, np.full((len(protocol.ids), 4), 0.5, np.float32))
     assert (
-        set(v for k, v in result.verification.value.items() if k.startswith("TPR")) == {0}
-        and result.verification.value["AUC"] == 0.5
+        {v for k, v in result.verification.value.items() if k.name == "TPR"} == {0}
+        and result.verification.value[Metric("AUC")] == 0.5
     )
-    assert result.identification.value["rank-1"] == 0 and result.identification.value["TPIR@FPIR=1e-1"] == 0
+    assert result.identification.value[Metric("rank", 1)] == 0 and result.identification.value[Metric("TPIR", 1e-1)] == 0
 
 
 def test_order_of_rows_does_not_matter(made):
@@ -431,7 +432,7 @@ def test_without_1n_files_genuine_pairs_say_who_is_who(made, tmp_path):
     assert (
         result.identification is None
         and set(result.curves) == {"ROC"}
-        and {row["protocol"] for row in result.points} == {"1:1"}
+        and {row.protocol for row in result.points} == {"1:1"}
     )
 
 

@@ -10,18 +10,13 @@ from tgfr.core import TgfrError, rng
 from tgfr.evaluation.metrics import (
     accuracy,
     auc,
-    auc_of,
     cmc,
     eer,
-    eer_of,
     false_accepts,
     mate_ranks,
-    rank1,
     roc,
-    roc_of,
     split_scores,
     tpr_at_fpr,
-    tpr_of,
 )
 
 PUBLISHED_FPRS = (1e-5, 1e-4, 1e-3)
@@ -38,6 +33,11 @@ def labelled(genuine, impostor, *keys):
     return scores[order], labels[order]
 
 
+def rank_one(scores, probe_ids, gallery_ids):
+    "The share of mated probes whose mate comes first."
+    return cmc(mate_ranks(scores, probe_ids, gallery_ids), (1,))[0]
+
+
 def points(genuine, impostor):
     "Every (FPR, TPR) of accepting `score >= threshold`, from the strictest, as fractions of whole numbers."
     thresholds = [np.inf, *sorted({*genuine.tolist(), *impostor.tolist()}, reverse=True)]
@@ -50,12 +50,12 @@ def test_golden_published_figures(golden):
     assert cases
     for case, expected in cases.items():
         scores, labels = (golden.i[f"{case}.{k}"].numpy() for k in ("score", "label"))
-        tpr = 100 * tpr_at_fpr(scores, labels, PUBLISHED_FPRS, "published")
+        tpr = 100 * tpr_at_fpr(*split_scores(scores, labels), PUBLISHED_FPRS, "published")
         figures = {
-            "auc": auc(scores, labels),
-            "eer": eer(scores, labels, "published"),
+            "auc": auc(*split_scores(scores, labels)),
+            "eer": eer(*split_scores(scores, labels), "published"),
             "tpr_percent_at_fpr_1e5_1e4_1e3": tpr,
-            "roc_points": len(roc(scores, labels).fpr),
+            "roc_points": len(roc(*split_scores(scores, labels)).fpr),
             "cal_accuracy": accuracy(scores, labels),
         }
         numbers = {k: v for k, v in expected.items() if k not in ("printed", "eer_is")}
@@ -78,11 +78,11 @@ def test_golden_identification(golden):
         scores = golden.i[case].numpy()
         people = np.arange(len(scores))
         printed = float(expected["printed"].split()[-1])
-        assert 100 * rank1(scores, people, people) == pytest.approx(printed), case
+        assert 100 * rank_one(scores, people, people) == pytest.approx(printed), case
         assert expected.get("test_sub", len(scores)) == len(scores)
         if "true_rank1_percent" in expected:
             first = np.zeros(len(scores), int)
-            assert 100 * rank1(scores, first, np.arange(scores.shape[1])) == pytest.approx(
+            assert 100 * rank_one(scores, first, np.arange(scores.shape[1])) == pytest.approx(
                 expected["true_rank1_percent"]
             ), case
 
@@ -90,26 +90,26 @@ def test_golden_identification(golden):
 @given(some_scores, some_scores, st.booleans())
 def test_roc_and_auc_are_scikit_learns(genuine, impostor, drop):
     scores, labels = labelled(genuine, impostor)
-    ours, theirs = roc(scores, labels, drop), sklearn_metrics.roc_curve(labels, scores, drop_intermediate=drop)
+    ours, theirs = roc(*split_scores(scores, labels), drop), sklearn_metrics.roc_curve(labels, scores, drop_intermediate=drop)
     for x, y in zip((ours.fpr, ours.tpr, ours.thresholds), theirs):
         np.testing.assert_allclose(x, y, atol=1e-15)
-    assert auc(scores, labels) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
-    assert auc_of(genuine, impostor) == pytest.approx(np.trapezoid(ours.tpr, ours.fpr), abs=1e-12)
+    assert auc(*split_scores(scores, labels)) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
+    assert auc(genuine, impostor) == pytest.approx(np.trapezoid(ours.tpr, ours.fpr), abs=1e-12)
 
 
 @given(some_scores, some_scores, rates)
 def test_standard_tpr_is_the_best_at_most_that_fpr(genuine, impostor, fpr):
     best = max(t for f, t in points(genuine, impostor) if f <= fpr * (1 + 1e-12))
-    assert tpr_of(genuine, impostor, fpr) == pytest.approx([best])
-    assert tpr_at_fpr(*labelled(genuine, impostor), fpr) == pytest.approx([best])
+    assert tpr_at_fpr(genuine, impostor, fpr) == pytest.approx([best])
+    assert tpr_at_fpr(*split_scores(*labelled(genuine, impostor)), fpr) == pytest.approx([best])
 
 
 @given(some_scores, some_scores, rates)
 def test_published_tpr_is_at_the_nearest_point(genuine, impostor, fpr):
-    curve = roc_of(genuine, impostor)
+    curve = roc(genuine, impostor)
     distance = np.abs(curve.fpr - fpr).min()
     best = max(t for f, t in zip(curve.fpr, curve.tpr) if abs(f - fpr) == distance)
-    assert tpr_of(genuine, impostor, fpr, "published") == pytest.approx([best])
+    assert tpr_at_fpr(genuine, impostor, fpr, "published") == pytest.approx([best])
 
 
 @given(some_scores, some_scores)
@@ -118,10 +118,10 @@ def test_eer_is_where_the_lines_cross(genuine, impostor):
     fpr, fnr = (np.array(x) for x in zip(*((f, 1 - t) for f, t in points(genuine, impostor))))
     j = (fpr - fnr >= -1e-12).argmax()
     a, b = fnr[j - 1] - fpr[j - 1], fpr[j] - fnr[j]
-    assert eer_of(genuine, impostor) == pytest.approx((fpr[j - 1] * b + fpr[j] * a) / (a + b), abs=1e-9)
-    curve = roc_of(genuine, impostor)
+    assert eer(genuine, impostor) == pytest.approx((fpr[j - 1] * b + fpr[j] * a) / (a + b), abs=1e-9)
+    curve = roc(genuine, impostor)
     nearest = min(enumerate(zip(curve.fpr, 1 - curve.tpr)), key=lambda p: (abs(p[1][1] - p[1][0]), -p[0]))[1][0]
-    assert eer(*labelled(genuine, impostor), "published") == nearest
+    assert eer(*split_scores(*labelled(genuine, impostor)), "published") == nearest
 
 
 @given(some_scores, some_scores)
@@ -135,10 +135,11 @@ def test_accuracy_is_the_best_of_all_thresholds(genuine, impostor):
 def test_figures_do_not_depend_on_order_or_scale(genuine, impostor):
     "A rising map of the scores and another order of the pairs change nothing; exchanging the kinds and the sign changes neither EER nor AUC."
     one, two = labelled(genuine, impostor, 1), labelled(np.exp(genuine), np.exp(impostor), 2)
-    for figure in (auc, eer, tpr_at_fpr, lambda s, l: accuracy(s, l)[0]):
-        np.testing.assert_array_equal(figure(*one), figure(*two))
-    assert auc_of(-impostor, -genuine) == pytest.approx(auc_of(genuine, impostor), abs=1e-12)
-    assert eer_of(-impostor, -genuine) == pytest.approx(eer_of(genuine, impostor), abs=1e-12)
+    for metric in (auc, eer, tpr_at_fpr):
+        np.testing.assert_array_equal(metric(*split_scores(*one)), metric(*split_scores(*two)))
+    assert accuracy(*one)[0] == accuracy(*two)[0]
+    assert auc(-impostor, -genuine) == pytest.approx(auc(genuine, impostor), abs=1e-12)
+    assert eer(-impostor, -genuine) == pytest.approx(eer(genuine, impostor), abs=1e-12)
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 99))
@@ -157,8 +158,8 @@ def test_mate_ranks_is_the_loop(probes, gallery, seed):
     found = mate_ranks(scores, probe_ids, gallery_ids)
     np.testing.assert_array_equal(found, expected)
     if (found >= 0).any():
-        curve = cmc(scores, probe_ids, gallery_ids, range(1, gallery + 1))
-        assert (np.diff(curve) >= 0).all() and curve[-1] == 1 and curve[0] == rank1(scores, probe_ids, gallery_ids)
+        curve = cmc(mate_ranks(scores, probe_ids, gallery_ids), range(1, gallery + 1))
+        assert (np.diff(curve) >= 0).all() and curve[-1] == 1 and curve[0] == rank_one(scores, probe_ids, gallery_ids)
 
 
 @given(st.integers(1, 2000), st.data())
@@ -179,25 +180,25 @@ def test_standard_threshold_is_an_order_statistic(dtype):
     )
     falling = np.sort(impostor)[::-1]
     for fpr in (0.3, 0.1, 0.01, 0.001):
-        assert tpr_of(genuine, impostor, fpr) == [(genuine > falling[int(fpr * 3400)]).mean()]
+        assert tpr_at_fpr(genuine, impostor, fpr) == [(genuine > falling[int(fpr * 3400)]).mean()]
 
 
 def test_scores_that_say_nothing_earn_nothing():
     same, people = np.ones((5, 5)), np.arange(5)
-    assert rank1(same, people, people) == 0
-    assert tpr_of(np.ones(9), np.ones(50), (1e-3, 0.5, 1)).tolist() == [0, 0, 1]
-    assert eer_of(np.ones(9), np.ones(50)) == auc_of(np.ones(9), np.ones(50)) == 0.5
+    assert rank_one(same, people, people) == 0
+    assert tpr_at_fpr(np.ones(9), np.ones(50), (1e-3, 0.5, 1)).tolist() == [0, 0, 1]
+    assert eer(np.ones(9), np.ones(50)) == auc(np.ones(9), np.ones(50)) == 0.5
 
 
 def test_perfect_and_hopeless_scores():
     high, low = np.linspace(1, 2, 20), np.linspace(-1, 0, 300)
-    assert tpr_of(high, low, (0, 1e-3)).tolist() == [1, 1] and eer_of(high, low) == 0 and auc_of(high, low) == 1
-    assert tpr_of(low, high, (0, 0.5)).tolist() == [0, 0] and eer_of(low, high) == 1 and auc_of(low, high) == 0
+    assert tpr_at_fpr(high, low, (0, 1e-3)).tolist() == [1, 1] and eer(high, low) == 0 and auc(high, low) == 1
+    assert tpr_at_fpr(low, high, (0, 0.5)).tolist() == [0, 0] and eer(low, high) == 1 and auc(low, high) == 0
 
 
 @pytest.mark.parametrize(
     "figure",
-    [roc, lambda s, y: tpr_at_fpr(s, y, 0.1), eer, auc, accuracy],
+    [lambda s, y: roc(*split_scores(s, y)), lambda s, y: tpr_at_fpr(*split_scores(s, y), 0.1), lambda s, y: eer(*split_scores(s, y)), lambda s, y: auc(*split_scores(s, y)), accuracy],
     ids=["roc", "tpr", "eer", "auc", "accuracy"],
 )
 def test_every_figure_refuses_broken_pairs(figure):
@@ -215,21 +216,21 @@ def test_every_figure_refuses_broken_pairs(figure):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: auc([0.1, np.nan, 0.3], [1, 0, 1]), "1 NaN, the first at index 1"),
+        (lambda: auc(*split_scores([0.1, np.nan, 0.3], [1, 0, 1])), "1 NaN, the first at index 1"),
         (lambda: mate_ranks([[1, 2], [3, np.nan]], [0, 1], [0, 1]), "index 1, 1"),
-        (lambda: tpr_of([np.nan], [0.0]), "genuine"),
-        (lambda: eer_of([0.0], [1.0, np.nan]), "impostor"),
+        (lambda: tpr_at_fpr([np.nan], [0.0]), "genuine"),
+        (lambda: eer([0.0], [1.0, np.nan]), "impostor"),
         (lambda: split_scores([1, 2], [1, 1]), "no impostor pair among 2"),
         (lambda: split_scores([1, 2], [0, 0]), "no genuine pair among 2"),
         (lambda: split_scores([1, 2], [0, 2]), "2 at index 1"),
         (lambda: split_scores([1, 2], [0]), "shape"),
         (lambda: split_scores([], []), "at least one"),
         (lambda: split_scores(["a", "b"], [0, 1]), "expected numbers"),
-        (lambda: tpr_at_fpr([1, 2], [0, 1], 1.5), "between 0 and 1"),
-        (lambda: tpr_at_fpr([1, 2], [0, 1], -0.1, "published"), "between 0 and 1"),
-        (lambda: eer([1, 2], [0, 1], "iso"), "'standard' or 'published'"),
-        (lambda: rank1([[1, 2]], [0], [0, 1, 2]), "3 gallery_ids"),
-        (lambda: rank1([[1, 2]], [7], [0, 1]), "none of them"),
+        (lambda: tpr_at_fpr([2], [1], 1.5), "between 0 and 1"),
+        (lambda: tpr_at_fpr([2], [1], -0.1, "published"), "between 0 and 1"),
+        (lambda: eer([2], [1], "iso"), "'standard' or 'published'"),
+        (lambda: rank_one([[1, 2]], [0], [0, 1, 2]), "3 gallery_ids"),
+        (lambda: rank_one([[1, 2]], [7], [0, 1]), "none of them"),
     ],
 )
 def test_what_cannot_be_judged_is_refused(call, message):

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgfr.core import TgfrError, rng
-from tgfr.evaluation.metrics import auc_of, eer_of, rank1, tpr_of
+from tgfr.evaluation.metrics import Metric, auc, cmc, eer, mate_ranks, tpr_at_fpr
 from tgfr.evaluation.pair_lists import (
     FPRS,
     PairList,
     PairProtocol,
-    find_probes,
     leaks,
     make_pairs,
     match_pairs,
     published_metrics,
+    rank1_hits,
     repeated_pairs,
     score_pairs,
     write_pairs,
@@ -151,22 +151,22 @@ def test_figures_are_those_of_metrics_on_either_list():
     keep = {"generated": np.ones(len(scores), bool), "leak-free": ~protocol.pairs.same | (protocol.pairs.first >= 40)}
     for name, v in found.items():
         genuine, impostor = scores[keep[name] & protocol.pairs.same], scores[keep[name] & ~protocol.pairs.same]
-        expected = [*tpr_of(genuine, impostor, (1e-1, 1e-2)), eer_of(genuine, impostor), auc_of(genuine, impostor)]
+        expected = [*tpr_at_fpr(genuine, impostor, (1e-1, 1e-2)), eer(genuine, impostor), auc(genuine, impostor)]
         np.testing.assert_allclose(list(v.value.values())[:4], expected, atol=1e-12)
-        assert all(low <= v.value[k] <= high for k in ("AUC", "rank-1") for low, high in [v.interval(k)])
-    assert found["generated"].value["rank-1"] == rank1(scores.reshape(60, 31), np.zeros(60), np.arange(31))
+        assert all(low <= v.value[k] <= high for k in (Metric("AUC"), Metric("rank", 1)) for low, high in [v.interval(k)])
+    assert found["generated"].value[Metric("rank", 1)] == cmc(mate_ranks(scores.reshape(60, 31), np.zeros(60), np.arange(31)), (1,))[0]
 
 
 def test_rank1_reads_labels_not_places():
     scores = np.array([0.9, 0.1, 0.2, 0.3, 0.8, 0.4, 0.7, 0.7])
     pairs = PairList("", np.array([0, 0, 0, 5, 5, 5, 7, 7]), np.arange(8), np.array([1, 0, 0, 0, 1, 0, 1, 0], bool))
     for order in (np.arange(8), np.arange(8)[::-1], np.array([3, 7, 0, 1, 6, 5, 4, 2])):
-        probes, hit = find_probes(scores[order], PairList("", pairs.first[order], pairs.second, pairs.same[order]))
+        probes, hit = rank1_hits(scores[order], PairList("", pairs.first[order], pairs.second, pairs.same[order]))
         assert probes.tolist() == [0, 5, 7] and hit.tolist() == [True, True, False]  # a tie is no hit
 
 
 def test_probes_without_a_genuine_pair_are_not_searched():
-    probes, hit = find_probes(
+    probes, hit = rank1_hits(
         np.array([0.5, 0.6, 0.1]), PairList("", np.array([0, 1, 1]), np.arange(3), np.array([True, False, True]))
     )
     assert probes.tolist() == [1] and hit.tolist() == [False]
@@ -178,9 +178,9 @@ def test_accepts_at_the_published_sizes():
         protocol = PairProtocol(
             make_pairs(identity, impostors), identity, [[str(i)] for i in range(2 * people)], replicates=1
         )
-        assert list(protocol.accepts().values()) == expected and len(protocol.pairs) == people * (1 + impostors)
+        assert list(protocol.max_false_accepts().values()) == expected and len(protocol.pairs) == people * (1 + impostors)
         assert (
-            list(protocol.accepts())
+            list(protocol.max_false_accepts())
             == list(protocol.evaluate(np.zeros(len(protocol.pairs)), FPRS)["generated"].value)[:3]
         )
 
@@ -216,9 +216,9 @@ def test_golden_published_figures_of_a_list(golden):
             continue
         found = published_metrics(*(golden.i[f"{case}.{k}"].numpy() for k in ("score", "label")))
         assert expected["printed"] == (
-            f"AUC {found['AUC']:.4f} | EER {found['EER']:.4f} | "
-            + " | ".join(f"TPR@FPR=1e-{k} {100 * found[f'TPR@FPR=1e-{k}']:.4f}" for k in (5, 4, 3))
-            + f" | score {found['score']:.4f}"
+            f"AUC {found[Metric('AUC')]:.4f} | EER {found[Metric('EER')]:.4f} | "
+            + " | ".join(f"TPR@FPR={fpr:.0e} {100 * found[Metric('TPR', fpr)]:.4f}" for fpr in (1e-5, 1e-4, 1e-3))
+            + f" | score {found[Metric('score')]:.4f}"
         )
 
 

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from tgfr.core import rng
 from tgfr.evaluation.bootstrap import PersonBootstrap
-from tgfr.evaluation.subgroups import attribute_groups, group_rates, group_table
+from tgfr.evaluation.metrics import Metric
+from tgfr.evaluation.subgroups import attribute_subgroups, evaluate_subgroups, subgroup_rates
+from tgfr.report.subgroup_tables import subgroup_table
 
 
 def plain(scores, person, weights, members, threshold):
@@ -33,10 +35,10 @@ def test_rates_equal_loops(seed, people, fpr):
     bootstrap = PersonBootstrap(identity, 5, seed)
     impostors = np.sort(scores[identity[:, None] != identity])[::-1]
     threshold = impostors[int(np.floor(fpr * len(impostors) * (1 + 1e-12)))]
-    found = group_rates(scores, bootstrap, {"some": members}, fpr)["some"]
+    found = subgroup_rates(scores, bootstrap, {"some": members}, fpr)["some"]
     for k, weights in enumerate(bootstrap.weights.astype(float)):
         expected = plain(scores, identity, weights, members, threshold)
-        got = [found.value[key] if k == 0 else found.samples[key][k - 1] for key in ("TPR", "FPR")]
+        got = [found.value[key] if k == 0 else found.samples[key][k - 1] for key in (Metric("TPR"), Metric("FPR"))]
         np.testing.assert_allclose(got, expected, atol=1e-9)
 
 
@@ -44,31 +46,33 @@ def test_everybody_has_the_rate_asked_for():
     identity = np.repeat(np.arange(40), 3)
     scores = rng("all").normal(size=(120, 120))
     bootstrap = PersonBootstrap(identity, 10)
-    rates = group_rates(scores, bootstrap, {"all": np.full(120, True)}, 0.01)["all"].value
-    assert 0 <= 0.01 - rates["FPR"] < 1e-3 and rates["TPR"] == pytest.approx(
-        bootstrap.evaluate(scores, [0.01]).value["TPR@FPR=1e-2"]
+    rates = subgroup_rates(scores, bootstrap, {"all": np.full(120, True)}, 0.01)["all"].value
+    assert 0 <= 0.01 - rates[Metric("FPR")] < 1e-3 and rates[Metric("TPR")] == pytest.approx(
+        bootstrap.evaluate(scores, [0.01]).value[Metric("TPR", 1e-2)]
     )
 
 
 def test_a_group_without_pairs_is_not_a_number():
     identity = np.repeat(np.arange(4), 2)
-    rates = group_rates(
+    rates = subgroup_rates(
         rng("x").normal(size=(8, 8)),
         PersonBootstrap(identity, 5),
         {"one person": identity == 0, "one photo each": np.arange(8) % 2 == 0},
     )
     assert (
-        np.isnan(rates["one person"].value["FPR"])
-        and np.isnan(rates["one photo each"].value["TPR"])
-        and not np.isnan(rates["one person"].value["TPR"])
+        np.isnan(rates["one person"].value[Metric("FPR")])
+        and np.isnan(rates["one photo each"].value[Metric("TPR")])
+        and not np.isnan(rates["one person"].value[Metric("TPR")])
     )
 
 
 def test_groups_of_attributes():
-    groups = attribute_groups(["Male Smiling"] * 12 + ["Smiling"] * 12 + [None] * 6)
+    groups = attribute_subgroups(["Male Smiling"] * 12 + ["Smiling"] * 12 + [None] * 6)
     assert {name: int(members.sum()) for name, members in groups.items()} == {"Male": 12, "not Male": 12, "Smiling": 24}
-    assert attribute_groups([None, ""]) == {}
-    table = group_table({"a": rng("t").normal(size=(30, 30))}, PersonBootstrap(np.arange(30) // 2, 5), groups)
+    assert attribute_subgroups([None, ""]) == {}
+    table = subgroup_table(
+        evaluate_subgroups({"a": rng("t").normal(size=(30, 30))}, PersonBootstrap(np.arange(30) // 2, 5), groups)
+    )
     assert [row[0] for row in table["rows"]] == list(groups) and all(
         len(row) == len(table["columns"]) for row in table["rows"]
     )

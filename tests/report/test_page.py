@@ -18,7 +18,9 @@ from PIL import Image
 from rich.console import Console
 
 from tgfr.core import TgfrError, read_json, rng
-from tgfr.evaluation.metrics import roc_of, tpr_of
+from tgfr.evaluation.metrics import roc, tpr_at_fpr
+from tgfr.evaluation.results import format_rate
+from tgfr.evaluation.metrics import roc, tpr_at_fpr
 from tgfr.evaluation.results import format_rate
 from tgfr.report import charts as plots
 from tgfr.report import pictures
@@ -375,7 +377,7 @@ def pair(captions=("a man", "he is old"), **scores):
 def every_figure():
     draw = rng("plots test")
     genuine, impostor = draw.normal(0.4, 0.2, 200), draw.normal(0, 0.2, 1000)
-    curve = roc_of(genuine, impostor)
+    curve = roc(genuine, impostor)
     log = [
         {"stage": s, "epoch": e, "seconds": 1.0, "loss_a": 2.0 / e, "loss_b": 90.0 / e, "score": 0.1 * e, "TPR": 0.5}
         for s in ("align", "fuse")
@@ -455,9 +457,9 @@ def test_an_axes_that_is_given_is_drawn_on():
 def test_the_drawn_roc_is_the_standard_tpr():
     draw = rng("roc test")
     genuine, impostor = draw.normal(0.4, 0.2, 300).round(2), draw.normal(0, 0.2, 20_000).round(2)
-    curve = roc_of(genuine, impostor, drop_intermediate=False)
+    curve = roc(genuine, impostor, drop_intermediate=False)
     line = plots.plot_roc({"a": (curve.fpr, curve.tpr)}).lines[0]
-    np.testing.assert_allclose(line.get_ydata(), tpr_of(genuine, impostor, line.get_xdata()))
+    np.testing.assert_allclose(line.get_ydata(), tpr_at_fpr(genuine, impostor, line.get_xdata()))
 
 
 def test_histograms_show_shares_and_stand_equal_scores():

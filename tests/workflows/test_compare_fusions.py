@@ -14,6 +14,7 @@ from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.feature_store import encode_faces
 from tgfr.encoders.features import l2_normalize
+from tgfr.evaluation.metrics import Metric
 from tgfr.evaluation.results import result_rows
 from tgfr.sets.pooling import build_set_fusion
 from tgfr.workflows.compare import load_splits
@@ -71,10 +72,10 @@ def test_figures_are_the_loops(store):
     gallery = store.embedding[0, p.gallery] / np.linalg.norm(store.embedding[0, p.gallery], axis=1, keepdims=True)
     scores = gallery @ (template / np.linalg.norm(template, axis=1, keepdims=True)).T
     genuine = p.owner == np.arange(len(gallery))[:, None]
-    assert found.value["rank-1"] == pytest.approx((scores.argmax(0) == p.owner).mean())
+    assert found.value[Metric("rank", 1)] == pytest.approx((scores.argmax(0) == p.owner).mean())
     impostors = np.sort(scores[~genuine])[::-1]
-    assert found.value["TPR@FPR=1e-1"] == pytest.approx((scores[genuine] > impostors[int(0.1 * len(impostors))]).mean())
-    assert (found.genuine, found.impostor) == (genuine.sum(), (~genuine).sum()) and found.samples["rank-1"].shape == (
+    assert found.value[Metric("TPR", 1e-1)] == pytest.approx((scores[genuine] > impostors[int(0.1 * len(impostors))]).mean())
+    assert (found.genuine, found.impostor) == (genuine.sum(), (~genuine).sum()) and found.samples[Metric("rank", 1)].shape == (
         20,
     )
 

@@ -11,13 +11,17 @@ from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
-from tgfr.evaluation.metrics import tpr_of
+from tgfr.evaluation.metrics import tpr_at_fpr
 from tgfr.evaluation.results import format_rate
-from tgfr.evaluation.retrieval import find_photos, query_ranks, retrieval_metrics, retrieve, same_captions
+from tgfr.evaluation.retrieval import query_ranks, retrieval_metrics, retrieve, same_captions, search_by_text
+from tgfr.evaluation.metrics import Metric, tpr_at_fpr
+from tgfr.evaluation.results import format_rate
+from tgfr.evaluation.retrieval import query_ranks, retrieval_metrics, retrieve, same_captions, search_by_text
 from tgfr.evaluation.scoring import embed_photos, score_matrix
-from tgfr.evaluation.subgroups import attribute_groups, group_table
+from tgfr.evaluation.subgroups import attribute_subgroups, evaluate_subgroups
 from tgfr.formats.cards import parse_card
 from tgfr.fusion.model import TGFR, ModelConfig
+from tgfr.report.subgroup_tables import subgroup_table
 from tgfr.workflows.evaluate import evaluate
 
 
@@ -82,9 +86,9 @@ def test_figures_are_those_of_repeated_queries():
     for r, w in enumerate(weights):
         drawn = np.sort(np.repeat(rank, w[person]))
         expected = {
-            "recall@1": (drawn <= 1).mean(),
-            "recall@5": (drawn <= 5).mean(),
-            "median rank": drawn[(len(drawn) + 1) // 2 - 1],
+            Metric("recall", 1): (drawn <= 1).mean(),
+            Metric("recall", 5): (drawn <= 5).mean(),
+            Metric("median rank"): drawn[(len(drawn) + 1) // 2 - 1],
         }
         for key, value in expected.items():
             assert (f.samples[key][r - 1] if r else f.value[key]) == pytest.approx(value), key
@@ -99,7 +103,7 @@ def test_a_model_without_words_cannot_read():
     with pytest.raises(TgfrError, match="no text encoder"):
         retrieve(plain, None, [["a"]], np.zeros(1))
     with pytest.raises(TgfrError, match="no text encoder"):
-        find_photos(plain, None, ["a"])
+        search_by_text(plain, None, ["a"])
 
 
 # two models
@@ -245,8 +249,9 @@ def test_groups_where_attributes_are_known(call, model, encoder, others):  # noq
     photos = synthetic_faces(people=40, photos=2)
     store, identity, trained = FeatureStore.open(drawn["features"]), np.array(photos["identity"]), TGFR.load(model)
     fused = embed_photos(trained, store, photos["captions"][:])["all"]["fused"]
-    groups = attribute_groups(photos["attributes"][:])
-    expected = group_table({"linear": score_matrix(fused[0], fused[1])}, PersonBootstrap(identity, 10, 0), groups)
+    groups = attribute_subgroups(photos["attributes"][:])
+    scores = {"linear": score_matrix(fused[0], fused[1])}
+    expected = subgroup_table(evaluate_subgroups(scores, PersonBootstrap(identity, 10, 0), groups))
     at = table["columns"].index("linear: TPR")
     assert [row[at : at + 2] for row in table["rows"]] == [row[3:5] for row in expected["rows"]] and len(groups) >= 4
     assert "gender=" in (call["out"] / "report.html").read_text()
@@ -271,7 +276,7 @@ def test_all_pairs(call, photos):
     identity, scores = np.array(photos["identity"]), score_matrix(store[0], store[1])
     same, off = identity[:, None] == identity, ~np.eye(30, dtype=bool)
     assert rows["frozen face", "16px", "-"]["values"]["TPR@FPR=1e-2"] == pytest.approx(
-        tpr_of(scores[same & off], scores[~same], [1e-2])[0]
+        tpr_at_fpr(scores[same & off], scores[~same], [1e-2])[0]
     )
     assert (
         read_json(call["out"] / "report.json")["reference"] == "frozen face" and (call["out"] / "report.html").is_file()

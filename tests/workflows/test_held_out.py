@@ -19,7 +19,9 @@ from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.pretrained_faces import load_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
-from tgfr.evaluation.metrics import tpr_of
+from tgfr.evaluation.metrics import tpr_at_fpr
+from tgfr.evaluation.results import chance_warnings
+from tgfr.evaluation.metrics import tpr_at_fpr
 from tgfr.evaluation.results import chance_warnings
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.recipes import make_recipe
@@ -106,7 +108,7 @@ def test_a_model_below_the_untouched_encoder_is_told(tmp_path, capsys):
     t.train("concat", words=False)
     x, who = own.store.embedding[:, t.aside], own.identity[t.aside]
     x, same, off = x / np.linalg.norm(x, axis=2, keepdims=True), who[:, None] == who, ~np.eye(len(who), dtype=bool)
-    right = [tpr_of((x[0] @ v.T)[same & off], (x[0] @ v.T)[~same], [1e-2])[0] for v in x]  # by hand
+    right = [tpr_at_fpr((x[0] @ v.T)[same & off], (x[0] @ v.T)[~same], [1e-2])[0] for v in x]  # by hand
     rows = [json.loads(line) for line in (tmp_path / "concat-image/metrics.jsonl").read_text().splitlines()]
     for row in rows:
         assert row["frozen"] == pytest.approx(np.mean(right)) and [

@@ -219,7 +219,15 @@ def _replicates(
         accepted = np.pad(accepted.T, ((0, 0), (1, 0)))
         drawn = replace(impostors, passed=impostors.passed[rows])
         parts.append(_weighted_metrics(drawn, levels, accepted / accepted[:, -1:], fprs))
-    return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
+    return _concatenate(parts)
+
+
+def _concatenate(parts):
+    "Replicates of several groups of draws as one."
+    replicates = {}
+    for metric in parts[0]:
+        replicates[metric] = np.concatenate([part[metric] for part in parts])
+    return replicates
 
 # %% ../../nbs/07_evaluation/03_bootstrap.ipynb #5e1b0004
 def _merge_levels(

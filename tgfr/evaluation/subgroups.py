@@ -82,7 +82,7 @@ class Subgroup:
     name: str
     people: int
     photos: int
-    rates: dict[str, Metrics]  # system to its TPR and FPR; empty with fewer than `MIN_IDENTITIES` people
+    rates: dict[str, Metrics | None]  # system to its TPR and FPR; None with fewer than `MIN_IDENTITIES` people
 
 
 def evaluate_subgroups(
@@ -94,7 +94,8 @@ def evaluate_subgroups(
     people = {name: len(np.unique(bootstrap.person[members])) for name, members in subgroups.items()}
     large = {name: members for name, members in subgroups.items() if people[name] >= MIN_IDENTITIES}
     rates = {system: subgroup_rates(matrix, bootstrap, large) for system, matrix in scores.items()}
-    return [
-        Subgroup(name, people[name], int(members.sum()), {s: rates[s][name] for s in scores} if name in large else {})
-        for name, members in subgroups.items()
-    ]
+    evaluated = []
+    for name, members in subgroups.items():
+        of_systems = {system: rates[system].get(name) for system in scores}
+        evaluated.append(Subgroup(name, people[name], int(members.sum()), of_systems))
+    return evaluated

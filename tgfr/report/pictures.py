@@ -55,7 +55,7 @@ def _photo(ax, image, title="", **kwargs):
 def plot_examples(
     rows: list[
         dict
-    ],  # each: gallery (H, W, 3), probe (H, W, 3) as seen, captions (2 str), scores {system: float} (empty: none shown), genuine bool
+    ],  # each: gallery and probe (H, W, 3), captions (2 str), scores {system: float} or {}, genuine (bool)
     ax: Axes | None = None,  # whose place is taken; None: a new figure
 ) -> Axes:
     "Photo pairs with their captions and the score of each system."

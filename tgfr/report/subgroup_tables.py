@@ -9,6 +9,7 @@ __all__ = ['RATES', 'rate_with_interval', 'subgroup_table', 'subgroup_tables']
 from collections.abc import Sequence
 
 from ..evaluation.metrics import Metric
+from ..evaluation.results import format_rate
 from ..evaluation.subgroups import MIN_IDENTITIES, Subgroup
 
 # %% ../../nbs/09_report/06_subgroup_tables.ipynb #5b600005
@@ -21,19 +22,18 @@ def rate_with_interval(
     rate: str,  # one of RATES
 ) -> str:
     "`.812 (.790 to .833)`; a dash where the subgroup has too few people."
-    if system not in subgroup.rates:
-        return format_rate(None)
     metrics, metric = subgroup.rates[system], Metric(rate)
+    if metrics is None:
+        return format_rate(None)
     low, high = metrics.interval(metric)
     return f"{format_rate(metrics.value[metric])} ({format_rate(low)} to {format_rate(high)})"
 
 
 def subgroup_table(
-    subgroups: Sequence[Subgroup],
-    systems: Sequence[str],  # in the order of the columns
+    subgroups: Sequence[Subgroup],  # at least one
 ) -> dict[str, list]:  # columns and rows, as `report["tables"]` takes them
     "TPR and FPR of each subgroup and system with their 95 % intervals."
-    rows = []
+    systems, rows = list(subgroups[0].rates), []
     for subgroup in subgroups:
         rates = [rate_with_interval(subgroup, system, rate) for system in systems for rate in RATES]
         rows.append([subgroup.name, subgroup.people, subgroup.photos, *rates])
@@ -43,7 +43,6 @@ def subgroup_table(
 
 def subgroup_tables(
     subgroups: Sequence[Subgroup],
-    systems: Sequence[str],
     probe: str,  # the size of the probes, for the title
 ) -> dict[str, dict]:  # title to table, as `report["tables"]` takes it; empty without subgroups
     "The table under its title."
@@ -52,4 +51,4 @@ def subgroup_tables(
     rule = (
         f"probes of {probe}, all captions, threshold at the overall FPR of 1e-2 (–: fewer than {MIN_IDENTITIES} people)"
     )
-    return {f"Groups: both photos of a pair in the group, {rule}": subgroup_table(subgroups, systems)}
+    return {f"Groups: both photos of a pair in the group, {rule}": subgroup_table(subgroups)}

@@ -398,7 +398,7 @@ def comparison_report(
         warnings=[*below, *report.warnings],
         data=data | report.data,
         setup={"face encoder": kind, "recipe": asdict(trainer.recipe)},
-        tables=subgroup_tables(evaluator.subgroups(system), (evaluator.reference, system), smallest.label),
+        tables=subgroup_tables(evaluator.subgroups(system), smallest.label),
     )
 
 

@@ -26,7 +26,7 @@ from ..encoders.feature_store import FeatureStore
 from ..encoders.features import l2_normalize
 from ..encoders.pretrained_faces import load_encoder
 from ..evaluation.bootstrap import PairBootstrap, Verification, check_replicates
-from ..evaluation.metrics import mate_ranks
+from ..evaluation.metrics import Metric, mate_ranks
 from ..evaluation.pair_lists import group_by_identity
 from ..evaluation.results import chance_warnings, result_rows
 from ..report.charts import plot_set_gain
@@ -181,7 +181,10 @@ class SetTrainer:
         return {
             "score": float(
                 np.mean(
-                    [self.judge.evaluate(self.judge.templates(fusion, n)).value["TPR@FPR=1e-3"] for n in (2, 4, 8, 16)]
+                    [
+                        self.judge.evaluate(self.judge.templates(fusion, n)).value[Metric("TPR", 1e-3)]
+                        for n in (2, 4, 8, 16)
+                    ]
                 )
             )
         }

@@ -84,7 +84,7 @@ def _all_pairs(model: TGFR, other: TGFR | None, split: FaceSplit, replicates: in
     for system in _systems(model, other, split):
         evaluator.add_embeddings(*system)
     smallest = store_conditions(split.store)[-1].label
-    tables = subgroup_tables(evaluator.subgroups(name), (reference, name), smallest)
+    tables = subgroup_tables(evaluator.subgroups(name), smallest)
     return replace(evaluator.report("Verification"), tables=tables)
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #ba0926d5

@@ -7,7 +7,7 @@ __all__ = ['Job']
 
 # %% ../../nbs/10_workflows/00_job.ipynb #70b00003
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -18,7 +18,7 @@ from ..core import Skips, say
 from ..data.photo_log import photo_warnings
 from ..encoders.feature_store import FeatureStore
 from ..evaluation.results import Report
-from ..report.page import Figures, run_facts, save_report
+from ..report.page import PACKAGES, Figures, run_facts, save_report
 from ..training.loop import make_accelerator
 
 # %% ../../nbs/10_workflows/00_job.ipynb #70b00005
@@ -57,10 +57,16 @@ class Job:
         store.recheck()
         self.warn(photo_warnings(getattr(store, "meta", {}), len(store)))
 
-    def complete(self, report: Report) -> Report:
+    def complete(
+        self,
+        report: Report,
+        packages: Sequence[str] = PACKAGES,  # whose versions matter
+        max_items: int = 100,  # of what was left out, named in the report
+    ) -> Report:
         "The report with the job's warnings before its own, with what was left out, and with the run."
         warnings = list(dict.fromkeys([*self.warnings, *report.warnings]))
-        return replace(report, warnings=warnings, skipped=self.skips.facts(), run=run_facts(self.started))
+        run = run_facts(self.started, packages)
+        return replace(report, warnings=warnings, skipped=self.skips.facts(max_items), run=run)
 
     def save(self, report: Report, figures: Figures | None = None, what: str = "photos") -> None:
         "Write a complete report, print its table, and say where it is; `what` may have been left out."
