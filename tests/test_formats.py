@@ -50,7 +50,7 @@ PREPARED = {"train": 30, "validation": 30}
 
 @pytest.fixture
 def v0(tmp_path, monkeypatch):
-    "A copy of the recorded files as working directory: they name each other; run directories have their own name again."
+    "A copy of the recorded files as working directory, for they name each other; its run directories are `runs` again."
     shutil.copytree(V0, tmp_path / "v0")
     for epochs in (tmp_path / "v0").glob("*/epochs"):
         epochs.rename(epochs.with_name("runs"))
@@ -291,7 +291,7 @@ def test_evaluate(v0, name, args):
             "112",
             "16",
             "--features",
-            "features/judged",
+            "features/two/test" if name == "listed" else "features/judged",  # fcfm reads regions
             "--replicates",
             "10",
             "--out",

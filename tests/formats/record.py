@@ -306,7 +306,7 @@ def reports():
             pairs=8,
             probe_sizes=(112, 16),
             out="listed",
-            features="features/judged",
+            features="features/two/test",
             replicates=10,
         ),
         "retrieval": evaluate(
