@@ -1,4 +1,5 @@
-"""The documentation as one static site, `make docs`: every notebook, data card and note, from stored outputs. Nothing is executed or imported."""
+"""The documentation as one static site, `make docs`: every notebook, data card and note, from stored outputs.
+Nothing is executed or imported."""
 
 import ast
 import io
@@ -37,7 +38,8 @@ def prose(words: str) -> str:
 
 
 def parameters(node) -> list[tuple]:
-    "(name with its stars, type, default, line of its comment, string below) of a function's parameters or a dataclass's fields."
+    """(name with its stars, type, default, line of its comment, string below) of a function's parameters or a
+    dataclass's fields."""
     if isinstance(node, ast.ClassDef):
         init = [f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
         if init or not any("dataclass" in text(d) for d in node.decorator_list):
@@ -97,7 +99,8 @@ def table(node, comments: dict[int, str]) -> str:
 
 
 def entry(node, comments: dict[int, str], kind: str, fence: str = ":::::") -> str:
-    "A definition as a directive of Sphinx's Python domain: signature, docstring, table, and the public methods of a class."
+    """A definition as a directive of Sphinx's Python domain: signature, docstring, table, and the public methods of
+    a class."""
     shown, decorators, returns = (
         table(node, comments),
         {text(d).split("(")[0] for d in node.decorator_list},
@@ -161,15 +164,14 @@ def interface(source: str) -> str:
             if isinstance(n, ast.Name) and n.id[0] != "_"
         ]
         value = f":value: {json.dumps(text(node.value))}\n" if len(names) == 1 and len(text(node.value)) <= 80 else ""
-        found += [
-            f":::::{{py:data}} {name}\n{value}\n{prose(comments.get(node.lineno) or comments.get(node.end_lineno, ''))}\n:::::\n"
-            for name in names
-        ]
+        comment = prose(comments.get(node.lineno) or comments.get(node.end_lineno, ""))
+        found += [f":::::{{py:data}} {name}\n{value}\n{comment}\n:::::\n" for name in names]
     return "\n".join(found)
 
 
 class Pages(Processor):
-    "An exported cell becomes its interface and, folded, its source (nbdev's own processor would execute it); of one with `echo: false` only the output is shown."
+    """An exported cell becomes its interface and, folded, its source (nbdev's own processor would execute it); of
+    one with `echo: false` only the output is shown."""
 
     def begin(self):
         cells, self.nb.cells = self.nb.cells, []

@@ -1,4 +1,5 @@
-"""The command line: help is enough, bad input is one clear line and code 2, bad photos among good ones are named and counted."""
+"""The command line: help is enough, bad input is one clear line and code 2, bad photos among good ones are named and
+counted."""
 
 import inspect
 import json
@@ -355,7 +356,8 @@ def test_bad_recipes(tmp_path, encoder):
 
 
 def test_an_option_given_again_adds_or_is_refused(tmp_path, monkeypatch):
-    "The report's right answer (tyro keeps the last alone): both settings hold; of two seeds none is dropped in silence."
+    """The report's right answer (tyro keeps the last alone): both settings hold; of two seeds none is dropped in
+    silence."""
     from tgfr.workflows import train
 
     resolve, seen = train.resolve_recipe, []

@@ -1,4 +1,5 @@
-"""The documentation builds without a warning, each link leads somewhere, each public name stands on its page, and a browser shows all of it."""
+"""The documentation builds without a warning, each link leads somewhere, each public name stands on its page, and a
+browser shows all of it."""
 
 import importlib
 import inspect
@@ -148,8 +149,10 @@ def test_a_browser_shows_the_pages(width, scheme, step, browser, address, site, 
         tab.goto(f"{address}/{path.relative_to(site)}")
         seen = tab.evaluate("""() => ({
             wide: Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - innerWidth,
-            missing: [...document.querySelectorAll("article img")].filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
-            formulas: [...document.querySelectorAll("article math")].map(m => m.getBoundingClientRect()).map(b => Math.min(b.width, b.height)),
+            missing: [...document.querySelectorAll("article img")]
+                .filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
+            formulas: [...document.querySelectorAll("article math")]
+                .map(m => m.getBoundingClientRect()).map(b => Math.min(b.width, b.height)),
             paper: getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)})""")
         formulas += len(seen["formulas"])
         if seen["wide"] > 0:

@@ -1,4 +1,5 @@
-"""Models to and from the Hub, with the Hub played: what is sent, what is fetched, what is refused. Nothing here uses a network."""
+"""Models to and from the Hub, with the Hub played: what is sent, what is fetched, what is refused. Nothing here uses
+a network."""
 
 import os
 import resource
@@ -92,7 +93,8 @@ def test_a_model_goes_out_with_its_card_alone_and_comes_back(tmp_path, hub, caps
     "least, at_home", [(2, {"xanthippe", "okonkwo"}), (3, {"xanthippe", "okonkwo", "beard"}), (1, set())]
 )
 def test_words_of_one_person_stay_at_home(tmp_path, hub, capsys, least, at_home):
-    "A name in every caption of one person is in no file that is sent; all other captions are read as before, and the model in the folder stays."
+    """A name in every caption of one person is in no file that is sent; all other captions are read as before, and
+    the model in the folder stays."""
     seed_everything(0)
     captions = [
         "Xanthippe smiles.",
@@ -255,7 +257,8 @@ def test_names_that_lead_nowhere(name, message, hub):
 
 
 def test_somebody_else_uses_what_was_pushed(tmp_path, hub, capsys):
-    "Model and face encoder by their names on the Hub: the figures are those of the folders, and the card in the cache stays."
+    """Model and face encoder by their names on the Hub: the figures are those of the folders, and the card in the
+    cache stays."""
     seed_everything(0)
     save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=8), tmp_path / "face")
     small_model(14).save(tmp_path / "words")
@@ -333,7 +336,8 @@ ODD = (
 
 
 def refusals(file, load):
-    "Put one of ODD in the place of each key's value in `file`, and of all of it: one line that names the folder, or the key is among those returned."
+    """Put one of ODD in the place of each key's value in `file`, and of all of it: one line that names the folder,
+    or the key is among those returned."""
     good, said, passed = read_json(file), [], set()
     for key, value in [(None, value) for value in (*ODD, {"a": 1} | good)] + [
         (key, value) for key in good for value in ODD if value is not good[key]
@@ -462,10 +466,9 @@ def test_a_model_names_its_encoder(tmp_path):
         check_encoder(tmp_path / name, own.config.name, own.content_digest)
         if name != "mine":
             check_encoder(tmp_path / name, other.config.name, other.content_digest)
-    with pytest.raises(
-        TgfrError,
-        match=f"mine: belongs to the encoder .*fingerprint {own.content_digest}, but these are features of .*, fingerprint {other.content_digest}",
-    ):
+    belongs = f"mine: belongs to the encoder .*fingerprint {own.content_digest}"
+    features = f"but these are features of .*, fingerprint {other.content_digest}"
+    with pytest.raises(TgfrError, match=f"{belongs}, {features}"):
         check_encoder(tmp_path / "mine", other.config.name, other.content_digest)
 
 

@@ -133,7 +133,10 @@ def test_keys_counts_and_shapes():
     assert all(x.shape == (30,) and ((x >= 0) & (x <= 1)).all() for x in result.samples.values())
     counts = np.bincount(person)
     assert result.genuine == (counts * (counts - 1)).sum() and result.genuine + result.impostor == 60 * 59
-    assert list(PersonBootstrap(person, 1).evaluate(scores, (0.005, 0.1)).value)[:2] == [Metric("TPR", 0.005), Metric("TPR", 0.1)]
+    assert list(PersonBootstrap(person, 1).evaluate(scores, (0.005, 0.1)).value)[:2] == [
+        Metric("TPR", 0.005),
+        Metric("TPR", 0.1),
+    ]
 
 
 def test_scores_matter_only_by_order_and_the_diagonal_not_at_all():

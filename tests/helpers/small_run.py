@@ -1,4 +1,5 @@
-"""Small training runs as a script: `small_run.py FOLDER EPOCHS CASES`, cases as JSON {name: [stage, changes of the recipe]}; used for two processes and for kill and resume.
+"""Small training runs as a script: `small_run.py FOLDER EPOCHS CASES`, cases as JSON {name: [stage, changes of the
+recipe]}; used for two processes and for kill and resume.
 
 Features and people are made up; dropout is off, so that one process and two can be compared."""
 
