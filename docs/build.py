@@ -17,7 +17,12 @@ from nbdev.processors import hide_, hide_line, strip_ansi
 from sphinx.cmd.build import main as sphinx
 
 ROOT = Path(__file__).parent.parent
-NOTES = {"benchmarks/RESULTS.md": "benchmarks.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+NOTES = {
+    "docs/glossary.md": "glossary.md",
+    "benchmarks/RESULTS.md": "benchmarks.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
 
 
 def text(node) -> str:
@@ -254,11 +259,11 @@ def stage(folder: Path) -> None:
             if len(page.parts) > 1
             else "Core"
             if page.stem.startswith("00")
-            else "Whole jobs"
+            else "Hub, commands, results"
         )
         rooms.setdefault(room, []).append(str(page.with_suffix("")))
         write_nb(pages.nb, folder / page)
-    rooms["Whole jobs"] = rooms.pop("Whole jobs")  # after the rooms they use
+    rooms["Hub, commands, results"] = rooms.pop("Hub, commands, results")  # after the rooms they use
     rooms["Data cards"] = sorted(f"data_cards/{p.stem}" for p in (folder / "data_cards").glob("*.md"))
     rooms["Project"] = [
         page.removesuffix(".md") for page in (*NOTES.values(), "modules.md") if (folder / page).is_file()

@@ -187,3 +187,25 @@ def test_names_in_prose_are_links(pages, site):
     assert any(
         link.endswith("00_core.html#tgfr.core.TgfrError") for link in pages[site / "01_data/02_faces.html"].links
     )
+
+
+GLOSSARY = [
+    line.strip("| \n").split(" | ")
+    for line in (ROOT / "docs/glossary.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| ") and "lives in" not in line
+]
+
+
+@pytest.mark.parametrize("row", GLOSSARY, ids=lambda row: row[0].replace(" ", "-"))
+def test_places_of_the_glossary_are_there(row):
+    module, _, name = row[-1].strip("` ").rpartition(".")
+    try:
+        importlib.import_module(f"{module}.{name}")
+    except ModuleNotFoundError:
+        assert hasattr(importlib.import_module(module), name), f"{row[0]}: no {module}.{name}"
+    assert len(row) == 4 and row[1], f"{row[0]}: expected term, meaning, synonyms, place"
+
+
+def test_terms_of_the_glossary_stand_once():
+    terms = [row[0] for row in GLOSSARY]
+    assert len(terms) > 40 and terms == list(dict.fromkeys(terms))
