@@ -190,7 +190,7 @@ def test_names_in_prose_are_links(pages, site):
 
 
 GLOSSARY = [
-    line.strip("| \n").split(" | ")
+    [cell.strip() for cell in line.strip("| \n").split("|")]
     for line in (ROOT / "docs/glossary.md").read_text(encoding="utf-8").splitlines()
     if line.startswith("| ") and "lives in" not in line
 ]
@@ -198,7 +198,7 @@ GLOSSARY = [
 
 @pytest.mark.parametrize("row", GLOSSARY, ids=lambda row: row[0].replace(" ", "-"))
 def test_places_of_the_glossary_are_there(row):
-    module, _, name = row[-1].strip("` ").rpartition(".")
+    module, _, name = row[-1].strip("`").rpartition(".")
     try:
         importlib.import_module(f"{module}.{name}")
     except ModuleNotFoundError:
