@@ -85,8 +85,8 @@ def test_every_draw_is_the_repeated_pair_list(people, more, seed, digits):
 def test_many_pairs_stay_close_to_exact(people, step, monkeypatch):
     "More pairs than bins: values exact, replicates within a bin; slices of people, and of draws where genuine pairs are many (3 people), change nothing."
     person, scores = made_up(people, 400, "many", noise=0.8)
-    histogram = module._histogram
-    monkeypatch.setattr(module, "_histogram", lambda *a: histogram(*a, step=step))
+    histogram = module.weighted_histogram
+    monkeypatch.setattr(module, "weighted_histogram", lambda *a: histogram(*a, step=step))
     bootstrap = PersonBootstrap(person, replicates=12 if people > 3 else 30)
     result = bootstrap.evaluate(scores)
     same, off = pairs_of(person)
@@ -445,8 +445,8 @@ def test_bounded_is_unbounded(digits, monkeypatch):
             scores[list_of]
         ),
     )
-    replicates = module._replicates
-    monkeypatch.setattr(module, "_replicates", lambda *a: replicates(*a, max_cells=7))
+    replicates = module.weighted_replicates
+    monkeypatch.setattr(module, "weighted_replicates", lambda *a: replicates(*a, max_cells=7))
     parts = (
         PersonBootstrap(person, 15).evaluate(scores),
         PairBootstrap(*person[np.array(list_of)], person[list_of[0]] == person[list_of[1]], 15).evaluate(
