@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core import TgfrError, content_digest, rng
 from ..data.lookup import distinct_values, index_of
-from .intervals import FEWEST, deviations, difference_interval, rank_interval, rate_interval
+from .intervals import MIN_PEOPLE, deviations, difference_interval, rank_interval, rate_interval
 from tgfr.evaluation.metrics import (
     Metric,
     auc,
@@ -77,7 +77,7 @@ class Metrics:
 
     def withheld(self, metric: Metric) -> bool:
         "Whether the draws cannot know the interval of a metric."
-        return self.people < FEWEST
+        return self.people < MIN_PEOPLE
 
     def with_rank1(
         self,
@@ -191,9 +191,7 @@ class PersonBootstrap:
         scores, n = np.asarray(scores), len(self.person)
         if scores.shape != (n, n):
             raise TgfrError(f"scores: shape {scores.shape}, expected ({n}, {n}), a row and a column for each photo")
-        scores = scores.astype(
-            np.result_type(scores, np.float32), copy=False
-        )  # whole numbers cannot change sign safely
+        scores = scores.astype(np.result_type(scores, np.float32), copy=False)  # integers cannot change sign safely
         genuine_distances = -scores.ravel()[self._pairs.genuine]
         impostor_distances = -scores.ravel()[self._pairs.impostor]
         if np.isnan(impostor_distances.min()) or np.isnan(genuine_distances.min()):

@@ -167,7 +167,7 @@ def bootstrap_subjects(protocol: IjbProtocol, replicates: int = 200, seed: int =
 
 
 def _points(protocol, metrics, at, genuine, impostors) -> list[IjbPoint]:
-    "The operating points `at (OperatingPoints)` of some metrics."
+    "The operating points of several metrics, from `at (OperatingPoints)`."
     rates = zip(metrics, at.tpr.tolist(), at.threshold.tolist(), at.accepted.tolist())
     return [IjbPoint(protocol, *rate, impostors=int(impostors), genuine=int(genuine)) for rate in rates]
 
@@ -260,17 +260,17 @@ def _search(protocol, templates, name, gallery, definition, ranks, fpirs, bootst
     "One gallery."
     probe_ids, gallery_ids = protocol.subject[protocol.probe], protocol.subject[gallery]
     scores = (templates[gallery] @ templates[protocol.probe].T).T
-    found = search(scores, probe_ids, gallery_ids)
-    mated, all_ranks = found.rank >= 0, np.arange(1, 51)
+    searched = search(scores, probe_ids, gallery_ids)
+    mated, all_ranks = searched.rank >= 0, np.arange(1, 51)
     closed_set = [Metric("rank", rank) for rank in ranks]
     weights = None if bootstrap is None else _probe_weights(bootstrap, probe_ids)
     result = _GallerySearch(
         name,
         int(mated.sum()),
         int((~mated).sum()),
-        dict(zip(closed_set, cmc(found.rank, ranks))),
-        {} if weights is None else dict(zip(closed_set, cmc(found.rank, ranks, weights).T)),
-        {"CMC": (all_ranks, cmc(found.rank, all_ranks))},
+        dict(zip(closed_set, cmc(searched.rank, ranks))),
+        {} if weights is None else dict(zip(closed_set, cmc(searched.rank, ranks, weights).T)),
+        {"CMC": (all_ranks, cmc(searched.rank, all_ranks))},
     )
     open_set = [Metric("TPIR", fpir) for fpir in fpirs]
     if definition == "published":
@@ -279,11 +279,11 @@ def _search(protocol, templates, name, gallery, definition, ranks, fpirs, bootst
     elif mated.all():
         return result
     else:
-        at, impostors = operating_points(*open_set_scores(found), fpirs), result.nonmated
+        at, impostors = operating_points(*open_set_scores(searched), fpirs), result.nonmated
         rates = np.geomspace(1e-3, 1, 60)
-        result.curves["DET"] = rates, 1 - tpir_at_fpir(found, rates)
+        result.curves["DET"] = rates, 1 - tpir_at_fpir(searched, rates)
         if weights is not None:
-            result.samples |= dict(zip(open_set, tpir_at_fpir(found, fpirs, weights).T))
+            result.samples |= dict(zip(open_set, tpir_at_fpir(searched, fpirs, weights).T))
     result.values |= dict(zip(open_set, at.tpr))
     result.points = _points(name, open_set, at, result.mated, impostors)
     return result

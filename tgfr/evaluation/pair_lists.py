@@ -65,8 +65,8 @@ def _find_rows(names, ids) -> list[np.ndarray]:
     "The rows of both sides among `ids`, by the first form of names in which all are found."
     sides, known = [names.first, names.second], ids
     for simplify in _composed, _stem:
-        found = all(pc.all(pc.is_in(side, known)).as_py() for side in sides)
-        if not found and len(pc.unique(simplify(known))) == len(known):
+        matched = all(pc.all(pc.is_in(side, known)).as_py() for side in sides)
+        if not matched and len(pc.unique(simplify(known))) == len(known):
             sides, known = [simplify(side) for side in sides], simplify(known)
     rows = [pc.index_in(side, known) for side in sides]
     missing = set()

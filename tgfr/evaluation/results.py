@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from .bootstrap import Metrics, Verification
-from .intervals import FEWEST, joint_deviations
+from .intervals import MIN_PEOPLE, joint_deviations
 from .metrics import Metric, label_floor
 
 # %% ../../nbs/07_evaluation/05_results.ipynb #96eb8e38
@@ -84,7 +84,7 @@ def unresolved(
         for key, count in most.items()
     ]
     drawn = min((f.people for f in found if f.samples), default=np.inf)
-    return said + [f"{drawn} people are too few for intervals; expected at least {FEWEST}."] * (drawn < FEWEST)
+    return said + [f"{drawn} people are too few for intervals; expected at least {MIN_PEOPLE}."] * (drawn < MIN_PEOPLE)
 
 
 CHANCE = 0.55  # of the AUC: a system below it at every probe size tells nobody apart

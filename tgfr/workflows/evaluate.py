@@ -19,7 +19,7 @@ from ..data.photo_log import photo_warnings
 from ..encoders.pretrained_faces import check_encoder, load_encoder
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
 from ..evaluation.bootstrap import check_replicates
-from ..evaluation.intervals import FEWEST
+from ..evaluation.intervals import MIN_PEOPLE
 from tgfr.evaluation.pair_lists import (
     FPRS,
     PairProtocol,
@@ -226,8 +226,8 @@ def _report(parts, task, data, dataset, face, models, skips) -> dict:
         for folder in models.values()
         if (seen := identity_overlap(folder, dataset))
     ]
-    if people < FEWEST and task == "retrieval":
-        warnings.append(f"{people} people are too few for intervals; expected at least {FEWEST}.")
+    if people < MIN_PEOPLE and task == "retrieval":
+        warnings.append(f"{people} people are too few for intervals; expected at least {MIN_PEOPLE}.")
     return parts | {
         "warnings": warnings + parts.get("warnings", []),
         "title": "Find by description" if task == "retrieval" else "Verification",

@@ -133,7 +133,7 @@ def _terms(first: IjbResult) -> dict[str, str]:
     if first.definition == "published":
         terms["TPIR@FPIR=f"] = (
             "The share of mated probes above a threshold taken from the highest impostor scores of all searches "
-            "together, rank not asked (the published scripts' definition)."
+            "together, regardless of rank (the published scripts' definition)."
         )
     else:
         terms["TPIR@FPIR=f"] = (
@@ -141,7 +141,7 @@ def _terms(first: IjbResult) -> dict[str, str]:
             "probes without a mate passes (ISO/IEC 19795-1). Higher is better."
         )
     if first.verification.samples:
-        terms["intervals of 1:N"] = "The draws weigh the probes by their subjects; the galleries stay whole."
+        terms["intervals of 1:N"] = "The draws weight the probes by their subjects; the galleries stay whole."
     return terms
 
 # %% ../../nbs/10_workflows/06_ijb_benchmark.ipynb #13b00001
@@ -250,7 +250,7 @@ def ijb(
     out: str | Path = "runs/ijb",  # folder for report.html, report.json, points.csv and figures
     definition: Literal["standard", "published"] = "standard",  # standard: TPR at an FPR of at most f, each gallery
     # apart (ISO/IEC 19795-1); published: as in the CAFace and insightface scripts, without intervals and differences
-    replicates: int = 200,  # bootstrap draws of subjects for the intervals; 0: none; not used with published definitions
+    replicates: int = 200,  # bootstrap draws of subjects for the intervals; 0: none; ignored with published
     chunk: int = 256,  # images that CAFace fuses at a time; part of its protocol
     allow_duplicates: bool = False,  # accept repeated rows and points that are not finite
     simulate: Literal["IJBB", "IJBC"] | None = None,  # make a set of the real size with made-up people in
@@ -314,7 +314,7 @@ def _warnings(results, protocol, simulated) -> list[str]:
     warnings = unresolved([verification]) + by_chance({(r.system, "1:1", "-"): r.verification for r in results})
     warnings += label_errors(_photos_of_subjects(protocol), verification.value)[1]
     if simulated:
-        made_up = "a simulated set of made-up people: its figures tell speed and memory"
+        made_up = "a simulated set of made-up people: its numbers measure speed and memory"
         warnings.insert(0, f"{made_up}, and say nothing about a real encoder.")
     return warnings
 
