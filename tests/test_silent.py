@@ -114,7 +114,7 @@ def test_the_index_of_captions_sees_what_captions_share():
     assert scores[0, 1] > 0.3 > scores[0, 2] == 0
     cafe = ["a café", unicodedata.normalize("NFD", "a café")]
     assert CaptionIndex([cafe]).scores([[text] for text in cafe])[0, 1] == pytest.approx(1)
-    with pytest.raises(TgfrError, match="not a word in those of 2 photos"):
+    with pytest.raises(TgfrError, match="no word in those of 2 photos"):
         CaptionIndex([["..."], ["!"]])
 
 

@@ -29,20 +29,21 @@ import tgfr.demo as demos
 import tgfr.training.caface as set_training
 from tgfr.ablation import ablate
 from tgfr.compare_sets import FUSIONS_COMPARED, compare_sets
-from tgfr.core import ImageFeatures, rng, seed_everything
+from tgfr.core import rng, seed_everything
+from tgfr.encoders.features import ImageFeatures
 from tgfr.data.embed import embed_file, embed_folder
 from tgfr.data.faces import Degradation, encode_jpeg, read_image
 from tgfr.data.features import FeatureStore
-from tgfr.data.landmarks import FIVE_POINTS
+from tgfr.data.landmarks import ARCFACE_TEMPLATE
 from tgfr.data.prepare import Options, prepare
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, preprocess, save_encoder
 from tgfr.encoders.ir import IR
-from tgfr.encoders.onnx_face import OnnxFace
+from tgfr.encoders.onnx_face import OnnxEncoder
 from tgfr.encoders.weights import load_encoder
-from tgfr.evaluation.audit import audit_data
+from tgfr.workflows.audit_data import audit
 from tgfr.evaluation.evaluate import evaluate
-from tgfr.evaluation.identification import evaluate_bins
+from tgfr.workflows.verify import verify
 from tgfr.evaluation.tables import results_table
 from tgfr.fusion.model import TGFR
 from tgfr.ijb import ijb
@@ -129,7 +130,7 @@ def photos_and_people():
         for k in part:
             cv2.imwrite(f"{name}/{k}.jpg", Degradation(size=16 + 16 * k, noise=4)(face, k)[..., ::-1])
     cv2.imwrite("gallery.jpg", face[..., ::-1])
-    line = " ".join(f"{x:.3f}" for x in FIVE_POINTS.ravel())
+    line = " ".join(f"{x:.3f}" for x in ARCFACE_TEMPLATE.ravel())
     Path("points.txt").write_text("".join(f"{k}.jpg {line} 0.9\n" for k in range(7)))  # 6.jpg is not there
     Path("pairs.bin").write_bytes(
         pickle.dumps(
@@ -152,7 +153,7 @@ def encoders():
             network.train()(preprocess(seen, network.config))  # means and deviations alone are learned
         save_encoder(network.eval(), folder)
     path = small_onnx(Path("model.onnx"), embedding=32)
-    save_encoder(OnnxFace(path), "encoder-onnx")
+    save_encoder(OnnxEncoder(path), "encoder-onnx")
     path.unlink()
     train_encoder = demos.train_encoder
     demos.train_encoder = partial(train_encoder, width=2, embedding=16, size=32)
@@ -167,7 +168,7 @@ def encoders():
         tensors[f"{name}.embedding"], tensors[f"{name}.regions"] = found.embedding, found.regions
         if found.styles is not None:
             tensors[f"{name}.styles"] = found.styles
-        expected[name] = {"fingerprint": network.fingerprint} | (
+        expected[name] = {"fingerprint": network.content_digest} | (
             {} if "onnx" in name else {"weights": digest(network.state_dict())}
         )
 
@@ -377,7 +378,7 @@ def sets():
         with torch.inference_mode():
             tensors[f"{name}.template"], tensors[f"{name}.weights"] = fusion.fuse(faces), fusion.weights(faces)
         expected[name] = {"weights": digest(fusion.state_dict())}
-    expected["sets/fusions/caface"]["fingerprint"] = fusion.fingerprint
+    expected["sets/fusions/caface"]["fingerprint"] = fusion.content_digest
     with torch.no_grad():
         state = fusion.update(fusion.init(2), faces)
     save_state("plain-state.safetensors", state, fusion)

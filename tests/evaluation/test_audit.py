@@ -217,7 +217,7 @@ def test_photos_damaged_inside_are_named(splits, capsys):
     print_audit(report)
     said = capsys.readouterr()
     assert (
-        f"1 photo damaged inside, which other programs use without a word: {name}" in " ".join(said.out.split())
+        f"1 photo damaged inside, which other programs accept silently: {name}" in " ".join(said.out.split())
         and "Corrupt" not in said.err
     )
     assert audit_splits(splits)["damaged inside"]["count"] == 0
@@ -275,6 +275,6 @@ def test_audit_says_down_to_which_fpr(splits, capsys):
     assert report["label errors"]["test"] == [{"people": 1, "FPR": pytest.approx(2 / (30 * 27 / 2))}]
     print_audit(report)
     assert (
-        "test: a TPR survives people under two names (half of their photos under either) down to an FPR of 4.9e-03 with 1 (10 %)"
+        "test: with people under two labels (half of their photos under either) a TPR is reliable down to an FPR of 4.9e-03 with 1 (10 %)"
         in " ".join(capsys.readouterr().out.split())
     )

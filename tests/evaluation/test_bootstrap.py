@@ -14,10 +14,8 @@ from sync import ROOT
 from tgfr.core import TgfrError, rng
 from tgfr.evaluation import bootstrap as module
 from tgfr.evaluation.bootstrap import Metrics, PairBootstrap, PersonBootstrap, Verification
-from tgfr.evaluation.metrics import auc, eer, rank1, tpr_at_fpr
-from tgfr.evaluation.results import result_row, result_rows, undersampled_fpr_warnings
 from tgfr.evaluation.metrics import Metric, auc, cmc, eer, mate_ranks, tpr_at_fpr
-from tgfr.evaluation.results import result_row, result_rows, undersampled_fpr_warnings
+from tgfr.evaluation.results import result_row, result_rows
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from interval_coverage import World, coverage
@@ -87,8 +85,8 @@ def test_every_draw_is_the_repeated_pair_list(people, more, seed, digits):
 def test_many_pairs_stay_close_to_exact(people, step, monkeypatch):
     "More pairs than bins: values exact, replicates within a bin; slices of people, and of draws where genuine pairs are many (3 people), change nothing."
     person, scores = made_up(people, 400, "many", noise=0.8)
-    histogram = module._histogram
-    monkeypatch.setattr(module, "_histogram", lambda *a: histogram(*a, step=step))
+    histogram = module.weighted_histogram
+    monkeypatch.setattr(module, "weighted_histogram", lambda *a: histogram(*a, step=step))
     bootstrap = PersonBootstrap(person, replicates=12 if people > 3 else 30)
     result = bootstrap.evaluate(scores)
     same, off = pairs_of(person)
@@ -369,9 +367,9 @@ def test_a_symmetric_matrix_has_each_pair_twice():
         False,
     )
     assert (
-        "6,960 distinct" in unresolved([same])[0]
-        and unresolved([same])[0].startswith("TPR@FPR=1e-4")
-        and not unresolved([other])
+        "6,960 distinct" in undersampled_fpr_warnings([same])[0]
+        and undersampled_fpr_warnings([same])[0].startswith("TPR@FPR=1e-4")
+        and not undersampled_fpr_warnings([other])
     )
     assert "half of them distinct" in same.pairs and "distinct" not in other.pairs
     row = result_row("face", "112px", "-", same)
@@ -389,10 +387,10 @@ def test_too_few_people_have_no_interval():
     assert (
         row["interval"] == {}
         and row["difference"] == {}
-        and "9 people are too few for intervals" in unresolved([few])[-1]
+        and "9 people are too few for intervals" in undersampled_fpr_warnings([few])[-1]
     )
     assert not any(
-        "too few" in said for said in unresolved([PersonBootstrap(*made_up(10, 30, "ten")[:1], 20).evaluate(scores)])
+        "too few" in said for said in undersampled_fpr_warnings([PersonBootstrap(*made_up(10, 30, "ten")[:1], 20).evaluate(scores)])
     )
 
 
@@ -450,8 +448,8 @@ def test_bounded_is_unbounded(digits, monkeypatch):
             scores[list_of]
         ),
     )
-    replicates = module._replicates
-    monkeypatch.setattr(module, "_replicates", lambda *a: replicates(*a, max_cells=7))
+    replicates = module.weighted_replicates
+    monkeypatch.setattr(module, "weighted_replicates", lambda *a: replicates(*a, max_cells=7))
     parts = (
         PersonBootstrap(person, 15).evaluate(scores),
         PairBootstrap(*person[np.array(list_of)], person[list_of[0]] == person[list_of[1]], 15).evaluate(

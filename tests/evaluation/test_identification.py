@@ -261,6 +261,6 @@ def test_pairs_of_one_file_are_told(tmp_path, capsys):
     )
     said = " ".join(capsys.readouterr().err.split())
     assert (
-        "twice.bin: of 12 pairs 1 are a file beside itself, and 1 stand in the set before" in said
+        "twice.bin: of 12 pairs 1 compare a file with itself, and 1 repeat an earlier pair" in said
         and "sound.bin: of" not in said
     )

@@ -11,11 +11,7 @@ from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
-from tgfr.evaluation.metrics import tpr_at_fpr
-from tgfr.evaluation.results import format_rate
-from tgfr.evaluation.retrieval import query_ranks, retrieval_metrics, retrieve, same_captions, search_by_text
 from tgfr.evaluation.metrics import Metric, tpr_at_fpr
-from tgfr.evaluation.results import format_rate
 from tgfr.evaluation.retrieval import query_ranks, retrieval_metrics, retrieve, same_captions, search_by_text
 from tgfr.evaluation.scoring import embed_photos, score_matrix
 from tgfr.evaluation.subgroups import attribute_subgroups, evaluate_subgroups
@@ -198,7 +194,7 @@ def test_results_go_onto_the_card_and_facts_stay(call, model, tmp_path, capsys):
         "not been judged" not in said and "| face encoder | made up |" in said and list(sections)[-1] == "Use with care"
     )
     assert (
-        number(
+        format_rate(
             next(r for r in report["results"] if r["system"] == "linear" and r["mode"] == "all")["values"][
                 "TPR@FPR=1e-2"
             ]

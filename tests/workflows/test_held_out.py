@@ -21,8 +21,6 @@ from tgfr.encoders.pretrained_faces import load_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.metrics import tpr_at_fpr
 from tgfr.evaluation.results import chance_warnings
-from tgfr.evaluation.metrics import tpr_at_fpr
-from tgfr.evaluation.results import chance_warnings
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.recipes import make_recipe
 from tgfr.training.set_fusion import quick_sets

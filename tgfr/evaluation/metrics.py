@@ -16,12 +16,8 @@ import numpy as np
 from ..core import TgfrError
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #4e710002
-POINT_FORMS = {
-    "TPR": "TPR@FPR=",
-    "TPIR": "TPIR@FPIR=",
-    "rank": "rank-",
-    "recall": "recall@",
-}  # what stands before the point
+# what stands before the point of a metric
+POINT_FORMS = {"TPR": "TPR@FPR=", "TPIR": "TPIR@FPIR=", "rank": "rank-", "recall": "recall@"}
 
 
 @dataclass(frozen=True)
@@ -312,9 +308,8 @@ def search(
     for start in range(0, len(gallery_ids), step):
         inside = (columns >= start) & (columns < start + step)
         nonmates = _finite_block(scores, start, step)
-        nonmates[rows[inside], columns[inside] - start] = (
-            np.nan
-        )  # neither the largest nor at least as large as anything
+        # NaN is neither the largest score nor at least as large as another
+        nonmates[rows[inside], columns[inside] - start] = np.nan
         np.fmax(best_nonmate, np.fmax.reduce(nonmates, axis=1), out=best_nonmate)
         rank += np.count_nonzero(nonmates >= mate[:, None], axis=1)
     is_mated = np.bincount(rows, minlength=len(scores)) > 0

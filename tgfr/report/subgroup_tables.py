@@ -38,7 +38,7 @@ def subgroup_table(
         rates = [rate_with_interval(subgroup, system, rate) for system in systems for rate in RATES]
         rows.append([subgroup.name, subgroup.people, subgroup.photos, *rates])
     columns = [f"{system}: {rate}" for system in systems for rate in RATES]
-    return {"columns": ["group", "people", "photos", *columns], "rows": rows}
+    return {"columns": ["subgroup", "people", "photos", *columns], "rows": rows}
 
 
 def subgroup_tables(
@@ -48,7 +48,6 @@ def subgroup_tables(
     "The table under its title."
     if not subgroups:
         return {}
-    rule = (
-        f"probes of {probe}, all captions, threshold at the overall FPR of 1e-2 (–: fewer than {MIN_IDENTITIES} people)"
-    )
-    return {f"Groups: both photos of a pair in the group, {rule}": subgroup_table(subgroups)}
+    rule = f"probes of {probe}, all captions, threshold at the overall FPR of 1e-2"
+    dash = f"–: fewer than {MIN_IDENTITIES} people"
+    return {f"Subgroups: both photos of a pair in the subgroup, {rule} ({dash})": subgroup_table(subgroups)}

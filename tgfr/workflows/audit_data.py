@@ -64,8 +64,8 @@ def label_error_sentences(
             if floor["FPR"]
         ]
         if rates:
-            mislabelled = "people under two names (half of their photos under either)"
-            lines.append(f"{name}: a TPR survives {mislabelled} down to an FPR of {', '.join(rates)}")
+            mislabelled = "with people under two labels (half of their photos under either)"
+            lines.append(f"{name}: {mislabelled} a TPR is reliable down to an FPR of {', '.join(rates)}")
     return lines
 
 # %% ../../nbs/10_workflows/12_audit_data.ipynb #a0d1000a
@@ -80,7 +80,7 @@ def damage_sentences(
     if count := damaged.get("count"):
         examples = "; ".join(f"{name} ({reason})" for name, reason in damaged["items"][:3])
         lines.append(
-            f"{count:,} photo{'s' * (count > 1)} damaged inside, which other programs use without a word: {examples}"
+            f"{count:,} photo{'s' * (count > 1)} damaged inside, which other programs accept silently: {examples}"
         )
     return lines
 

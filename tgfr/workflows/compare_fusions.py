@@ -330,7 +330,7 @@ def _report(found, trainer, names, data, test, face, poor, skips) -> dict:
         "definition": "standard",
         "reference": names[0],
         "results": results,
-        "warnings": chance_warnings(found) + unresolved(found.values()),
+        "warnings": chance_warnings(found) + undersampled_fpr_warnings(found.values()),
         "groups": {
             probe: f"sets of {probe.replace('N=', '')} images, mixed quality" if probe.startswith("N=") else probe
             for probe in dict.fromkeys(r["probe"] for r in results)

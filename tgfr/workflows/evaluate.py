@@ -19,7 +19,7 @@ from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import check_encoder, load_encoder
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
 from ..evaluation.bootstrap import check_replicates
-from ..evaluation.intervals import FEWEST
+from ..evaluation.intervals import MIN_PEOPLE
 from ..evaluation.metrics import Metric
 from tgfr.evaluation.pair_lists import (
     FPRS,
@@ -233,8 +233,8 @@ def _retrieval(model: TGFR, split: FaceSplit, replicates: int, seed: int) -> Rep
     "Finding images by their description, and descriptions by their image."
     rows = retrieve(model, split.store, split.captions, split.identity, replicates=replicates, seed=seed)
     people, warnings = len(set(split.identity)), same_captions(split.captions)
-    if people < FEWEST:
-        warnings = [f"{people} people are too few for intervals; expected at least {FEWEST}.", *warnings]
+    if people < MIN_PEOPLE:
+        warnings = [f"{people} people are too few for intervals; expected at least {MIN_PEOPLE}.", *warnings]
     return Report("Find by description", rows, "chance", warnings=warnings)
 
 

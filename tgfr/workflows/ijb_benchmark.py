@@ -35,7 +35,7 @@ from ..evaluation.simulated_ijb import simulate_ijb
 from ..evaluation.templates import MediaPooling
 from ..formats.ijb_files import IjbFiles
 from ..report.charts import plot_cmc, plot_det, plot_roc, plot_score_histograms
-from ..report.page import Figures, write_report
+from ..report.page import Metrics, write_report
 from ..report.tables import print_table
 from ..sets.caface import CAFace
 from ..sets.checkpoints import load_fusion_for
@@ -145,7 +145,7 @@ def _terms(first: IjbResult) -> dict[str, str]:
     if first.definition == "published":
         terms["TPIR@FPIR=f"] = (
             "The share of mated probes above a threshold taken from the highest impostor scores of all searches "
-            "together, rank not asked (the published scripts' definition)."
+            "together, regardless of rank (the published scripts' definition)."
         )
     else:
         terms["TPIR@FPIR=f"] = (
@@ -153,7 +153,7 @@ def _terms(first: IjbResult) -> dict[str, str]:
             "probes without a mate passes (ISO/IEC 19795-1). Higher is better."
         )
     if first.verification.samples:
-        terms["intervals of 1:N"] = "The draws weigh the probes by their subjects; the galleries stay whole."
+        terms["intervals of 1:N"] = "The draws weight the probes by their subjects; the galleries stay whole."
     return terms
 
 # %% ../../nbs/10_workflows/06_ijb_benchmark.ipynb #13b00001
@@ -225,7 +225,7 @@ CURVES = {
 }
 
 
-def ijb_figures(results: list[IjbResult]) -> Figures:
+def ijb_figures(results: list[IjbResult]) -> Metrics:
     "ROC, CMC and DET of all systems, and the scores of the first."
     figures = {}
     for name, (plot, caption) in CURVES.items():
@@ -254,7 +254,7 @@ def ijb(
     out: str | Path = "runs/ijb",  # folder for report.html, report.json, points.csv and figures
     definition: Literal["standard", "published"] = "standard",  # standard: TPR at an FPR of at most f, each gallery
     # apart (ISO/IEC 19795-1); published: as in the CAFace and insightface scripts, without intervals and differences
-    replicates: int = 200,  # bootstrap draws of subjects for the intervals; 0: none; not used with published definitions
+    replicates: int = 200,  # bootstrap draws of subjects for the intervals; 0: none; ignored with published
     chunk: int = 256,  # images that CAFace fuses at a time; part of its protocol
     allow_duplicates: bool = False,  # accept repeated rows and points that are not finite
     simulate: Literal["IJBB", "IJBC"] | None = None,  # make a set of the real size with made-up people in
@@ -322,7 +322,7 @@ def _warnings(results, protocol, simulated) -> list[str]:
     warnings = undersampled_fpr_warnings([verification]) + chance_warnings(by_system)
     warnings += label_errors(_photos_of_subjects(protocol), verification.value)[1]
     if simulated:
-        made_up = "a simulated set of made-up people: its figures tell speed and memory"
+        made_up = "a simulated set of made-up people: its numbers measure speed and memory"
         warnings.insert(0, f"{made_up}, and say nothing about a real encoder.")
     return warnings
 

@@ -21,6 +21,7 @@ from ..encoders.backbones import FaceEncoder
 from ..encoders.feature_store import encode_faces
 from ..encoders.pretrained_faces import load_encoder
 from ..evaluation.results import CHANCE
+from ..evaluation.templates import unit_rows
 from ..evaluation.ten_fold import FoldMetrics, ten_fold_metrics
 from ..formats.pairs import ImagePairs, read_bin
 
@@ -32,7 +33,7 @@ def repeated_images(pairs: ImagePairs) -> str:  # empty where there are none
     again = len(both) - len({frozenset(pair) for pair in both})
     if not itself and not again:
         return ""
-    counts = f"of {len(both):,} pairs {itself:,} are a file beside itself, and {again:,} stand in the set before"
+    counts = f"of {len(both):,} pairs {itself:,} compare a file with itself, and {again:,} repeat an earlier pair"
     return f"{counts}; each counts in every metric"
 
 # %% ../../nbs/10_workflows/13_verify.ipynb #1d734f25
@@ -49,8 +50,7 @@ def evaluate_bin(
     if warning := repeated_images(pairs):
         say(f"warning: {Path(path).name}: {warning}", "yellow")
     store = encode_faces(pairs.to_dataset(), encoder, [Degradation(), HorizontalFlip()], folder, regions=False)
-    x = store.embedding.sum(axis=0)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    x = unit_rows(store.embedding.sum(axis=0))
     return ten_fold_metrics(np.einsum("pe,pe->p", x[::2], x[1::2]), pairs.same, folds, far, definition)
 
 # %% ../../nbs/10_workflows/13_verify.ipynb #2bca0a62
