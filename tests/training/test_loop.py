@@ -23,7 +23,7 @@ from tgfr.training import objectives
 from tgfr.training.batches import CaptionTable, FaceBatches
 from tgfr.training.face_encoder import PhotoBatches
 from tgfr.training.loop import fit, learning_rate, make_accelerator
-from tgfr.training.objectives import AlignObjective, SyncBatchNorm, keep_loss
+from tgfr.training.objectives import AlignObjective, SyncBatchNorm, clean_consistency_loss
 from tgfr.training.recipes import RECIPES, make_recipe
 
 HERE = Path(__file__).parent

@@ -15,16 +15,8 @@ import torch.nn.functional as F
 from ..core import rng
 from ..encoders.features import TextFeatures, cosine_matrix, l2_normalize
 from ..fusion.model import TGFR
-from tgfr.losses.contrastive import (
-    CMPC,
-    clip_loss,
-    cmpm_loss,
-    contrastive,
-    focal_loss,
-    same,
-    soft_clip_loss,
-    word_region_similarity,
-)
+from ..losses.contrastive import CMPC, clip_loss, cmpm_loss, contrastive, focal_loss, same_id_mask, soft_clip_loss
+from ..losses.word_region import word_region_similarity
 from ..losses.margins import AdaFace, ArcFace, MagFace, Margin, create_margin
 from .batches import Batch
 from .recipes import Recipe

@@ -30,7 +30,7 @@ from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit
 from ..evaluation.bootstrap import check_replicates
 from ..evaluation.metrics import pair_masks, roc_of
 from ..fusion.model import TGFR
-from ..losses.contrastive import word_attention
+from ..losses.word_region import word_attention
 from ..report.charts import plot_intervals, plot_roc, plot_score_histograms, plot_training
 from ..report.model_cards import record_training_images, result_sections
 from ..report.page import run_facts, save_report
