@@ -277,7 +277,7 @@ def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encod
         ("text_layers=-1", "text_layers=-1: expected None or an integer of at least 0"),
         ("weight_decay=-1", "weight_decay"),
         ("focal=-inf", "focal"),
-        ("lambda_keep=nan", "lambda_keep"),
+        ("lambda_keep=nan", "lambda_clean_consistency"),
         ("clip_text=0", "above 0"),
         ("scale=0", "scale=0.0"),
         ("margin=-1", "margin=-1.0"),
@@ -375,7 +375,7 @@ def test_an_option_given_again_adds_or_is_refused(tmp_path, monkeypatch):
         ]
     )
     recipe = seen["recipe"]
-    assert (recipe.dim, recipe.epochs_fuse, recipe.captions, recipe.seed) == (64, 2, 3, 7)
+    assert (recipe.dim, recipe.epochs_fuse, recipe.captions_per_image, recipe.seed) == (64, 2, 3, 7)
     main(["train", "--data", "d", "--encoder", "e", "--text", "gru", "ours"])
     assert seen["recipe"].text == "gru"
 

@@ -26,32 +26,9 @@ def recipe_changes(
     **options,  # fields that have an option of their own; None: not given
 ) -> dict:  # field to value
     "Changes of a recipe, from text."
-    from tgfr.training.recipes import Recipe
+    from tgfr.training.recipes import parse_settings
 
-    defaults, found = {f.name: f.default for f in fields(kind or Recipe)}, {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise TgfrError(f"--set {setting}: expected key=value")
-        if key not in defaults:
-            raise TgfrError(f"--set {setting}: no field {key}; there are {', '.join(defaults)}")
-        if key in found:
-            raise TgfrError(f"--set {key}: given twice; expected once")
-        if options.get(key) is not None:
-            raise TgfrError(f"--{key} and --set {setting}: expected one of them")
-        of = type(defaults[key]) if defaults[key] is not None else int
-        read = {tuple: lambda t: tuple(map(int, t.split(","))), bool: {"True": True, "False": False}.__getitem__}.get(
-            of, of
-        )
-        try:
-            if text == "None" and defaults[key] is not None:
-                raise ValueError
-            found[key] = None if text == "None" else read(text)
-        except (ValueError, KeyError):
-            raise TgfrError(
-                f"--set {setting}: {text!r} is no {of.__name__}; the default is {defaults[key]!r}"
-            ) from None
-    return found | {key: value for key, value in options.items() if value is not None}
+    return parse_settings(settings, kind, **options)
 
 # %% ../nbs/12_cli.ipynb #ad10d1e7
 @dataclass

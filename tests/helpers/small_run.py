@@ -47,7 +47,7 @@ def objective_and_batches(stage, recipe):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0
     return objective, FaceBatches(
-        store, identity, captions, np.arange(24), text, recipe.captions if stage == "fuse" else 1
+        store, identity, captions, np.arange(24), text, recipe.captions_per_image if stage == "fuse" else 1
     )
 
 

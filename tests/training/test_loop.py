@@ -95,7 +95,7 @@ def test_another_recipe_is_refused(tmp_path):
     objective, batches = objective_and_batches("fuse", SMALL)
     fit(objective, batches, SMALL, "fuse", tmp_path)
     with pytest.raises(TgfrError, match="another recipe"):
-        fit(*objective_and_batches("fuse", SMALL), replace(SMALL, lambda_keep=1.0), "fuse", tmp_path)
+        fit(*objective_and_batches("fuse", SMALL), replace(SMALL, lambda_clean_consistency=1.0), "fuse", tmp_path)
 
 
 def trained(folder, epochs=3, **how):
@@ -370,8 +370,8 @@ def test_identical_captions_are_no_negatives():
 def test_keep_loss_is_zero_for_clean_faces():
     objective, batches = objective_and_batches("align", SMALL)
     batch = next(batches.epoch("align", 0, 12))
-    face = objective.model.image_head.carry(batch.clean)
-    assert keep_loss(face, objective.model, batch.clean).abs() < 1e-5
+    face = objective.model.image_head.project_frozen(batch.clean)
+    assert clean_consistency_loss(face, objective.model, batch.clean).abs() < 1e-5
     assert isinstance(objective, AlignObjective)
 
 

@@ -56,7 +56,7 @@ def embed_photos(
         np.arange(len(store)) if rows is None else rows,
         list(range(len(store.variants))) if variants is None else variants,
     )
-    words = model.config.words
+    words = model.config.use_captions
     if words:
         captions = spoken(captions, rows, store.meta.get("photo_id"))
     out: dict = {mode: {"face": [], "fused": [], "sentence": []} for mode in (modes if words else ("-",))}
@@ -92,7 +92,7 @@ def _encode(model, captions, modes, most=256) -> dict[str, TextFeatures]:
     "Text features of some photos in each mode; every caption is encoded once, `most` at a time."
     counts = torch.tensor([len(c) for c in captions])
     flat = [c for row in captions for c in row] if "all" in modes else [row[0] for row in captions]
-    parts = [model.read(flat[i : i + most]) for i in range(0, len(flat), most)]
+    parts = [model.encode_captions(flat[i : i + most]) for i in range(0, len(flat), most)]
     longest = max(p.mask.shape[1] for p in parts)
 
     def pad(x):

@@ -111,6 +111,6 @@ def train_encoder(
     "A small face encoder trained on `dataset`."
     seed_everything(recipe.seed)
     encoder = IResNet(layers, width=width, embedding=embedding, size=size)
-    batches = PhotoBatches(dataset, encoder, recipe.sizes, recipe.seed)
+    batches = PhotoBatches(dataset, encoder, recipe.train_resolutions, recipe.seed)
     fit(EncodeObjective(encoder, batches.classes, recipe), batches, recipe, "encode", folder, accelerator=accelerator)
     return encoder.cpu().eval()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['gather', 'gather_words', 'SyncBatchNorm', 'convert_sync_batchnorm', 'identity_head', 'identity_logits',
-           'AlignObjective', 'keep_loss', 'FuseObjective']
+           'AlignObjective', 'clean_consistency_loss', 'FuseObjective']
 
 # %% ../../nbs/08_training/03_objectives.ipynb #0ff85759
 import torch
@@ -151,8 +151,8 @@ class AlignObjective(nn.Module):
             "id_image": r.lambda_identity
             * focal_loss(identity_logits(self.image_id, face, batch), batch.label, r.focal, r.focal_batch_mean)
         }
-        if r.residual:
-            losses["keep"] = r.lambda_keep * keep_loss(face, self.model, batch.clean)
+        if r.residual_head:
+            losses["keep"] = r.lambda_clean_consistency * clean_consistency_loss(face, self.model, batch.clean)
         sentences = gather(text.sentence)
         person, alike = (same(gather(key)) for key in (batch.label, _caption_key(batch.tokens)))
         sentence_score = gather(cosine_matrix(face, sentences))
@@ -184,13 +184,13 @@ class AlignObjective(nn.Module):
         return {name: w * made[name]() for name, w in weight.items()}
 
 # %% ../../nbs/08_training/03_objectives.ipynb #860b4d00
-def keep_loss(
+def clean_consistency_loss(
     face: torch.Tensor,  # (B, D) unit vectors
     model: TGFR,  # with a residual image head, whose carrier tells where a clean face should be
     clean: torch.Tensor,  # (B, E) embeddings of the undegraded photos
 ) -> torch.Tensor:  # scalar
     "How far faces are from the clean photos' embeddings: mean of 1 - cosine."
-    return (1 - (face * l2_normalize(model.image_head.carry(clean))).sum(-1)).mean()
+    return (1 - (face * l2_normalize(model.image_head.project_frozen(clean))).sum(-1)).mean()
 
 # %% ../../nbs/08_training/03_objectives.ipynb #08ebf875
 def _caption_key(tokens: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -216,7 +216,7 @@ class FuseObjective(nn.Module):
         self.model, self.recipe = model, recipe
         self.told = getattr(model.fusion, "told", model.fusion.width)
         self.fused_id = identity_head(recipe, self.told, classes)
-        if model.config.words and recipe.lambda_text:
+        if model.config.use_captions and recipe.lambda_text:
             self.text_id = ArcFace(recipe.dim, classes, recipe.text_scale, recipe.text_margin)
 
     def forward(
@@ -237,7 +237,7 @@ class FuseObjective(nn.Module):
             losses["id_text"] = r.lambda_text * focal_loss(
                 self.text_id(out.text.sentence, batch.label), batch.label, r.focal, r.focal_batch_mean
             )
-        if r.lambda_keep and r.residual:
+        if r.lambda_clean_consistency and r.residual_head:
             face = out.embedding[:, : r.dim] if self.model.config.fusion == "residual" else out.image.embedding
-            losses["keep"] = r.lambda_keep * keep_loss(face, self.model, batch.clean)
+            losses["keep"] = r.lambda_clean_consistency * clean_consistency_loss(face, self.model, batch.clean)
         return losses

@@ -30,7 +30,7 @@ ABLATIONS = {
     "no identity in stage 1": {"lambda_identity": 0.0},
     "no stage 1": {"epochs_align": 0},
     "no text identity in stage 2": {"lambda_text": 0.0},
-    "no pull to the clean photo": {"lambda_keep": 0.0},
+    "no pull to the clean photo": {"lambda_clean_consistency": 0.0},
     "one caption at once": {"captions": 1},
     "fcfm": {"fusion": "fcfm"},
     "concat": {"fusion": "concat"},
@@ -82,7 +82,7 @@ def ablate(
         recipes["paper"] = other_recipe(recipe, "paper-lstm" if recipe.text in RECURRENT else "paper-bert", recipe.text)
     if transformer:
         recipes["transformer"] = other_recipe(recipe, "ours-transformer", transformer)
-    for size in (*recipe.sizes, *probe_sizes):
+    for size in (*recipe.train_resolutions, *probe_sizes):
         Degradation(size=size)
     check_replicates(replicates)
     face, accelerator = load_encoder(encoder), make_accelerator()

@@ -132,7 +132,7 @@ class Trainer:
             self.split.store.variants.index(name)
             if (name := Degradation(size=s).name) in self.split.store.variants
             else 0
-            for s in self.recipe.sizes
+            for s in self.recipe.train_resolutions
         ]
         self.history: dict[str, list[dict]] = {}  # run to its metrics, for the training curves
         self.below: dict[str, str] = {}  # run to a sentence, where people set aside show it below the untouched encoder
@@ -142,7 +142,7 @@ class Trainer:
         r, store = self.recipe, self.split.store
         seed_everything(r.seed)
         own = (
-            {"pooling": r.text_pooling, "spread": r.text_spread, "dropout": r.text_dropout}
+            {"pooling": r.text_pooling, "spread": r.text_init_range, "dropout": r.text_dropout}
             if r.text in RECURRENT
             else {"train_layers": r.text_layers}
         )
@@ -153,13 +153,13 @@ class Trainer:
         )
         text = build_text_encoder(r.text, captions, r.dim, people, **options) if words else None
         return TGFR(
-            ModelConfig(store.embedding.shape[-1], store.regions.shape[2:], r.dim, fusion, words, r.residual), text
+            ModelConfig(store.embedding.shape[-1], store.regions.shape[2:], r.dim, fusion, words, r.residual_head), text
         )
 
     def _fit(self, model: TGFR, stage: str, name: str, validate=None) -> TGFR:
         "One stage."
         fuse, recipe = stage == "fuse", self.recipe
-        if not model.config.words:
+        if not model.config.use_captions:
             recipe = replace(recipe, epochs_fuse=recipe.epochs_align + recipe.epochs_fuse)
         batches = FaceBatches(
             self.split.store,
@@ -167,7 +167,7 @@ class Trainer:
             self.captions,
             self.rows,
             model.text_encoder,
-            recipe.captions if fuse else 1,
+            recipe.captions_per_image if fuse else 1,
             self.variants,
             model.config.needs_regions,
             recipe.seed,
@@ -203,7 +203,9 @@ class Trainer:
         found = embed_photos(model, self.split.store, self.captions, self.aside, progress=False)
         scores = [self._scores(score_matrix(f["fused"][0], probe) for probe in f["fused"]) for f in found.values()]
         image = (
-            [row["score"] for row in self.history.get(f"{model.config.fusion}-image", [])] if model.config.words else []
+            [row["score"] for row in self.history.get(f"{model.config.fusion}-image", [])]
+            if model.config.use_captions
+            else []
         )
         beside = {"frozen": float(np.mean(list(self.frozen.values())))} | ({"image-only": max(image)} if image else {})
         sizes = {f"score {name}": float(s) for name, s in zip(self.split.store.variants, np.mean(scores, axis=0))}
@@ -237,7 +239,7 @@ class Trainer:
             return
         self.below[name] = (
             f"{name}: on {len(set(self.identity[self.aside])):,} training people held out it is below the untouched encoder (TPR@FPR=1e-2 {', '.join(worse)}). "
-            f"Try fewer epochs (epochs_fuse){', --no-words' * model.config.words}, more people, or lower learning rates (lr_heads, lr_margin)."
+            f"Try fewer epochs (epochs_fuse){', --no-words' * model.config.use_captions}, more people, or lower learning rates (lr_heads, lr_margin)."
         )
         say(f"warning: {self.below[name]}", "yellow")
 
@@ -255,7 +257,7 @@ class Trainer:
     ) -> None:
         "Set `weight` and `power` of a residual fusion's sentence to the best pair on the people set aside, over both modes; the faces' products are made once."
         found = embed_photos(model, self.split.store, self.captions, self.aside, progress=False).values()
-        faces = [f["fused"][..., : model.fusion.told] for f in found]
+        faces = [f["fused"][..., : model.fusion.supervised_dim] for f in found]
         parts = [
             ([x[0] @ probe.T for probe in x], (x**2).sum(-1), torch.from_numpy(f["sentence"]))
             for x, f in zip(faces, found)
@@ -347,7 +349,10 @@ def split_features(
         )
     return [
         with_features(dataset, encoder, sizes, Path(folder) / name)
-        for name, dataset, sizes in (("train", train, (*recipe.sizes, *probe_sizes)), ("test", test, probe_sizes))
+        for name, dataset, sizes in (
+            ("train", train, (*recipe.train_resolutions, *probe_sizes)),
+            ("test", test, probe_sizes),
+        )
     ]
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #2e3a48ee
@@ -364,12 +369,12 @@ def train(
 ) -> TGFR:  # in eval mode
     "Train one system after another encoder, both stages, and save it."
     out, accelerator = Path(out), accelerator or make_accelerator()
-    for size in recipe.sizes:
+    for size in recipe.train_resolutions:
         Degradation(size=size)
     face = load_encoder(encoder)
     split = split or usual_split(data, "train")
     dataset, skips = drop_unusable(load_faces(data, split))
-    faces = with_features(dataset, face, recipe.sizes, features or out / "features")
+    faces = with_features(dataset, face, recipe.train_resolutions, features or out / "features")
     about = (
         {"data": f"{data}{f', split {split}' if split else ''}", "encoder": encoder}
         | encoder_reference(face)[1]

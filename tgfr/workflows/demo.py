@@ -135,7 +135,7 @@ def word_regions(
     caption: int = 0,  # which of its captions
 ) -> tuple[np.ndarray, list[str], np.ndarray]:  # photo, T words, attention (T, H, W)
     "What each word of a caption looks at in its photo (DAMSM attention after FCAM)."
-    text = model.read([sentence := split.captions[row][caption]])
+    text = model.encode_captions([sentence := split.captions[row][caption]])
     image = model.image_head(split.store.batch(0, [row]).to(text.mask.device))
     words = model.text_encoder.labels(sentence)
     attention = word_attention(image.regions, text.words, text.mask)[1][0].cpu().numpy()
@@ -240,7 +240,7 @@ def demo(
     "Compare face recognition with and without words; write report.html, report.json, figures and the model."
     start, out, accelerator = time.perf_counter(), Path(out), make_accelerator()
     recipe = recipe or make_recipe(default_recipe(data))
-    for s in (*recipe.sizes, *probe_sizes):
+    for s in (*recipe.train_resolutions, *probe_sizes):
         Degradation(size=s)  # a wrong size is said before anything long begins
     check_systems(systems), check_replicates(replicates, 2)
     face = load_encoder(encoder) if encoder else None

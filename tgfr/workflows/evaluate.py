@@ -46,7 +46,7 @@ REFERENCE = "frozen face"
 def _names(model: TGFR, other: TGFR | None) -> tuple[str, str]:
     "What the model and the reference are called."
     name, against = (
-        None if m is None else (m.config.fusion or "aligned face") if m.config.words else "image-only head"
+        None if m is None else (m.config.fusion or "aligned face") if m.config.use_captions else "image-only head"
         for m in (model, other)
     )
     return name, f"other {name}" if against == name else against or REFERENCE
@@ -209,7 +209,7 @@ def _fits(model: TGFR, encoder, folder, name) -> None:
 
 def _comparable(model, other, folder, against) -> None:
     "`TgfrError` unless a model has its counterpart in the reference."
-    if other.config.words and not model.config.words:
+    if other.config.use_captions and not model.config.use_captions:
         raise TgfrError(
             f"against: the model in {against} reads captions and the one in {folder} does not; exchange the two"
         )
