@@ -68,7 +68,7 @@ def small_run(folder, stage, epochs=1, changes=None):
     torch.set_num_threads(1)  # as in processes of its own, to the bit
     recipe = make_recipe(
         "ours",
-        **dict(dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions=3)
+        **dict(dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions_per_image=3)
         | (changes or {}),
     )
     accelerator, (objective, batches), buffers = make_accelerator(), objective_and_batches(stage, recipe), {}

@@ -27,7 +27,7 @@ from tgfr.training.objectives import AlignObjective, SyncBatchNorm, clean_consis
 from tgfr.training.recipes import RECIPES, make_recipe
 
 HERE = Path(__file__).parent
-SMALL = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=1, epochs_fuse=1, captions=3)
+SMALL = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=1, epochs_fuse=1, captions_per_image=3)
 
 
 EVERY = {f"lambda_{name}": 0.5 for name in ("clip", "soft_clip", "cmpm", "cmpc")} | {
@@ -332,7 +332,7 @@ def test_captions_belong_to_their_photos():
     store, identity, _ = made_up()
     captions = [[f"photo{row} caption{k}" for k in range(1 + row % 4)] for row in range(24)]
     text = build_text_encoder("lstm", [c for row in captions for c in row], dim=16)
-    batches = FaceBatches(store, identity, captions, np.arange(24), text, most_captions=3)
+    batches = FaceBatches(store, identity, captions, np.arange(24), text, captions_per_image=3)
     words = {i + 2: w for i, w in enumerate(text.vocabulary.words)}
     seen = 0
     for batch in batches.epoch("fuse", 3, 8):

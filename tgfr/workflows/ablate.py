@@ -31,7 +31,7 @@ ABLATIONS = {
     "no stage 1": {"epochs_align": 0},
     "no text identity in stage 2": {"lambda_text": 0.0},
     "no pull to the clean photo": {"lambda_clean_consistency": 0.0},
-    "one caption at once": {"captions": 1},
+    "one caption at once": {"captions_per_image": 1},
     "fcfm": {"fusion": "fcfm"},
     "concat": {"fusion": "concat"},
     "linear": {"fusion": "linear"},
@@ -39,7 +39,7 @@ ABLATIONS = {
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #0e493770
 SHARED = (
-    "sizes",
+    "train_resolutions",
     "epochs_align",
     "epochs_fuse",
     "batch_align",
