@@ -17,7 +17,7 @@ from tgfr.cli import COMMANDS, function_of, main
 from tgfr.core import TgfrError
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.training.recipes import recipe_changes
+from tgfr.training.recipes import parse_settings
 
 TGFR = [Path(sys.executable).parent / "tgfr"]
 TINY = [
@@ -280,7 +280,7 @@ def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encod
         ("text_layers=-1", "text_layers=-1: expected None or an integer of at least 0"),
         ("weight_decay=-1", "weight_decay"),
         ("focal=-inf", "focal"),
-        ("lambda_keep=nan", "lambda_keep"),
+        ("lambda_keep=nan", "lambda_clean_consistency"),
         ("clip_text=0", "above 0"),
         ("scale=0", "scale=0.0"),
         ("margin=-1", "margin=-1.0"),
@@ -293,7 +293,7 @@ def test_settings_out_of_range_are_refused_by_name(setting, said):
     from tgfr.training.recipes import make_recipe
 
     with pytest.raises(TgfrError) as error:
-        make_recipe("ours", **recipe_changes((setting,)))
+        make_recipe("ours", **parse_settings((setting,)))
     assert said in str(error.value)
 
 
@@ -315,7 +315,7 @@ def test_every_field_of_a_recipe_is_looked_at():
         for value in wrong[type(f.default)]:
             with pytest.raises(TgfrError, match=rf"recipe ours: {f.name}="):
                 make_recipe("ours", **{f.name: value})
-    assert recipe_changes(("text_layers=None", "residual=False", "sizes=64,16", "lr_text=1e-4")) == {
+    assert parse_settings(("text_layers=None", "residual=False", "sizes=64,16", "lr_text=1e-4")) == {
         "text_layers": None,
         "residual": False,
         "sizes": (64, 16),
@@ -372,7 +372,7 @@ def test_an_option_given_again_adds_or_is_refused(tmp_path, monkeypatch):
         with pytest.raises(SystemExit):
             main(args.split())
     recipe = seen[0]
-    assert (recipe.dim, recipe.epochs_fuse, recipe.captions, recipe.seed) == (64, 2, 3, 7)
+    assert (recipe.dim, recipe.epochs_fuse, recipe.captions_per_image, recipe.seed) == (64, 2, 3, 7)
     assert seen[1].text == "gru"
 
 

@@ -116,7 +116,7 @@ def test_words_of_one_person_stay_at_home(tmp_path, hub, capsys, least, at_home)
     assert ("words stay here" in capsys.readouterr().err) == bool(at_home)
     again = from_pretrained("me/mine")
     for caption in ("She has a hat, she smiles.", "smiles"):
-        assert torch.equal(again.read([caption]).words, model.read([caption]).words)
+        assert torch.equal(again.encode_captions([caption]).words, model.encode_captions([caption]).words)
     assert (again.text_encoder.tokenize(["Xanthippe smiles"])["ids"][0, 0] == 1) == bool(at_home)
     push_to_hub(hub[0] / "me/mine", "you/mine", min_people=least)  # what was fetched can be sent on
 
@@ -262,7 +262,7 @@ def test_somebody_else_uses_what_was_pushed(tmp_path, hub, capsys):
     seed_everything(0)
     save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=8), tmp_path / "face")
     small_model(14).save(tmp_path / "words")
-    TGFR(ModelConfig(8, (16, 14, 14), dim=8, words=False)).eval().save(tmp_path / "without")
+    TGFR(ModelConfig(8, (16, 14, 14), dim=8, use_captions=False)).eval().save(tmp_path / "without")
     for name in "face", "words", "without":
         main(["push", str(tmp_path / name), f"me/{name}"])
     rest = ["--data", "synthetic:people=6,photos=2", "--probe-size", "112", "--replicates", "5", "--out"]
@@ -387,7 +387,7 @@ def little_memory():
         (small_model, "text/", {"dropout", "length", "spread"}),
         (transformer_model, "text/", {"train_layers", "mask_padding"}),
         (
-            lambda: TGFR(ModelConfig(8, (16, 4, 4), dim=8, fusion="fcfm", residual=False, words=False)),
+            lambda: TGFR(ModelConfig(8, (16, 4, 4), dim=8, fusion="fcfm", residual_head=False, use_captions=False)),
             "",
             {"face_encoder"},
         ),

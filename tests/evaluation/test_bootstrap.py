@@ -15,7 +15,7 @@ from tgfr.core import TgfrError, rng
 from tgfr.evaluation import bootstrap as module
 from tgfr.evaluation.bootstrap import Metrics, PairBootstrap, PersonBootstrap, Verification
 from tgfr.evaluation.metrics import Metric, auc, cmc, eer, mate_ranks, tpr_at_fpr
-from tgfr.evaluation.results import result_row, result_rows
+from tgfr.evaluation.results import result_row, result_rows, undersampled_fpr_warnings
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from interval_coverage import World, coverage
@@ -408,6 +408,7 @@ import sys
 import numpy as np
 from tgfr.core import peak_memory, rng
 from tgfr.evaluation.bootstrap import PersonBootstrap
+from tgfr.evaluation.results import undersampled_fpr_warnings
 many, noise = int(sys.argv[1]), float(sys.argv[2])
 person = np.r_[np.zeros(many, int), np.repeat(np.arange(1, 21), 2)]
 draw = rng("many")

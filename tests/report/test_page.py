@@ -19,6 +19,7 @@ from rich.console import Console
 
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.evaluation.metrics import roc, tpr_at_fpr
+from tgfr.evaluation.results import CAPTIONS, format_rate
 from tgfr.report import charts as plots
 from tgfr.report import pictures
 from tgfr.report.page import render_html, write_report

@@ -12,6 +12,7 @@ from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.metrics import Metric, tpr_at_fpr
+from tgfr.evaluation.results import format_rate
 from tgfr.evaluation.retrieval import query_ranks, retrieval_metrics, retrieve, same_captions, search_by_text
 from tgfr.evaluation.scoring import embed_photos, score_matrix
 from tgfr.evaluation.subgroups import attribute_subgroups, evaluate_subgroups
@@ -95,7 +96,7 @@ def test_figures_are_those_of_repeated_queries():
 
 
 def test_a_model_without_words_cannot_read():
-    plain = TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", words=False)).eval()
+    plain = TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", use_captions=False)).eval()
     with pytest.raises(TgfrError, match="no text encoder"):
         retrieve(plain, None, [["a"]], np.zeros(1))
     with pytest.raises(TgfrError, match="no text encoder"):
@@ -110,7 +111,7 @@ def others(tmp_path_factory, photos):
     "A model like `model` with other weights, and an image-only head."
     home = tmp_path_factory.mktemp("others")
     reader(photos, 1).save(home / "second")
-    TGFR(ModelConfig(32, (16, 14, 14), 16, "residual", words=False)).eval().save(home / "without")
+    TGFR(ModelConfig(32, (16, 14, 14), 16, "residual", use_captions=False)).eval().save(home / "without")
     return home
 
 
@@ -185,9 +186,9 @@ def test_results_go_onto_the_card_and_facts_stay(call, model, tmp_path, capsys):
     shutil.copytree(model, folder := tmp_path / "own model")
     TGFR.load(model).save(folder, {"face encoder": "made up"})
     card = folder / "README.md"
-    assert "has not been judged yet" in card.read_text()
+    assert "has not been evaluated yet" in card.read_text()
     evaluated(**call | {"model": folder}, card=False)
-    assert "has not been judged yet" in card.read_text()
+    assert "has not been evaluated yet" in card.read_text()
     report = evaluated(**call | {"model": folder})
     said, sections = card.read_text(), parse_card(card.read_text()).sections
     assert (
@@ -363,7 +364,7 @@ def test_an_encoder_that_does_not_fit(call, tmp_path):
     save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=48), tmp_path / "other")
     with pytest.raises(TgfrError, match="its embedding has 48 numbers, the model in .* was trained on 32"):
         evaluated(**call | {"encoder": str(tmp_path / "other")})
-    TGFR(ModelConfig(32, (24, 7, 7), 16, "residual", words=False)).save(tmp_path / "model")
+    TGFR(ModelConfig(32, (24, 7, 7), 16, "residual", use_captions=False)).save(tmp_path / "model")
     with pytest.raises(TgfrError, match="local map"):
         evaluated(**call | {"model": tmp_path / "model"})
 

@@ -226,7 +226,7 @@ def test_evaluate_and_verify_doubt_a_zero_encoder(faces, tmp_path, capsys):
         for p in zero.parameters():
             p.zero_()
     save_encoder(zero, tmp_path / "zero")
-    TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", words=False)).eval().save(tmp_path / "model")
+    TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", use_captions=False)).eval().save(tmp_path / "model")
     faces.to_parquet(str(tmp_path / "photos.parquet"))
     report = evaluate(
         tmp_path / "model",

@@ -94,7 +94,7 @@ def retrieve(
     seed: int = 0,
 ) -> list[ResultRow]:
     "Text to image and image to text retrieval."
-    if not model.config.words:
+    if not model.config.use_captions:
         raise TgfrError("model: it has no text encoder, a sentence cannot be compared with its faces")
     embeddings, rows, n = embed_photos(model, store, captions, modes=modes), [], len(captions)
     chance = {Metric("recall", k): min(k / n, 1) for k in ks} | {Metric("median rank"): (n + 1) / 2}
@@ -118,11 +118,11 @@ def search_by_text(
     variant: int = 0,  # of the store
 ) -> tuple[np.ndarray, np.ndarray]:  # rows of the store (Q, max_results), best first, and their cosines
     "The photos of a gallery that fit each description best."
-    if not model.config.words:
+    if not model.config.use_captions:
         raise TgfrError("model: it has no text encoder, it cannot read a description")
     if not 0 <= variant < len(store.variants):
         raise TgfrError(f"variant {variant}: the store has {len(store.variants)}")
-    sentence = model.read(check_captions(descriptions)).sentence.cpu().numpy()
+    sentence = model.encode_captions(check_captions(descriptions)).sentence.cpu().numpy()
     blocks = np.split(np.arange(len(store)), np.arange(128, len(store), 128))
     faces = np.concatenate([stored_faces(model, store, variant, rows).embedding.cpu().numpy() for rows in blocks])
     scores = score_matrix(sentence, faces)

@@ -53,7 +53,7 @@ def embed_photos(
     "Aligned faces and fused embeddings of photos at each resolution, and their sentences."
     rows = np.arange(len(store)) if rows is None else rows
     variants = list(range(len(store.variants))) if variants is None else variants
-    words = model.config.words
+    words = model.config.use_captions
     if words:
         captions = non_blank_captions(captions, rows, store.meta.get("photo_id"))
     batches = {mode: {"face": [], "fused": [], "sentence": []} for mode in (modes if words else ("none",))}
@@ -93,7 +93,7 @@ def _encode(model, captions, modes, batch=256) -> dict[str, TextFeatures]:
     "Text features of photos in each mode; every caption is encoded once, `batch` at a time."
     counts = torch.tensor([len(c) for c in captions])
     flat = [c for row in captions for c in row] if "all" in modes else [row[0] for row in captions]
-    parts = [model.read(flat[i : i + batch]) for i in range(0, len(flat), batch)]
+    parts = [model.encode_captions(flat[i : i + batch]) for i in range(0, len(flat), batch)]
     longest = max(part.mask.shape[1] for part in parts)
 
     def pad(x):

@@ -14,7 +14,7 @@ from ..evaluation.all_pairs import FaceSplit
 from ..evaluation.metrics import pair_masks
 from ..evaluation.results import store_conditions
 from ..fusion.model import TGFR
-from ..losses.contrastive import word_attention
+from ..losses.word_region import word_attention
 
 # %% ../../nbs/09_report/07_examples.ipynb #6b5cd529
 def pair_examples(
@@ -69,7 +69,7 @@ def word_regions(
 ) -> tuple[np.ndarray, list[str], np.ndarray]:  # photo, T words, attention (T, H, W)
     "What each word of a caption looks at in its photo (DAMSM attention after FCAM)."
     sentence = split.captions[row][caption]
-    text = model.read([sentence])
+    text = model.encode_captions([sentence])
     image = model.image_head(split.store.batch(0, [row]).to(text.mask.device))
     words = model.text_encoder.labels(sentence)
     attention = word_attention(image.regions, text.words, text.mask)[1][0].cpu().numpy()

@@ -36,8 +36,8 @@ ABLATIONS = {
     "no identity in stage 1": {"lambda_identity": 0.0},
     "no stage 1": {"epochs_align": 0},
     "no text identity in stage 2": {"lambda_text": 0.0},
-    "no pull to the clean photo": {"lambda_keep": 0.0},
-    "one caption at once": {"captions": 1},
+    "no pull to the clean photo": {"lambda_clean_consistency": 0.0},
+    "one caption at once": {"captions_per_image": 1},
     "fcfm": {"fusion": "fcfm"},
     "concat": {"fusion": "concat"},
     "linear": {"fusion": "linear"},
@@ -45,7 +45,7 @@ ABLATIONS = {
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #0e493770
 SHARED = (  # what another recipe has in common with ours, to have seen the same images as often
-    "sizes",
+    "train_resolutions",
     "epochs_align",
     "epochs_fuse",
     "batch_align",
@@ -90,7 +90,7 @@ def ablate(
     job = Job.begin(out)
     recipe = resolve_recipe(recipe, set_, text=text, seed=seed)
     recipes = _recipes(recipe, variants, transformer)
-    for size in (*recipe.sizes, *probe_size):
+    for size in (*recipe.train_resolutions, *probe_size):
         Degradation(size=size)
     check_replicates(replicates)
     face = load_encoder(encoder, output)
@@ -131,7 +131,13 @@ def _changes(variant: Recipe, recipe: Recipe) -> str:
     return ", ".join(f"{key}={value}" for key, value in vars(variant).items() if value != getattr(recipe, key))
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #0981c55b
-STAGE_TWO = ("fusion", "captions", "epochs_fuse", "batch_fuse", "lambda_text")  # fields that stage 1 does not read
+STAGE_TWO = (
+    "fusion",
+    "captions_per_image",
+    "epochs_fuse",
+    "batch_fuse",
+    "lambda_text",
+)  # fields that stage 1 does not read
 
 
 def _evaluate_all(

@@ -142,7 +142,7 @@ class Trainer:
                 f"training people: of those held out for validation ({held}) at least two are needed, "
                 "and one with two photos; give more people, or more photos of each"
             )
-        names = [Degradation(size=size).name for size in self.recipe.sizes]
+        names = [Degradation(size=size).name for size in self.recipe.train_resolutions]
         variants = self.split.store.variants
         self.variants = [variants.index(name) if name in variants else 0 for name in names]
         self.history: dict[str, list[dict]] = {}  # run to its metrics, for the training curves
@@ -154,14 +154,14 @@ class Trainer:
         seed_everything(recipe.seed)
         text = self._text_encoder() if words else None
         width, regions = store.embedding.shape[-1], store.regions.shape[2:]
-        return TGFR(ModelConfig(width, regions, recipe.dim, fusion, words, recipe.residual), text)
+        return TGFR(ModelConfig(width, regions, recipe.dim, fusion, words, recipe.residual_head), text)
 
     def _text_encoder(self):
         "The recipe's text encoder; the vocabulary of a recurrent one is that of the training captions."
         r = self.recipe
         options = {"length": r.text_length}
         if r.text in RECURRENT:
-            options |= {"pooling": r.text_pooling, "spread": r.text_spread, "dropout": r.text_dropout}
+            options |= {"pooling": r.text_pooling, "spread": r.text_init_range, "dropout": r.text_dropout}
         else:
             options |= {"train_layers": r.text_layers}
         captions = [caption for row in self.rows for caption in self.captions[row]]
@@ -171,9 +171,9 @@ class Trainer:
     def _fit(self, model: TGFR, stage: str, name: str, validate=None) -> TGFR:
         "One stage."
         fuse, recipe = stage == "fuse", self.recipe
-        if not model.config.words:
+        if not model.config.use_captions:
             recipe = replace(recipe, epochs_fuse=recipe.epochs_align + recipe.epochs_fuse)
-        captions = recipe.captions if fuse else 1
+        captions = recipe.captions_per_image if fuse else 1
         photos = self.split.store, self.identity, self.captions, self.rows
         regions = model.config.needs_regions
         batches = FaceBatches(*photos, model.text_encoder, captions, self.variants, regions, recipe.seed)
@@ -217,7 +217,7 @@ class Trainer:
         row = {"score": float(np.mean([np.mean(s) for s in scores]))}
         row["frozen"] = float(np.mean(list(self.frozen.values())))
         image_only = self.history.get(f"{model.config.fusion}-image", [])
-        if model.config.words and image_only:
+        if model.config.use_captions and image_only:
             row["image-only"] = max(epoch["score"] for epoch in image_only)
         row |= {f"score {name}": float(s) for name, s in zip(variants, np.mean(scores, axis=0))}
         return row | {f"frozen {name}": score for name, score in self.frozen.items()}
@@ -239,7 +239,7 @@ class Trainer:
         if not worse:
             return
         people = f"{len(set(self.identity[self.validation])):,} training people held out"
-        baseline = ", --image-only" * model.config.words
+        baseline = ", --image-only" * model.config.use_captions
         self.below[name] = (
             f"{name}: on {people} it is below the untouched encoder (TPR@FPR=1e-2 {', '.join(worse)}). "
             f"Try fewer epochs (epochs_fuse){baseline}, more people, or lower learning rates (lr_heads, lr_margin)."
@@ -258,7 +258,9 @@ class Trainer:
     def _weigh_sentence(self, model: TGFR) -> None:
         "Set `weight` and `power` of a residual fusion's sentence to the best pair on the validation identities."
         embeddings = embed_photos(model, self.split.store, self.captions, self.validation, progress=False).values()
-        parts = [_face_products(kinds, model.fusion.told) for kinds in embeddings]  # made once for all weights
+        parts = [
+            _face_products(kinds, model.fusion.supervised_dim) for kinds in embeddings
+        ]  # made once for all weights
 
         def score(pair):
             return np.mean([self._score(_weighed_cosines(*part, *pair)) for part in parts])
@@ -370,7 +372,10 @@ def split_features(
         raise TgfrError(f"{encoder.config.name}: no feature map was found in it; {how}")
     return [
         with_features(dataset, encoder, sizes, Path(folder) / name)
-        for name, dataset, sizes in (("train", train, (*recipe.sizes, *probe_size)), ("test", test, probe_size))
+        for name, dataset, sizes in (
+            ("train", train, (*recipe.train_resolutions, *probe_size)),
+            ("test", test, probe_size),
+        )
     ]
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #05019de7

@@ -28,7 +28,7 @@ from ..encoders.pretrained_faces import load_encoder
 from ..evaluation.bootstrap import PairBootstrap, Verification, check_replicates
 from ..evaluation.metrics import Metric, mate_ranks
 from ..evaluation.pair_lists import group_by_identity
-from ..evaluation.results import chance_warnings, result_rows
+from ..evaluation.results import chance_warnings, result_rows, undersampled_fpr_warnings
 from ..report.charts import plot_set_gain
 from ..report.model_cards import result_sections
 from ..report.page import run_facts, save_report

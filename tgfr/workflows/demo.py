@@ -37,7 +37,7 @@ from .job import Job
 
 # %% ../../nbs/10_workflows/02_demo.ipynb #41662238
 ENCODE = (  # fields of a recipe that the encoder is trained by
-    "sizes",
+    "train_resolutions",
     "epochs_encode",
     "batch_encode",
     "accumulate",
@@ -113,7 +113,7 @@ def demo(
     Without flags: synthetic people, no download, a few minutes on two cores. With --data and --encoder: real images."""
     job = Job.begin(out)
     recipe = resolve_recipe(recipe or default_recipe(data, text), set_, text=text, seed=seed)
-    for size in (*recipe.sizes, *probe_size):
+    for size in (*recipe.train_resolutions, *probe_size):
         Degradation(size=size)  # a wrong size is said before anything long begins
     check_systems(systems)
     check_replicates(replicates, 2)

@@ -63,7 +63,7 @@ def _names(model: TGFR, other: TGFR | None) -> tuple[str, str]:
 
 def _name(model: TGFR) -> str:
     "What a model is called in a report."
-    return (model.config.fusion or "aligned face") if model.config.words else "image-only head"
+    return (model.config.fusion or "aligned face") if model.config.use_captions else "image-only head"
 
 
 def _systems(model: TGFR, other: TGFR | None, split: FaceSplit) -> list[tuple[str, str, np.ndarray]]:
@@ -223,7 +223,7 @@ def _check_fit(model: TGFR, encoder, folder, name) -> None:
 
 def _check_comparable(model: TGFR, other: TGFR, folder, baseline) -> None:
     "`TgfrError` unless a model has its counterpart in the reference."
-    if other.config.words and not model.config.words:
+    if other.config.use_captions and not model.config.use_captions:
         raise TgfrError(
             f"baseline: the model in {baseline} reads captions and the one in {folder} does not; exchange the two"
         )

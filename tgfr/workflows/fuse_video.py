@@ -25,6 +25,7 @@ from ..encoders.embedding_checks import sound_rows
 from ..encoders.features import cosine_matrix, l2_normalize
 from ..encoders.pretrained_faces import load_encoder
 from ..encoders.weight_files import write_weights
+from ..evaluation.results import format_rate
 from ..report.page import run_facts, write_page
 from ..report.pictures import plot_set_strip
 from ..sets.caface import CAFace, SetState

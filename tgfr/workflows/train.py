@@ -49,12 +49,12 @@ def train(
     (or accelerate launch --no_python); mixed precision as accelerate is configured."""
     recipe = resolve_recipe(recipe, set_, text=text, seed=seed)
     out, accelerator = Path(out), accelerator or make_accelerator()
-    for size in recipe.sizes:
+    for size in recipe.train_resolutions:
         Degradation(size=size)
     face = load_encoder(encoder, output)
     split = split or usual_split(data, "train")
     dataset, skips = drop_unusable(load_faces(data, split))
-    faces = with_features(dataset, face, recipe.sizes, features or out / "features")
+    faces = with_features(dataset, face, recipe.train_resolutions, features or out / "features")
     about = {
         "data": f"{data}{f', split {split}' if split else ''}",
         "encoder": encoder,
