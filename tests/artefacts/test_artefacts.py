@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +23,22 @@ from tgfr.encoders.embed import embed_file, embed_folder
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.features import ImageFeatures
 from tgfr.encoders.pretrained_faces import load_encoder
+from tgfr.evaluation.results import Report
 from tgfr.formats.prepare import Options, prepare, summary
 from tgfr.fusion.model import TGFR
 from tgfr.hub import from_pretrained
+from tgfr.report.charts import plot_set_gain
 from tgfr.report.model_cards import identity_overlap, result_sections
 from tgfr.report.page import render_html
 from tgfr.report.tables import results_table
 from tgfr.sets.caface_state import load_state
 from tgfr.sets.checkpoints import load_set_fusion
 from tgfr.sets.pooling import FaceSet
-from tgfr.training.recipes import make_recipe, read_recipe
+from tgfr.training.recipes import ADDED_FIELDS, make_recipe, read_recipe
 from tgfr.training.set_fusion import SetRecipe
 from tgfr.workflows.audit_data import print_audit
 from tgfr.workflows.compare import intervals_figure
-from tgfr.workflows.compare_fusions import compare_sets, set_figures
+from tgfr.workflows.compare_fusions import compare_sets
 from tgfr.workflows.demo import demo_encoder
 from tgfr.workflows.fuse_video import video_page
 from tgfr.workflows.ijb_benchmark import ijb
@@ -90,13 +92,15 @@ def same_end(resumed, twin):
         np.testing.assert_allclose(found[key].double().numpy(), value.double().numpy(), rtol=0, atol=1e-4, err_msg=key)
 
 
-def same_figures(report, name):
+def same_values(report, name):
     "Each row has the recorded values."
-    rows = [[row["system"], row["probe"], row["mode"], row["values"]] for row in report["results"]]
     expected = EXPECTED[f"report {name}"]["figures"]
-    assert [row[:3] for row in rows] == [row[:3] for row in expected]
-    for row, wanted in zip(rows, expected):
-        assert row[3] == pytest.approx(wanted[3], abs=1e-6, nan_ok=True), row[:3]
+    captions = {"-": "none", "one": "first", "all": "all"}
+    named = [(row.system, row.condition.label, row.condition.captions) for row in report.results]
+    assert named == [(system, probe, captions[mode]) for system, probe, mode, _ in expected]
+    for row, (*_, wanted) in zip(report.results, expected):
+        values = {str(metric): value for metric, value in row.values.items()}
+        assert values == pytest.approx(wanted, abs=1e-6, nan_ok=True), row
 
 
 # ---- models
@@ -135,7 +139,7 @@ def test_models(name):
         == digest(from_pretrained(V0 / name / "model").state_dict())
     )
     with torch.inference_mode():
-        text = model.read(EXPECTED["captions"]) if model.config.words else None
+        text = model.encode_captions(EXPECTED["captions"]) if model.config.use_captions else None
         found = model(ImageFeatures(TENSORS["in.embedding"], TENSORS["in.regions"]), text)
     close(found.embedding, f"{name}.embedding"), close(found.image.embedding, f"{name}.face")
     if text is not None:
@@ -173,13 +177,16 @@ def test_states():
 
 @pytest.mark.parametrize("path", sorted(p.name for p in (V0 / "recipes").iterdir()))
 def test_recipes(path):
-    "Values in the order of the fields, whatever these are called."
+    "Values in the order of the fields of that time, whatever these are called; what was added since has its default."
     recipe = read_recipe(V0 / "recipes" / path)
-    plain = [list(v) if isinstance(v, tuple) else v for v in vars(recipe).values()]
-    assert plain == EXPECTED[f"recipes/{path}"]
+    added = {f.name: f.default for f in fields(recipe) if f.name in ADDED_FIELDS}
+    assert {name: getattr(recipe, name) for name in added} == added
+    values = [value for name, value in vars(recipe).items() if name not in added]
+    assert [list(v) if isinstance(v, tuple) else v for v in values] == EXPECTED[f"recipes/{path}"]
     assert make_recipe(str(V0 / "recipes" / path)) == recipe
     if path == "every-field.yaml":
-        assert all(getattr(recipe, f.name) != f.default for f in fields(recipe)), "no field fell back to its default"
+        old = [f for f in fields(recipe) if f.name not in ADDED_FIELDS]
+        assert all(getattr(recipe, f.name) != f.default for f in old), "no field fell back to its default"
 
 
 def test_recipe_of_sets():
@@ -236,14 +243,14 @@ def test_finished_stores_are_not_made_again(v0):
 
 @pytest.mark.parametrize("killed", ["killed-align", "killed-fuse"])
 def test_killed_runs_end_like_their_twin(v0, killed, capsys):
-    train("people", "encoder", make_recipe(f"{killed}/config.yaml"), killed, features="features/train")
+    train(f"{killed}/config.yaml", "people", "encoder", killed, features="features/train")
     said = capsys.readouterr().err
     assert "fuse 2/2" in said and ("align 2/2" in said) == (killed == "killed-align") and "align 1/2" not in said
     same_end(f"{killed}/runs/align", "trained/runs/align"), same_end(f"{killed}/runs/concat", "trained/runs/concat")
 
 
 def test_finished_runs_are_read(v0, capsys):
-    model = train("people", "encoder", make_recipe("trained/config.yaml"), "trained", features="features/train")
+    model = train("trained/config.yaml", "people", "encoder", "trained", features="features/train")
     assert digest(model.state_dict()) == EXPECTED["trained"]["weights"] and "1/2" not in capsys.readouterr().err
     for run in ("align", "concat"):
         assert digest(best(f"trained/runs/{run}")) == EXPECTED["run"][run]
@@ -266,7 +273,7 @@ def test_killed_fusions_of_sets_end_like_their_twin(v0, capsys):
     same_end("killed-sets/runs/quality", "sets/runs/quality")
     assert digest(best("sets/runs/quality")) == EXPECTED["run"]["quality"]
     rows = [row for row in EXPECTED["report sets"]["figures"] if row[0] in ("quality", "norm-squared")]
-    assert [[r["system"], r["probe"]] for r in report["results"]] == [row[:2] for row in rows]
+    assert [[row.system, row.condition.label] for row in report.results] == [row[:2] for row in rows]
 
 
 # ---- commands, on old models and features
@@ -300,15 +307,19 @@ def test_evaluate(v0, name, args):
             "again",
         ]
     )
-    report = read_json("again/report.json")
-    for row in report["results"] if name == "listed" else ():
-        row["probe"] = row["probe"].replace("published list", "generated list")  # read from a file, it has another name
-    same_figures(report, name)
+    report = Report.from_json("again/report.json")
+    if name == "listed":  # read from a file, the list has another name
+        rows = []
+        for row in report.results:
+            label = row.condition.label.replace("published list", "generated list")
+            rows.append(replace(row, condition=replace(row.condition, label=label)))
+        report = replace(report, results=rows)
+    same_values(report, name)
     assert "## " in Path(args[0], "README.md").read_text()
 
 
 def test_ijb(v0):
-    same_figures(
+    same_values(
         ijb("ijb/simulated/IJBB", ["ijb/simulated/features"], ("N1D1F0", "norm-squared"), "again", replicates=10), "ijb"
     )
     old, new = (Path(folder, "points.csv").read_text().splitlines() for folder in ("ijb", "again"))
@@ -362,23 +373,24 @@ def test_a_state_knows_its_source(v0, capsys):
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_reports(name):
-    report = read_json(V0 / name / "report.json")
-    assert sorted(report) == EXPECTED[f"report {name}"]["keys"]
-    same_figures(report, name)
-    lines = results_table(report)[1]
-    assert [
-        [probe, *(cell.value for cell in line.cells)] for probe, part in lines.items() for line in part
-    ] == EXPECTED[f"report {name}"]["cells"]
+    recorded = read_json(V0 / name / "report.json")
+    assert sorted(recorded) == EXPECTED[f"report {name}"]["keys"]
+    report = Report.from_json(V0 / name / "report.json")
+    same_values(report, name)
+    cells = []
+    for probes, lines in results_table(report)[1].items():
+        cells += [[probes.label, *(cell.value for cell in line.cells)] for line in lines]
+    assert cells == EXPECTED[f"report {name}"]["cells"]
     page = render_html(report)
-    assert report["title"] in page and all(row["system"] in page for row in report["results"]) and "peak memory" in page
-    sections = result_sections(
-        report, {row["system"] for row in report["results"]}, list(report["results"][0]["values"])[:2]
-    )
+    assert report.title in page and all(row.system in page for row in report.results) and "peak memory" in page
+    sections = result_sections(report, {row.system for row in report.results}, report.metrics[:2])
     assert {"Data and set-up", "Results"} <= set(sections)
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report, "and written as today's version"
     if name in ("demo", "ablation"):
         intervals_figure(report)
     if name == "sets":
-        set_figures(report["results"], report["reference"])
+        assert {row.condition.set_size for row in report.results} == {1, 2, 8}
+        plot_set_gain(report)
 
 
 @pytest.mark.parametrize("name", ["fused", "fused-caface", "fused-more"])

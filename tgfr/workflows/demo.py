@@ -22,7 +22,7 @@ from ..evaluation.bootstrap import check_replicates
 from ..evaluation.results import Report
 from ..report.model_cards import record_training_images, result_sections
 from ..training.face_encoder import train_encoder
-from ..training.recipes import Recipe, resolve_recipe, write_recipe
+from ..training.recipes import Recipe, renamed_field, resolve_recipe, write_recipe
 from tgfr.workflows.compare import (
     SYSTEMS,
     check_systems,
@@ -64,7 +64,7 @@ def demo_encoder(
     folder, file = Path(folder), Path(folder) / "encoder" / "made.json"
     fields = {name: getattr(recipe, name) for name in ENCODE}
     made = json.loads(json_text({"people": people, "photos": photos, "recipe": fields}))
-    if file.is_file() and read_json(file) != made:
+    if file.is_file() and _of_today(read_json(file)) != made:
         mend = "choose a new folder, or remove this one and train-encoder beside it"
         raise TgfrError(f"{file.parent}: was trained by another recipe or on other people; {mend}")
     if not (folder / "encoder" / "config.json").is_file():
@@ -73,6 +73,12 @@ def demo_encoder(
         save_encoder(trained, folder / "encoder")
         write_json(file, made)
     return load_encoder(folder / "encoder")
+
+
+def _of_today(made: dict) -> dict:
+    "What an encoder was made of, with today's names of a recipe's fields."
+    fields = {renamed_field(name, Recipe): value for name, value in made["recipe"].items()}
+    return made | {"recipe": fields}
 
 # %% ../../nbs/10_workflows/02_demo.ipynb #e57e7843
 def default_recipe(
