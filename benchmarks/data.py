@@ -1,4 +1,5 @@
-"""Training photos from Parquet with augmentation, photos a second: one item after the other with Pillow and torch against ours. Prints a markdown table."""
+"""Training photos from Parquet with augmentation, photos a second: one item after the other with Pillow and torch
+against ours. Prints a markdown table."""
 
 import io
 import tempfile

@@ -1,6 +1,7 @@
 """IJB-B and IJB-C at full size: ours against the loops of the usual scripts, stage by stage. Prints markdown tables.
 
-`python benchmarks/ijb.py`: simulates each set (1.3 and 2.6 GB on disk while it runs), evaluates it both ways, each in a process of its own, and shows how cost grows with pairs."""
+`python benchmarks/ijb.py`: simulates each set (1.3 and 2.6 GB on disk while it runs), evaluates it both ways, each
+in a process of its own, and shows how cost grows with pairs."""
 
 import argparse
 import json
@@ -158,11 +159,13 @@ def main():
         print(json.dumps({"ours": ours, "loops": loops, "growth": growth}[args.one[0]](Path(args.one[1]), args.share)))
         return
     print(
-        f"{machine()}, {args.threads} threads, load {os.getloadavg()[0]:.1f} at the start; wall seconds, one run each.\n"
+        f"{machine()}, {args.threads} threads, load {os.getloadavg()[0]:.1f} at the start; "
+        "wall seconds, one run each.\n"
     )
     for size in args.size:
         with tempfile.TemporaryDirectory() as folder:
-            made = f"from tgfr.evaluation.simulated_ijb import simulate_ijb; simulate_ijb({size!r}, {folder!r}, scale={args.scale})"
+            call = f"simulate_ijb({size!r}, {folder!r}, scale={args.scale})"
+            made = f"from tgfr.evaluation.simulated_ijb import simulate_ijb; {call}"
             subprocess.run([sys.executable, "-c", made], check=True)
             a, b = (
                 one(__file__, name, folder, "--share", args.share, threads=args.threads) for name in ("ours", "loops")
@@ -170,22 +173,23 @@ def main():
         for f, key in [(f"{f:g}", f"TPR@FPR=1e-{k}") for f, k in zip(FPRS, range(6, 0, -1))] + [("rank-1", "rank-1")]:
             if abs(a["value"][key] - b["value"][f]) > 2e-3:
                 sys.exit(f"{size} {key}: ours {a['value'][key]}, the loops {b['value'][f]}")
-        print(
-            f"## {size}, simulated{f' at scale {args.scale:g}' if args.scale != 1 else ''}\n\n| stage | ours | loops |\n|---|---:|---:|"
-        )
+        scaled = f" at scale {args.scale:g}" if args.scale != 1 else ""
+        print(f"## {size}, simulated{scaled}\n\n| stage | ours | loops |\n|---|---:|---:|")
         for stage in STAGES:
-            print(
-                f"| {stage} | {a['seconds'][stage]:.2f} | {b['seconds'][stage]:.1f}{f' (from {args.share:.0%} of the pairs)' if stage == '1:1 scores' and args.share < 1 else ''} |"
-            )
-        print(
-            f"| **all** | **{sum(a['seconds'][s] for s in STAGES):.2f}** | **{sum(b['seconds'].values()):.1f}** |\n| CPU seconds | {a['cpu']:.1f} | {b['cpu']:.0f} without the pairs scaled up |\n| peak memory, GB | {a['memory']:.2f} | {b['memory']:.2f} |"
-        )
+            part = f" (from {args.share:.0%} of the pairs)" if stage == "1:1 scores" and args.share < 1 else ""
+            print(f"| {stage} | {a['seconds'][stage]:.2f} | {b['seconds'][stage]:.1f}{part} |")
+        ours_took, loops_took = sum(a["seconds"][s] for s in STAGES), sum(b["seconds"].values())
+        print(f"| **all** | **{ours_took:.2f}** | **{loops_took:.1f}** |")
+        print(f"| CPU seconds | {a['cpu']:.1f} | {b['cpu']:.0f} without the pairs scaled up |")
+        print(f"| peak memory, GB | {a['memory']:.2f} | {b['memory']:.2f} |")
         print(f"| 200 draws for intervals, more | {a['intervals']:.2f} (peak {a['with_intervals']:.2f} GB) | |\n")
         print(
-            f"Features {a['features']:.2f} GB on disk; Python with libraries alone holds {a['start']:.2f} GB. All figures agree.\n"
+            f"Features {a['features']:.2f} GB on disk; Python with libraries alone holds {a['start']:.2f} GB. "
+            "All values agree.\n"
         )
     print(
-        "## Pairs of 20,000 templates\n\n| pairs | scores | figures | scores, loop | figures, whole ROC |\n|---:|---:|---:|---:|---:|"
+        "## Pairs of 20,000 templates\n\n| pairs | scores | metrics | scores, loop | metrics, whole ROC |\n"
+        "|---:|---:|---:|---:|---:|"
     )
     for pairs, *seconds in one(__file__, "growth", ".", threads=args.threads):
         print(f"| {pairs:,} | " + " | ".join(f"{s:.2f}" for s in seconds) + " |")

@@ -1,6 +1,8 @@
-"""How often 95 % intervals hold the truth, and how often chance sets an asterisk: `python benchmarks/interval_coverage.py` prints the table that the form of intervals was chosen by.
+"""How often 95 % intervals hold the truth, and how often chance sets an asterisk: `python
+benchmarks/interval_coverage.py` prints the table that the form of intervals was chosen by.
 
-People are directions on a sphere, their photos lie around them, some people's farther than others'. The scores of two such photos of different people are known exactly, so the truth is known."""
+People are directions on a sphere, their photos lie around them, some people's farther than others'. The scores of
+two such photos of different people are known exactly, so the truth is known."""
 
 import argparse
 from dataclasses import dataclass
@@ -95,8 +97,9 @@ class Share:
 def coverage(
     people: int, photos: int = 4, samples: int = 200, systems: int = 2, replicates: int = 200, world: World = World()
 ) -> dict[str, dict[str, float]]:
-    """Over samples of people, by figure: `held`, intervals that hold the truth; `percentile`, those of plain percentiles; `star`, asterisks between
-    two equally good systems, each difference alone; `any star`, tables of all systems with at least one; `shown`, intervals that were not withheld."""
+    """Over samples of people, by figure: `held`, intervals that hold the truth; `percentile`, those of plain
+    percentiles; `star`, asterisks between two equally good systems, each difference alone; `any star`, tables of
+    all systems with at least one; `shown`, intervals that were not withheld."""
     truth = world.truth()
     found = {key: {what: Share() for what in ("held", "percentile", "star", "any star", "shown")} for key in KEYS}
     for seed in range(samples):
@@ -131,7 +134,8 @@ def main() -> None:
     parser.add_argument("--uneven", type=float, default=0.3, help="by how much people differ (default: .3)")
     args = parser.parse_args()
     print(
-        "held: 95 % intervals that hold the truth; in brackets those of plain percentiles. *: asterisks between two equally good systems, each alone / tables with at least one.\n"
+        "held: 95 % intervals that hold the truth; in brackets those of plain percentiles. "
+        "*: asterisks between two equally good systems, each alone / tables with at least one.\n"
     )
     print("| people x photos | " + " | ".join(map(str, KEYS)) + " |\n|---|" + "---|" * len(KEYS))
     for people in args.people:

@@ -20,8 +20,8 @@ def batch(B):
     return [F.normalize(torch.randn(shape), dim=1).requires_grad_() for shape in shapes], torch.arange(B) // 2
 
 
-def ours(regions, words, g, s, identity, keep=640 << 20):
-    return word_region_loss(regions, words, keep=keep) + sentence_loss(g, s, identity)
+def ours(regions, words, g, s, identity, cache_bytes=640 << 20):
+    return word_region_loss(regions, words, cache_bytes=cache_bytes) + sentence_loss(g, s, identity)
 
 
 def loop(regions, words, g, s, identity):
@@ -53,7 +53,7 @@ def run(loss, B, repeats):
 
 
 if __name__ == "__main__":
-    contenders = {"textbook loop": loop, "ours": ours, "ours, least memory": partial(ours, keep=0)}
+    contenders = {"textbook loop": loop, "ours": ours, "ours, least memory": partial(ours, cache_bytes=0)}
     cases = {f"B={B}": {name: partial(run, f, B) for name, f in contenders.items()} for B in (32, 128)}
     compare(
         __file__,

@@ -1,4 +1,5 @@
-"""How the benchmarks measure: each contender in a process of its own, medians of several runs, memory above the start."""
+"""How the benchmarks measure: each contender in a process of its own, medians of several runs, memory above the
+start."""
 
 import argparse
 import json
@@ -14,7 +15,8 @@ from tgfr.core import peak_memory
 
 
 def timed(f: Callable[[], float | None], repeats: int) -> dict:
-    "Medians of wall and CPU seconds over `repeats` calls (after one that warms up, if there are several), memory above the start in MB, and what `f` gave last."
+    """Medians of wall and CPU seconds over `repeats` calls (after one that warms up, if there are several), memory
+    above the start in MB, and what `f` gave last."""
     start, wall, cpu = peak_memory(), [], []
     for _ in range(repeats + (repeats > 1)):
         w, c = time.perf_counter(), time.process_time()
@@ -51,8 +53,8 @@ def compare(
 ) -> None:
     """Run `script --one CASE NAME` for each case and contender, and print a Markdown section.
 
-    A contender takes a number of repeats and returns `timed(...)`. The first of each case is what the others are compared with;
-    their values must agree to `tolerance`. A case named in `slow` runs its first contender once."""
+    A contender takes a number of repeats and returns `timed(...)`. The first of each case is what the others are
+    compared with; their values must agree to `tolerance`. A case named in `slow` runs its first contender once."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the median counts (default: 5)")
     parser.add_argument("--threads", type=int, default=2, help="threads (default: 2)")
@@ -78,7 +80,8 @@ def compare(
                 sys.exit(f"{case}: {next(iter(found))} gives {first['value']}, {name} {r['value']}")
             note = f" ({r['note']})" if r.get("note") else ""
             print(
-                f"| {case} | {name}{note} | {r['wall']:.2f} | {r['cpu']:.2f} | {first['cpu'] / r['cpu']:.1f} | {r['memory']:.0f} | {r['runs']} |",
+                f"| {case} | {name}{note} | {r['wall']:.2f} | {r['cpu']:.2f} | {first['cpu'] / r['cpu']:.1f} "
+                f"| {r['memory']:.0f} | {r['runs']} |",
                 flush=True,
             )
     print()

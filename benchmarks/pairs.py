@@ -1,4 +1,5 @@
-"""TGFR's pair list of Face2Text, 357,900 pairs over 2,386 photos: pair by pair against one matrix product; and the whole protocol. Prints a markdown table."""
+"""TGFR's pair list of Face2Text, 357,900 pairs over 2,386 photos: pair by pair against one matrix product; and the
+whole protocol. Prints a markdown table."""
 
 from functools import partial
 
@@ -38,7 +39,8 @@ def run(f, repeats):
 
 
 def protocol(repeats):
-    "From embeddings to every figure of the published and of the leak-free list, with intervals from 200 draws of people."
+    """From embeddings to every figure of the published and of the leak-free list, with intervals from 200 draws of
+    people."""
     embeddings, identity, pairs, captions = made_up()
 
     def whole():

@@ -1,4 +1,5 @@
-"""`make bench`: run every script of this folder and write one table, RESULTS.md, with the machine named. Scripts print Markdown; further arguments go to all of them."""
+"""`make bench`: run every script of this folder and write one table, RESULTS.md, with the machine named. Scripts
+print Markdown; further arguments go to all of them."""
 
 import datetime
 import os
@@ -27,7 +28,8 @@ def main():
         if run.returncode:
             failed.append(script.name)
     packages = ", ".join(f"{p} {version(p)}" for p in ("tgfr", "torch", "numpy"))
-    head = f"# Speed and memory\n\nWritten by `make bench` on {datetime.date.today()}: {machine()}; {packages}. Medians of several runs, each contender in a process of its own."
+    how = "Medians of several runs, each contender in a process of its own."
+    head = f"# Speed and memory\n\nWritten by `make bench` on {datetime.date.today()}: {machine()}; {packages}. {how}"
     text = "\n\n".join([head, *parts]) + "\n"
     print(text)
     if failed:

@@ -1,4 +1,5 @@
-"""CAFace of the published size over many sets and over long ones: one set at a time against ours, a stream, and its memory. Prints a markdown table."""
+"""CAFace of the published size over many sets and over long ones: one set at a time against ours, a stream, and its
+memory. Prints a markdown table."""
 
 from functools import partial
 
@@ -95,7 +96,8 @@ if __name__ == "__main__":
     }
     compare(
         __file__,
-        f"CAFace ({E} numbers, {S} styles, 4 centres). The published code needs 0.35 s for 8,192 images in chunks of 256 on two such cores",
+        f"CAFace ({E} numbers, {S} styles, 4 centres). "
+        "The published code needs 0.35 s for 8,192 images in chunks of 256 on two such cores",
         cases,
         slow=(*many, *long),
     )

@@ -1,4 +1,5 @@
-"""Word head of a transformer text encoder, forward and backward: loops over captions and positions against ours. Prints a markdown table."""
+"""Word head of a transformer text encoder, forward and backward: loops over captions and positions against ours.
+Prints a markdown table."""
 
 from functools import partial
 

@@ -1,4 +1,5 @@
-"""The documentation as one static site, `make docs`: every notebook, data card and note, from stored outputs. Nothing is executed or imported."""
+"""The documentation as one static site, `make docs`: every notebook, data card and note, from stored outputs.
+Nothing is executed or imported."""
 
 import ast
 import io
@@ -16,7 +17,12 @@ from nbdev.processors import hide_, hide_line, strip_ansi
 from sphinx.cmd.build import main as sphinx
 
 ROOT = Path(__file__).parent.parent
-NOTES = {"benchmarks/RESULTS.md": "benchmarks.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+NOTES = {
+    "docs/glossary.md": "glossary.md",
+    "benchmarks/RESULTS.md": "benchmarks.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
 
 
 def text(node) -> str:
@@ -37,7 +43,8 @@ def prose(words: str) -> str:
 
 
 def parameters(node) -> list[tuple]:
-    "(name with its stars, type, default, line of its comment, string below) of a function's parameters or a dataclass's fields."
+    """(name with its stars, type, default, line of its comment, string below) of a function's parameters or a
+    dataclass's fields."""
     if isinstance(node, ast.ClassDef):
         init = [f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
         if init or not any("dataclass" in text(d) for d in node.decorator_list):
@@ -97,7 +104,8 @@ def table(node, comments: dict[int, str]) -> str:
 
 
 def entry(node, comments: dict[int, str], kind: str, fence: str = ":::::") -> str:
-    "A definition as a directive of Sphinx's Python domain: signature, docstring, table, and the public methods of a class."
+    """A definition as a directive of Sphinx's Python domain: signature, docstring, table, and the public methods of
+    a class."""
     shown, decorators, returns = (
         table(node, comments),
         {text(d).split("(")[0] for d in node.decorator_list},
@@ -161,15 +169,14 @@ def interface(source: str) -> str:
             if isinstance(n, ast.Name) and n.id[0] != "_"
         ]
         value = f":value: {json.dumps(text(node.value))}\n" if len(names) == 1 and len(text(node.value)) <= 80 else ""
-        found += [
-            f":::::{{py:data}} {name}\n{value}\n{prose(comments.get(node.lineno) or comments.get(node.end_lineno, ''))}\n:::::\n"
-            for name in names
-        ]
+        comment = prose(comments.get(node.lineno) or comments.get(node.end_lineno, ""))
+        found += [f":::::{{py:data}} {name}\n{value}\n{comment}\n:::::\n" for name in names]
     return "\n".join(found)
 
 
 class Pages(Processor):
-    "An exported cell becomes its interface and, folded, its source (nbdev's own processor would execute it); of one with `echo: false` only the output is shown."
+    """An exported cell becomes its interface and, folded, its source (nbdev's own processor would execute it); of
+    one with `echo: false` only the output is shown."""
 
     def begin(self):
         cells, self.nb.cells = self.nb.cells, []
@@ -252,11 +259,11 @@ def stage(folder: Path) -> None:
             if len(page.parts) > 1
             else "Core"
             if page.stem.startswith("00")
-            else "Whole jobs"
+            else "Hub, commands, results"
         )
         rooms.setdefault(room, []).append(str(page.with_suffix("")))
         write_nb(pages.nb, folder / page)
-    rooms["Whole jobs"] = rooms.pop("Whole jobs")  # after the rooms they use
+    rooms["Hub, commands, results"] = rooms.pop("Hub, commands, results")  # after the rooms they use
     rooms["Data cards"] = sorted(f"data_cards/{p.stem}" for p in (folder / "data_cards").glob("*.md"))
     rooms["Project"] = [
         page.removesuffix(".md") for page in (*NOTES.values(), "modules.md") if (folder / page).is_file()

@@ -1,4 +1,5 @@
-"""How Sphinx shows the staged pages (see build.py): offline, nothing executed, mathematics as MathML, names in backticks as links."""
+"""How Sphinx shows the staged pages (see build.py): offline, nothing executed, mathematics as MathML, names in
+backticks as links."""
 
 from collections import defaultdict
 from pathlib import Path

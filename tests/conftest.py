@@ -1,4 +1,5 @@
-"""Where the goldens are, and how a test asks for them: `@pytest.mark.golden("tgfr_words_loss_*")` and an argument `golden`."""
+"""Where the goldens are, and how a test asks for them: `@pytest.mark.golden("tgfr_words_loss_*")` and an argument
+`golden`."""
 
 import json
 import shutil
@@ -37,14 +38,16 @@ def pytest_configure(config):
 
 
 def golden_folder(config) -> Path:
-    "The folder the goldens are read from: the option, the shared folder beside the project, or the small copy inside it."
+    """The folder the goldens are read from: the option, the shared folder beside the project, or the small copy
+    inside it."""
     if (chosen := config.getoption("--goldens")) is not None:
         return chosen
     return SHARED / "goldens" if (SHARED / "goldens").is_dir() else HERE / "goldens"
 
 
 class Golden:
-    "One golden file: `meta` (its .json), inputs `i`, parameters `p`, expected outputs `o`, as tensors under their own names."
+    """One golden file: `meta` (its .json), inputs `i`, parameters `p`, expected outputs `o`, as tensors under their
+    own names."""
 
     def __init__(self, path: Path):
         self.path, self.meta, self.checked = path, json.loads(path.with_suffix(".json").read_text()), 0
@@ -68,7 +71,8 @@ class Golden:
         )
 
     def check_gradients(self, out, **leaves) -> None:
-        "`out` is the recorded `y`, and its product with the recorded `cot_y` gives the leaves the gradients recorded under their names."
+        """`out` is the recorded `y`, and its product with the recorded `cot_y` gives the leaves the gradients
+        recorded under their names."""
         self.check("y", out)
         (out * self.i["cot_y"]).sum().backward()
         for name, leaf in leaves.items():
@@ -86,7 +90,8 @@ class Golden:
         return from_published(params.p, heads=params.meta["hparams"]["num_heads"][0])
 
     def weights(self) -> dict[str, torch.Tensor]:
-        "The weights of a network too large to store: each drawn from its key's name by the rule the .json tells; checksums are compared."
+        """The weights of a network too large to store: each drawn from its key's name by the rule the .json tells;
+        checksums are compared."""
         shapes, weights = dict(self.meta["state_dict"]), {}
         for key, shape in shapes.items():
             draw, (parent, _, last) = (
@@ -147,10 +152,9 @@ def pytest_terminal_summary(terminalreporter, config):
     there = {f.stem for f in folder.glob("*.safetensors")}
     files = there & {name for stem, _, params in ran for name in (stem, params) if isinstance(name, str)}
     idle = sorted(there - files)
-    terminalreporter.write_line(
-        f"goldens of {folder}: {len(ran)} cases on {len(files)} files, {sum(n for _, n, _ in ran):,} recorded tensors compared; "
-        + (f"no test of this run read {len(idle)}: {', '.join(idle)}" if idle else "every file was read")
-    )
+    compared = f"{sum(n for _, n, _ in ran):,} recorded tensors compared"
+    unread = f"no test of this run read {len(idle)}: {', '.join(idle)}" if idle else "every file was read"
+    terminalreporter.write_line(f"goldens of {folder}: {len(ran)} cases on {len(files)} files, {compared}; {unread}")
 
 
 def noise(count: int, size: int = 112) -> np.ndarray:
@@ -160,7 +164,8 @@ def noise(count: int, size: int = 112) -> np.ndarray:
 
 @pytest.fixture
 def one_thread():
-    "torch on one thread, as `killed_at` needs it: the threads of a pool do not come along into a forked child, which would wait for them without end."
+    """torch on one thread, as `killed_at` needs it: the threads of a pool do not come along into a forked child,
+    which would wait for them without end."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

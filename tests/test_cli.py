@@ -1,5 +1,7 @@
-"""The command line: help is enough, bad input is one clear line and code 2, bad photos among good ones are named and counted."""
+"""The command line: help is enough, bad input is one clear line and code 2, bad photos among good ones are named and
+counted."""
 
+import inspect
 import json
 import math
 import os
@@ -11,10 +13,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tgfr.cli import COMMANDS, main, recipe_changes
+from tgfr.cli import COMMANDS, function_of, main
 from tgfr.core import TgfrError
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
+from tgfr.training.recipes import parse_settings
 
 TGFR = [Path(sys.executable).parent / "tgfr"]
 TINY = [
@@ -241,6 +244,7 @@ def test_a_trained_model_is_kept_with_its_recipe_and_evaluated(tmp_path, encoder
 def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encoder, monkeypatch):
     from tgfr.training.recipes import make_recipe, read_recipe
     from tgfr.workflows import compare
+    from tgfr.workflows.train import train
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -248,9 +252,8 @@ def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encod
     monkeypatch.setattr(compare.Trainer, "train", killed)
     for dim, kept in (16, 16), (24, 24), (32, 24):
         with pytest.raises(KeyboardInterrupt):
-            compare.train(
-                "synthetic:people=10,photos=3", str(encoder), make_recipe("demo", dim=dim), tmp_path, words=False
-            )
+            recipe = make_recipe("demo", dim=dim)
+            train(recipe, "synthetic:people=10,photos=3", str(encoder), tmp_path, image_only=True)
         assert read_recipe(tmp_path / "config.yaml").dim == kept, "an epoch that is kept keeps its recipe"
         if dim == 24:
             (
@@ -277,7 +280,7 @@ def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encod
         ("text_layers=-1", "text_layers=-1: expected None or an integer of at least 0"),
         ("weight_decay=-1", "weight_decay"),
         ("focal=-inf", "focal"),
-        ("lambda_keep=nan", "lambda_keep"),
+        ("lambda_keep=nan", "lambda_clean_consistency"),
         ("clip_text=0", "above 0"),
         ("scale=0", "scale=0.0"),
         ("margin=-1", "margin=-1.0"),
@@ -290,7 +293,7 @@ def test_settings_out_of_range_are_refused_by_name(setting, said):
     from tgfr.training.recipes import make_recipe
 
     with pytest.raises(TgfrError) as error:
-        make_recipe("ours", **recipe_changes((setting,)))
+        make_recipe("ours", **parse_settings((setting,)))
     assert said in str(error.value)
 
 
@@ -312,7 +315,7 @@ def test_every_field_of_a_recipe_is_looked_at():
         for value in wrong[type(f.default)]:
             with pytest.raises(TgfrError, match=rf"recipe ours: {f.name}="):
                 make_recipe("ours", **{f.name: value})
-    assert recipe_changes(("text_layers=None", "residual=False", "sizes=64,16", "lr_text=1e-4")) == {
+    assert parse_settings(("text_layers=None", "residual=False", "sizes=64,16", "lr_text=1e-4")) == {
         "text_layers": None,
         "residual": False,
         "sizes": (64, 16),
@@ -353,31 +356,24 @@ def test_bad_recipes(tmp_path, encoder):
 
 
 def test_an_option_given_again_adds_or_is_refused(tmp_path, monkeypatch):
-    "The report's right answer (tyro keeps the last alone): both settings hold; of two seeds none is dropped in silence."
-    from tgfr.workflows import compare
+    """The report's right answer (tyro keeps the last alone): both settings hold; of two seeds none is dropped in
+    silence."""
+    from tgfr.workflows import train
 
-    seen = {}
-    monkeypatch.setattr(compare, "train", lambda data, encoder, recipe, *more: seen.update(recipe=recipe, more=more))
-    main(
-        [
-            "train",
-            "ours",
-            "--set",
-            "dim=64",
-            "--data",
-            "d",
-            "--set=epochs_fuse=2",
-            "captions=3",
-            "--encoder",
-            "e",
-            "--seed",
-            "7",
-        ]
-    )
-    recipe = seen["recipe"]
-    assert (recipe.dim, recipe.epochs_fuse, recipe.captions, recipe.seed) == (64, 2, 3, 7)
-    main(["train", "--data", "d", "--encoder", "e", "--text", "gru", "ours"])
-    assert seen["recipe"].text == "gru"
+    resolve, seen = train.resolve_recipe, []
+
+    def resolved(*args, **options):
+        seen.append(resolve(*args, **options))
+        raise TgfrError("enough")
+
+    monkeypatch.setattr(train, "resolve_recipe", resolved)
+    given = "train ours --set dim=64 --data d --set=epochs_fuse=2 captions=3 --encoder e --seed 7"
+    for args in (given, "train --data d --encoder e --text gru ours"):
+        with pytest.raises(SystemExit):
+            main(args.split())
+    recipe = seen[0]
+    assert (recipe.dim, recipe.epochs_fuse, recipe.captions_per_image, recipe.seed) == (64, 2, 3, 7)
+    assert seen[1].text == "gru"
 
 
 @pytest.mark.parametrize(
@@ -386,7 +382,10 @@ def test_an_option_given_again_adds_or_is_refused(tmp_path, monkeypatch):
         (["demo", "--seed", "1", "--seed", "2"], "--seed: given twice"),
         (["demo", "--probe-size"], "--probe-size: expected at least one value"),
         (["train", "ours", "--data", "d", "--encoder", "e", "--set"], "--set: expected"),
-        (["train", "ours", "--data", "d", "--encoder", "e", "--words", "--no-words"], "--words and --no-words"),
+        (
+            ["train", "ours", "--data", "d", "--encoder", "e", "--words", "--no-words"],
+            "--no-image-only and --image-only",
+        ),
         (["demo", "--seed", "1", "--set", "seed=2"], "--seed and --set seed=2"),
         (["demo", "--set", "dim=8", "--set", "dim=9"], "--set dim: given twice"),
         (
@@ -411,12 +410,13 @@ def test_what_was_asked_for_is_done_or_refused(args, said, capsys):
 
 
 def test_text_seed_and_split_are_options_of_every_command_that_has_them(tmp_path, faces, encoder):
-    from dataclasses import fields
+    def parameters(name):
+        return set(inspect.signature(function_of(name)).parameters)
 
     for name in ("demo", "train", "ablate"):
-        assert {"text", "seed"} <= {f.name for f in fields(COMMANDS[name])}
+        assert {"text", "seed", "set_"} <= parameters(name)
     for name in ("sets", "evaluate", "ijb", "prepare"):
-        assert "seed" in {f.name for f in fields(COMMANDS[name])}
+        assert "seed" in parameters(name)
     for name in ("train", "validation"):
         parquet(faces, tmp_path, f"{name}-00000-of-00001.parquet")
     run = tgfr("train", "demo", "--data", tmp_path, "--encoder", encoder, *TINY[:-5], "--out", tmp_path / "out")

@@ -1,4 +1,5 @@
-"""The documentation builds without a warning, each link leads somewhere, each public name stands on its page, and a browser shows all of it."""
+"""The documentation builds without a warning, each link leads somewhere, each public name stands on its page, and a
+browser shows all of it."""
 
 import importlib
 import inspect
@@ -148,8 +149,10 @@ def test_a_browser_shows_the_pages(width, scheme, step, browser, address, site, 
         tab.goto(f"{address}/{path.relative_to(site)}")
         seen = tab.evaluate("""() => ({
             wide: Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - innerWidth,
-            missing: [...document.querySelectorAll("article img")].filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
-            formulas: [...document.querySelectorAll("article math")].map(m => m.getBoundingClientRect()).map(b => Math.min(b.width, b.height)),
+            missing: [...document.querySelectorAll("article img")]
+                .filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
+            formulas: [...document.querySelectorAll("article math")]
+                .map(m => m.getBoundingClientRect()).map(b => Math.min(b.width, b.height)),
             paper: getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)})""")
         formulas += len(seen["formulas"])
         if seen["wide"] > 0:
@@ -184,3 +187,25 @@ def test_names_in_prose_are_links(pages, site):
     assert any(
         link.endswith("00_core.html#tgfr.core.TgfrError") for link in pages[site / "01_data/02_faces.html"].links
     )
+
+
+GLOSSARY = [
+    [cell.strip() for cell in line.strip("| \n").split("|")]
+    for line in (ROOT / "docs/glossary.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| ") and "lives in" not in line
+]
+
+
+@pytest.mark.parametrize("row", GLOSSARY, ids=lambda row: row[0].replace(" ", "-"))
+def test_places_of_the_glossary_are_there(row):
+    module, _, name = row[-1].strip("`").rpartition(".")
+    try:
+        importlib.import_module(f"{module}.{name}")
+    except ModuleNotFoundError:
+        assert hasattr(importlib.import_module(module), name), f"{row[0]}: no {module}.{name}"
+    assert len(row) == 4 and row[1], f"{row[0]}: expected term, meaning, synonyms, place"
+
+
+def test_terms_of_the_glossary_stand_once():
+    terms = [row[0] for row in GLOSSARY]
+    assert len(terms) > 40 and terms == list(dict.fromkeys(terms))

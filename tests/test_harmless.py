@@ -1,4 +1,5 @@
-"""What others wrote (names of folders, attributes) does nothing where it is shown: no formula in points.csv, no HTML in a model card."""
+"""What others wrote (names of folders, attributes) does nothing where it is shown: no formula in points.csv, no HTML
+in a model card."""
 
 import csv
 import re

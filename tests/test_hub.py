@@ -1,4 +1,5 @@
-"""Models to and from the Hub, with the Hub played: what is sent, what is fetched, what is refused. Nothing here uses a network."""
+"""Models to and from the Hub, with the Hub played: what is sent, what is fetched, what is refused. Nothing here uses
+a network."""
 
 import os
 import resource
@@ -92,7 +93,8 @@ def test_a_model_goes_out_with_its_card_alone_and_comes_back(tmp_path, hub, caps
     "least, at_home", [(2, {"xanthippe", "okonkwo"}), (3, {"xanthippe", "okonkwo", "beard"}), (1, set())]
 )
 def test_words_of_one_person_stay_at_home(tmp_path, hub, capsys, least, at_home):
-    "A name in every caption of one person is in no file that is sent; all other captions are read as before, and the model in the folder stays."
+    """A name in every caption of one person is in no file that is sent; all other captions are read as before, and
+    the model in the folder stays."""
     seed_everything(0)
     captions = [
         "Xanthippe smiles.",
@@ -106,7 +108,7 @@ def test_words_of_one_person_stay_at_home(tmp_path, hub, capsys, least, at_home)
     model = TGFR(ModelConfig(8, (16, 4, 4), dim=8), text).eval()
     model.save(tmp_path / "model")
     before = {p: p.read_bytes() for p in (tmp_path / "model").rglob("*") if p.is_file()}
-    main(["push", str(tmp_path / "model"), "me/mine", "--least", str(least)])
+    main(["push", str(tmp_path / "model"), "me/mine", "--min-people", str(least)])
     sent = b"".join(p.read_bytes().lower() for p in (hub[0] / "me/mine").rglob("*") if p.is_file())
     for name in ("xanthippe", "okonkwo", "beard"):
         assert (name.encode() in sent) == (name not in at_home)
@@ -114,9 +116,9 @@ def test_words_of_one_person_stay_at_home(tmp_path, hub, capsys, least, at_home)
     assert ("words stay here" in capsys.readouterr().err) == bool(at_home)
     again = from_pretrained("me/mine")
     for caption in ("She has a hat, she smiles.", "smiles"):
-        assert torch.equal(again.read([caption]).words, model.read([caption]).words)
+        assert torch.equal(again.encode_captions([caption]).words, model.encode_captions([caption]).words)
     assert (again.text_encoder.tokenize(["Xanthippe smiles"])["ids"][0, 0] == 1) == bool(at_home)
-    push_to_hub(hub[0] / "me/mine", "you/mine", least=least)  # what was fetched can be sent on
+    push_to_hub(hub[0] / "me/mine", "you/mine", min_people=least)  # what was fetched can be sent on
 
 
 def test_a_vocabulary_without_counts_is_not_sent_unasked(tmp_path, hub):
@@ -127,7 +129,7 @@ def test_a_vocabulary_without_counts_is_not_sent_unasked(tmp_path, hub):
     with pytest.raises(TgfrError, match="does not tell how many people"):
         push_to_hub(tmp_path / "model", "me/mine")
     assert hub[1] == [] and type(from_pretrained(tmp_path / "model")) is TGFR
-    push_to_hub(tmp_path / "model", "me/mine", least=1)
+    push_to_hub(tmp_path / "model", "me/mine", min_people=1)
 
 
 def refused_by(kind, text):
@@ -226,7 +228,7 @@ def test_a_config_of_brackets_is_one_line(tmp_path, depth):
 
 def test_public_is_said_by_name(tmp_path, hub):
     small_model().save(tmp_path / "model")
-    push_to_hub(tmp_path / "model", "me/mine", private=False)
+    push_to_hub(tmp_path / "model", "me/mine", public=True)
     assert hub[1] == [("create", "me/mine", False)]
 
 
@@ -255,11 +257,12 @@ def test_names_that_lead_nowhere(name, message, hub):
 
 
 def test_somebody_else_uses_what_was_pushed(tmp_path, hub, capsys):
-    "Model and face encoder by their names on the Hub: the figures are those of the folders, and the card in the cache stays."
+    """Model and face encoder by their names on the Hub: the figures are those of the folders, and the card in the
+    cache stays."""
     seed_everything(0)
     save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=8), tmp_path / "face")
     small_model(14).save(tmp_path / "words")
-    TGFR(ModelConfig(8, (16, 14, 14), dim=8, words=False)).eval().save(tmp_path / "without")
+    TGFR(ModelConfig(8, (16, 14, 14), dim=8, use_captions=False)).eval().save(tmp_path / "without")
     for name in "face", "words", "without":
         main(["push", str(tmp_path / name), f"me/{name}"])
     rest = ["--data", "synthetic:people=6,photos=2", "--probe-size", "112", "--replicates", "5", "--out"]
@@ -333,7 +336,8 @@ ODD = (
 
 
 def refusals(file, load):
-    "Put one of ODD in the place of each key's value in `file`, and of all of it: one line that names the folder, or the key is among those returned."
+    """Put one of ODD in the place of each key's value in `file`, and of all of it: one line that names the folder,
+    or the key is among those returned."""
     good, said, passed = read_json(file), [], set()
     for key, value in [(None, value) for value in (*ODD, {"a": 1} | good)] + [
         (key, value) for key in good for value in ODD if value is not good[key]
@@ -383,7 +387,7 @@ def little_memory():
         (small_model, "text/", {"dropout", "length", "spread"}),
         (transformer_model, "text/", {"train_layers", "mask_padding"}),
         (
-            lambda: TGFR(ModelConfig(8, (16, 4, 4), dim=8, fusion="fcfm", residual=False, words=False)),
+            lambda: TGFR(ModelConfig(8, (16, 4, 4), dim=8, fusion="fcfm", residual_head=False, use_captions=False)),
             "",
             {"face_encoder"},
         ),
@@ -462,10 +466,9 @@ def test_a_model_names_its_encoder(tmp_path):
         check_encoder(tmp_path / name, own.config.name, own.content_digest)
         if name != "mine":
             check_encoder(tmp_path / name, other.config.name, other.content_digest)
-    with pytest.raises(
-        TgfrError,
-        match=f"mine: belongs to the encoder .*fingerprint {own.content_digest}, but these are features of .*, fingerprint {other.content_digest}",
-    ):
+    belongs = f"mine: belongs to the encoder .*fingerprint {own.content_digest}"
+    features = f"but these are features of .*, fingerprint {other.content_digest}"
+    with pytest.raises(TgfrError, match=f"{belongs}, {features}"):
         check_encoder(tmp_path / "mine", other.config.name, other.content_digest)
 
 

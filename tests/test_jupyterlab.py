@@ -1,4 +1,5 @@
-"""The quickstart in a real JupyterLab, driven by a browser: every cell runs, progress bars are seen while it does, and nothing is left as an error."""
+"""The quickstart in a real JupyterLab, driven by a browser: every cell runs, progress bars are seen while it does,
+and nothing is left as an error."""
 
 import os
 import shutil
@@ -14,7 +15,15 @@ from sync import ROOT
 pytest.importorskip("jupyterlab", reason="jupyterlab is not installed: pip install '.[dev]'")
 TUTORIALS = ROOT / "nbs/tutorials"
 CELLS = """() => jupyterapp.shell.currentWidget.content.widgets.filter(w => w.model.type === "code").map(w => ({
-    count: w.model.executionCount, source: w.model.sharedModel.getSource(), outputs: w.model.outputs.toJSON().map(o => ({kind: o.output_type, name: o.name, text: [o.text, o.evalue].flat().join("").slice(-300), mimes: Object.keys(o.data || {})}))}))"""
+    count: w.model.executionCount,
+    source: w.model.sharedModel.getSource(),
+    outputs: w.model.outputs.toJSON().map(o => ({
+        kind: o.output_type,
+        name: o.name,
+        text: [o.text, o.evalue].flat().join("").slice(-300),
+        mimes: Object.keys(o.data || {}),
+    })),
+}))"""
 
 
 @pytest.fixture
@@ -78,7 +87,8 @@ def test_the_quickstart_runs_in_jupyterlab(lab, browser, tmp_path):
         )
         if found and not bars:  # kept with the other files of the test, to be looked at
             tab.evaluate(
-                "[...document.querySelectorAll('.jp-OutputArea pre')].find(e => e.innerText.includes('━'))?.scrollIntoView({block: 'center'})"
+                "[...document.querySelectorAll('.jp-OutputArea pre')].find(e => e.innerText.includes('━'))"
+                "?.scrollIntoView({block: 'center'})"
             )
             tab.screenshot(path=tmp_path / "running.png")
         bars |= {line.split("━")[0].strip() for text in found for line in text.splitlines() if "━" in line}

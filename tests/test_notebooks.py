@@ -1,4 +1,5 @@
-"""Every notebook's cells, one case a notebook; cells flagged slow, gpu or data run with --slow, where there is a GPU, where there is data."""
+"""Every notebook's cells, one case a notebook; cells flagged slow, gpu or data run with --slow, where there is a
+GPU, where there is data."""
 
 import matplotlib
 import pytest

@@ -6,7 +6,7 @@
 __all__ = ['FULL', 'console', 'LOG_SECONDS', 'CONTROLS', 'PLUGINS', 'TgfrError', 'one_line', 'check_choices', 'check_keys', 'rng',
            'seed_everything', 'writing', 'atomic_write', 'write_text', 'json_text', 'write_json', 'check_file',
            'read_json', 'content_digest', 'Skips', 'is_main', 'printable', 'say', 'progress_bar', 'peak_memory',
-           'Registry', 'load_plugin', 'load_plugins']
+           'Registry', 'load_plugin', 'load_plugins', 'plugin_of']
 
 # %% ../nbs/00_core.ipynb #b451a7c4
 import contextlib
@@ -395,3 +395,15 @@ def load_plugins(
     "Load each plug-in that an installed package announces (entry points `tgfr.plugins`), then those named."
     announced = [entry.load() for entry in importlib.metadata.entry_points(group=PLUGINS)]
     return [*announced, *map(load_plugin, paths)]
+
+# %% ../nbs/00_core.ipynb #5e77c001
+def plugin_of(
+    builder: Callable,  # an entry of a `Registry`
+) -> str | None:  # a file's name, or a module's; None: it is part of tgfr
+    "The plug-in that a builder comes from, as a saved model names it."
+    module = builder.__module__
+    if module == "tgfr" or module.startswith("tgfr."):
+        return None
+    if module.startswith("tgfr_plugin_"):
+        return Path(sys.modules[module].__file__).name
+    return module

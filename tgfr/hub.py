@@ -40,8 +40,8 @@ MODEL_FILES = (
 
 
 def model_folder(
-    name: str
-    | Path,  # a folder, or OWNER/NAME on the Hub; OWNER/NAME/encoder: the face encoder inside a CAFace repository
+    name: str | Path,  # a folder, or OWNER/NAME on the Hub
+    # (OWNER/NAME/encoder: the face encoder inside a CAFace repository)
     revision: str | None = None,  # branch, tag or commit on the Hub; None: its main branch
 ) -> Path:
     "Where a model lies, fetched from the Hub where it is not a folder; `TgfrError` where it is neither."
@@ -56,16 +56,13 @@ def model_folder(
 
 # %% ../nbs/11_hub.ipynb #576e3dee
 def local_model(
-    name: str
-    | Path,  # what a user named: a file, a folder, the name of a fusion without weights, or OWNER/NAME on the Hub
-) -> str | Path:  # as it was, or the folder it was fetched to
+    name: str | Path,  # a file, a folder, the name of a fusion without weights, or OWNER/NAME on the Hub
+) -> str | Path:  # the same, or the folder it was fetched to
     "`name`, fetched where only the Hub can have it; what cannot be on the Hub is left to whoever reads it."
     weights = Path(name).suffix.lower() in (".onnx", ".pth", ".pt", ".ckpt", ".safetensors")
-    return (
-        name
-        if weights or Path(name).exists() or not re.fullmatch(REPO + "(/encoder)?", str(name))
-        else model_folder(name)
-    )
+    if weights or Path(name).exists() or not re.fullmatch(REPO + "(/encoder)?", str(name)):
+        return name
+    return model_folder(name)
 
 # %% ../nbs/11_hub.ipynb #994c1ffd
 def from_pretrained(
@@ -89,33 +86,33 @@ def _reason(error: Exception) -> str:
 def _public(
     folder: Path,  # a saved model
     staged: Path,  # an empty folder
-    least: int,  # people whose captions hold a word
+    min_people: int,  # whose captions hold a word
 ) -> Path:  # the folder to send
     "A model without the words that fewer people's captions hold: `folder` itself where there are none."
     words = folder / "text/vocabulary.json"
-    if not words.is_file() or least <= 1:
+    if not words.is_file() or min_people <= 1:
         return folder
     vocabulary = Vocabulary.load(words)
     if vocabulary.people is None:
         raise TgfrError(
-            f"{words}: does not tell how many people's captions hold each word, so names may be among them (saved before this was kept); train the model again, or send every word (least=1, `tgfr push --least 1`)"
+            f"{words}: does not tell how many people's captions hold each word, so names may be among them "
+            "(saved before this was kept); train the model again, "
+            "or send every word (min_people=1, `tgfr push --min-people 1`)"
         )
-    public = vocabulary.without_rare(least)
+    public = vocabulary.without_rare(min_people)
     if public == vocabulary:
         return folder
-    shutil.copytree(
-        folder,
-        staged / "model",
-        copy_function=_linked,
-        ignore=lambda place, names: [
-            n for n in names if (Path(place) / n) == words or not _sent(Path(place, n), folder)
-        ],
-    )
+
+    def left_here(place, names):
+        paths = {name: Path(place, name) for name in names}
+        return [name for name, path in paths.items() if path == words or not _sent(path, folder)]
+
+    shutil.copytree(folder, staged / "model", copy_function=_linked, ignore=left_here)
     (staged / "model/text").mkdir(parents=True, exist_ok=True)
     public.save(staged / "model/text/vocabulary.json")
-    say(
-        f"{sum(w.startswith('?') for w in public.words):,} of {len(public.words):,} words stay here: the captions of fewer than {least} people hold them"
-    )
+    kept = sum(word.startswith("?") for word in public.words)
+    rare = f"the captions of fewer than {min_people} people hold them"
+    say(f"{kept:,} of {len(public.words):,} words stay here: {rare}")
     return staged / "model"
 
 
@@ -132,13 +129,17 @@ def _linked(source, target):
 
 # %% ../nbs/11_hub.ipynb #0fc7ecd4
 def push_to_hub(
-    folder: str | Path,  # a saved model
-    repo: str,  # OWNER/NAME
-    private: bool = True,  # of a repository that is made
+    folder: str | Path,  # a saved model, such as runs/demo/model
+    repo: str,  # OWNER/NAME; made where it does not exist
+    /,
+    public: bool = False,  # make it public; default: private
     message: str = "Saved by tgfr",  # of the commit
-    least: int = 2,  # a word of the vocabulary goes out only if the captions of so many people hold it; 1: every word
+    min_people: int = 2,  # people whose captions have to hold a word of the vocabulary for it to be sent:
+    # a rarer one may be a name; 1 sends every word
 ) -> str:  # address of the commit
-    "Put a saved model and its card on the Hub, and nothing else that lies in the folder; `hf auth login` says who one is."
+    """Put a saved model and its card on the Hugging Face Hub; nothing is ever sent there but by this command.
+
+    Log in first: `hf auth login`. Features, runs and photos that lie beside the model are not sent."""
     folder = Path(folder)
     if not re.fullmatch(REPO, repo):
         raise TgfrError(f"repo {repo}: expected OWNER/NAME")
@@ -148,15 +149,12 @@ def push_to_hub(
         raise TgfrError(f"{folder}: no README.md; a model goes out with its card, save it again")
     from_pretrained(folder)
     with tempfile.TemporaryDirectory() as staged:
-        ready = _public(folder, Path(staged), least)
+        ready = _public(folder, Path(staged), min_people)
         try:
-            HfApi().create_repo(repo, private=private, exist_ok=True)
-            return str(
-                HfApi().upload_folder(
-                    repo_id=repo, folder_path=ready, allow_patterns=list(MODEL_FILES), commit_message=message
-                )
+            HfApi().create_repo(repo, private=not public, exist_ok=True)
+            commit = HfApi().upload_folder(
+                repo_id=repo, folder_path=ready, allow_patterns=list(MODEL_FILES), commit_message=message
             )
-        except Exception as e:
-            raise TgfrError(
-                f"{repo}: the Hub did not take it ({_reason(e)})"
-            ) from None  # of the network alone there are dozens of types, in other packages
+        except Exception as e:  # of the network alone there are dozens of types, in other packages
+            raise TgfrError(f"{repo}: the Hub did not take it ({_reason(e)})") from None
+    return str(commit)

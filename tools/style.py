@@ -10,7 +10,9 @@ COMPREHENSIONS = ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
 
 def modules(folder: Path) -> list[Path]:
     "The Python files of a folder, without the index that nbdev writes."
-    return sorted(path for path in Path(folder).rglob("*.py") if path.name not in ("_modidx.py", "__init__.py"))
+    return sorted(
+        path for path in Path(folder).rglob("*.py") if path.name not in ("_modidx.py", "__init__.py", "__main__.py")
+    )
 
 
 def measure(folder: Path) -> dict[str, float]:
@@ -48,7 +50,9 @@ def faults(folder: Path) -> list[str]:
         for node in ast.walk(tree):
             for line, what in _faults_of(node):
                 found.setdefault(line, what)
-        listing = next((n for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"), None)
+        listing = next(
+            (n for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"), None
+        )
         names = range(listing.lineno, listing.end_lineno + 1) if listing else ()  # wrapped by nbdev
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if len(line) > 120 and number not in names:

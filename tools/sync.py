@@ -80,7 +80,9 @@ def library(folder: Path) -> dict[str, str]:
         return re.sub(r"(\.\./)+\S*?nbs/", "nbs/", p.read_text(encoding="utf-8"))
 
     return {
-        str(p.relative_to(folder)): text(p) for p in folder.rglob("*.py") if p.name not in ("_modidx.py", "__init__.py")
+        str(p.relative_to(folder)): text(p)
+        for p in folder.rglob("*.py")
+        if p.name not in ("_modidx.py", "__init__.py", "__main__.py")
     }
 
 

@@ -15,7 +15,7 @@ from tgfr.core import TgfrError, rng
 from tgfr.evaluation import bootstrap as module
 from tgfr.evaluation.bootstrap import Metrics, PairBootstrap, PersonBootstrap, Verification
 from tgfr.evaluation.metrics import Metric, auc, cmc, eer, mate_ranks, tpr_at_fpr
-from tgfr.evaluation.results import result_row, result_rows, unresolved
+from tgfr.evaluation.results import result_row, result_rows, undersampled_fpr_warnings
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from interval_coverage import World, coverage
@@ -131,7 +131,10 @@ def test_keys_counts_and_shapes():
     assert all(x.shape == (30,) and ((x >= 0) & (x <= 1)).all() for x in result.samples.values())
     counts = np.bincount(person)
     assert result.genuine == (counts * (counts - 1)).sum() and result.genuine + result.impostor == 60 * 59
-    assert list(PersonBootstrap(person, 1).evaluate(scores, (0.005, 0.1)).value)[:2] == [Metric("TPR", 0.005), Metric("TPR", 0.1)]
+    assert list(PersonBootstrap(person, 1).evaluate(scores, (0.005, 0.1)).value)[:2] == [
+        Metric("TPR", 0.005),
+        Metric("TPR", 0.1),
+    ]
 
 
 def test_scores_matter_only_by_order_and_the_diagonal_not_at_all():
@@ -364,9 +367,9 @@ def test_a_symmetric_matrix_has_each_pair_twice():
         False,
     )
     assert (
-        "6,960 distinct" in unresolved([same])[0]
-        and unresolved([same])[0].startswith("TPR@FPR=1e-4")
-        and not unresolved([other])
+        "6,960 distinct" in undersampled_fpr_warnings([same])[0]
+        and undersampled_fpr_warnings([same])[0].startswith("TPR@FPR=1e-4")
+        and not undersampled_fpr_warnings([other])
     )
     assert "half of them distinct" in same.pairs and "distinct" not in other.pairs
     row = result_row("face", "112px", "-", same)
@@ -384,10 +387,10 @@ def test_too_few_people_have_no_interval():
     assert (
         row["interval"] == {}
         and row["difference"] == {}
-        and "9 people are too few for intervals" in unresolved([few])[-1]
+        and "9 people are too few for intervals" in undersampled_fpr_warnings([few])[-1]
     )
     assert not any(
-        "too few" in said for said in unresolved([PersonBootstrap(*made_up(10, 30, "ten")[:1], 20).evaluate(scores)])
+        "too few" in said for said in undersampled_fpr_warnings([PersonBootstrap(*made_up(10, 30, "ten")[:1], 20).evaluate(scores)])
     )
 
 
@@ -405,6 +408,7 @@ import sys
 import numpy as np
 from tgfr.core import peak_memory, rng
 from tgfr.evaluation.bootstrap import PersonBootstrap
+from tgfr.evaluation.results import undersampled_fpr_warnings
 many, noise = int(sys.argv[1]), float(sys.argv[2])
 person = np.r_[np.zeros(many, int), np.repeat(np.arange(1, 21), 2)]
 draw = rng("many")

@@ -14,11 +14,7 @@ from tgfr.core import TgfrError, rng
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.evaluation.identification import (
-    open_set_scores,
-    published_tpir,
-    tpir_at_fpir,
-)
+from tgfr.evaluation.identification import open_set_scores, published_tpir, tpir_at_fpir
 from tgfr.evaluation.metrics import cmc, mate_ranks, operating_points, search, split_scores, tpr_at_fpr
 from tgfr.evaluation.ten_fold import ten_fold_metrics
 from tgfr.workflows.verify import verify
@@ -62,10 +58,7 @@ def test_tpir_is_the_loop_also_for_draws(case, fpir, seed):
     found = search(scores, probe_ids, gallery_ids)
     mated = found.rank >= 0
     assume(mated.any() and not mated.all())
-    assert (
-        tpir_at_fpir(found, fpir)[0]
-        == pytest.approx(loop_tpir(scores, probe_ids, gallery_ids, fpir))
-    )
+    assert tpir_at_fpir(found, fpir)[0] == pytest.approx(loop_tpir(scores, probe_ids, gallery_ids, fpir))
     weights = rng("weights", seed).integers(3, size=(4, len(scores)))
     for w, tpir, ranked in zip(weights, tpir_at_fpir(found, fpir, weights), cmc(found.rank, (1, 3), weights)):
         probes = np.repeat(np.arange(len(scores)), w)

@@ -44,7 +44,10 @@ class Recorded:
         self.golden.check(f"{name}.score", torch.from_numpy(scores), atol=2e-6)
         rates = expected[f"{name}.tpr_at_fpr_percent"]
         recorded, wanted = self.golden.o[f"{name}.score"].numpy(), list(rates.values())
-        found, ours = (100 * tpr_at_fpr(*split_scores(s, p.genuine), list(map(float, rates)), "published") for s in (recorded, scores))
+        found, ours = (
+            100 * tpr_at_fpr(*split_scores(s, p.genuine), list(map(float, rates)), "published")
+            for s in (recorded, scores)
+        )
         np.testing.assert_allclose(found, wanted, rtol=1e-9, err_msg=name)
         np.testing.assert_allclose(ours, wanted, rtol=0, atol=100.001 / p.genuine.sum(), err_msg=name)
         assert auc(*split_scores(scores, p.genuine)) == pytest.approx(expected[f"{name}.auc"], abs=2e-6)
@@ -250,11 +253,12 @@ def test_ties_are_exact(made):
 def test_equal_scores_everywhere_earn_nothing(made):
     _, protocol, _ = made
     result = check_exact(protocol, np.full((len(protocol.ids), 4), 0.5, np.float32))
+    assert {v for k, v in result.verification.value.items() if k.name == "TPR"} == {0} and result.verification.value[
+        Metric("AUC")
+    ] == 0.5
     assert (
-        {v for k, v in result.verification.value.items() if k.name == "TPR"} == {0}
-        and result.verification.value[Metric("AUC")] == 0.5
+        result.identification.value[Metric("rank", 1)] == 0 and result.identification.value[Metric("TPIR", 1e-1)] == 0
     )
-    assert result.identification.value[Metric("rank", 1)] == 0 and result.identification.value[Metric("TPIR", 1e-1)] == 0
 
 
 def test_order_of_rows_does_not_matter(made):

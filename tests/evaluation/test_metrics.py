@@ -7,17 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from tgfr.core import TgfrError, rng
-from tgfr.evaluation.metrics import (
-    accuracy,
-    auc,
-    cmc,
-    eer,
-    false_accepts,
-    mate_ranks,
-    roc,
-    split_scores,
-    tpr_at_fpr,
-)
+from tgfr.evaluation.metrics import accuracy, auc, cmc, eer, false_accepts, mate_ranks, roc, split_scores, tpr_at_fpr
 
 PUBLISHED_FPRS = (1e-5, 1e-4, 1e-3)
 
@@ -90,7 +80,10 @@ def test_golden_identification(golden):
 @given(some_scores, some_scores, st.booleans())
 def test_roc_and_auc_are_scikit_learns(genuine, impostor, drop):
     scores, labels = labelled(genuine, impostor)
-    ours, theirs = roc(*split_scores(scores, labels), drop), sklearn_metrics.roc_curve(labels, scores, drop_intermediate=drop)
+    ours, theirs = (
+        roc(*split_scores(scores, labels), drop),
+        sklearn_metrics.roc_curve(labels, scores, drop_intermediate=drop),
+    )
     for x, y in zip((ours.fpr, ours.tpr, ours.thresholds), theirs):
         np.testing.assert_allclose(x, y, atol=1e-15)
     assert auc(*split_scores(scores, labels)) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
@@ -198,7 +191,13 @@ def test_perfect_and_hopeless_scores():
 
 @pytest.mark.parametrize(
     "figure",
-    [lambda s, y: roc(*split_scores(s, y)), lambda s, y: tpr_at_fpr(*split_scores(s, y), 0.1), lambda s, y: eer(*split_scores(s, y)), lambda s, y: auc(*split_scores(s, y)), accuracy],
+    [
+        lambda s, y: roc(*split_scores(s, y)),
+        lambda s, y: tpr_at_fpr(*split_scores(s, y), 0.1),
+        lambda s, y: eer(*split_scores(s, y)),
+        lambda s, y: auc(*split_scores(s, y)),
+        accuracy,
+    ],
     ids=["roc", "tpr", "eer", "auc", "accuracy"],
 )
 def test_every_figure_refuses_broken_pairs(figure):

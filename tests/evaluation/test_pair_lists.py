@@ -153,8 +153,13 @@ def test_figures_are_those_of_metrics_on_either_list():
         genuine, impostor = scores[keep[name] & protocol.pairs.same], scores[keep[name] & ~protocol.pairs.same]
         expected = [*tpr_at_fpr(genuine, impostor, (1e-1, 1e-2)), eer(genuine, impostor), auc(genuine, impostor)]
         np.testing.assert_allclose(list(v.value.values())[:4], expected, atol=1e-12)
-        assert all(low <= v.value[k] <= high for k in (Metric("AUC"), Metric("rank", 1)) for low, high in [v.interval(k)])
-    assert found["generated"].value[Metric("rank", 1)] == cmc(mate_ranks(scores.reshape(60, 31), np.zeros(60), np.arange(31)), (1,))[0]
+        assert all(
+            low <= v.value[k] <= high for k in (Metric("AUC"), Metric("rank", 1)) for low, high in [v.interval(k)]
+        )
+    assert (
+        found["generated"].value[Metric("rank", 1)]
+        == cmc(mate_ranks(scores.reshape(60, 31), np.zeros(60), np.arange(31)), (1,))[0]
+    )
 
 
 def test_rank1_reads_labels_not_places():
@@ -178,7 +183,9 @@ def test_accepts_at_the_published_sizes():
         protocol = PairProtocol(
             make_pairs(identity, impostors), identity, [[str(i)] for i in range(2 * people)], replicates=1
         )
-        assert list(protocol.max_false_accepts().values()) == expected and len(protocol.pairs) == people * (1 + impostors)
+        assert list(protocol.max_false_accepts().values()) == expected and len(protocol.pairs) == people * (
+            1 + impostors
+        )
         assert (
             list(protocol.max_false_accepts())
             == list(protocol.evaluate(np.zeros(len(protocol.pairs)), FPRS)["generated"].value)[:3]

@@ -94,7 +94,7 @@ def test_padding_equals_absence(name):
 def test_gradient_reaches_every_tensor(name, words):
     image, text = batch()
     image.embedding.requires_grad_()
-    fusion = build_fusion(name, 64, (7, 7), words=words)
+    fusion = build_fusion(name, 64, (7, 7), use_captions=words)
     if name == "residual":
         torch.nn.init.normal_(fusion.correction[-1].weight)
     out = fusion(image, text if words else None)

@@ -70,7 +70,8 @@ def kill_when(condition: Callable[[], bool], process: subprocess.Popen) -> None:
 
 
 def killed_at(number: int, job: Callable, folder: Path) -> bool:
-    "Whether a forked child (see the fixture `one_thread`) that does `job(folder)` came to its `number`-th file operation below the folder, at which it gets SIGKILL."
+    """Whether a forked child (see the fixture `one_thread`) that does `job(folder)` came to its `number`-th file
+    operation below the folder, at which it gets SIGKILL."""
     if (child := os.fork()) == 0:
         count = itertools.count(1)
 

@@ -1,4 +1,5 @@
-"""Small training runs as a script: `small_run.py FOLDER EPOCHS CASES`, cases as JSON {name: [stage, changes of the recipe]}; used for two processes and for kill and resume.
+"""Small training runs as a script: `small_run.py FOLDER EPOCHS CASES`, cases as JSON {name: [stage, changes of the
+recipe]}; used for two processes and for kill and resume.
 
 Features and people are made up; dropout is off, so that one process and two can be compared."""
 
@@ -47,7 +48,7 @@ def objective_and_batches(stage, recipe):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0
     return objective, FaceBatches(
-        store, identity, captions, np.arange(24), text, recipe.captions if stage == "fuse" else 1
+        store, identity, captions, np.arange(24), text, recipe.captions_per_image if stage == "fuse" else 1
     )
 
 
@@ -68,7 +69,7 @@ def small_run(folder, stage, epochs=1, changes=None):
     torch.set_num_threads(1)  # as in processes of its own, to the bit
     recipe = make_recipe(
         "ours",
-        **dict(dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions=3)
+        **dict(dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions_per_image=3)
         | (changes or {}),
     )
     accelerator, (objective, batches), buffers = make_accelerator(), objective_and_batches(stage, recipe), {}

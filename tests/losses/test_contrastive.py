@@ -16,16 +16,14 @@ from tgfr.losses.contrastive import (
     cmpm_loss,
     contrastive,
     focal_loss,
-    full_precision,
     global_loss,
     kl_unit_gaussian,
-    same,
+    same_id_mask,
     sentence_loss,
     soft_clip_loss,
-    word_attention,
     word_region_loss,
-    word_region_similarity,
 )
+from tgfr.losses.word_region import full_precision, word_attention, word_region_similarity
 from tgfr.training.objectives import gather, gather_words
 
 
@@ -105,7 +103,7 @@ def test_golden_sentence_and_global(golden):
     g, s, meta = golden.i["cnn"], golden.i["rnn"], golden.meta
     gamma3 = meta["gamma3"]
     for case, identity in dict(none=None, unique=golden.i["ids_unique"], dup=golden.i["ids_dup"]).items():
-        row, column = contrastive(gamma3 * cosine_matrix(g, s), None if identity is None else same(identity))
+        row, column = contrastive(gamma3 * cosine_matrix(g, s), None if identity is None else same_id_mask(identity))
         golden.check(f"sent.{case}.loss0", row)
         golden.check(f"sent.{case}.loss1", column)
         check_pair(
@@ -194,12 +192,12 @@ def test_similarity_equals_the_loop_at_the_papers_size():
 
 def test_chunks_do_not_matter():
     regions, words, mask = example()
-    one = gradients(lambda r, w: word_region_similarity(r, w, mask, chunk=1, keep=0), regions, words)
+    one = gradients(lambda r, w: word_region_similarity(r, w, mask, chunk=1, cache_bytes=0), regions, words)
     for chunk in (1, 2, 3, 4, 100):
         for keep in (0, 1 << 30):
             close(
                 gradients(
-                    lambda r, w, c=chunk, k=keep: word_region_similarity(r, w, mask, chunk=c, keep=k), regions, words
+                    lambda r, w, c=chunk, k=keep: word_region_similarity(r, w, mask, chunk=c, cache_bytes=k), regions, words
                 ),
                 one,
             )
@@ -208,7 +206,7 @@ def test_chunks_do_not_matter():
 @pytest.mark.parametrize("keep", [0, 1 << 30])
 def test_backward_may_run_twice(keep):
     regions, words, mask = example()
-    S = word_region_similarity(regions.requires_grad_(), words.requires_grad_(), mask, keep=keep).sum()
+    S = word_region_similarity(regions.requires_grad_(), words.requires_grad_(), mask, cache_bytes=keep).sum()
     for a, b in zip(*(torch.autograd.grad(S, (regions, words), retain_graph=True) for _ in range(2))):
         assert torch.equal(a, b)
 
@@ -274,7 +272,7 @@ def test_memory_does_not_grow_with_pairs():
     regions, words, mask = example(16, 16, 8, 12, 8, 8)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
-        word_region_similarity(regions.requires_grad_(), words.requires_grad_(), mask, keep=0)
+        word_region_similarity(regions.requires_grad_(), words.requires_grad_(), mask, cache_bytes=0)
     assert 0 < sum(kept) < 16 * 16 * 12 * 64 / 2
 
 
@@ -302,7 +300,7 @@ LOSSES = {
     "soft": lambda g, s, i: soft_clip_loss(g, s, 2.0),
     "cmpm": cmpm_loss,
     "cmpm paper": lambda g, s, i: cmpm_loss(g, s, i, "paper"),
-    "words": lambda g, s, i: word_region_loss(g.view(len(g), 4, 2, 2), s.view(len(s), 4, 4), exclude=same(i)),
+    "words": lambda g, s, i: word_region_loss(g.view(len(g), 4, 2, 2), s.view(len(s), 4, 4), ignore_mask=same_id_mask(i)),
 }
 
 
@@ -340,10 +338,10 @@ def test_rectangular_blocks_equal_the_whole_batch():
     "Two devices: rows of images against all captions, and of captions against all images, add up to the loss of the whole batch."
     torch.manual_seed(0)
     g, s, identity = torch.randn(6, 8), torch.randn(6, 8), torch.tensor([3, 1, 3, 7, 1, 9])
-    whole = contrastive(10 * cosine_matrix(g, s), same(identity))
+    whole = contrastive(10 * cosine_matrix(g, s), same_id_mask(identity))
     parts = []
     for own in (torch.arange(3), torch.arange(3, 6)):
-        exclude = same(identity[own], identity)
+        exclude = same_id_mask(identity[own], identity)
         parts.append(
             (
                 contrastive(10 * cosine_matrix(g[own], s), exclude, own)[0],
@@ -405,8 +403,8 @@ def all_losses(regions, words, mask, g, s, identity):
     person = gather(identity)
     S, sentences, faces = gather(word_region_similarity(regions, every, every_mask)), gather(s), gather(g)
     return {
-        "word": sum(contrastive(10 * S, same(person))),
-        "sentence": sum(contrastive(10 * gather(cosine_matrix(g, sentences)), same(person))),
+        "word": sum(contrastive(10 * S, same_id_mask(person))),
+        "sentence": sum(contrastive(10 * gather(cosine_matrix(g, sentences)), same_id_mask(person))),
         "global": global_loss(faces, sentences),
         "clip": clip_loss(faces, sentences),
         "soft": soft_clip_loss(faces, sentences),
@@ -463,15 +461,15 @@ def test_identical_captions_and_same_people_are_no_negatives_by_option():
     s[1] = s[0]
     sentence = torch.tensor([5, 5, 6, 7])  # a number for each caption text
     for loss in (global_loss, clip_loss, sentence_loss):
-        assert loss(g, s, exclude=same(sentence)) < loss(g, s)
+        assert loss(g, s, ignore_mask=same_id_mask(sentence)) < loss(g, s)
         alone, everything = torch.tensor([0, 2, 3]), torch.arange(4)
         rows = [
             F.cross_entropy(10 * cosine_matrix(g[i : i + 1], s[columns]), torch.tensor([k]))
             for i, columns, k in ((0, alone, 0), (1, alone, 0), (2, everything, 2), (3, everything, 3))
         ]
-        torch.testing.assert_close(contrastive(10 * cosine_matrix(g, s), same(sentence))[0], sum(rows) / 4)
+        torch.testing.assert_close(contrastive(10 * cosine_matrix(g, s), same_id_mask(sentence))[0], sum(rows) / 4)
     regions, words, mask = example(4, 4)
-    assert word_region_loss(regions, words, mask, exclude=same(sentence)) < word_region_loss(regions, words, mask)
+    assert word_region_loss(regions, words, mask, ignore_mask=same_id_mask(sentence)) < word_region_loss(regions, words, mask)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.25, 0.5, 1.0, 2.0])

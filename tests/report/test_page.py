@@ -19,11 +19,11 @@ from rich.console import Console
 
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.evaluation.metrics import roc, tpr_at_fpr
-from tgfr.evaluation.results import number
+from tgfr.evaluation.results import CAPTIONS, format_rate
 from tgfr.report import charts as plots
 from tgfr.report import pictures
 from tgfr.report.page import render_html, write_report
-from tgfr.report.tables import MODES, definitions, markdown_table, print_table, results_table, summaries
+from tgfr.report.tables import definitions, markdown_table, print_table, results_table, summaries
 
 KEYS = ["TPR@FPR=1e-2", "EER", "rank-1"]
 HOSTILE = '</td><script>alert(1)</script><img src=x onerror="alert(1)"> & $title | "quoted"'
@@ -202,7 +202,7 @@ def test_numpy_numbers_are_written(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["results"][0]["values"]["EER"] == pytest.approx(
         report["results"][0]["values"]["EER"]
     )
-    assert number(report["results"][0]["values"]["EER"]) in path.read_text()
+    assert format_rate(report["results"][0]["values"]["EER"]) in path.read_text()
 
 
 def test_the_three_outputs_agree():
@@ -246,7 +246,7 @@ def test_six_figures_fit_into_80_columns():
 
 def test_rows_are_grouped_by_mode():
     for lines in results_table(made_up())[1].values():
-        assert [line.mode for line in lines] == sorted((line.mode for line in lines), key=list(MODES).index)
+        assert [line.mode for line in lines] == sorted((line.mode for line in lines), key=list(CAPTIONS).index)
         assert [line.reference for line in lines] == [True] + [False] * 4
 
 

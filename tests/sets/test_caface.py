@@ -1,4 +1,5 @@
-"""CAFace against the recorded original, and what must hold for any set: padding is absence, states are a monoid, two processes are one."""
+"""CAFace against the recorded original, and what must hold for any set: padding is absence, states are a monoid, two
+processes are one."""
 
 import os
 import sys

@@ -1,4 +1,5 @@
-"""Fusions of sets: weights are weights, padding is absence, order does not matter, many sets at once are the sets one by one."""
+"""Fusions of sets: weights are weights, padding is absence, order does not matter, many sets at once are the sets
+one by one."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,4 +1,5 @@
-"""Videos: read to the last good frame, people kept apart, templates that do not depend on chunks, and one clear line for what is no video."""
+"""Videos: read to the last good frame, people kept apart, templates that do not depend on chunks, and one clear line
+for what is no video."""
 
 import resource
 import weakref

@@ -23,11 +23,11 @@ from tgfr.training import objectives
 from tgfr.training.batches import CaptionTable, FaceBatches
 from tgfr.training.face_encoder import PhotoBatches
 from tgfr.training.loop import fit, learning_rate, make_accelerator
-from tgfr.training.objectives import AlignObjective, SyncBatchNorm, keep_loss
+from tgfr.training.objectives import AlignObjective, SyncBatchNorm, clean_consistency_loss
 from tgfr.training.recipes import RECIPES, make_recipe
 
 HERE = Path(__file__).parent
-SMALL = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=1, epochs_fuse=1, captions=3)
+SMALL = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=1, epochs_fuse=1, captions_per_image=3)
 
 
 EVERY = {f"lambda_{name}": 0.5 for name in ("clip", "soft_clip", "cmpm", "cmpc")} | {
@@ -95,7 +95,7 @@ def test_another_recipe_is_refused(tmp_path):
     objective, batches = objective_and_batches("fuse", SMALL)
     fit(objective, batches, SMALL, "fuse", tmp_path)
     with pytest.raises(TgfrError, match="another recipe"):
-        fit(*objective_and_batches("fuse", SMALL), replace(SMALL, lambda_keep=1.0), "fuse", tmp_path)
+        fit(*objective_and_batches("fuse", SMALL), replace(SMALL, lambda_clean_consistency=1.0), "fuse", tmp_path)
 
 
 def trained(folder, epochs=3, **how):
@@ -332,7 +332,7 @@ def test_captions_belong_to_their_photos():
     store, identity, _ = made_up()
     captions = [[f"photo{row} caption{k}" for k in range(1 + row % 4)] for row in range(24)]
     text = build_text_encoder("lstm", [c for row in captions for c in row], dim=16)
-    batches = FaceBatches(store, identity, captions, np.arange(24), text, most_captions=3)
+    batches = FaceBatches(store, identity, captions, np.arange(24), text, captions_per_image=3)
     words = {i + 2: w for i, w in enumerate(text.vocabulary.words)}
     seen = 0
     for batch in batches.epoch("fuse", 3, 8):
@@ -370,8 +370,8 @@ def test_identical_captions_are_no_negatives():
 def test_keep_loss_is_zero_for_clean_faces():
     objective, batches = objective_and_batches("align", SMALL)
     batch = next(batches.epoch("align", 0, 12))
-    face = objective.model.image_head.carry(batch.clean)
-    assert keep_loss(face, objective.model, batch.clean).abs() < 1e-5
+    face = objective.model.image_head.project_frozen(batch.clean)
+    assert clean_consistency_loss(face, objective.model, batch.clean).abs() < 1e-5
     assert isinstance(objective, AlignObjective)
 
 

@@ -74,10 +74,12 @@ def test_figures_are_the_loops(store):
     genuine = p.owner == np.arange(len(gallery))[:, None]
     assert found.value[Metric("rank", 1)] == pytest.approx((scores.argmax(0) == p.owner).mean())
     impostors = np.sort(scores[~genuine])[::-1]
-    assert found.value[Metric("TPR", 1e-1)] == pytest.approx((scores[genuine] > impostors[int(0.1 * len(impostors))]).mean())
-    assert (found.genuine, found.impostor) == (genuine.sum(), (~genuine).sum()) and found.samples[Metric("rank", 1)].shape == (
-        20,
+    assert found.value[Metric("TPR", 1e-1)] == pytest.approx(
+        (scores[genuine] > impostors[int(0.1 * len(impostors))]).mean()
     )
+    assert (found.genuine, found.impostor) == (genuine.sum(), (~genuine).sum()) and found.samples[
+        Metric("rank", 1)
+    ].shape == (20,)
 
 
 def test_a_fusion_does_not_differ_from_itself(store):

@@ -12,7 +12,7 @@ from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.metrics import Metric, tpr_at_fpr
-from tgfr.evaluation.results import number
+from tgfr.evaluation.results import format_rate
 from tgfr.evaluation.retrieval import query_ranks, retrieval_metrics, retrieve, same_captions, search_by_text
 from tgfr.evaluation.scoring import embed_photos, score_matrix
 from tgfr.evaluation.subgroups import attribute_subgroups, evaluate_subgroups
@@ -20,6 +20,10 @@ from tgfr.formats.cards import parse_card
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.report.subgroup_tables import subgroup_table
 from tgfr.workflows.evaluate import evaluate
+
+
+def evaluated(model, **call):
+    return evaluate(model, **call)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def call(photos, model, encoder, tmp_path):  # noqa: F811
         model=model,
         data=str(parquet(photos, tmp_path)),
         encoder=str(encoder),
-        probe_sizes=(112, 16),
+        probe_size=(112, 16),
         out=tmp_path / "out",
         replicates=10,
     )
@@ -92,7 +96,7 @@ def test_figures_are_those_of_repeated_queries():
 
 
 def test_a_model_without_words_cannot_read():
-    plain = TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", words=False)).eval()
+    plain = TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", use_captions=False)).eval()
     with pytest.raises(TgfrError, match="no text encoder"):
         retrieve(plain, None, [["a"]], np.zeros(1))
     with pytest.raises(TgfrError, match="no text encoder"):
@@ -107,7 +111,7 @@ def others(tmp_path_factory, photos):
     "A model like `model` with other weights, and an image-only head."
     home = tmp_path_factory.mktemp("others")
     reader(photos, 1).save(home / "second")
-    TGFR(ModelConfig(32, (16, 14, 14), 16, "residual", words=False)).eval().save(home / "without")
+    TGFR(ModelConfig(32, (16, 14, 14), 16, "residual", use_captions=False)).eval().save(home / "without")
     return home
 
 
@@ -135,7 +139,7 @@ def differences(report, system):
 
 @pytest.mark.parametrize("task", ["all pairs", "list"])
 def test_a_model_does_not_differ_from_itself(call, model, listed, task):
-    report = evaluate(**call, pairs=listed[task], against=model)
+    report = evaluated(**call, pairs=listed[task], baseline=model)
     found = differences(report, "linear")
     assert (
         report["reference"] == "other linear" and {mode for _, mode, _ in found} == {"one", "all"} and len(found) >= 8
@@ -145,16 +149,16 @@ def test_a_model_does_not_differ_from_itself(call, model, listed, task):
 
 @pytest.mark.parametrize("task", ["all pairs", "list"])
 def test_two_models_exchanged_change_signs(call, model, others, listed, task):
-    there = differences(evaluate(**call, pairs=listed[task], against=others / "second"), "linear")
-    back = differences(evaluate(**call | {"model": others / "second"}, pairs=listed[task], against=model), "linear")
+    there = differences(evaluated(**call, pairs=listed[task], baseline=others / "second"), "linear")
+    back = differences(evaluated(**call | {"model": others / "second"}, pairs=listed[task], baseline=model), "linear")
     assert there.keys() == back.keys() and any(d[0] for d in there.values())
     for key, (value, low, high) in there.items():
         assert back[key] == pytest.approx((-value, -high, -low), abs=1e-12), key
 
 
 def test_the_image_only_head_is_the_reference_of_both_modes(call, model, others):
-    report = evaluate(**call, against=others / "without")
-    alone = evaluate(**call | {"model": others / "without"})
+    report = evaluated(**call, baseline=others / "without")
+    alone = evaluated(**call | {"model": others / "without"})
     rows, own = by_row(report), by_row(alone)
     assert {name for name, _, _ in rows} == {"frozen face", "image-only head", "linear"} and report[
         "reference"
@@ -168,11 +172,11 @@ def test_the_image_only_head_is_the_reference_of_both_modes(call, model, others)
     )
     assert report["setup"]["image-only head"] == str(others / "without")
     with pytest.raises(TgfrError, match="exchange the two"):
-        evaluate(**call | {"model": others / "without"}, against=model)
+        evaluated(**call | {"model": others / "without"}, baseline=model)
     with pytest.raises(TgfrError, match="nowhere"):
-        evaluate(**call, against=others / "nowhere")
-    with pytest.raises(TgfrError, match="against: retrieval"):
-        evaluate(**call, against=model, task="retrieval")
+        evaluated(**call, baseline=others / "nowhere")
+    with pytest.raises(TgfrError, match="baseline: retrieval"):
+        evaluated(**call, baseline=model, task="retrieval")
 
 
 # the card
@@ -182,24 +186,24 @@ def test_results_go_onto_the_card_and_facts_stay(call, model, tmp_path, capsys):
     shutil.copytree(model, folder := tmp_path / "own model")
     TGFR.load(model).save(folder, {"face encoder": "made up"})
     card = folder / "README.md"
-    assert "has not been judged yet" in card.read_text()
-    evaluate(**call | {"model": folder}, card=False)
-    assert "has not been judged yet" in card.read_text()
-    report = evaluate(**call | {"model": folder})
+    assert "has not been evaluated yet" in card.read_text()
+    evaluated(**call | {"model": folder}, card=False)
+    assert "has not been evaluated yet" in card.read_text()
+    report = evaluated(**call | {"model": folder})
     said, sections = card.read_text(), parse_card(card.read_text()).sections
     assert (
         "not been judged" not in said and "| face encoder | made up |" in said and list(sections)[-1] == "Use with care"
     )
     assert (
-        number(
+        format_rate(
             next(r for r in report["results"] if r["system"] == "linear" and r["mode"] == "all")["values"][
                 "TPR@FPR=1e-2"
             ]
         )
         in sections["Results"]
     )
-    evaluate(**call | {"model": folder}, pairs=4)
-    evaluate(**call | {"model": folder}, task="retrieval")
+    evaluated(**call | {"model": folder}, pairs=4)
+    evaluated(**call | {"model": folder}, task="retrieval")
     again = parse_card(card.read_text()).sections
     assert (
         "generated list, 112px" in again["Results"]
@@ -213,7 +217,7 @@ def test_results_go_onto_the_card_and_facts_stay(call, model, tmp_path, capsys):
 def test_a_card_that_is_not_ours_to_write_is_left(call, model, tmp_path, capsys, monkeypatch):
     shutil.copytree(model, cached := tmp_path / "models--me--mine/snapshots/1")
     before = (cached / "README.md").read_text()
-    evaluate(**call | {"model": cached})
+    evaluated(**call | {"model": cached})
     assert (
         cached / "README.md"
     ).read_text() == before and "in the cache of the Hub, the card is left as it is" in capsys.readouterr().err
@@ -223,7 +227,7 @@ def test_a_card_that_is_not_ours_to_write_is_left(call, model, tmp_path, capsys,
 
     monkeypatch.setattr("tgfr.report.model_cards.write_text", full)
     shutil.copytree(model, locked := tmp_path / "locked")
-    evaluate(**call | {"model": locked})
+    evaluated(**call | {"model": locked})
     assert (
         locked / "README.md"
     ).read_text() == before and "the card is left as it is ([Errno 13] Permission denied)" in capsys.readouterr().err
@@ -234,7 +238,7 @@ def test_a_card_that_is_not_ours_to_write_is_left(call, model, tmp_path, capsys,
 
 def test_groups_where_attributes_are_known(call, model, encoder, others):  # noqa: F811
     drawn = dict(call, data="synthetic:people=40,photos=2", features=call["out"] / "drawn")
-    report = evaluate(**drawn, against=others / "without")
+    report = evaluated(**drawn, baseline=others / "without")
     ((title, table),) = report["tables"].items()
     assert "probes of 16px" in title and table["columns"][3:] == [
         f"{system}: {rate}" for system in ("image-only head", "linear") for rate in ("TPR", "FPR")
@@ -248,7 +252,7 @@ def test_groups_where_attributes_are_known(call, model, encoder, others):  # noq
     at = table["columns"].index("linear: TPR")
     assert [row[at : at + 2] for row in table["rows"]] == [row[3:5] for row in expected["rows"]] and len(groups) >= 4
     assert "gender=" in (call["out"] / "report.html").read_text()
-    ((small, few),) = evaluate(**call)["tables"].items()
+    ((small, few),) = evaluated(**call)["tables"].items()
     assert "fewer than 10 people" in small and all(row[3:] == ["–"] * 4 for row in few["rows"]), (
         "only ten people: no group is large enough, and that is said"
     )
@@ -258,8 +262,8 @@ def test_groups_where_attributes_are_known(call, model, encoder, others):  # noq
 
 
 def test_all_pairs(call, photos):
-    report = evaluate(**call)
-    assert report == evaluate(**call) | {"run": report["run"]}  # the second call reads the features of the first
+    report = evaluated(**call)
+    assert report == evaluated(**call) | {"run": report["run"]}  # the second call reads the features of the first
     rows = by_row(report)
     assert set(rows) == {
         (s, p, m) for p in ("112px", "16px") for s, m in (("frozen face", "-"), ("linear", "one"), ("linear", "all"))
@@ -283,7 +287,7 @@ def test_a_list_and_its_leak_free_half(call, photos, tmp_path):
     call["data"] = str(parquet(type(photos).from_dict(columns, features=photos.features), tmp_path, "leaky.parquet"))
     lines = [f"{ids[3 * p]} {ids[3 * q + 1]} {int(p == q)}" for p in range(10) for q in range(10)]
     (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
-    report = evaluate(**call, pairs=tmp_path / "pairs.txt")
+    report = evaluated(**call, pairs=tmp_path / "pairs.txt")
     assert {r["probe"] for r in report["results"]} == {
         f"{name} list, {p}" for name in ("published", "leak-free") for p in ("112px", "16px")
     }
@@ -301,7 +305,7 @@ def test_a_list_and_its_leak_free_half(call, photos, tmp_path):
 
 
 def test_retrieval(call):
-    report = evaluate(**call, task="retrieval")
+    report = evaluated(**call, task="retrieval")
     rows = by_row(report)
     assert len(rows) == 2 * (1 + 2 * 2)
     assert rows["chance", "112px", "-"]["values"] == {
@@ -339,7 +343,7 @@ def test_command(call):
     [
         (dict(task="ocr"), "task 'ocr': expected one of verification, retrieval"),
         (dict(task="retrieval", pairs=3), "takes no list"),
-        (dict(probe_sizes=(1,)), "size"),
+        (dict(probe_size=(1,)), "size"),
         (dict(data="/no/such/photos"), "/no/such/photos"),
         (dict(encoder="/no/such/encoder"), "/no/such/encoder"),
         (dict(split="test"), "split"),
@@ -351,7 +355,7 @@ def test_command(call):
 )
 def test_wrong_calls_are_named(call, change, message):
     with pytest.raises(TgfrError, match=message):
-        evaluate(**call | change)
+        evaluated(**call | change)
 
 
 def test_an_encoder_that_does_not_fit(call, tmp_path):
@@ -359,10 +363,10 @@ def test_an_encoder_that_does_not_fit(call, tmp_path):
 
     save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=48), tmp_path / "other")
     with pytest.raises(TgfrError, match="its embedding has 48 numbers, the model in .* was trained on 32"):
-        evaluate(**call | {"encoder": str(tmp_path / "other")})
-    TGFR(ModelConfig(32, (24, 7, 7), 16, "residual", words=False)).save(tmp_path / "model")
+        evaluated(**call | {"encoder": str(tmp_path / "other")})
+    TGFR(ModelConfig(32, (24, 7, 7), 16, "residual", use_captions=False)).save(tmp_path / "model")
     with pytest.raises(TgfrError, match="local map"):
-        evaluate(**call | {"model": tmp_path / "model"})
+        evaluated(**call | {"model": tmp_path / "model"})
 
 
 @pytest.mark.parametrize(
@@ -378,7 +382,7 @@ def test_hostile_model_folders(call, model, tmp_path, spoil):
     shutil.copytree(model, tmp_path / "hostile")
     spoil(tmp_path / "hostile")
     with pytest.raises(TgfrError, match="hostile"):
-        evaluate(**call | {"model": tmp_path / "hostile"})
+        evaluated(**call | {"model": tmp_path / "hostile"})
 
 
 def test_captions_that_tell_no_photos_apart_bound_recall(call, photos, tmp_path):
@@ -393,4 +397,4 @@ def test_captions_that_tell_no_photos_apart_bound_recall(call, photos, tmp_path)
     columns = {n: photos[n][:] for n in photos.column_names}
     columns["captions"][1] = columns["captions"][0]
     call["data"] = str(parquet(type(photos).from_dict(columns, features=photos.features), tmp_path, "same.parquet"))
-    assert any("of 30 photos have the same caption" in line for line in evaluate(**call, task="retrieval")["warnings"])
+    assert any("of 30 photos have the same caption" in line for line in evaluated(**call, task="retrieval")["warnings"])

@@ -20,15 +20,16 @@ from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.pretrained_faces import load_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.metrics import tpr_at_fpr
-from tgfr.evaluation.results import by_chance
+from tgfr.evaluation.results import chance_warnings
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.recipes import make_recipe
 from tgfr.training.set_fusion import quick_sets
 from tgfr.workflows.ablate import ablate
-from tgfr.workflows.compare import Trainer, hold_out, shared_photos, train
+from tgfr.workflows.compare import Trainer, hold_out, shared_photos
 from tgfr.workflows.compare_fusions import compare_sets
 from tgfr.workflows.demo import demo
 from tgfr.workflows.evaluate import evaluate
+from tgfr.workflows.train import train
 from tgfr.workflows.verify import verify
 
 TINY = dict(dim=16, epochs_encode=1, epochs_align=1, epochs_fuse=1, batch_align=8, batch_fuse=8)
@@ -70,7 +71,7 @@ def test_photos_of_the_training_under_other_names_are_told(faces):
 @pytest.mark.parametrize("command", ["demo", "ablate", "sets"])
 def test_every_comparison_tells_them(faces, encoder, tmp_path, command, capsys):  # noqa: F811
     data, out = written(tmp_path / "data", faces, renamed(faces, 900)), tmp_path / "out"
-    tiny = dict(probe_sizes=(112, 16), replicates=5)
+    tiny = dict(probe_size=(112, 16), replicates=5)
     if command == "demo":
         report = demo(data, out, str(encoder), make_recipe("demo", **TINY), systems=("image-only head",), **tiny)
     elif command == "ablate":
@@ -143,7 +144,7 @@ def test_it_stands_on_the_card(faces, encoder, tmp_path, monkeypatch):  # noqa: 
         monkeypatch.setattr(
             Trainer, "frozen", property(lambda self, better=better: dict.fromkeys(self.split.store.variants, better))
         )
-        train(str(path), str(encoder), make_recipe("demo", **TINY), tmp_path / f"out{better}", words=False)
+        train(make_recipe("demo", **TINY), str(path), str(encoder), tmp_path / f"out{better}", image_only=True)
         assert said in (tmp_path / f"out{better}/model/README.md").read_text()
 
 
@@ -179,12 +180,7 @@ def test_an_encoder_that_tells_nobody_apart(faces, encoder, tmp_path):  # noqa: 
     data = written(tmp_path / "data", faces, synthetic_faces(people=10, photos=3, first=500))
     with pytest.raises(TgfrError, match="one and the same embedding"):
         demo(
-            data,
-            tmp_path / "out",
-            str(tmp_path / "zero"),
-            make_recipe("demo", **TINY),
-            probe_sizes=(112,),
-            replicates=5,
+            data, tmp_path / "out", str(tmp_path / "zero"), make_recipe("demo", **TINY), probe_size=(112,), replicates=5
         )
     with pytest.raises(TgfrError, match="one and the same embedding"):
         compare_sets(
@@ -209,13 +205,13 @@ def test_a_figure_of_an_encoder_that_tells_nobody_apart_is_doubted(tmp_path):
         "random": draw.normal(size=(120, 120)),
         "face": x @ x.T,
     }
-    said = by_chance(
+    said = chance_warnings(
         {(name, size, "-"): plan.evaluate(scores) for name, scores in systems.items() for size in ("112px", "16px")}
     )
     assert [line.split(":")[0] for line in said] == ["zero", "constant", "random"] and all(
         re.search(r"an AUC of \.?0?\.(4|5)", line) for line in said
     )
-    poor = by_chance(
+    poor = chance_warnings(
         {
             ("face", size, "-"): plan.evaluate(scores)
             for size, scores in (("112px", systems["face"]), ("16px", systems["random"]))
@@ -230,13 +226,13 @@ def test_evaluate_and_verify_doubt_a_zero_encoder(faces, tmp_path, capsys):
         for p in zero.parameters():
             p.zero_()
     save_encoder(zero, tmp_path / "zero")
-    TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", words=False)).eval().save(tmp_path / "model")
+    TGFR(ModelConfig(32, (16, 14, 14), 16, "linear", use_captions=False)).eval().save(tmp_path / "model")
     faces.to_parquet(str(tmp_path / "photos.parquet"))
     report = evaluate(
         tmp_path / "model",
         str(tmp_path / "photos.parquet"),
         str(tmp_path / "zero"),
-        probe_sizes=(112, 16),
+        probe_size=(112, 16),
         out=tmp_path / "out",
         replicates=5,
         card=False,

@@ -13,7 +13,7 @@ from datasets import DatasetDict, Value, concatenate_datasets
 from tgfr.cli import main
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.evaluation.simulated_ijb import simulate_ijb
-from tgfr.workflows.info import info
+from tgfr.workflows.info import environment
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +22,20 @@ def faces():
 
 
 def look(path):
-    return info([path])["data"].popitem()[1]
+    return environment([path])["data"].popitem()[1]
 
 
 def test_what_is_installed():
-    facts = info()
+    facts = environment()
     assert facts["versions"]["numpy"] == np.__version__ and torch.__version__.startswith(facts["versions"]["torch"])
     assert facts["machine"]["torch threads"] == torch.get_num_threads() and facts["machine"]["process"] == "1 of 1"
     assert facts["extras"]["dev"] == "installed" and facts["data"] == {}
 
 
 def test_mixed_precision_is_what_accelerate_was_told(monkeypatch):
-    assert info()["machine"]["mixed precision"] == "no"
+    assert environment()["machine"]["mixed precision"] == "no"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert info()["machine"]["mixed precision"] == "bf16"
+    assert environment()["machine"]["mixed precision"] == "bf16"
 
 
 def test_captioned_faces(faces, tmp_path):
@@ -86,7 +86,7 @@ def test_ijb(tmp_path):
 
 def test_home_is_not_told(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert list(info([tmp_path / "x", f"{tmp_path}y"])["data"]) == ["~/x", f"{tmp_path}y"]
+    assert list(environment([tmp_path / "x", f"{tmp_path}y"])["data"]) == ["~/x", f"{tmp_path}y"]
     (tmp_path / "train.parquet").write_bytes(b"PAR1 no more"), (tmp_path / "IJBB/meta").mkdir(parents=True)
     assert look(tmp_path / "IJBB") == "wrong: neither SPLIT-*.parquet nor meta/ijb*; found meta/"
     assert str(tmp_path) not in look(tmp_path) and look(tmp_path).startswith("wrong: ")

@@ -602,7 +602,7 @@ def _as_dataset(
     return Dataset(
         table,
         datasets.DatasetInfo(features=features),
-        fingerprint=content_digest(str(where), len(table), table["photo_id"][0].as_py()),
+        content_digest=content_digest(str(where), len(table), table["photo_id"][0].as_py()),
     )
 
 

@@ -17,7 +17,15 @@ from ..data.faces import probe_variants
 from ..encoders.backbones import FaceEncoder
 from ..encoders.feature_store import FeatureStore, encode_faces
 from .bootstrap import PersonBootstrap, Verification
-from .results import by_chance, label_errors, result_rows, unresolved
+from tgfr.evaluation.results import (
+    Condition,
+    Report,
+    chance_warnings,
+    label_errors,
+    result_rows,
+    store_conditions,
+    undersampled_fpr_warnings,
+)
 from .scoring import embed_photos, score_matrix
 from .subgroups import Subgroup, attribute_subgroups, evaluate_subgroups
 from ..fusion.model import TGFR
@@ -64,47 +72,47 @@ class AllPairsEvaluator:
 
     def __post_init__(self):
         self.bootstrap = PersonBootstrap(self.split.identity, self.replicates, self.seed)
-        self.found: dict[tuple[str, str, str], Verification] = {}  # (system, probe, mode)
+        self.results: dict[tuple[str, Condition], Verification] = {}
         self.scores: dict[str, np.ndarray] = {}  # system to (N, N) at the smallest probes, with all captions or none
 
     def add(
         self,
         system: str,
-        mode: str,  # "one", "all", or "-" without captions
+        captions: str,  # of CAPTIONS: what the system reads of each image
         scores: Iterable[np.ndarray],  # V score matrices (N, N); may be a generator
     ) -> None:
         "Evaluate a system at each resolution."
         smallest = None
-        for probe, matrix in zip(self.split.store.variants, scores):
-            self.found[system, probe, mode] = self.bootstrap.evaluate(matrix)
+        for probes, matrix in zip(store_conditions(self.split.store), scores):
+            self.results[system, replace(probes, captions=captions)] = self.bootstrap.evaluate(matrix)
             smallest = matrix
-        if mode != "one":
+        if captions != "first":
             self.scores[system] = smallest
 
     def add_embeddings(
         self,
         system: str,
-        mode: str,
+        captions: str,
         embedding: np.ndarray,  # (V, N, D), the first undegraded
     ) -> None:
         "Evaluate a system by cosines of its embeddings."
-        self.add(system, mode, (score_matrix(embedding[0], probe) for probe in embedding))
+        self.add(system, captions, (score_matrix(embedding[0], probe) for probe in embedding))
 
     def add_model(
         self,
         system: str,
         model: TGFR,  # trained
     ) -> dict[str, dict[str, np.ndarray]]:  # as `embed_photos` gives it
-        "Evaluate a model in each mode that it has."
+        "Evaluate a model with each choice of captions that it has."
         embeddings = embed_photos(model, self.split.store, self.split.captions)
-        for mode, kinds in embeddings.items():
-            self.add_embeddings(system, mode, kinds["fused"])
+        for captions, kinds in embeddings.items():
+            self.add_embeddings(system, captions, kinds["fused"])
         return embeddings
 
     @property
     def pairs(self) -> str:
         "What was scored, in words."
-        first = next(iter(self.found.values()))
+        first = next(iter(self.results.values()))
         counts = replace(first, twice=False).pairs
         if first.twice:
             counts += ", of which half are distinct where both photos are undegraded"
@@ -113,7 +121,7 @@ class AllPairsEvaluator:
     @property
     def label_errors(self) -> tuple[str, list[str]]:
         "How many label errors would decide a metric, in words, and a warning where few would."
-        metrics = [metric for result in self.found.values() for metric in result.value]
+        metrics = [metric for result in self.results.values() for metric in result.value]
         return label_errors(np.bincount(self.bootstrap.person), metrics)
 
     def subgroups(
@@ -127,10 +135,10 @@ class AllPairsEvaluator:
         compared = {name: matrix for name, matrix in self.scores.items() if name in (system, self.reference)}
         return evaluate_subgroups(compared, self.bootstrap, attribute_subgroups(dataset["attributes"][:]))
 
-    def parts(self) -> dict:  # results, reference and warnings, as `tgfr.report.tables` takes them
-        "The parts of a report that follow from the scores: rows with intervals and paired differences, and warnings."
-        return {
-            "results": result_rows(self.found, self.reference),
-            "reference": self.reference,
-            "warnings": by_chance(self.found) + unresolved(self.found.values()) + self.label_errors[1],
-        }
+    def report(self, title: str) -> Report:
+        "A report of the scores: rows with intervals and paired differences, and warnings."
+        warnings = chance_warnings(self.results) + undersampled_fpr_warnings(self.results.values())
+        facts, doubts = self.label_errors
+        data = {"pairs": self.pairs, "label errors": facts}
+        rows = result_rows(self.results, self.reference)
+        return Report(title, rows, self.reference, warnings=warnings + doubts, data=data)

@@ -45,9 +45,9 @@ def near_duplicates(
     pairs = [np.empty((0, 2), int)]
     for i in range(0, len(hashes), block):
         for j in range(i, len(hashes), block):
-            cosine = np.abs(coarse[1][i : i + block] @ coarse[1][j : j + block].T)
-            cosine += coarse[0][i : i + block] @ coarse[0][j : j + block].T
-            a, b = np.nonzero(cosine >= threshold)
+            cosine_matrix = np.abs(coarse[1][i : i + block] @ coarse[1][j : j + block].T)
+            cosine_matrix += coarse[0][i : i + block] @ coarse[0][j : j + block].T
+            a, b = np.nonzero(cosine_matrix >= threshold)
             a, b = a[i + a < j + b] + i, b[i + a < j + b] + j
             kept = [np.empty(0, bool)]
             for k in range(0, len(a), 1 << 16):

@@ -7,6 +7,7 @@ __all__ = ['query_ranks', 'same_captions', 'retrieval_metrics', 'retrieve', 'sea
 
 # %% ../../nbs/07_evaluation/16_retrieval.ipynb #da88afdf
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from ..encoders.feature_store import FeatureStore
 from .bootstrap import Metrics, person_weights
 from .metrics import Metric, cmc, search
 from .pair_lists import caption_keys
-from .results import result_row
-from .scoring import MODES, embed_photos, non_blank_captions, score_matrix, stored_faces
+from .results import ResultRow, result_row, store_conditions
+from .scoring import CAPTIONS_READ, embed_photos, non_blank_captions, score_matrix, stored_faces
 from ..fusion.model import TGFR
 
 # %% ../../nbs/07_evaluation/16_retrieval.ipynb #f999ca62
@@ -42,7 +43,7 @@ def same_captions(
 ) -> list[str]:  # warnings of a report
     "How many photos share their caption with another photo, and how high recall at 1 can be."
     kept, warnings = non_blank_captions(captions), []
-    for mode, texts in ("one", [row[:1] for row in kept]), ("all", kept):
+    for mode, texts in ("first", [row[:1] for row in kept]), ("all", kept):
         _, index, count = np.unique(caption_keys(texts), return_inverse=True, return_counts=True)
         shared = int((count[index] > 1).sum())
         if shared:
@@ -87,25 +88,24 @@ def retrieve(
     store: FeatureStore,  # of N photos
     captions: list[list[str]],  # N lists
     identity: np.ndarray,  # (N,)
-    modes: tuple[str, ...] = MODES,  # "one" (first caption) and "all"
+    modes: tuple[str, ...] = CAPTIONS_READ,  # "first" (first caption) and "all"
     ks: Sequence[int] = (1, 5, 10),
     replicates: int = 500,  # draws of people
     seed: int = 0,
-) -> list[dict]:  # rows of results, see `tgfr.report.tables`
+) -> list[ResultRow]:
     "Text to image and image to text retrieval."
-    if not model.config.words:
+    if not model.config.use_captions:
         raise TgfrError("model: it has no text encoder, a sentence cannot be compared with its faces")
     embeddings, rows, n = embed_photos(model, store, captions, modes=modes), [], len(captions)
     chance = {Metric("recall", k): min(k / n, 1) for k in ks} | {Metric("median rank"): (n + 1) / 2}
-    chance = {str(metric): value for metric, value in chance.items()}
-    for v, probe in enumerate(store.variants):
-        rows.append({"system": "chance", "probe": probe, "mode": "-", "values": chance})
-        for mode in modes:
-            sentences, faces = embeddings[mode]["sentence"], embeddings[mode]["face"][v]
+    for v, probes in enumerate(store_conditions(store)):
+        rows.append(ResultRow("chance", probes, chance))
+        for read in modes:
+            sentences, faces = embeddings[read]["sentence"], embeddings[read]["face"][v]
             directions = {"text to image": (sentences, faces), "image to text": (faces, sentences)}
             for system, (query, gallery) in directions.items():
                 metrics = retrieval_metrics(query_ranks(query, gallery), identity, ks, replicates, seed)
-                rows.append(result_row(system, probe, mode, metrics))
+                rows.append(result_row(system, replace(probes, captions=read), metrics))
     return rows
 
 # %% ../../nbs/07_evaluation/16_retrieval.ipynb #dd816236
@@ -118,11 +118,11 @@ def search_by_text(
     variant: int = 0,  # of the store
 ) -> tuple[np.ndarray, np.ndarray]:  # rows of the store (Q, max_results), best first, and their cosines
     "The photos of a gallery that fit each description best."
-    if not model.config.words:
+    if not model.config.use_captions:
         raise TgfrError("model: it has no text encoder, it cannot read a description")
     if not 0 <= variant < len(store.variants):
         raise TgfrError(f"variant {variant}: the store has {len(store.variants)}")
-    sentence = model.read(check_captions(descriptions)).sentence.cpu().numpy()
+    sentence = model.encode_captions(check_captions(descriptions)).sentence.cpu().numpy()
     blocks = np.split(np.arange(len(store)), np.arange(128, len(store), 128))
     faces = np.concatenate([stored_faces(model, store, variant, rows).embedding.cpu().numpy() for rows in blocks])
     scores = score_matrix(sentence, faces)

@@ -17,7 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 
 from ..core import TgfrError
-from .charts import COLOURS, new_axes, panels, style, system_styles
+from .charts import COLOURS, new_axes, style, subfigure, system_styles
 
 # %% ../../nbs/09_report/05_pictures.ipynb #f5eea136
 @rc_context(style)
@@ -36,7 +36,7 @@ def plot_photos(
     lines, tall = -(-len(named) // columns), max(len(photo) / len(photo[0]) for _, photo in named)
     title = max(0.05 + 0.15 * len(name.splitlines()) for name, _ in named)
     place = new_axes(ax, width * columns, (width * tall + title) * lines)
-    axes = panels(place).subplots(lines, columns, squeeze=False).ravel()
+    axes = subfigure(place).subplots(lines, columns, squeeze=False).ravel()
     for ax, (name, photo) in zip(axes, named):
         _photo(ax, photo, name)
     for ax in axes[len(named) :]:
@@ -55,7 +55,7 @@ def _photo(ax, image, title="", **kwargs):
 def plot_examples(
     rows: list[
         dict
-    ],  # each: gallery (H, W, 3), probe (H, W, 3) as seen, captions (2 str), scores {system: float} (empty: none shown), genuine bool
+    ],  # each: gallery and probe (H, W, 3), captions (2 str), scores {system: float} or {}, genuine (bool)
     ax: Axes | None = None,  # whose place is taken; None: a new figure
 ) -> Axes:
     "Photo pairs with their captions and the score of each system."
@@ -65,7 +65,7 @@ def plot_examples(
     scores = [s for row in rows for s in row["scores"].values()]
     limits = min([0, *scores]), max([0, *scores])
     place = new_axes(ax, 8, 0.35 + len(rows) * max(1.35, 0.25 + 0.18 * len(names)))
-    axes = panels(place).subplots(
+    axes = subfigure(place).subplots(
         len(rows), 4 if names else 3, squeeze=False, width_ratios=(1, 1, 1.95, 1.5)[: 4 if names else 3]
     )
     for row, line in zip(rows, axes):
@@ -120,7 +120,7 @@ def plot_word_regions(
     columns = -(-(len(words) + 1) // lines)
     norm = PowerNorm(0.5, 0, max(attention.max(), 1e-12))
     place = new_axes(ax, 1.25 * columns + 0.6, 1.5 * lines)
-    axes = (figure := panels(place)).subplots(lines, columns, squeeze=False).ravel()
+    axes = (figure := subfigure(place)).subplots(lines, columns, squeeze=False).ravel()
     _photo(axes[0], image, "photo")
     grey = image @ np.array((0.299, 0.587, 0.114))
     for ax, word, weights in zip(axes[1:], words, attention):

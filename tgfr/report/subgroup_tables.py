@@ -9,7 +9,7 @@ __all__ = ['RATES', 'rate_with_interval', 'subgroup_table', 'subgroup_tables']
 from collections.abc import Sequence
 
 from ..evaluation.metrics import Metric
-from ..evaluation.results import number
+from ..evaluation.results import format_rate
 from ..evaluation.subgroups import MIN_IDENTITIES, Subgroup
 
 # %% ../../nbs/09_report/06_subgroup_tables.ipynb #5b600005
@@ -24,9 +24,9 @@ def rate_with_interval(
     "`.812 (.790 to .833)`; a dash where the subgroup has too few people."
     metrics, metric = subgroup.rates[system], Metric(rate)
     if metrics is None:
-        return number(None)
+        return format_rate(None)
     low, high = metrics.interval(metric)
-    return f"{number(metrics.value[metric])} ({number(low)} to {number(high)})"
+    return f"{format_rate(metrics.value[metric])} ({format_rate(low)} to {format_rate(high)})"
 
 
 def subgroup_table(

@@ -6,21 +6,27 @@
 __all__ = ['ABLATIONS', 'SHARED', 'STAGE_TWO', 'other_recipe', 'ablate']
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #429f697a
-import time
 from dataclasses import replace
 from pathlib import Path
 
+from ..core import check_choices
 from ..data.faces import Degradation
 from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import load_encoder
 from ..encoders.text_encoders import RECURRENT
 from ..evaluation.all_pairs import AllPairsEvaluator
 from ..evaluation.bootstrap import check_replicates
-from ..report.page import save_report
-from ..training.loop import make_accelerator
-from ..training.recipes import Recipe, make_recipe, write_recipe
-from .compare import Trainer, load_splits, shared_photos, split_features
-from .demo import comparison_report, intervals_figure
+from ..evaluation.results import Report
+from ..training.recipes import Recipe, make_recipe, resolve_recipe, write_recipe
+from tgfr.workflows.compare import (
+    Trainer,
+    comparison_report,
+    intervals_figure,
+    load_splits,
+    shared_photos,
+    split_features,
+)
+from .job import Job
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #11bb2ac9
 ABLATIONS = {
@@ -30,23 +36,23 @@ ABLATIONS = {
     "no identity in stage 1": {"lambda_identity": 0.0},
     "no stage 1": {"epochs_align": 0},
     "no text identity in stage 2": {"lambda_text": 0.0},
-    "no pull to the clean photo": {"lambda_keep": 0.0},
-    "one caption at once": {"captions": 1},
+    "no pull to the clean photo": {"lambda_clean_consistency": 0.0},
+    "one caption at once": {"captions_per_image": 1},
     "fcfm": {"fusion": "fcfm"},
     "concat": {"fusion": "concat"},
     "linear": {"fusion": "linear"},
 }
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #0e493770
-SHARED = (
-    "sizes",
+SHARED = (  # what another recipe has in common with ours, to have seen the same images as often
+    "train_resolutions",
     "epochs_align",
     "epochs_fuse",
     "batch_align",
     "batch_fuse",
     "dim",
     "seed",
-)  # what another recipe has in common with ours, to have seen the same photos as often
+)
 
 
 def other_recipe(
@@ -60,72 +66,98 @@ def other_recipe(
 # %% ../../nbs/10_workflows/03_ablate.ipynb #17693a64
 @one_at_a_time()
 def ablate(
-    data: str,  # as for `load_faces`
-    encoder: str,  # frozen face encoder: a folder of ours, an .onnx file or a published checkpoint
-    out: str | Path = "runs/ablation",
-    recipe: Recipe | None = None,  # what is varied; None: `ours`
-    variants: dict[str, dict] | None = None,  # name to changed fields; None: ABLATIONS, and the paper's recipe
-    transformer: str
-    | None = None,  # name or local path of a Hugging Face text model, for a variant beside a recurrent one
-    train_split: str | None = None,  # of `data`; default: "train" if there is one
-    test_split: str | None = None,  # default: "validation" if there is one
-    probe_sizes: tuple[int, ...] = (112, 32, 16),  # px
-    features: str | Path | None = None,  # folder of cached features; None: inside `out`
-    replicates: int = 500,  # bootstrap draws of people
-) -> dict:  # the content of report.json
-    "Train and judge the recipe and its variants; write report.html and report.json."
-    start, out, recipe = time.perf_counter(), Path(out), recipe or make_recipe("ours")
-    recipes = {"ours": recipe} | {
-        name: replace(recipe, **changes) for name, changes in (ABLATIONS if variants is None else variants).items()
-    }
-    if variants is None:
-        recipes["paper"] = other_recipe(recipe, "paper-lstm" if recipe.text in RECURRENT else "paper-bert", recipe.text)
-    if transformer:
-        recipes["transformer"] = other_recipe(recipe, "ours-transformer", transformer)
-    for size in (*recipe.sizes, *probe_sizes):
+    data: str,  # images with captions, as for `tgfr demo --data`
+    encoder: str,  # frozen face encoder: a folder written by tgfr, an .onnx file or a published checkpoint
+    out: str | Path = "runs/ablation",  # folder for the report and runs; an unfinished ablation there is resumed
+    recipe: str | Path | Recipe = "ours",  # what is varied: a recipe, or the config.yaml of a run
+    variants: tuple[str, ...] | dict[str, dict] | None = None,  # of: no word loss, no sentence loss, no global loss,
+    # no identity in stage 1, no stage 1, no text identity in stage 2, no pull to the clean photo, one caption at once,
+    # fcfm, concat, linear; default: all, and the paper's recipe
+    text: str | None = None,  # text encoder: lstm, gru, or a Hugging Face text model (name or local path);
+    # default: the recipe's
+    seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
+    transformer: str | None = None,  # a Hugging Face text model (name or local path) for one more variant,
+    # in place of the recurrent text encoder
+    set_: tuple[str, ...] = (),  # changes of the recipe, e.g. --set epochs_fuse=2
+    probe_size: tuple[int, ...] = (112, 32, 16),  # sizes of the probe images in px
+    train_split: str | None = None,  # split of --data to train on; default: train, where there is one
+    test_split: str | None = None,  # split of --data to evaluate on; default: validation, where there is one
+    features: str | Path | None = None,  # folder of cached features, shared between runs; default: inside --out
+    replicates: int = 500,  # bootstrap replicates (over people) behind the intervals
+    output: str | None = None,  # of an .onnx encoder: the tensor that is the embedding, if the file does not tell
+) -> Report | None:  # None in processes that do not report
+    """Train a recipe and its single-change ablations, and evaluate all on unseen people."""
+    job = Job.begin(out)
+    recipe = resolve_recipe(recipe, set_, text=text, seed=seed)
+    recipes = _recipes(recipe, variants, transformer)
+    for size in (*recipe.train_resolutions, *probe_size):
         Degradation(size=size)
     check_replicates(replicates)
-    face, accelerator = load_encoder(encoder), make_accelerator()
+    face = load_encoder(encoder, output)
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed)
-    warnings = shared_photos(train, test)
-    splits = split_features(train, test, face, recipe, probe_sizes, features or out / "features")
-    judge, trainer = _judge_all(*splits, recipes, out, replicates, accelerator)
-    if not accelerator.is_main_process:
-        return {}
-    report = comparison_report(
-        judge, trainer, face, data, skips, start, "What each part of the recipe is worth", warnings
-    )
-    report["setup"]["variants"] = {
-        name: ", ".join(f"{k}={v}" for k, v in vars(r).items() if v != getattr(recipe, k))
-        for name, r in recipes.items()
-        if r != recipe
-    }
-    save_report(out, report, intervals_figure(report))
+    job.leave_out(skips)
+    job.warn(shared_photos(train, test))
+    splits = split_features(train, test, face, recipe, probe_size, features or job.out / "features")
+    evaluator, trainer = _evaluate_all(*splits, recipes, job.out, replicates, job.accelerator)
+    if not job.reports:
+        return None
+    for split in reversed(splits):
+        job.check_store(split.store)
+    report = comparison_report(evaluator, trainer, face, data, "What each part of the recipe is worth")
+    changes = {name: _changes(r, recipe) for name, r in recipes.items() if r != recipe}
+    report = job.complete(replace(report, setup=report.setup | {"variants": changes}))
+    job.save(report, intervals_figure(report))
     return report
+
+
+def _recipes(recipe: Recipe, variants, transformer: str | None) -> dict[str, Recipe]:
+    "The recipe and each variant of it, by name."
+    if variants is not None and not isinstance(variants, dict):
+        check_choices("--variants", variants, ABLATIONS)
+        variants = {name: ABLATIONS[name] for name in variants}
+    recipes = {"ours": recipe}
+    for name, changes in (ABLATIONS if variants is None else variants).items():
+        recipes[name] = replace(recipe, **changes)
+    if variants is None:
+        paper = "paper-lstm" if recipe.text in RECURRENT else "paper-bert"
+        recipes["paper"] = other_recipe(recipe, paper, recipe.text)
+    if transformer:
+        recipes["transformer"] = other_recipe(recipe, "ours-transformer", transformer)
+    return recipes
+
+
+def _changes(variant: Recipe, recipe: Recipe) -> str:
+    "The fields in which a variant differs, as `key=value`."
+    return ", ".join(f"{key}={value}" for key, value in vars(variant).items() if value != getattr(recipe, key))
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #0981c55b
 STAGE_TWO = (
     "fusion",
-    "captions",
+    "captions_per_image",
     "epochs_fuse",
     "batch_fuse",
     "lambda_text",
-)  # fields of a recipe that stage 1 does not read
+)  # fields that stage 1 does not read
 
 
-def _judge_all(train, test, recipes, out, replicates, accelerator) -> tuple[AllPairsEvaluator, Trainer]:
+def _evaluate_all(
+    train, test, recipes: dict[str, Recipe], out: Path, replicates: int, accelerator
+) -> tuple[AllPairsEvaluator, Trainer]:
     "Results of all variants, and the trainer of the recipe itself."
-    judge, trainers = AllPairsEvaluator(test, replicates=replicates, seed=recipes["ours"].seed), {}
+    evaluator, trainers = AllPairsEvaluator(test, replicates=replicates, seed=recipes["ours"].seed), {}
     for name, recipe in recipes.items():
-        trainers[name] = trainer = Trainer(train, recipe, out / "runs" / name.replace(" ", "-"), accelerator)
-        like = next(
-            n
-            for n, r in recipes.items()
-            if replace(r, **{field: getattr(recipe, field) for field in STAGE_TWO}) == recipe
-        )
+        trainer = Trainer(train, recipe, out / "runs" / name.replace(" ", "-"), accelerator)
+        trainers[name] = trainer
         if accelerator.is_main_process:
             write_recipe(trainer.folder / "config.yaml", recipe)
         if name == "ours":
-            judge.add_model(judge.reference, trainer.train(recipe.fusion, words=False))
-        judge.add_model(name, trainer.train(recipe.fusion, start=trainers[like]))
-    return judge, trainers["ours"]
+            evaluator.add_model(evaluator.reference, trainer.train(recipe.fusion, words=False))
+        start = trainers[_same_stage_one(recipe, recipes)]
+        evaluator.add_model(name, trainer.train(recipe.fusion, start=start))
+    return evaluator, trainers["ours"]
+
+
+def _same_stage_one(recipe: Recipe, recipes: dict[str, Recipe]) -> str:
+    "The first recipe that differs in nothing that stage 1 reads."
+    stage_two = {name: getattr(recipe, name) for name in STAGE_TWO}
+    return next(name for name, other in recipes.items() if replace(other, **stage_two) == recipe)

@@ -28,7 +28,7 @@ from ..encoders.pretrained_faces import load_encoder
 from ..evaluation.bootstrap import PairBootstrap, Verification, check_replicates
 from ..evaluation.metrics import Metric, mate_ranks
 from ..evaluation.pair_lists import group_by_identity
-from ..evaluation.results import by_chance, result_rows, unresolved
+from ..evaluation.results import chance_warnings, result_rows, undersampled_fpr_warnings
 from ..report.charts import plot_set_gain
 from ..report.model_cards import result_sections
 from ..report.page import run_facts, save_report
@@ -330,7 +330,7 @@ def _report(found, trainer, names, data, test, face, poor, skips) -> dict:
         "definition": "standard",
         "reference": names[0],
         "results": results,
-        "warnings": by_chance(found) + unresolved(found.values()),
+        "warnings": chance_warnings(found) + undersampled_fpr_warnings(found.values()),
         "groups": {
             probe: f"sets of {probe.replace('N=', '')} images, mixed quality" if probe.startswith("N=") else probe
             for probe in dict.fromkeys(r["probe"] for r in results)

@@ -25,7 +25,7 @@ from ..encoders.embedding_checks import sound_rows
 from ..encoders.features import cosine_matrix, l2_normalize
 from ..encoders.pretrained_faces import load_encoder
 from ..encoders.weight_files import write_weights
-from ..evaluation.results import number
+from ..evaluation.results import format_rate
 from ..report.page import run_facts, write_page
 from ..report.pictures import plot_set_strip
 from ..sets.caface import CAFace, SetState
@@ -158,9 +158,9 @@ def _summary(found: TrackingResult, track, templates, weights, person, earlier, 
     ]
     if templates[name]["similarity"] is not None:
         single = np.percentile([s.similarity for s in track.sightings], (50, 5, 95))
-        values = ", ".join(f"{k} {number(v['similarity'])}" for k, v in templates.items())
+        values = ", ".join(f"{k} {format_rate(v['similarity'])}" for k, v in templates.items())
         said.append(
-            f"Similarity to the gallery photo: {values}; a single frame {number(single[0])} in the median, {number(single[1])} to {number(single[2])} in nine of ten."
+            f"Similarity to the gallery photo: {values}; a single frame {format_rate(single[0])} in the median, {format_rate(single[1])} to {format_rate(single[2])} in nine of ten."
         )
     if earlier is not None:
         said.append(
@@ -307,7 +307,7 @@ def video_page(
 ) -> dict:  # as `tgfr.report.page.write_page` takes it
     "The report with its tables and terms."
     templates = [
-        [name, number(row["similarity"]), f"{row['effective frames']:,.1f}"]
+        [name, format_rate(row["similarity"]), f"{row['effective frames']:,.1f}"]
         for name, row in report["templates"].items()
     ]
     tracks = [

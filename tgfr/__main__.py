@@ -1,0 +1,5 @@
+"""`python -m tgfr` is the command `tgfr`."""
+
+from tgfr.cli import main
+
+main()
