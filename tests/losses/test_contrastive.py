@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 
 from tgfr.core import TgfrError
 from tgfr.encoders.features import TextFeatures, cosine_matrix
-from tgfr.losses.contrastive import CMPC, clip_loss, cmpm_loss, contrastive, focal_loss, global_loss, kl_unit_gaussian, same_id_mask, sentence_loss, soft_clip_loss, word_region_loss
+from tgfr.losses.contrastive import (
+    CMPC,
+    clip_loss,
+    cmpm_loss,
+    contrastive,
+    focal_loss,
+    global_loss,
+    kl_unit_gaussian,
+    same_id_mask,
+    sentence_loss,
+    soft_clip_loss,
+    word_region_loss,
+)
 from tgfr.losses.word_region import full_precision, word_attention, word_region_similarity
 from tgfr.training.objectives import gather, gather_words
 
@@ -185,7 +197,9 @@ def test_chunks_do_not_matter():
         for keep in (0, 1 << 30):
             close(
                 gradients(
-                    lambda r, w, c=chunk, k=keep: word_region_similarity(r, w, mask, chunk=c, cache_bytes=k), regions, words
+                    lambda r, w, c=chunk, k=keep: word_region_similarity(r, w, mask, chunk=c, cache_bytes=k),
+                    regions,
+                    words,
                 ),
                 one,
             )
@@ -288,7 +302,9 @@ LOSSES = {
     "soft": lambda g, s, i: soft_clip_loss(g, s, 2.0),
     "cmpm": cmpm_loss,
     "cmpm paper": lambda g, s, i: cmpm_loss(g, s, i, "paper"),
-    "words": lambda g, s, i: word_region_loss(g.view(len(g), 4, 2, 2), s.view(len(s), 4, 4), ignore_mask=same_id_mask(i)),
+    "words": lambda g, s, i: word_region_loss(
+        g.view(len(g), 4, 2, 2), s.view(len(s), 4, 4), ignore_mask=same_id_mask(i)
+    ),
 }
 
 
@@ -457,7 +473,9 @@ def test_identical_captions_and_same_people_are_no_negatives_by_option():
         ]
         torch.testing.assert_close(contrastive(10 * cosine_matrix(g, s), same_id_mask(sentence))[0], sum(rows) / 4)
     regions, words, mask = example(4, 4)
-    assert word_region_loss(regions, words, mask, ignore_mask=same_id_mask(sentence)) < word_region_loss(regions, words, mask)
+    assert word_region_loss(regions, words, mask, ignore_mask=same_id_mask(sentence)) < word_region_loss(
+        regions, words, mask
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.25, 0.5, 1.0, 2.0])

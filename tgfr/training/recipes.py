@@ -154,7 +154,9 @@ class Recipe:
             try:
                 weights[name] = float(number or 1)
             except ValueError:
-                raise TgfrError(f"extra_losses={self.extra_losses!r}: {number!r} is no weight") from None
+                weights[name] = math.nan
+            if not math.isfinite(weights[name]):
+                raise TgfrError(f"extra_losses={self.extra_losses!r}: {number!r} is no weight")
         return weights
 
 
