@@ -1,4 +1,4 @@
-"""The saved model: a plug-in's fusion trains, saves and loads where its plug-in is loaded, and says so where it is not; keys of older versions."""
+"""The saved model: a plug-in's fusion, with and without its plug-in, and the keys of older versions."""
 
 import subprocess
 import sys

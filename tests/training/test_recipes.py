@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tgfr.core import TgfrError
+from tgfr.training.loop import stage_recipe
 from tgfr.training.recipes import (
     ADDED_FIELDS,
     RECIPES,
@@ -16,7 +17,6 @@ from tgfr.training.recipes import (
     read_recipe,
     recipe_text,
     resolve_recipe,
-    stage_recipe,
     write_recipe,
 )
 from tgfr.training.set_fusion import SetRecipe, quick_sets
