@@ -87,7 +87,7 @@ def test_the_index_of_captions_names_them():
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_a_caption_of_no_known_word_is_finite(kind):
     net = model(kind=kind)
-    said = net.read(["", "?!", "zebra"])
+    said = net.encode_captions(["", "?!", "zebra"])
     assert said.sentence.isfinite().all() and l2_normalize(said.sentence).norm(dim=-1).allclose(torch.ones(3))
 
 
