@@ -285,7 +285,7 @@ def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encod
         ("scale=0", "scale=0.0"),
         ("margin=-1", "margin=-1.0"),
         ("seed=-1", "seed=-1"),
-        ("sizes=112,1", "sizes=(112, 1): expected integers of at least 2"),
+        ("sizes=112,1", "train_resolutions=(112, 1): expected integers of at least 2"),
         ("sizes=", "'' is no tuple"),
     ],
 )
@@ -317,8 +317,8 @@ def test_every_field_of_a_recipe_is_looked_at():
                 make_recipe("ours", **{f.name: value})
     assert parse_settings(("text_layers=None", "residual=False", "sizes=64,16", "lr_text=1e-4")) == {
         "text_layers": None,
-        "residual": False,
-        "sizes": (64, 16),
+        "residual_head": False,
+        "train_resolutions": (64, 16),
         "lr_text": 1e-4,
     }
 
@@ -330,10 +330,10 @@ def test_every_field_of_a_recipe_is_looked_at():
         ("epochs_fuse: null", "epochs_fuse=None"),
         ("text: null", "text=None: expected a text"),
         ("batch_fuse: 0", "batch_fuse=0"),
-        ("sizes: [112, small]", "sizes=(112, 'small'): expected integers"),
-        ("sizes: 112", "sizes=112: expected integers"),
+        ("sizes: [112, small]", "train_resolutions=(112, 'small'): expected integers"),
+        ("sizes: 112", "train_resolutions=112: expected integers"),
         ("1: 2\na: 3", "fields: 1, a unknown"),
-        ("residual: 1", "residual=1: expected True or False"),
+        ("residual: 1", "residual_head=1: expected True or False"),
     ],
 )
 def test_files_of_recipes_are_looked_at_alike(tmp_path, text, said):

@@ -285,7 +285,7 @@ def test_somebody_else_uses_what_was_pushed(tmp_path, hub, capsys):
     )
     here, there = (read_json(tmp_path / place / "report.json") for place in ("here", "there"))
     assert here["results"] == there["results"] and "snapshots" in there["setup"]["model"]
-    assert "has not been judged" in (tmp_path / "cache/models--me--words/snapshots/1/README.md").read_text()
+    assert "has not been evaluated" in (tmp_path / "cache/models--me--words/snapshots/1/README.md").read_text()
 
 
 def test_the_disk_comes_first_and_weights_files_are_not_looked_for(tmp_path, hub, monkeypatch):
@@ -427,12 +427,13 @@ def test_what_is_wrong_with_a_config_is_said(tmp_path):
     for wrong, said in (
         (5, "5, expected an object with the keys dim, embedding"),
         (good | {"regions": None}, "regions=None: expected three integers"),
-        (good | {"fusion": "nosuch", "residual": False}, "fusion='nosuch': expected None or one of concat"),
+        (good | {"fusion": "nosuch", "residual_head": False}, "fusion='nosuch': expected None or one of concat"),
         (good | {"embedding": "8"}, "embedding='8': expected an integer from 1 to 65,536"),
         (good | {"dim": 10**9}, "dim=1000000000: expected an integer"),
         (good | {"dim": 64}, "dim=64: the text encoder's is 8"),
-        (good | {"words": "yes"}, "words='yes': expected True or False"),
-        ({k: v for k, v in good.items() if k != "residual"}, "missing keys: residual"),
+        (good | {"words": True}, "unknown or missing keys: words"),
+        (good | {"use_captions": "yes"}, "use_captions='yes': expected True or False"),
+        ({k: v for k, v in good.items() if k != "residual_head"}, "missing keys: residual_head"),
     ):
         write_json(tmp_path / "config.json", wrong)
         with pytest.raises(TgfrError) as error:

@@ -42,7 +42,7 @@ def test_a_model_with_words_needs_them(fusion):
     with pytest.raises(TgfrError, match="sum to 4, expected the 3"):
         net(photos(2), tokens, torch.tensor([2, 2]))
     assert net(photos(2), tokens, torch.tensor([1, 2])).embedding.isfinite().all()
-    with pytest.raises(TgfrError, match="built with words"):
+    with pytest.raises(TgfrError, match="built with captions"):
         build_fusion(fusion, 64, (7, 7))(net.image_head(photos()), None)
 
 
@@ -87,7 +87,7 @@ def test_the_index_of_captions_names_them():
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_a_caption_of_no_known_word_is_finite(kind):
     net = model(kind=kind)
-    said = net.read(["", "?!", "zebra"])
+    said = net.encode_captions(["", "?!", "zebra"])
     assert said.sentence.isfinite().all() and l2_normalize(said.sentence).norm(dim=-1).allclose(torch.ones(3))
 
 

@@ -1,4 +1,4 @@
-"""Alignment losses: the recorded values and gradients, the textbook loop, and what must not matter."""
+"""Contrastive losses: the recorded values and gradients, the textbook loop, and what must not matter."""
 
 import pytest
 import torch
@@ -197,7 +197,9 @@ def test_chunks_do_not_matter():
         for keep in (0, 1 << 30):
             close(
                 gradients(
-                    lambda r, w, c=chunk, k=keep: word_region_similarity(r, w, mask, chunk=c, cache_bytes=k), regions, words
+                    lambda r, w, c=chunk, k=keep: word_region_similarity(r, w, mask, chunk=c, cache_bytes=k),
+                    regions,
+                    words,
                 ),
                 one,
             )
@@ -300,7 +302,9 @@ LOSSES = {
     "soft": lambda g, s, i: soft_clip_loss(g, s, 2.0),
     "cmpm": cmpm_loss,
     "cmpm paper": lambda g, s, i: cmpm_loss(g, s, i, "paper"),
-    "words": lambda g, s, i: word_region_loss(g.view(len(g), 4, 2, 2), s.view(len(s), 4, 4), ignore_mask=same_id_mask(i)),
+    "words": lambda g, s, i: word_region_loss(
+        g.view(len(g), 4, 2, 2), s.view(len(s), 4, 4), ignore_mask=same_id_mask(i)
+    ),
 }
 
 
@@ -335,7 +339,7 @@ def test_one_person_only():
 
 
 def test_rectangular_blocks_equal_the_whole_batch():
-    "Two devices: rows of images against all captions, and of captions against all images, add up to the loss of the whole batch."
+    "Two devices: rows of images and rows of captions, against all others, add up to the loss of the batch."
     torch.manual_seed(0)
     g, s, identity = torch.randn(6, 8), torch.randn(6, 8), torch.tensor([3, 1, 3, 7, 1, 9])
     whole = contrastive(10 * cosine_matrix(g, s), same_id_mask(identity))
@@ -390,7 +394,7 @@ def test_losses_are_float32_under_autocast(f):
 
 
 def shared_batch(B=6, D=12, T=5):
-    "Regions, words, mask, globals and sentences of a batch, and its identities; captions of either half have another length."
+    "Regions, words, mask, globals and sentences of a batch, and its identities; the halves' captions differ in length."
     regions, words, mask = example(B, B, D, T, 4, 3, seed=3, dtype=torch.float64)
     mask[: B // 2, T - 2 :], mask[-1] = False, True
     g, s = torch.randn(2, B, D, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
@@ -413,7 +417,7 @@ def all_losses(regions, words, mask, g, s, identity):
 
 
 def losses_and_gradients(tensors, identity, world=1):
-    "Value and gradients of each loss; gathering multiplies gradients by the number of processes, which averaging over processes undoes."
+    "Value and gradients of each loss; gathering multiplies gradients by the number of processes."
     regions, words, mask, g, s = tensors
     leaves = [x.clone().requires_grad_() for x in (regions, words, g, s)]
     losses = all_losses(leaves[0], leaves[1], mask, leaves[2], leaves[3], identity)
@@ -469,7 +473,9 @@ def test_identical_captions_and_same_people_are_no_negatives_by_option():
         ]
         torch.testing.assert_close(contrastive(10 * cosine_matrix(g, s), same_id_mask(sentence))[0], sum(rows) / 4)
     regions, words, mask = example(4, 4)
-    assert word_region_loss(regions, words, mask, ignore_mask=same_id_mask(sentence)) < word_region_loss(regions, words, mask)
+    assert word_region_loss(regions, words, mask, ignore_mask=same_id_mask(sentence)) < word_region_loss(
+        regions, words, mask
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.25, 0.5, 1.0, 2.0])

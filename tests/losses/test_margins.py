@@ -83,7 +83,7 @@ def batch():
 
 def test_only_the_true_class_changes(head):
     x, y = batch()
-    expected = head.scaled(F.cosine_similarity(x[:, None], head.weight[None], dim=2), x.norm(dim=1, keepdim=True))
+    expected = head.scale_logits(F.cosine_similarity(x[:, None], head.weight[None], dim=2), x.norm(dim=1, keepdim=True))
     others = ~F.one_hot(y, 6).bool()
     limit = 1e-3 * head.scale if isinstance(head, AdaFace) else 1e-4
     torch.testing.assert_close(head(x, y)[others], expected[others], rtol=1e-4, atol=limit)
@@ -133,7 +133,7 @@ def test_a_margin_never_helps_a_good_sample(name, seed, length):
     side = l2_normalize(side - (side @ axis.T) * axis)
     x = length * (theta.cos() * axis + theta.sin() * side)
     y = torch.zeros(4, dtype=torch.long)
-    plain = head.scaled(F.cosine_similarity(x, axis)[:, None], torch.full((4, 1), length))
+    plain = head.scale_logits(F.cosine_similarity(x, axis)[:, None], torch.full((4, 1), length))
     assert (head(x, y)[:, :1] <= plain + 1e-3 * head.scale).all()
 
 

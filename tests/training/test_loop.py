@@ -1,4 +1,4 @@
-"""Training: every tensor learns, captions belong to their photos, two processes equal one, a killed run resumes to the same end."""
+"""Training: every tensor learns, two processes equal one, a killed run resumes to the same end."""
 
 import json
 import shutil
@@ -295,7 +295,7 @@ def test_accumulated_parts_are_one_batch(tmp_path):
 
 @pytest.mark.parametrize("margins", ["adamw", "sgd"])
 def test_scaled_gradients_take_the_same_steps(tmp_path, monkeypatch, margins):
-    "What float16 does to the gradients, in float32: a power of two on the loss, off again before each optimiser's step."
+    "What float16 does to the gradients, in float32: a power of two on the loss, off again before each step."
     recipe, weights = replace(SMALL, margin_optimizer=margins, epochs_fuse=2), []
     for scaled in (False, True):
         accelerator, (objective, batches) = make_accelerator(), objective_and_batches("fuse", recipe)

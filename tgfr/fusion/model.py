@@ -121,7 +121,9 @@ def _read_config(path) -> dict:
     config = read_json(path)
     plugin = None
     if isinstance(config, dict):
-        config = {RENAMED_KEYS.get(key, key): value for key, value in config.items()}
+        for old, new in RENAMED_KEYS.items():
+            if old in config and new not in config:
+                config[new] = config.pop(old)
         config.pop("face_encoder", None)  # older models name no encoder
         plugin = config.pop("plugin", None)
     check_keys(path, config, {f.name for f in fields(ModelConfig)})

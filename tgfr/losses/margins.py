@@ -246,7 +246,7 @@ class MagFace(Margin):
 
     @full_precision
     def regulariser(self, features: torch.Tensor) -> torch.Tensor:
-        "Mean of a/u_a^2 + 1/a over clamped norms a of features (B, D), smallest at a = u_a (equation 4; paper's weight: 35)."
+        "Mean of a/u_a^2 + 1/a over the clamped norms a of features (B, D); smallest at a = u_a (equation 4)."
         a = features.norm(dim=1).clamp(self.l_a, self.u_a)
         return (a / self.u_a**2 + 1 / a).mean()
 

@@ -85,7 +85,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         self,
         x: torch.Tensor,  # (B, C, ...)
     ) -> torch.Tensor:  # like `x`
-        "Normalise with the statistics of all processes, never in half precision; in evaluation, or with one process, as usual."
+        "Normalise with the statistics of all processes, in full precision; as usual in evaluation or with one process."
         if not self.training or _world() == 1:
             return super().forward(x)
         dtype = x.dtype

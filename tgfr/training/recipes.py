@@ -154,7 +154,9 @@ class Recipe:
             try:
                 weights[name] = float(number or 1)
             except ValueError:
-                raise TgfrError(f"extra_losses={self.extra_losses!r}: {number!r} is no weight") from None
+                weights[name] = math.nan
+            if not math.isfinite(weights[name]):
+                raise TgfrError(f"extra_losses={self.extra_losses!r}: {number!r} is no weight")
         return weights
 
 
@@ -183,7 +185,7 @@ def renamed_field(
     return RENAMED_FIELDS.get(kind.__name__, {}).get(name, name)
 
 
-def recipe_text(recipe: Recipe) -> str:  # equal for equal recipes, whatever version wrote them
+def recipe_text(recipe: Recipe) -> str:  # equal for equal recipes (a `SetRecipe` too), whatever version wrote them
     "A recipe as text, as the first version named its fields: what a run's digest is taken of."
     old_names = {new: old for old, new in RENAMED_FIELDS.get(type(recipe).__name__, {}).items()}
     parts = []
@@ -410,12 +412,12 @@ def _parse_value(setting, text, default):
 
 # %% ../../nbs/08_training/01_recipes.ipynb #5e77a005
 def resolve_recipe(
-    recipe: str | Path | Recipe,  # a key of `RECIPES`, a config.yaml, or a recipe as a value
+    recipe: str | Path | Recipe,  # a key of `RECIPES`, a config.yaml, or a recipe as a value, a `SetRecipe` too
     set_: Iterable[str] = (),  # "field=value" each
     *,
     text: str | None = None,  # text encoder; None: the recipe's
     seed: int | None = None,  # None: the recipe's
-):  # a recipe of the kind given; a name or a file gives a `Recipe`
+) -> Recipe:  # of the kind given; a name or a file gives a `Recipe`
     "The recipe that a workflow runs: by name, from a file or as a value, with settings changed."
     if isinstance(recipe, (str, Path)):
         return make_recipe(str(recipe), **parse_settings(set_, text=text, seed=seed))
