@@ -193,11 +193,9 @@ class Trainer:
         start: "Trainer | None" = None,  # whose stage 1 it continues, where that is the same; None: its own
     ) -> TGFR:  # in eval mode
         "A system after both stages."
-        model = self.new_model(fusion, words)
-        if words:
-            begun = (start or self).aligned().state_dict()
-            shared = {key: value for key, value in begun.items() if key in model.state_dict()}
-            model.load_state_dict(shared, strict=False)
+        begun = (start or self).aligned().state_dict() if words else {}
+        model = self.new_model(fusion, words)  # last: what is drawn after it depends on its seed
+        model.load_state_dict({key: value for key, value in begun.items() if key in model.state_dict()}, strict=False)
         name = fusion if words else f"{fusion}-image"
         self._fit(model, "fuse", name, self._validate)
         if words and fusion == "residual":
