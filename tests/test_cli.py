@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tgfr.cli import COMMANDS, function_of, main
+from tgfr.cli import COMMANDS, RENAMED, docments, flag_of, function_of, main, options_of
 from tgfr.core import TgfrError
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
@@ -425,7 +425,64 @@ def test_text_seed_and_split_are_options_of_every_command_that_has_them(tmp_path
 
 
 def test_python_m_acts():
-    run = subprocess.run(
-        [sys.executable, "-m", "tgfr.cli", "info", "--json"], capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0 and json.loads(run.stdout)["versions"]["tgfr"]
+    for module in ("tgfr", "tgfr.cli"):
+        command = [sys.executable, "-m", module, "info", "--json"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert run.returncode == 0 and json.loads(run.stdout)["versions"]["tgfr"]
+
+
+def test_version():
+    from tgfr import __version__
+
+    assert tgfr("--version").stdout == f"tgfr {__version__}\n"
+
+
+def test_help_starts_at_once():
+    "Without torch, in less than 0.4 s of CPU."
+    code = """
+import sys, time
+from tgfr.cli import main
+main(["--help"])
+heavy = {"torch", "transformers", "datasets", "matplotlib", "scipy"} & set(sys.modules)
+print(sorted(heavy), time.process_time(), file=sys.stderr)
+"""
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60) for _ in range(3)]
+    assert all(run.stderr.startswith("[] ") for run in runs), runs[0].stderr
+    assert min(float(run.stderr.split()[1]) for run in runs) < 0.4
+
+
+def test_an_unknown_command_is_one_line():
+    refused(tgfr("evalute"), "evalute: no such command; perhaps you meant evaluate")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_is(command):
+    "Each parameter of a command's function has a comment, and a kind that words can be; none has two flags."
+    function = function_of(command)
+    told = docments(function)
+    hidden = [name for name in inspect.signature(function).parameters if name not in told]
+    assert hidden == [], "options without help"
+    assert len({flag_of(name) for name in told}) == len(told)
+    fields = options_of(function).__dataclass_fields__
+    assert list(fields)[-1] == "plugin"
+    for old, new in RENAMED.get(command, {}).items():
+        name = new.removeprefix("--no-").removeprefix("--").replace("-", "_")
+        assert name in fields, f"{old} is called {new}, which is no option"
+
+
+def test_an_old_flag_works_and_names_the_new(capsys, tmp_path):
+    main(["info", "--json"])
+    with pytest.raises(SystemExit):
+        main(["train", "ours", "--data", str(tmp_path / "nowhere"), "--encoder", "e", "--no-words"])
+    said = capsys.readouterr().err
+    assert "--no-words is called --image-only now" in said
+
+
+def test_a_plug_in_is_loaded_before_its_command(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("from pathlib import Path\nPath('loaded').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    main(["info", "--plugin", "mine.py"])
+    assert (tmp_path / "loaded").is_file()
+    with pytest.raises(SystemExit) as left:
+        main(["info", "--plugin", "missing.py"])
+    assert left.value.code == 2

@@ -87,7 +87,7 @@ WORDS = str, int, float, bool, Path, NoneType
 
 def word_type(
     annotation,  # of a parameter
-):  # what is left of it on the command line, for tyro
+):  # what is left of it on the command line, for tyro; None: nothing
     "The part of an annotation that words can be: `str | Path | Recipe` is `str`, `Sequence[str]` is `tuple[str, ...]`."
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     kept = []
@@ -99,7 +99,7 @@ def word_type(
     if str in kept and Path in kept:  # a word is both
         kept.remove(Path)
     if not [kind for kind in kept if kind is not NoneType]:
-        raise TypeError(f"{annotation}: no word can be one of these")
+        return None
     return Union[tuple(kept)]  # noqa: UP007 - of a list
 
 # %% ../nbs/12_cli.ipynb #c11a0009
@@ -114,13 +114,15 @@ def flag_of(
 
 
 def options_of(function: Callable) -> type:  # a dataclass with a field for each parameter, and `plugin`
-    "A function's parameters as a dataclass that tyro makes a parser of."
+    "A function's parameters as a dataclass that tyro makes a parser of; what no word can be is for Python alone."
     from tyro import conf
 
     comments, hints = docments(function), get_type_hints(function)
     fields = []
     for name, parameter in inspect.signature(function).parameters.items():
         kind, text = word_type(hints[name]), comments.get(name, "")
+        if kind is None:
+            continue
         several = get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
         if parameter.kind is parameter.POSITIONAL_ONLY:
             place = conf.arg(help=text, metavar=name.upper() + " ..." * several)
