@@ -14,7 +14,7 @@ from scipy.stats import beta
 from tgfr.core import rng
 from tgfr.evaluation.bootstrap import PersonBootstrap, Verification
 from tgfr.evaluation.metrics import Metric
-from tgfr.evaluation.results import result_rows
+from tgfr.evaluation.results import Condition, result_rows
 
 FPRS = (1e-2, 1e-3, 1e-4)
 KEYS = (*(Metric("TPR", fpr) for fpr in (1e-2, 1e-3, 1e-4)), Metric("EER"), Metric("AUC"))
@@ -104,7 +104,7 @@ def coverage(
     found = {key: {what: Share() for what in ("held", "percentile", "star", "any star", "shown")} for key in KEYS}
     for seed in range(samples):
         results = judged(world, systems, people, photos, seed, replicates)
-        rows = result_rows({(f"system {k}", "", "-"): r for k, r in enumerate(results)}, "system 0")
+        rows = result_rows({(f"system {k}", Condition("photos")): r for k, r in enumerate(results)}, "system 0")
         for key in KEYS:
             share = found[key]
             for r in results:
@@ -116,8 +116,7 @@ def coverage(
             for r in results[1:]:
                 _, low, high = r.difference(results[0], key)
                 share["star"].add(low > 0 or high < 0)
-            ends = [row["difference"][str(key)][1:] for row in rows[1:] if str(key) in row["difference"]]
-            share["any star"].add(any(low > 0 or high < 0 for low, high in ends))
+            share["any star"].add(any(row.significant(key) for row in rows[1:]))
     return {str(key): {what: float(share) for what, share in shares.items()} for key, shares in found.items()}
 
 

@@ -7,6 +7,8 @@ import re
 import pandas as pd
 import pytest
 
+from tgfr.evaluation.metrics import Metric
+from tgfr.evaluation.results import Condition, Report, ResultRow
 from tgfr.formats.cards import markdown_rows, model_card
 from tgfr.report.model_cards import result_sections
 from tgfr.workflows.ijb_benchmark import write_points
@@ -46,18 +48,16 @@ def test_no_cell_is_a_formula(tmp_path):
     "name", ["<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "a & b < c", "</td><h1>x"]
 )
 def test_html_in_a_card_is_text(name):
-    report = {
-        "title": "t",
-        "reference": "frozen face",
-        "warnings": [f"in the training of the model in {name}"],
-        "data": {"source": name},
-        "setup": {name: {"inner": name}},
-        "results": [
-            {"system": s, "probe": name, "mode": "-", "values": {"rank-1": 0.5}, "interval": {}}
-            for s in ("frozen face", name)
-        ],
-        "tables": {"Groups": {"columns": ["group", name], "rows": [[name, 3], [f"{name} | b\nc", 4]]}},
-    }
+    rows = [ResultRow(s, Condition(name), {Metric("rank", 1): 0.5}) for s in ("frozen face", name)]
+    report = Report(
+        "t",
+        rows,
+        "frozen face",
+        warnings=[f"in the training of the model in {name}"],
+        data={"source": name},
+        setup={name: {"inner": name}},
+        tables={"Groups": {"columns": ["group", name], "rows": [[name, 3], [f"{name} | b\nc", 4]]}},
+    )
     card = model_card("m", "what", {"trained on": name}, "code", result_sections(report, ("frozen face", name)))
     assert name not in card and re.search(r"</?(img|script|td|h1)", card) is None
     assert card.count("&lt;") >= 7

@@ -57,7 +57,7 @@ def test_stage_one_reads_faces_alone():
     assert net(photos()).text is None and net(photos()).image.embedding.isfinite().all()
 
 
-@pytest.mark.parametrize("modes", [("one",), ("all",), ("one", "all")])
+@pytest.mark.parametrize("modes", [("first",), ("all",), ("first", "all")])
 def test_photos_without_captions_are_named(tmp_path, modes):
     net = model()
     draw = np.random.default_rng(0)

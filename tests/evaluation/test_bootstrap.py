@@ -15,7 +15,7 @@ from tgfr.core import TgfrError, rng
 from tgfr.evaluation import bootstrap as module
 from tgfr.evaluation.bootstrap import Metrics, PairBootstrap, PersonBootstrap, Verification
 from tgfr.evaluation.metrics import Metric, auc, cmc, eer, mate_ranks, tpr_at_fpr
-from tgfr.evaluation.results import result_row, result_rows, undersampled_fpr_warnings
+from tgfr.evaluation.results import Condition, result_row, result_rows, undersampled_fpr_warnings
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from interval_coverage import World, coverage
@@ -329,12 +329,12 @@ def test_rows_of_a_table_are_held_together():
     for _ in range(300):
         samples, value = draw.normal(size=(13, 200)), draw.normal(size=13)
         found = {
-            (f"{i}", "", "-"): Metrics({Metric("score"): v}, {Metric("score"): v + s}, "same")
+            (f"{i}", Condition("photos")): Metrics({Metric("score"): v}, {Metric("score"): v + s}, "same")
             for i, (v, s) in enumerate(zip(value, samples))
         }
         rows = result_rows(found, "0")[1:]
-        together += any(low > 0 or high < 0 for _, low, high in (row["difference"]["score"] for row in rows))
-        singly = [f.difference(found["0", "", "-"], Metric("score")) for key, f in found.items() if key[0] != "0"]
+        together += any(row.significant(Metric("score")) for row in rows)
+        singly = [f.difference(found["0", Condition("photos")], Metric("score")) for key, f in found.items() if key[0] != "0"]
         alone += any(low > 0 or high < 0 for _, low, high in singly)
     assert alone / 300 > 0.25 and 0.02 < together / 300 < 0.09
 
@@ -372,10 +372,9 @@ def test_a_symmetric_matrix_has_each_pair_twice():
         and not undersampled_fpr_warnings([other])
     )
     assert "half of them distinct" in same.pairs and "distinct" not in other.pairs
-    row = result_row("face", "112px", "-", same)
-    assert set(row["values"]) - set(row["interval"]) == {"TPR@FPR=1e-4"} and set(row["values"]) == set(
-        result_row("face", "16px", "-", other)["interval"]
-    )
+    row = result_row("face", Condition("112px"), same)
+    assert set(row.values) - set(row.intervals) == {Metric("TPR", 1e-4)}
+    assert set(row.values) == set(result_row("face", Condition("16px"), other).intervals)
     rounded = cosines(x) * (1 + 1e-7 * draw.normal(size=(120, 120))).astype(np.float32)
     assert bootstrap.evaluate(rounded).twice
 
@@ -383,14 +382,15 @@ def test_a_symmetric_matrix_has_each_pair_twice():
 def test_too_few_people_have_no_interval():
     person, scores = made_up(9, 30, "nine")
     few = PersonBootstrap(person, 20).evaluate(scores)
-    row = result_row("face", "16px", "-", few, few)
+    row = result_row("face", Condition("16px"), few, few)
     assert (
-        row["interval"] == {}
-        and row["difference"] == {}
+        row.intervals == {}
+        and row.differences == {}
         and "9 people are too few for intervals" in undersampled_fpr_warnings([few])[-1]
     )
     assert not any(
-        "too few" in said for said in undersampled_fpr_warnings([PersonBootstrap(*made_up(10, 30, "ten")[:1], 20).evaluate(scores)])
+        "too few" in warning
+        for warning in undersampled_fpr_warnings([PersonBootstrap(made_up(10, 30, "ten")[0], 20).evaluate(scores)])
     )
 
 

@@ -463,7 +463,7 @@ def test_command_line(tmp_path, capsys, refusal):
         str(tmp_path / "simulated" / "features"),
         str(tmp_path / "simulated"),
     )
-    assert [(r["system"], r["probe"]) for r in report["results"]] == [
+    assert [(r["system"], r["condition"]["label"]) for r in report["results"]] == [
         ("N1D1F0", "1:1"),
         ("N1D1F0", "1:N"),
         ("average", "1:1"),
@@ -503,11 +503,11 @@ def test_command_line(tmp_path, capsys, refusal):
 
 def test_published_definitions_promise_no_intervals(tmp_path, capsys):
     report = ijb(simulate="IJBB", scale=0.01, out=tmp_path, definition="published", fusion=("N1D1F0", "average"))
-    assert not any(row["interval"] or row.get("difference") for row in report["results"])
+    assert not any(row.intervals or row.differences for row in report.results)
     assert "Under each value" not in (said := capsys.readouterr()).out and "TPIR@FPIR" in said.out
-    assert "intervals of 1:N" not in report["terms"] and "95 % interval" not in definitions(report)
-    ranks = report["tables"]["Ranks in each gallery"]["rows"]
-    assert {row[1] for row in ranks} == {"1:N S1+S2"} and ranks[0][3] == report["results"][1]["values"]["rank-1"]
+    assert "intervals of 1:N" not in report.terms and "95 % interval" not in definitions(report)
+    ranks = report.tables["Ranks in each gallery"]["rows"]
+    assert {row[1] for row in ranks} == {"1:N S1+S2"} and ranks[0][3] == report.results[1].values[Metric("rank", 1)]
 
 
 def test_unit_features_are_said_to_be_so(made, tmp_path):
@@ -523,13 +523,11 @@ def test_unit_features_are_said_to_be_so(made, tmp_path):
     }
     write_store(tmp_path / "unit", meta, lambda done: [{"embedding": x[0, :, None]}])
     report = ijb(files.folder, [tmp_path / "unit"], ("average", "norm"), tmp_path / "out", replicates=0)
-    assert any("all embeddings have the length 1," in line for line in report["summary"])
-    assert report["results"][0]["values"] == pytest.approx(report["results"][2]["values"], abs=1e-3)
+    assert any("all embeddings have the length 1," in line for line in report.summary)
+    assert report.results[0].values == pytest.approx(report.results[2].values, abs=1e-3)
     assert not any(
         "all embeddings" in line
-        for line in ijb(files.folder, [files.folder.parent / "features"], ("average",), tmp_path / "raw", replicates=0)[
-            "summary"
-        ]
+        for line in ijb(files.folder, [files.folder.parent / "features"], ("average",), tmp_path / "raw", replicates=0).summary
     )
 
 
