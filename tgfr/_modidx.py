@@ -2125,6 +2125,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'tgfr.training.recipes.demo': ('08_training/recipes.html#demo', 'tgfr/training/recipes.py'),
                                        'tgfr.training.recipes.make_recipe': ( '08_training/recipes.html#make_recipe',
                                                                               'tgfr/training/recipes.py'),
+                                       'tgfr.training.recipes.original_field': ( '08_training/recipes.html#original_field',
+                                                                                 'tgfr/training/recipes.py'),
                                        'tgfr.training.recipes.ours': ('08_training/recipes.html#ours', 'tgfr/training/recipes.py'),
                                        'tgfr.training.recipes.ours_celeba_dialog': ( '08_training/recipes.html#ours_celeba_dialog',
                                                                                      'tgfr/training/recipes.py'),

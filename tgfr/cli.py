@@ -9,7 +9,7 @@ __all__ = ['COMMANDS', 'RENAMED', 'recipe_changes', 'Demo', 'Train', 'Ablate', '
 # %% ../nbs/12_cli.ipynb #218cd6ea
 import os
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints

@@ -106,7 +106,7 @@ def ablate(
 # %% ../../nbs/10_workflows/03_ablate.ipynb #0981c55b
 STAGE_TWO = (
     "fusion",
-    "captions",
+    "captions_per_image",
     "epochs_fuse",
     "batch_fuse",
     "lambda_text",

@@ -37,12 +37,12 @@ from ..report.page import run_facts, save_report
 from ..report.pictures import plot_examples, plot_word_regions
 from ..training.face_encoder import train_encoder
 from ..training.loop import make_accelerator
-from ..training.recipes import Recipe, make_recipe, write_recipe
+from ..training.recipes import Recipe, make_recipe, original_field, write_recipe
 from .compare import SYSTEMS, Trainer, check_systems, compare, load_splits, shared_photos, split_features
 
 # %% ../../nbs/10_workflows/02_demo.ipynb #41662238
 ENCODE = (
-    "sizes",
+    "train_resolutions",
     "epochs_encode",
     "batch_encode",
     "accumulate",
@@ -67,9 +67,8 @@ def demo_encoder(
 ):
     "A small face encoder trained on synthetic people of its own."
     folder, file = Path(folder), Path(folder) / "encoder" / "made.json"
-    made = json.loads(
-        json_text({"people": people, "photos": photos, "recipe": {name: getattr(recipe, name) for name in ENCODE}})
-    )
+    settings = {original_field(name, Recipe): getattr(recipe, name) for name in ENCODE}
+    made = json.loads(json_text({"people": people, "photos": photos, "recipe": settings}))
     if file.is_file() and read_json(file) != made:
         raise TgfrError(
             f"{file.parent}: was trained by another recipe or on other people; choose a new folder, or remove this one and train-encoder beside it"
