@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'ABOVE_0', 'RENAMED_FIELDS', 'ADDED_FIELDS', 'RECIPES', 'FOR_TRANSFORMERS', 'PARSERS', 'check_fields',
-           'Recipe', 'renamed_field', 'recipe_text', 'StageRecipe', 'stage_recipe', 'ours', 'ours_transformer',
-           'ours_celeba_dialog', 'ours_face2text', 'demo', 'paper_lstm', 'paper_bert', 'make_recipe', 'parse_settings',
-           'resolve_recipe', 'write_recipe', 'read_recipe']
+           'Recipe', 'renamed_field', 'original_field', 'recipe_text', 'StageRecipe', 'stage_recipe', 'ours',
+           'ours_transformer', 'ours_celeba_dialog', 'ours_face2text', 'demo', 'paper_lstm', 'paper_bert',
+           'make_recipe', 'parse_settings', 'resolve_recipe', 'write_recipe', 'read_recipe']
 
 # %% ../../nbs/08_training/01_recipes.ipynb #d555b70e
 import inspect
@@ -185,14 +185,22 @@ def renamed_field(
     return RENAMED_FIELDS.get(kind.__name__, {}).get(name, name)
 
 
+def original_field(
+    name: str,  # of a field today
+    kind: type,  # `Recipe` or `SetRecipe`
+) -> str:  # as the first version named it
+    "The name under which a field's value is stored where equal recipes must look equal."
+    original = {new: old for old, new in RENAMED_FIELDS.get(kind.__name__, {}).items()}
+    return original.get(name, name)
+
+
 def recipe_text(recipe: Recipe) -> str:  # equal for equal recipes (a `SetRecipe` too), whatever version wrote them
     "A recipe as text, as the first version named its fields: what a run's digest is taken of."
-    old_names = {new: old for old, new in RENAMED_FIELDS.get(type(recipe).__name__, {}).items()}
     parts = []
     for f in fields(recipe):
         value = getattr(recipe, f.name)
         if f.name not in ADDED_FIELDS or value != f.default:
-            parts.append(f"{old_names.get(f.name, f.name)}={value!r}")
+            parts.append(f"{original_field(f.name, type(recipe))}={value!r}")
     return f"{type(recipe).__qualname__}({', '.join(parts)})"
 
 # %% ../../nbs/08_training/01_recipes.ipynb #4c0d0605
