@@ -16,9 +16,8 @@ import sys
 import textwrap
 import tokenize
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, field, make_dataclass
+from dataclasses import MISSING, dataclass, field, make_dataclass
 from difflib import get_close_matches
-from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
