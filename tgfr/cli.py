@@ -16,7 +16,7 @@ import sys
 import textwrap
 import tokenize
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, field, make_dataclass
+from dataclasses import MISSING, field, make_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
