@@ -273,7 +273,7 @@ def outputs():
     for name in ("demo", "trained", "image-only", "gru-fcfm", "transformer"):
         model = TGFR.load(f"{name}/model")
         with torch.inference_mode():
-            text = model.encode_captions(captions) if model.config.use_captions else None
+            text = model.read(captions) if model.config.words else None
             found = model(ImageFeatures(tensors["in.embedding"], tensors["in.regions"]), text)
         tensors[f"{name}.embedding"], tensors[f"{name}.face"] = found.embedding, found.image.embedding
         if text is not None:
