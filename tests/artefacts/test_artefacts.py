@@ -38,7 +38,7 @@ from tgfr.training.recipes import ADDED_FIELDS, make_recipe, read_recipe
 from tgfr.training.set_fusion import SetRecipe
 from tgfr.workflows.audit_data import print_audit
 from tgfr.workflows.compare import intervals_figure
-from tgfr.workflows.compare_fusions import compare_sets
+from tgfr.workflows.compare_fusions import compare_fusions
 from tgfr.workflows.demo import demo_encoder
 from tgfr.workflows.fuse_video import video_page
 from tgfr.workflows.ijb_benchmark import ijb
@@ -259,7 +259,7 @@ def test_finished_runs_are_read(v0, capsys):
 def test_killed_fusions_of_sets_end_like_their_twin(v0, capsys):
     values = read_json("sets/report.json")["setup"]["recipe"].values()
     recipe = SetRecipe(*(tuple(v) if isinstance(v, list) else v for v in values))
-    report = compare_sets(
+    report = compare_fusions(
         "people",
         "encoder",
         "killed-sets",

@@ -197,8 +197,8 @@ def test_a_cut_file_is_named(tmp_path, name, codec, share):
     whole = write(tmp_path / name, shots(40), codec)
     assert told(whole)[:2] == (40, [])
     data = whole.read_bytes()
-    (cut := tmp_path / f"cut {name}").write_bytes(data[: int(share * len(data))])
-    number, said, _ = told(cut)
+    (split_chunks := tmp_path / f"cut {name}").write_bytes(data[: int(share * len(data))])
+    number, said, _ = told(split_chunks)
     assert (
         number == 40
         or 0 < number < 40

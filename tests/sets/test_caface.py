@@ -245,8 +245,8 @@ def test_ragged_and_sharded_equal_one_at_a_time():
     ]
     for most in (64, 1 << 14):
         for ids, found in (
-            fuse_ragged(MODEL, embedding, template, styles, most=most, chunk=16),
-            fuse_sharded(MODEL, embedding, template, styles, chunk=16, most=most),
+            fuse_ragged(MODEL, embedding, template, styles, max_cells=most, chunk=16),
+            fuse_sharded(MODEL, embedding, template, styles, chunk=16, max_cells=most),
         ):
             assert ids.tolist() == (np.arange(60) * 7).tolist()
             torch.testing.assert_close(found, torch.stack(alone), rtol=1e-4, atol=1e-5)
@@ -273,7 +273,7 @@ def shard(folder, accelerator):
         template,
         draw.random((2000, S, 2)).astype("f"),
         chunk=64,
-        most=256,
+        max_cells=256,
         accelerator=accelerator,
     )
     tensors = {f.name: getattr(state, f.name) for f in fields(SetState)} | {

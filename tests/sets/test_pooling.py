@@ -23,8 +23,8 @@ from tgfr.sets.pooling import (
     SetFusion,
     buckets,
     build_set_fusion,
-    cut,
-    divide,
+    split_chunks,
+    chunk_bounds,
     face_set,
     fuse_ragged,
 )
@@ -105,7 +105,7 @@ def test_ragged_is_one_by_one(name, most):
         draw.random((len(template), S, 2)),
         draw.random(len(template)),
     )
-    ids, found = fuse_ragged(fusion, embedding, template, styles, score, most=most)
+    ids, found = fuse_ragged(fusion, embedding, template, styles, score, max_cells=most)
     assert ids.tolist() == sorted(set(template.tolist()))
     for t, row in zip(ids, found):
         k = template == t
@@ -169,7 +169,7 @@ def test_wrong_use(tmp_path):
     with pytest.raises(TgfrError, match="3 numbers for 4 images"):
         fuse_ragged(NormPower(E), np.ones((4, E)), np.ones(3))
     with pytest.raises(TgfrError, match="chunk=0"):
-        divide(torch.tensor([3]), 0)
+        chunk_bounds(torch.tensor([3]), 0)
 
     class Mine(SetFusion):
         pass
@@ -210,7 +210,7 @@ def test_hostile_folders_of_a_fusion(tmp_path):
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(1, 12))
 @settings(max_examples=80, deadline=None)
 def test_parts_are_consecutive_and_as_equal_as_can_be(counts, most):
-    owner, start, size = divide(torch.tensor(counts), most)
+    owner, start, size = chunk_bounds(torch.tensor(counts), most)
     expected = [
         (b, len(part), int(part[0]))
         for b, n in enumerate(counts)
@@ -225,11 +225,11 @@ def test_parts_are_consecutive_and_as_equal_as_can_be(counts, most):
     for row, n in zip(mask, counts):
         row[torch.randperm(mask.shape[1], generator=generator)[:n]] = True
     number = torch.where(mask, torch.arange(mask.numel()).view(mask.shape), -1)[..., None].float()
-    parts = cut(FaceSet(number, mask), most)
+    parts = split_chunks(FaceSet(number, mask), most)
     seen = [row[there].flatten().tolist() for row, there in zip(parts.faces.embedding, parts.faces.mask) if there.any()]
     assert sum(seen, []) == number[mask].flatten().tolist() and max(map(len, seen)) <= most
     back = torch.zeros_like(mask).index_put(
-        (parts.owner[:, None].expand_as(parts.place)[parts.faces.mask], parts.place[parts.faces.mask]),
+        (parts.set_index[:, None].expand_as(parts.position)[parts.faces.mask], parts.position[parts.faces.mask]),
         torch.tensor(True),
     )
     assert torch.equal(back, mask)

@@ -347,7 +347,7 @@ def test_two_people_are_kept_apart(tmp_path, gallery):
         )
 
     found = track_faces(Frames(video), Pixels(), build_set_fusion("average", 768), Scripted([f for _, f in scenes]))
-    assert sorted(len(t.sightings) for t in found.tracks) == [6, 56, 76]
+    assert sorted(len(t.detections) for t in found.tracks) == [6, 56, 76]
     photos = l2_normalize(Pixels().encode(FACES).embedding)
     for track, person in zip(found.tracks, (0, 1, 2)):
         assert int((photos @ l2_normalize(track.finished().readout()[0])).argmax()) == person
@@ -596,7 +596,7 @@ def test_a_crowd_does_not_grow_without_end(tmp_path):
         how=TrackingOptions(tracks=5, apart=0.9, same=0.99),
         batch=8,
     )
-    assert len(found.tracks) == 5 and found.forgotten == 6 * 8 - sum(len(t.sightings) for t in found.tracks)
+    assert len(found.tracks) == 5 and found.dropped == 6 * 8 - sum(len(t.detections) for t in found.tracks)
 
 
 def test_pictures_of_different_sizes_make_a_clip(tmp_path):
@@ -604,7 +604,7 @@ def test_pictures_of_different_sizes_make_a_clip(tmp_path):
         stills(tmp_path / "frames", enumerate(cv2.resize(FACES[0], (size + 7, size)) for size in (50, 112, 700)))
     )
     found = track_faces(frames, Pixels(), build_set_fusion("average", 768))
-    write_clip(tmp_path / "clip.mp4", frames, found.tracks[0].sightings)
+    write_clip(tmp_path / "clip.mp4", frames, found.tracks[0].detections)
     assert len(list(Frames(tmp_path / "clip.mp4").read())) == 3 and len(list(tmp_path.iterdir())) == 2
 
 

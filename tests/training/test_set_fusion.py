@@ -20,7 +20,7 @@ from tgfr.sets.pooling import FaceSet, ScalarQuality
 from tgfr.training import set_fusion as training
 from tgfr.training.loop import fit, learning_rate, make_accelerator
 from tgfr.training.set_fusion import (
-    GroupBatch,
+    SetPairBatch,
     GroupBatches,
     SetObjective,
     SetRecipe,
@@ -64,7 +64,7 @@ def test_golden_losses(golden):
             x[..., :embedding], torch.ones(x.shape[:2], dtype=torch.bool), x[..., embedding:].unflatten(-1, (styles, 2))
         )
 
-    batch = GroupBatch(*(group(x) for x in rows.chunk(2, 1)), golden.i["labels"])
+    batch = SetPairBatch(*(group(x) for x in rows.chunk(2, 1)), golden.i["labels"])
     recipe = SetRecipe(
         lambda_centre=golden.meta["lambdas"][0], lambda_memory=golden.meta["lambdas"][1], memory_by_batch=True
     )

@@ -18,7 +18,7 @@ from tgfr.evaluation.metrics import Metric
 from tgfr.evaluation.results import result_rows
 from tgfr.sets.pooling import build_set_fusion
 from tgfr.workflows.compare import load_splits
-from tgfr.workflows.compare_fusions import SetEvaluator, draw_probe_sets, judge_fusions
+from tgfr.workflows.compare_fusions import SetEvaluator, draw_probe_sets, evaluate_fusions
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_fusion_does_not_differ_from_itself(store):
     store, identity = store
     average = build_set_fusion("average", 32)
     rows = result_rows(
-        judge_fusions(
+        evaluate_fusions(
             {"one": average, "two": average, "best": build_set_fusion("best-norm", 32)},
             store,
             identity,

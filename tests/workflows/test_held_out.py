@@ -26,7 +26,7 @@ from tgfr.training.recipes import make_recipe
 from tgfr.training.set_fusion import quick_sets
 from tgfr.workflows.ablate import ablate
 from tgfr.workflows.compare import Trainer, hold_out, shared_photos
-from tgfr.workflows.compare_fusions import compare_sets
+from tgfr.workflows.compare_fusions import compare_fusions
 from tgfr.workflows.demo import demo
 from tgfr.workflows.evaluate import evaluate
 from tgfr.workflows.train import train
@@ -77,7 +77,7 @@ def test_every_comparison_tells_them(faces, encoder, tmp_path, command, capsys):
     elif command == "ablate":
         report = ablate(data, str(encoder), out, make_recipe("demo", **TINY), {}, **tiny)
     else:
-        report = compare_sets(data, str(encoder), out, ("average", "norm"), images=(1, 2), replicates=5)
+        report = compare_fusions(data, str(encoder), out, ("average", "norm"), images=(1, 2), replicates=5)
     assert report["warnings"][0].startswith("30 of the 30 photos judged here")
     assert (
         "photos of the training" in capsys.readouterr().err
@@ -183,7 +183,7 @@ def test_an_encoder_that_tells_nobody_apart(faces, encoder, tmp_path):  # noqa: 
             data, tmp_path / "out", str(tmp_path / "zero"), make_recipe("demo", **TINY), probe_size=(112,), replicates=5
         )
     with pytest.raises(TgfrError, match="one and the same embedding"):
-        compare_sets(
+        compare_fusions(
             data,
             str(tmp_path / "zero"),
             tmp_path / "sets",
