@@ -13,7 +13,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from ..data.faces import probe_variants
+from ..data.degradation import probe_variants
 from ..encoders.feature_store import FeatureStore, encode_faces
 from .bootstrap import PersonBootstrap, Verification
 from .results import by_chance, label_errors, result_rows, unresolved

@@ -21,7 +21,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ..core import Skips, TgfrError, progress_bar, write_json
-from ..data.catalog import load_faces, split_names
+from ..data.datasets import load_faces, split_names
 from ..data.faces import cell_bytes, read_image
 from .metrics import label_floor
 from .pair_lists import PairList, caption_keys, match_pairs

@@ -25,7 +25,7 @@ from .fcam import ImageHead, ResidualImageHead
 from .fcfm import FUSIONS, build_fusion
 
 # %% ../../nbs/05_fusion/03_model.ipynb #5646e1a1
-NEEDED = "a model with words reads one of each photo; leave such photos out, as `tgfr.data.catalog.drop_unusable` does, or take a model with words=False"
+NEEDED = "a model with words reads one of each photo; leave such photos out, as `tgfr.data.datasets.drop_unusable` does, or take a model with words=False"
 
 
 def merge_captions(

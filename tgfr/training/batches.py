@@ -39,7 +39,7 @@ class CaptionTable:
         self.counts = np.array([len(c) for c in captions])
         if len(empty := np.flatnonzero(self.counts == 0)):
             raise TgfrError(
-                f"captions of row {empty[0]} are empty; `tgfr.data.catalog.drop_unusable` drops such photos"
+                f"captions of row {empty[0]} are empty; `tgfr.data.datasets.drop_unusable` drops such photos"
             )
         self.flat = np.array([c for row in captions for c in row], dtype=object)
         self.start = np.cumsum(self.counts) - self.counts

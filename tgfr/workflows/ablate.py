@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.faces import Degradation
+from ..data.degradation import Degradation
 from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import load_encoder
 from ..encoders.text_encoders import RECURRENT
@@ -19,7 +19,8 @@ from ..evaluation.bootstrap import check_replicates
 from ..report.page import save_report
 from ..training.loop import make_accelerator
 from ..training.recipes import Recipe, make_recipe, write_recipe
-from .compare import Trainer, load_splits, shared_photos, split_features
+from ..data.splits import load_splits
+from .compare import Trainer, shared_photos, split_features
 from .demo import comparison_report, intervals_figure
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #11bb2ac9

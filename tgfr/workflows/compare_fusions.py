@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from ..core import TgfrError, check_choices, rng
 from ..data.augmentations import augmentations
-from ..data.faces import Degradation
+from ..data.degradation import Degradation
 from ..data.folders import one_at_a_time
 from ..encoders.feature_store import FeatureStore
 from ..encoders.features import l2_normalize
@@ -37,7 +37,8 @@ from ..sets.checkpoints import save_set_fusion
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
 from ..training.loop import make_accelerator
 from ..training.set_fusion import SetRecipe, identity_centres, prepare_sets, quick_sets, train_set_fusion
-from .compare import check_features, hold_out, load_splits, shared_photos
+from ..data.splits import hold_out, load_splits
+from .compare import check_features, shared_photos
 
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #96960017
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 
 from ..core import Skips, TgfrError, json_text, read_json, say, write_json
-from ..data.catalog import load_faces
-from ..data.faces import Degradation, read_image
+from ..data.datasets import load_faces
+from ..data.degradation import Degradation
+from ..data.faces import read_image
 from ..data.folders import one_at_a_time
 from ..data.photo_log import photo_warnings
 from ..encoders.backbones import save_encoder
@@ -38,7 +39,8 @@ from ..report.pictures import plot_examples, plot_word_regions
 from ..training.face_encoder import train_encoder
 from ..training.loop import make_accelerator
 from ..training.recipes import Recipe, make_recipe, write_recipe
-from .compare import SYSTEMS, Trainer, check_systems, compare, load_splits, shared_photos, split_features
+from ..data.splits import load_splits
+from .compare import SYSTEMS, Trainer, check_systems, compare, shared_photos, split_features
 
 # %% ../../nbs/10_workflows/02_demo.ipynb #41662238
 ENCODE = (

@@ -13,7 +13,7 @@ import numpy as np
 from accelerate import PartialState
 
 from ..core import TgfrError, say
-from ..data.catalog import drop_unusable, load_faces, usual_split
+from ..data.datasets import drop_unusable, load_faces, usual_split
 from ..data.folders import one_at_a_time
 from ..data.photo_log import photo_warnings
 from ..encoders.pretrained_faces import check_encoder, load_encoder
