@@ -11,8 +11,9 @@ from measure import compare, timed
 from PIL import Image, ImageOps
 
 from tgfr.core import rng
-from tgfr.data.catalog import load_faces
-from tgfr.data.faces import augment, read_image
+from tgfr.data.datasets import load_faces
+from tgfr.data.augmentations import augment
+from tgfr.data.faces import read_image
 from tgfr.encoders.backbones import EncoderConfig, preprocess
 
 PHOTOS = 1000

@@ -262,7 +262,7 @@ def make_parquet(folder):
 
 
 def read_parquet(folder):
-    from tgfr.data.catalog import drop_unusable, load_faces
+    from tgfr.data.datasets import drop_unusable, load_faces
 
     drop_unusable(load_faces(folder))
 
@@ -356,7 +356,7 @@ def read_state(folder):
 
 
 def make_store(folder):
-    from tgfr.data.faces import Degradation
+    from tgfr.data.degradation import Degradation
     from tgfr.encoders.feature_store import encode_faces
 
     encode_faces(_photos(6), _network(), [Degradation(size=112)], folder / "store")

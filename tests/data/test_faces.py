@@ -20,10 +20,14 @@ from PIL import Image as Pillow
 
 from tgfr.core import TgfrError, rng
 from tgfr.data import faces
-from tgfr.data.catalog import drop_unusable, load_faces, split_names, split_people
-from tgfr.data.faces import Degradation, augment, encode_jpeg, read_image
+from tgfr.data.datasets import drop_unusable, load_faces, split_names
+from tgfr.data.splits import split_people
+from tgfr.data.augmentations import augment
+from tgfr.data.degradation import Degradation
+from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.training.recipes import Recipe
-from tgfr.workflows.compare import Trainer, load_splits
+from tgfr.data.splits import load_splits
+from tgfr.workflows.compare import Trainer
 
 
 def picture(key: int = 0, height: int = 112, width: int = 112) -> np.ndarray:

@@ -18,9 +18,10 @@ from hostile import damaged
 
 from tgfr.core import TgfrError, rng
 from tgfr.data import parquet
-from tgfr.data.catalog import drop_unusable, load_faces, split_names
+from tgfr.data.datasets import drop_unusable, load_faces, split_names
 from tgfr.data.faces import encode_jpeg, read_image
-from tgfr.data.parquet import CANONICAL, identity_number, parquet_splits
+from tgfr.data.columns import CANONICAL, identity_number
+from tgfr.data.parquet_files import parquet_splits
 
 PHOTOS = [b"P6 24 24 255\n" + bytes([20 + 9 * i]) * 1728 for i in range(20)]  # of one length
 HASH, UUID = "0123456789abcdef", "3f2b1c4d-5e6f-4a1b-8c2d-9e0f1a2b3c4d"
@@ -714,7 +715,7 @@ import sys, os
 written = []
 def hook(event, arguments):
     if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR) and str(arguments[0]) != os.devnull: written.append(str(arguments[0]))
-import tgfr.data.catalog as c, tgfr.data.faces
+import tgfr.data.datasets as c, tgfr.data.faces
 sys.addaudithook(hook)
 for source in sys.argv[1:]:
     faces, skips = c.screen(c.load_faces(source))

@@ -16,7 +16,8 @@ from processes import finish, kill_when, needs_kill, python, wait_for
 
 from tgfr.core import TgfrError, rng
 from tgfr.data import folders
-from tgfr.data.faces import Degradation, encode_jpeg, read_image
+from tgfr.data.degradation import Degradation
+from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.encoders import feature_store as features
 from tgfr.encoders.feature_store import FeatureStore, _npy_head, encode_faces
 from tgfr.encoders.features import ImageFeatures

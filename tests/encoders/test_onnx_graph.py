@@ -68,7 +68,7 @@ def mobile(shared_data):
 
 @pytest.fixture(scope="module")
 def faces(shared_data):
-    from tgfr.data.catalog import load_faces
+    from tgfr.data.datasets import load_faces
 
     dataset = load_faces(shared_data / "celeba_hq", "validation").select(range(0, 1600, 50))
     return np.stack([read_image(cell, size=112) for cell in dataset["image"]])
@@ -310,7 +310,7 @@ def test_photos_tell_a_wrong_preparation(mobile, faces):
 
 
 def test_photos_of_people_tell_more(mobile, shared_data):
-    from tgfr.data.catalog import load_faces
+    from tgfr.data.datasets import load_faces
 
     dataset = load_faces(shared_data / "celeba_hq", "validation")
     places = {}

@@ -898,7 +898,7 @@ def test_channel_check():
 
 
 def test_channel_check_of_a_real_model(shared_data):
-    from tgfr.data.catalog import load_faces
+    from tgfr.data.datasets import load_faces
     from tgfr.data.faces import read_image
     from tgfr.encoders.onnx_encoder import OnnxEncoder
 

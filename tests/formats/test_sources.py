@@ -17,7 +17,7 @@ from hostile import Runs
 
 from tgfr.cli import main
 from tgfr.core import TgfrError
-from tgfr.data.catalog import drop_unusable, load_faces
+from tgfr.data.datasets import drop_unusable, load_faces
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.formats.prepare import Options, prepare, summary

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from tgfr.cli import main
 from tgfr.core import Skips, TgfrError, read_json, rng, seed_everything
-from tgfr.data.faces import Degradation, encode_jpeg, read_image
+from tgfr.data.degradation import Degradation
+from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.landmarks import ARCFACE_TEMPLATE, Face
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import EncoderConfig, IResNet, save_encoder

@@ -9,7 +9,7 @@ import torch
 from tgfr.cli import main
 from tgfr.core import TgfrError, rng
 from tgfr.data.augmentations import HorizontalFlip
-from tgfr.data.faces import Degradation
+from tgfr.data.degradation import Degradation
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.feature_store import encode_faces
@@ -19,6 +19,8 @@ from tgfr.evaluation.results import result_rows
 from tgfr.sets.pooling import build_set_fusion
 from tgfr.workflows.compare import load_splits
 from tgfr.workflows.compare_fusions import SetEvaluator, draw_probe_sets, evaluate_fusions
+from tgfr.data.splits import load_splits
+from tgfr.workflows.compare_fusions import SetEvaluator, draw_probe_sets, judge_fusions
 
 
 @pytest.fixture(scope="module")

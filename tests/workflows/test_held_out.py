@@ -27,6 +27,9 @@ from tgfr.training.set_fusion import quick_sets
 from tgfr.workflows.ablate import ablate
 from tgfr.workflows.compare import Trainer, hold_out, shared_photos
 from tgfr.workflows.compare_fusions import compare_fusions
+from tgfr.data.splits import hold_out
+from tgfr.workflows.compare import Trainer, shared_photos, train
+from tgfr.workflows.compare_fusions import compare_sets
 from tgfr.workflows.demo import demo
 from tgfr.workflows.evaluate import evaluate
 from tgfr.workflows.train import train

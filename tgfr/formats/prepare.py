@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from datasets import Value
 
 from ..core import TgfrError, atomic_write, check_file, content_digest, progress_bar, rng, say, write_json
-from ..data.catalog import CANONICAL
+from ..data.columns import CANONICAL
 from ..data.faces import FILE_LIMIT, check_quality, encode_jpeg, read_image
 from ..data.folders import one_at_a_time
 from ..data.landmarks import YuNet, align

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 
 from ..core import TgfrError, check_choices, content_digest, rng, seed_everything
 from ..data.augmentations import HorizontalFlip, augmentations
-from ..data.faces import Degradation
+from ..data.degradation import Degradation
 from ..encoders.embed import warn_constant_norm
 from ..encoders.feature_store import FeatureStore, encode_faces
 from ..encoders.features import TensorRecord, l2_normalize
