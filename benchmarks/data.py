@@ -11,8 +11,8 @@ from measure import compare, timed
 from PIL import Image, ImageOps
 
 from tgfr.core import rng
-from tgfr.data.datasets import load_faces
 from tgfr.data.augmentations import augment
+from tgfr.data.datasets import load_faces
 from tgfr.data.faces import read_image
 from tgfr.encoders.backbones import EncoderConfig, preprocess
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from tgfr.cli import main
 from tgfr.core import TgfrError, read_json
-from tgfr.data.catalog import load_faces, split_names
+from tgfr.data.datasets import load_faces, split_names
 from tgfr.encoders.embed import embed_file, embed_folder
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.features import ImageFeatures

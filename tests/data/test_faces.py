@@ -20,13 +20,12 @@ from PIL import Image as Pillow
 
 from tgfr.core import TgfrError, rng
 from tgfr.data import faces
-from tgfr.data.datasets import drop_unusable, load_faces, split_names
-from tgfr.data.splits import split_people
 from tgfr.data.augmentations import augment
+from tgfr.data.datasets import drop_unusable, load_faces, split_names
 from tgfr.data.degradation import Degradation
 from tgfr.data.faces import encode_jpeg, read_image
+from tgfr.data.splits import load_splits, split_people
 from tgfr.training.recipes import Recipe
-from tgfr.data.splits import load_splits
 from tgfr.workflows.compare import Trainer
 
 

@@ -18,9 +18,9 @@ from hostile import damaged
 
 from tgfr.core import TgfrError, rng
 from tgfr.data import parquet
+from tgfr.data.columns import CANONICAL, identity_number
 from tgfr.data.datasets import drop_unusable, load_faces, split_names
 from tgfr.data.faces import encode_jpeg, read_image
-from tgfr.data.columns import CANONICAL, identity_number
 from tgfr.data.parquet_files import parquet_splits
 
 PHOTOS = [b"P6 24 24 255\n" + bytes([20 + 9 * i]) * 1728 for i in range(20)]  # of one length

@@ -23,10 +23,10 @@ from tgfr.sets.pooling import (
     SetFusion,
     buckets,
     build_set_fusion,
-    split_chunks,
     chunk_bounds,
     face_set,
     fuse_ragged,
+    split_chunks,
 )
 from tgfr.sets.stream import OnlineFusion
 

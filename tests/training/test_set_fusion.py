@@ -20,9 +20,9 @@ from tgfr.sets.pooling import FaceSet, ScalarQuality
 from tgfr.training import set_fusion as training
 from tgfr.training.loop import fit, learning_rate, make_accelerator
 from tgfr.training.set_fusion import (
-    SetPairBatch,
     GroupBatches,
     SetObjective,
+    SetPairBatch,
     SetRecipe,
     cosine_loss,
     group_templates,

@@ -10,6 +10,7 @@ from tgfr.cli import main
 from tgfr.core import TgfrError, rng
 from tgfr.data.augmentations import HorizontalFlip
 from tgfr.data.degradation import Degradation
+from tgfr.data.splits import load_splits
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.feature_store import encode_faces
@@ -17,10 +18,7 @@ from tgfr.encoders.features import l2_normalize
 from tgfr.evaluation.metrics import Metric
 from tgfr.evaluation.results import result_rows
 from tgfr.sets.pooling import build_set_fusion
-from tgfr.workflows.compare import load_splits
 from tgfr.workflows.compare_fusions import SetEvaluator, draw_probe_sets, evaluate_fusions
-from tgfr.data.splits import load_splits
-from tgfr.workflows.compare_fusions import SetEvaluator, draw_probe_sets, judge_fusions
 
 
 @pytest.fixture(scope="module")

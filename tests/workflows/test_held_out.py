@@ -14,6 +14,7 @@ from small_run import WORDS
 from test_cli import encoder  # noqa: F401 - a fixture
 
 from tgfr.core import TgfrError, rng
+from tgfr.data.splits import hold_out
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.feature_store import FeatureStore
@@ -25,11 +26,8 @@ from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.recipes import make_recipe
 from tgfr.training.set_fusion import quick_sets
 from tgfr.workflows.ablate import ablate
-from tgfr.workflows.compare import Trainer, hold_out, shared_photos
+from tgfr.workflows.compare import Trainer, shared_photos
 from tgfr.workflows.compare_fusions import compare_fusions
-from tgfr.data.splits import hold_out
-from tgfr.workflows.compare import Trainer, shared_photos, train
-from tgfr.workflows.compare_fusions import compare_sets
 from tgfr.workflows.demo import demo
 from tgfr.workflows.evaluate import evaluate
 from tgfr.workflows.train import train

@@ -13,7 +13,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from ..data.faces import probe_variants
+from ..data.degradation import probe_variants
 from ..encoders.backbones import FaceEncoder
 from ..encoders.feature_store import FeatureStore, encode_faces
 from .bootstrap import PersonBootstrap, Verification

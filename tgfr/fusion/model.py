@@ -26,7 +26,7 @@ from .fcfm import FUSIONS, build_fusion, list_fusions
 
 # %% ../../nbs/05_fusion/03_model.ipynb #5646e1a1
 NEEDED = (
-    "a model with captions reads one of each photo; leave such photos out, as `tgfr.data.catalog.drop_unusable` does, "
+    "a model with captions reads one of each photo; leave such photos out, as `tgfr.data.datasets.drop_unusable` does, "
     "or take a model with use_captions=False"
 )
 

@@ -9,7 +9,8 @@ __all__ = ['pair_examples', 'word_regions', 'relative_attention']
 import numpy as np
 import torch
 
-from ..data.faces import Degradation, read_image
+from ..data.degradation import Degradation
+from ..data.faces import read_image
 from ..evaluation.all_pairs import FaceSplit
 from ..evaluation.metrics import pair_masks
 from ..evaluation.results import store_conditions

@@ -14,7 +14,7 @@ from ..core import TgfrError
 from ..encoders.features import TensorRecord
 from ..encoders.weight_files import weights_hash
 from .networks import AggregationNetwork, ClusterNetwork, NormEmbedding, StyleInput
-from .pooling import SET_FUSIONS, FaceSet, SetFusion, cut, over_images
+from .pooling import SET_FUSIONS, FaceSet, SetFusion, over_images, split_chunks
 
 # %% ../../nbs/06_sets/03_caface.ipynb #59274899
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Readout:
     confidence: torch.Tensor  # (B, M, E) or (B, M, 1), weight of each cluster
     feature: torch.Tensor  # (B, M, E) F
     style: torch.Tensor  # (B, M, d) G
-    trust: torch.Tensor  # (B, M) of a unit of assignment: `trust[:, None] @ assignment` are the weights of images, which sum to 1 over a set
+    image_weight_scale: torch.Tensor  # (B, M) of a unit of assignment: `image_weight_scale[:, None] @ assignment` are the weights of images, which sum to 1 over a set
 
 # %% ../../nbs/06_sets/03_caface.ipynb #9aa3fab3
 class CAFace(SetFusion):
@@ -189,13 +189,13 @@ def fuse_sets(
     sets, longest = faces.mask.shape
     if nan == "drop":
         faces = model.compress(faces.finite())
-    parts = cut(faces, chunk or max(longest, 1))
+    parts = split_chunks(faces, chunk or max(longest, 1))
     rows = parts.faces if nan == "drop" else parts.faces.finite()
     assignment, states = model.cluster(rows)
-    state = sum_states(states, parts.owner, sets)
+    state = sum_states(states, parts.set_index, sets)
     readout = model.readout(state)
-    weights = (readout.trust[parts.owner][:, None] @ assignment)[:, 0][rows.mask]
-    place = parts.owner[:, None].expand_as(parts.place)[rows.mask], parts.place[rows.mask]
+    weights = (readout.image_weight_scale[parts.set_index][:, None] @ assignment)[:, 0][rows.mask]
+    place = parts.set_index[:, None].expand_as(parts.position)[rows.mask], parts.position[rows.mask]
     return Template(readout.embedding, weights.new_zeros(sets, longest).index_put(place, weights), state)
 
 # %% ../../nbs/06_sets/03_caface.ipynb #883b33d9

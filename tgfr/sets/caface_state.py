@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from ..core import TgfrError
 from ..encoders.weight_files import check_sums, write_weights
 from .caface import CAFace, SetState
-from .pooling import FaceSet, buckets, divide, padded_rows
+from .pooling import FaceSet, buckets, chunk_bounds, padded_rows
 
 # %% ../../nbs/06_sets/04_caface_state.ipynb #0e01e594
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def shard_states(
     )
     order = np.flatnonzero(good)[np.argsort(owner[good], kind="stable")]
     counts = np.bincount(owner[good], minlength=len(ids))
-    sets, start, size = divide(torch.from_numpy(counts), chunk)
+    sets, start, size = chunk_bounds(torch.from_numpy(counts), chunk)
     start = (np.cumsum(counts) - counts)[sets] + start.numpy()
     total, size = model.init(len(ids)), size.numpy()
     for rows in list(buckets(size, most))[rank::world]:

@@ -36,7 +36,7 @@ class OnlineFusion:
             assignment, state = self.fusion.cluster(faces)
             return self._grown(state, (assignment[0] * faces.mask).T, 1.0, None)
         seen = faces if self.anchor is None else FaceSet.cat([self.anchor, faces], 1)
-        share = (self.fusion.importance(seen) * seen.mask)[0]
+        share = (self.fusion.quality(seen) * seen.mask)[0]
         best, new = int(share.argmax()), share[-faces.mask.shape[1] :, None]
         scale = 1.0 if self.anchor is None else float(share[0] / self.share.max().clamp_min(1e-30))
         state = SetState(
@@ -70,6 +70,6 @@ class OnlineFusion:
         "The template (E,), and the weight of each image (n,); weights sum to 1, or to less after an earlier state."
         if isinstance(self.fusion, CAFace):
             said = self.fusion.readout(self.state)
-            return said.embedding[0], self.share @ said.trust[0]
+            return said.embedding[0], self.share @ said.image_weight_scale[0]
         mass = self.state.mass[0, 0].clamp_min(1e-12)
         return self.state.feature[0, 0] / mass, self.share[:, 0] / mass

@@ -39,7 +39,7 @@ class CaptionTable:
         self.counts = np.array([len(c) for c in captions])
         empty = np.flatnonzero(self.counts == 0)
         if len(empty):
-            hint = "`tgfr.data.catalog.drop_unusable` drops such photos"
+            hint = "`tgfr.data.datasets.drop_unusable` drops such photos"
             raise TgfrError(f"captions of row {empty[0]} are empty; {hint}")
         self.flat = np.array([c for row in captions for c in row], dtype=object)
         self.start = np.cumsum(self.counts) - self.counts

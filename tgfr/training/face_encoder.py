@@ -16,7 +16,9 @@ import torch.nn as nn
 from accelerate import Accelerator
 
 from ..core import content_digest, rng, seed_everything
-from ..data.faces import Degradation, augment, cell_bytes, read_image
+from ..data.augmentations import augment
+from ..data.degradation import Degradation
+from ..data.faces import cell_bytes, read_image
 from ..encoders.backbones import IResNet, preprocess
 from ..encoders.feature_store import digest
 from ..losses.contrastive import focal_loss

@@ -10,22 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core import check_choices
-from ..data.faces import Degradation
+from ..data.degradation import Degradation
 from ..data.folders import one_at_a_time
+from ..data.splits import load_splits
 from ..encoders.pretrained_faces import load_encoder
 from ..encoders.text_encoders import RECURRENT
 from ..evaluation.all_pairs import AllPairsEvaluator
 from ..evaluation.bootstrap import check_replicates
 from ..evaluation.results import Report
 from ..training.recipes import Recipe, make_recipe, resolve_recipe, write_recipe
-from tgfr.workflows.compare import (
-    Trainer,
-    comparison_report,
-    intervals_figure,
-    load_splits,
-    shared_photos,
-    split_features,
-)
+from .compare import Trainer, comparison_report, intervals_figure, shared_photos, split_features
 from .job import Job
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #11bb2ac9

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core import write_json
-from ..data.catalog import load_faces, split_names
+from ..data.datasets import load_faces, split_names
 from ..evaluation.audit import audit_splits
 from ..formats.pairs import read_pairs_list
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from ..core import TgfrError, json_text, read_json, write_json
-from ..data.catalog import load_faces
-from ..data.faces import Degradation
+from ..data.datasets import load_faces
+from ..data.degradation import Degradation
 from ..data.folders import one_at_a_time
+from ..data.splits import load_splits
 from ..encoders.backbones import save_encoder
 from ..encoders.pretrained_faces import load_encoder
 from ..encoders.text_encoders import RECURRENT
@@ -29,7 +30,6 @@ from tgfr.workflows.compare import (
     compare,
     comparison_figures,
     comparison_report,
-    load_splits,
     shared_photos,
     split_features,
 )

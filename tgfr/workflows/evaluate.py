@@ -14,7 +14,7 @@ import numpy as np
 from accelerate import PartialState
 
 from ..core import TgfrError, say
-from ..data.catalog import drop_unusable, load_faces, usual_split
+from ..data.datasets import drop_unusable, load_faces, usual_split
 from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import check_encoder, load_encoder
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features

@@ -27,8 +27,9 @@ from accelerate import PartialState
 from huggingface_hub import constants
 
 from ..core import TgfrError, one_line
-from ..data.catalog import load_faces, split_names
-from ..data.parquet import parquet_splits, read_ids
+from ..data.datasets import load_faces, split_names
+from ..data.parquet import read_ids
+from ..data.parquet_files import parquet_splits
 from ..formats.ijb_files import GALLERIES, IjbFiles
 
 # %% ../../nbs/10_workflows/08_info.ipynb #30ad271e

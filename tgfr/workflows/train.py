@@ -12,8 +12,8 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from ..core import say
-from ..data.catalog import drop_unusable, load_faces, usual_split
-from ..data.faces import Degradation
+from ..data.datasets import drop_unusable, load_faces, usual_split
+from ..data.degradation import Degradation
 from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import encoder_reference, load_encoder
 from ..evaluation.all_pairs import with_features

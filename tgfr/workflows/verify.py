@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core import TgfrError, read_json, say, write_json
 from ..data.augmentations import HorizontalFlip
-from ..data.faces import Degradation
+from ..data.degradation import Degradation
 from ..data.folders import one_at_a_time
 from ..data.photo_log import photo_warnings
 from ..encoders.backbones import FaceEncoder
