@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALONE', 'NETWORK', 'PLACES', 'FAMILIES', 'read_checkpoint', 'load_checkpoint', 'ChannelCheck', 'channel_check',
-           'convert', 'load_encoder', 'encoder_reference', 'check_encoder']
+           'convert_encoder', 'load_encoder', 'encoder_reference', 'check_encoder']
 
 # %% ../../nbs/03_encoders/10_pretrained_faces.ipynb #7fd277e7
 import hashlib
@@ -320,7 +320,7 @@ def channel_check(
     return check
 
 # %% ../../nbs/03_encoders/10_pretrained_faces.ipynb #582c0ef9
-def convert(
+def convert_encoder(
     file: str | Path,  # .pth, .pt, .ckpt, .safetensors, .onnx
     to: str | Path,  # the folder; made where it does not exist
     family: str | None = None,  # as in `load_checkpoint`; not for .onnx
@@ -372,7 +372,7 @@ def convert(
 # %% ../../nbs/03_encoders/10_pretrained_faces.ipynb #da377086
 def load_encoder(
     spec: str
-    | Path,  # a folder written by `save_encoder` or `convert`, an .onnx file, or a checkpoint that `load_checkpoint` reads
+    | Path,  # a folder written by `save_encoder` or `convert_encoder`, an .onnx file, or a checkpoint that `load_checkpoint` reads
     output: str
     | None = None,  # of an .onnx file: the tensor of the embedding, where the file does not tell; FILE.onnx:OUTPUT as `spec` says the same
 ) -> FaceEncoder | OnnxEncoder:  # frozen use: `encode`, `config`, `style_width`, `content_digest`
