@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from tgfr.core import rng
 from tgfr.data.catalog import load_faces
 from tgfr.data.faces import augment, read_image
-from tgfr.encoders.backbones import EncoderConfig, preprocess
+from tgfr.encoders.encoder_config import EncoderConfig, preprocess
 
 PHOTOS = 1000
 

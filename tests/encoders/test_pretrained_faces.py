@@ -26,7 +26,8 @@ from safetensors.torch import save_file
 
 from tgfr import cli
 from tgfr.core import Skips, TgfrError, peak_memory, seed_everything, write_json
-from tgfr.encoders.backbones import EncoderConfig, IResNet, preprocess
+from tgfr.encoders.backbones import IResNet
+from tgfr.encoders.encoder_config import EncoderConfig, preprocess
 from tgfr.encoders.features import ImageFeatures
 from tgfr.encoders.ir import IR
 from tgfr.encoders.pretrained_faces import (

@@ -10,7 +10,8 @@ from sklearn import metrics as sklearn_metrics
 from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.encoders.backbones import IResNet
-from tgfr.encoders.feature_store import FeatureStore, write_store
+from tgfr.encoders.feature_store import FeatureStore
+from tgfr.encoders.store_writing import write_store
 from tgfr.evaluation.ijb import IjbProtocol, MediaPooling, bootstrap_subjects, evaluate_ijb, pair_scores, pool_media
 from tgfr.evaluation.metrics import auc, roc, search, tpr_at_fpr
 from tgfr.evaluation.simulated_ijb import SIZES, simulate

@@ -17,7 +17,8 @@ from tgfr.core import Skips, TgfrError, read_json, rng, seed_everything
 from tgfr.data.faces import Degradation, encode_jpeg, read_image
 from tgfr.data.landmarks import ARCFACE_TEMPLATE, Face
 from tgfr.data.synthetic import synthetic_faces
-from tgfr.encoders.backbones import EncoderConfig, IResNet, save_encoder
+from tgfr.encoders.backbones import IResNet, save_encoder
+from tgfr.encoders.encoder_config import EncoderConfig
 from tgfr.encoders.features import ImageFeatures, l2_normalize
 from tgfr.sets.caface import fuse_sets
 from tgfr.sets.caface_state import load_state, merge, save_state

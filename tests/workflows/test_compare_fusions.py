@@ -12,7 +12,7 @@ from tgfr.data.augmentations import HorizontalFlip
 from tgfr.data.faces import Degradation
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.encoders.feature_store import encode_faces
+from tgfr.encoders.face_features import encode_faces
 from tgfr.encoders.features import l2_normalize
 from tgfr.evaluation.results import result_rows
 from tgfr.sets.pooling import build_set_fusion
