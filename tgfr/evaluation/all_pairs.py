@@ -14,7 +14,8 @@ import datasets
 import numpy as np
 
 from ..data.faces import probe_variants
-from ..encoders.feature_store import FeatureStore, encode_faces
+from ..encoders.face_features import encode_faces
+from ..encoders.feature_store import FeatureStore
 from .bootstrap import PersonBootstrap, Verification
 from .results import by_chance, label_errors, result_rows, unresolved
 from .scoring import embed_photos, score_matrix

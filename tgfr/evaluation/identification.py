@@ -18,7 +18,7 @@ from ..data.augmentations import HorizontalFlip
 from ..data.faces import Degradation
 from ..data.folders import one_at_a_time
 from ..data.photo_log import photo_warnings
-from ..encoders.feature_store import encode_faces
+from ..encoders.face_features import encode_faces
 from tgfr.evaluation.metrics import (
     Search,
     _definition,

@@ -23,7 +23,7 @@ from ..core import Skips, TgfrError, one_line, progress_bar
 from ..data.faces import PIXEL_LIMIT, quiet_opencv, read_image
 from ..data.landmarks import crop_face
 from ..data.photo_files import IMAGES, list_pictures, name_left
-from ..encoders.embedding_checks import sound_rows
+from ..encoders.embedding_checks import valid_rows
 from ..encoders.features import ImageFeatures, cosine_matrix, l2_normalize
 from ..formats.video_containers import Container
 from ..formats.video_packets import Packets
@@ -523,7 +523,7 @@ def _encoded(part, encoder, styles, skips) -> tuple[list, ImageFeatures | None, 
     if not (crops := [crop for _, found in part for _, crop in found]):
         return part, None, 0
     features = encoder.encode(np.stack(crops), **({"styles": tuple(styles)} if styles else {}))
-    good = sound_rows(features).cpu()
+    good = valid_rows(features).cpu()
     if good.all():
         return part, features, 0
     kept, row = [], 0

@@ -21,8 +21,9 @@ from ..core import Skips, TgfrError, check_choices, rng, say, seed_everything
 from ..data.catalog import drop_unusable, load_faces, split_names, split_people, usual_split
 from ..data.faces import Degradation
 from ..data.folders import one_at_a_time
-from ..encoders.embedding_checks import sightless
-from ..encoders.feature_store import FeatureStore, photo_digests
+from ..encoders.embedding_checks import constant_embedding_warning
+from ..encoders.face_features import image_digests
+from ..encoders.feature_store import FeatureStore
 from ..encoders.pretrained_faces import encoder_reference, load_encoder
 from ..encoders.text_encoders import RECURRENT, build_text_encoder
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
@@ -69,7 +70,7 @@ def shared_photos(
     test: datasets.Dataset,
 ) -> list[str]:  # for `report["warnings"]`; empty where there are none
     "A sentence where photos of the training are among those judged, under whatever identity: told by their bytes, as `evaluate` does."
-    seen = np.isin(photo_digests(test), photo_digests(train))
+    seen = np.isin(image_digests(test), image_digests(train))
     if not seen.any():
         return []
     people = len(set(np.array(test["identity"])[seen].tolist()))
@@ -104,7 +105,7 @@ def check_features(
             raise TgfrError(
                 f"{store.folder}: the features of {np.count_nonzero(bad):,} of {len(bad):,} photos at {name} are NaN or infinite, the first of photo {photos[bad.argmax()]}; check the encoder's weights and the photos, and encode them anew"
             )
-    if sightless(first):
+    if constant_embedding_warning(first):
         raise TgfrError(
             f"{store.folder}: all {len(first):,} photos have one and the same embedding: the encoder tells nobody apart; check its weights and how it wants photos prepared"
         )

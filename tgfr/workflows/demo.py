@@ -137,7 +137,7 @@ def word_regions(
     "What each word of a caption looks at in its photo (DAMSM attention after FCAM)."
     text = model.read([sentence := split.captions[row][caption]])
     image = model.image_head(split.store.batch(0, [row]).to(text.mask.device))
-    words = model.text_encoder.labels(sentence)
+    words = model.text_encoder.tokens(sentence)
     attention = word_attention(image.regions, text.words, text.mask)[1][0].cpu().numpy()
     return read_image(split.dataset[row]["image"], str(row)), words[: len(attention)], attention[: len(words)]
 

@@ -52,7 +52,7 @@ def embed(
         store = embed_ijb(folder, encoder, out, not allow_duplicates, **options)
     else:
         store = embed_folder(folder, encoder, out, **options)
-    unreadable = store.lost
+    unreadable = store.unreadable
     if unreadable:
         say(unreadable.summary())
     count = len(store) - len(unreadable)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from ..core import Skips, TgfrError, atomic_write, say
 from ..data.folders import one_at_a_time
-from ..encoders.embed import constant_norms
+from ..encoders.embed import constant_norm_warning
 from ..encoders.feature_store import FeatureStore
 from ..evaluation.ijb import IjbProtocol, IjbResult, MediaPooling, bootstrap_subjects, evaluate_ijb
 from ..evaluation.metrics import _definition
@@ -270,10 +270,10 @@ def ijb(
     ]
     for system in systems:
         system.store.recheck()
-    lost = Skips([(f"{s.name}: {name}", reason) for s in systems for name, reason in s.store.lost.items])
+    lost = Skips([(f"{s.name}: {name}", reason) for s in systems for name, reason in s.store.unreadable.items])
     report = ijb_report(results, protocol, lost)
     report["summary"] += [
-        said for store in {s.store.folder: s.store for s in systems}.values() if (said := constant_norms(store))
+        said for store in {s.store.folder: s.store for s in systems}.values() if (said := constant_norm_warning(store))
     ]
     report["warnings"] = (
         ["a simulated set of made-up people: its figures tell speed and memory, and say nothing about a real encoder."]
