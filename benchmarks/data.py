@@ -15,6 +15,9 @@ from tgfr.data.augmentations import augment
 from tgfr.data.datasets import load_faces
 from tgfr.data.faces import read_image
 from tgfr.encoders.backbones import EncoderConfig, preprocess
+from tgfr.data.catalog import load_faces
+from tgfr.data.faces import augment, read_image
+from tgfr.encoders.encoder_config import EncoderConfig, preprocess
 
 PHOTOS = 1000
 

@@ -17,7 +17,7 @@ from tgfr.core import TgfrError, read_json, rng
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.landmarks import ARCFACE_TEMPLATE, align
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.encoders.embed import constant_norms, embed_crops, embed_file, embed_folder, embed_ijb
+from tgfr.encoders.embed import constant_norm_warning, embed_crops, embed_file, embed_folder, embed_ijb
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.features import l2_normalize
 from tgfr.encoders.pretrained_faces import load_encoder
@@ -100,8 +100,8 @@ def test_unit_features_are_warned_of_once(ijb_set, encoder, tmp_path, capsys):
         "warning: "
     ) == 2  # the other: crops that are not square
     assert (
-        "norm" in constant_norms(store)
-        and not constant_norms(run(encoder, "raw"))
+        "norm" in constant_norm_warning(store)
+        and not constant_norm_warning(run(encoder, "raw"))
         and "length" not in capsys.readouterr().err
     )
 
@@ -367,7 +367,7 @@ def test_points_measured_without_the_exif_turn_are_refused(tmp_path, encoder, or
     names, points = face_photos(tmp_path / "crops", orientation=orientation)
     unturned = stored_points(tmp_path / "crops", names, points)
     store = embed_crops(tmp_path / "crops", names, points, encoder, tmp_path / "right")
-    assert len(store.lost) == 0
+    assert len(store.unreadable) == 0
     with pytest.raises(TgfrError, match="EXIF orientation|expected x1 y1"):
         embed_crops(tmp_path / "crops", names, unturned, encoder, tmp_path / "wrong")
     mixed = points.copy()

@@ -19,7 +19,8 @@ from tgfr.data import folders
 from tgfr.data.degradation import Degradation
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.encoders import feature_store as features
-from tgfr.encoders.feature_store import FeatureStore, _npy_head, encode_faces
+from tgfr.encoders.face_features import encode_faces
+from tgfr.encoders.feature_store import FeatureStore, read_npy_header
 from tgfr.encoders.features import ImageFeatures
 
 DEGRADATIONS = [Degradation(), Degradation(32), Degradation(16, noise=8)]
@@ -606,7 +607,7 @@ def test_damaged_heads_are_named(tmp_path):
     for head in heads:
         (tmp_path / "a.npy").write_bytes(good + head.ljust(117) + b"\n" + bytes(12))
         try:
-            found = _npy_head(tmp_path / "a.npy")
+            found = read_npy_header(tmp_path / "a.npy")
         except TgfrError as e:
             assert "a.npy: not a readable .npy file" in str(e) and "\n" not in str(e)
         else:
@@ -614,4 +615,4 @@ def test_damaged_heads_are_named(tmp_path):
     for k in range(len(good)):
         (tmp_path / "a.npy").write_bytes(good[:k])
         with pytest.raises(TgfrError, match="a.npy"):
-            _npy_head(tmp_path / "a.npy")
+            read_npy_header(tmp_path / "a.npy")

@@ -20,7 +20,7 @@ from tgfr.encoders import onnx_graph
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.onnx_encoder import OnnxEncoder
 from tgfr.encoders.preparation import preparation_check
-from tgfr.encoders.pretrained_faces import convert, load_encoder
+from tgfr.encoders.pretrained_faces import convert_encoder, load_encoder
 
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])  # of MobileFaceNet
 PER_CHANNEL = (1, 3, 1, 1)
@@ -862,6 +862,6 @@ def test_commands_say_how_photos_go_in(tmp_path, capsys, shared_data, mobile):
     )
     said = capsys.readouterr().err
     assert "n.onnx.json" in said and said.count("warning: n is fed RGB, scaled to 0..255, but") == 1
-    convert(path, tmp_path / "saved")
+    convert_encoder(path, tmp_path / "saved")
     capsys.readouterr()
     assert "a guess" in load_encoder(tmp_path / "saved").preparation and "a guess" in capsys.readouterr().err

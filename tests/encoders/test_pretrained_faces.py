@@ -26,13 +26,14 @@ from safetensors.torch import save_file
 
 from tgfr import cli
 from tgfr.core import Skips, TgfrError, peak_memory, seed_everything, write_json
-from tgfr.encoders.backbones import EncoderConfig, IResNet, preprocess
+from tgfr.encoders.backbones import IResNet
+from tgfr.encoders.encoder_config import EncoderConfig, preprocess
 from tgfr.encoders.features import ImageFeatures
 from tgfr.encoders.ir import IR
 from tgfr.encoders.pretrained_faces import (
     channel_check,
     check_encoder,
-    convert,
+    convert_encoder,
     encoder_reference,
     load_checkpoint,
     load_encoder,
@@ -212,7 +213,7 @@ def test_several_networks(tmp_path):
     for prefix, wanted in (("state_dict.module.", weights), ("module.", weights), ("ema.module.", other)):
         assert torch.equal(load_checkpoint(tmp_path / "keys.pth", prefix=prefix).fc.weight, wanted["fc.weight"])
     assert torch.equal(
-        convert(tmp_path / "keys.pth", tmp_path / "to", prefix="ema.module.").fc.weight, other["fc.weight"]
+        convert_encoder(tmp_path / "keys.pth", tmp_path / "to", prefix="ema.module.").fc.weight, other["fc.weight"]
     )
     cli.main(["convert", str(tmp_path / "keys.pth"), "--to", str(tmp_path / "cli"), "--prefix", "ema.module."])
     assert torch.equal(load_encoder(tmp_path / "cli").fc.weight, other["fc.weight"])
@@ -922,7 +923,7 @@ def test_convert(tmp_path):
     (tmp_path / "photos").mkdir()
     for i in range(9):
         cv2.imwrite(str(tmp_path / "photos" / f"{i}.png"), BGR[i % 3])
-    encoder = convert(tmp_path / "ada.ckpt", tmp_path / "out", photos=tmp_path / "photos")
+    encoder = convert_encoder(tmp_path / "ada.ckpt", tmp_path / "out", photos=tmp_path / "photos")
     again = load_encoder(tmp_path / "out")
     assert (
         type(again) is IR
@@ -944,11 +945,11 @@ def test_convert(tmp_path):
     ):
         assert part in card
     with pytest.raises(TgfrError, match="no photos"):
-        convert(tmp_path / "ada.ckpt", tmp_path / "out", photos=tmp_path / "out")
+        convert_encoder(tmp_path / "ada.ckpt", tmp_path / "out", photos=tmp_path / "out")
     with pytest.raises(TgfrError, match="name of a folder"):
-        convert(tmp_path / "ada.ckpt", tmp_path / "ada.ckpt")
+        convert_encoder(tmp_path / "ada.ckpt", tmp_path / "ada.ckpt")
     with pytest.raises(TgfrError, match="no such file"):
-        convert(tmp_path / "none.onnx", tmp_path / "new")
+        convert_encoder(tmp_path / "none.onnx", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

@@ -20,7 +20,7 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 
 from tgfr.core import TgfrError, rng, seed_everything
 from tgfr.data.captions import Vocabulary, letters_lost, tokenize
-from tgfr.encoders.pretrained_text import places, read_text_model
+from tgfr.encoders.pretrained_text import max_tokens, read_text_model
 from tgfr.encoders.text_encoders import (
     RNNTextEncoder,
     TransformerTextEncoder,
@@ -723,7 +723,7 @@ def test_other_text_models_run_as_published(name, tmp_path):
     again = load_text_encoder(tmp_path / "ours")
     assert again.config == encoder.config
     assert torch.equal(again(**again.tokenize(CAPTIONS)).words, encoder(**tokens).words)
-    assert places(encoder.transformer, encoder.tokenizer) > 20
+    assert max_tokens(encoder.transformer, encoder.tokenizer) > 20
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -945,7 +945,7 @@ def test_a_file_without_the_tower_is_refused(tmp_path):
 
 def test_places(tmp_path):
     of("RobertaModel", **TEXT, pad_token_id=1).save_pretrained(tmp_path), roberta_tokenizer().save_pretrained(tmp_path)
-    assert places(*read_text_model(tmp_path)) == 38
+    assert max_tokens(*read_text_model(tmp_path)) == 38
     encoder = TransformerTextEncoder(tmp_path, dim=8, length=38).eval()
     assert encoder(**encoder.tokenize(["he has a beard " * 40])).words.shape[2] == 35
     with pytest.raises(TgfrError, match="at most 38"):
@@ -1033,4 +1033,4 @@ def test_a_tokenizer_that_cuts_at_the_left_keeps_the_beginning_of_a_caption():
     other = TransformerTextEncoder((model, odd), length=8).eval()
     for key, value in other.tokenize([long, short]).items():
         assert torch.equal(value, expected[key]), key
-    assert other.labels(long) == plain.labels(long)
+    assert other.tokens(long) == plain.tokens(long)

@@ -365,9 +365,9 @@ def test_embed_leaves_out_by_name(tmp_path):
     store = embed_crops(folder, names, None, Overflowing(level[-3]), tmp_path / "store", batch=4, mirror=True)
     bright = {names[k] for k in range(10) if pictures[k].mean() > level[-3]}
     assert (
-        {name for name, _ in store.lost.items} == bright
+        {name for name, _ in store.unreadable.items} == bright
         and len(bright) == 2
-        and all("not finite" in reason for _, reason in store.lost.items)
+        and all("not finite" in reason for _, reason in store.unreadable.items)
     )
     assert np.isfinite(store.embedding).all((0, 2)).tolist() == store.readable.tolist() and store.readable.sum() == 8
     with pytest.raises(TgfrError, match="so with all 10 images"):

@@ -19,7 +19,8 @@ from tgfr.data.degradation import Degradation
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.landmarks import ARCFACE_TEMPLATE, Face
 from tgfr.data.synthetic import synthetic_faces
-from tgfr.encoders.backbones import EncoderConfig, IResNet, save_encoder
+from tgfr.encoders.backbones import IResNet, save_encoder
+from tgfr.encoders.encoder_config import EncoderConfig
 from tgfr.encoders.features import ImageFeatures, l2_normalize
 from tgfr.sets.caface import fuse_sets
 from tgfr.sets.caface_state import load_state, merge, save_state

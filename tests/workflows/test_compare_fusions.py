@@ -13,7 +13,7 @@ from tgfr.data.degradation import Degradation
 from tgfr.data.splits import load_splits
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.encoders.feature_store import encode_faces
+from tgfr.encoders.face_features import encode_faces
 from tgfr.encoders.features import l2_normalize
 from tgfr.evaluation.metrics import Metric
 from tgfr.evaluation.results import result_rows

@@ -16,7 +16,7 @@ from ..core import Skips, TgfrError, one_line, read_json, write_json, write_text
 from ..data.folders import one_at_a_time
 from ..encoders.backbones import FaceEncoder
 from ..encoders.onnx_encoder import OnnxEncoder
-from ..encoders.pretrained_faces import check_encoder, convert, encoder_reference, read_checkpoint
+from ..encoders.pretrained_faces import check_encoder, convert_encoder, encoder_reference, read_checkpoint
 from ..encoders.weight_files import check_finite, check_integers, check_weights, load_module, write_weights
 from ..formats.cards import model_card
 from .caface import CAFace
@@ -177,9 +177,9 @@ def read_centres(
 # %% ../../nbs/06_sets/06_checkpoints.ipynb #098ebc0e
 @one_at_a_time("to")
 def convert_published(
-    file: str | Path,  # what `tgfr.encoders.pretrained_faces.convert` takes, or a checkpoint of CAFace
+    file: str | Path,  # what `tgfr.encoders.pretrained_faces.convert_encoder` takes, or a checkpoint of CAFace
     to: str | Path,  # the folder; made where it does not exist
-    family: str | None = None,  # of the face encoder, as in `tgfr.encoders.pretrained_faces.convert`
+    family: str | None = None,  # of the face encoder, as in `tgfr.encoders.pretrained_faces.convert_encoder`
     photos: str | Path | None = None,  # a folder of aligned photos in colour, on which the channel order is checked
     skips: Skips | None = None,  # gets what was left out of the file
     prefix: str
@@ -194,8 +194,8 @@ def convert_published(
             f"{file}: identity centres {tuple(found['center'].shape)} of CAFace's training, no model; to train a fusion anew, read them with tgfr.sets.checkpoints.read_centres"
         )
     if not (parts := _aggregator(found)):
-        return convert(file, to, family, photos, skips, prefix, output)
-    encoder = convert(file, to / "encoder", family, photos, left := Skips())
+        return convert_encoder(file, to, family, photos, skips, prefix, output)
+    encoder = convert_encoder(file, to / "encoder", family, photos, left := Skips())
     save_set_fusion(
         from_published(parts, encoder.config.embedding, file=file),
         to,
