@@ -14,9 +14,6 @@ from tgfr.core import rng
 from tgfr.data.augmentations import augment
 from tgfr.data.datasets import load_faces
 from tgfr.data.faces import read_image
-from tgfr.encoders.backbones import EncoderConfig, preprocess
-from tgfr.data.catalog import load_faces
-from tgfr.data.faces import augment, read_image
 from tgfr.encoders.encoder_config import EncoderConfig, preprocess
 
 PHOTOS = 1000

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .core import TgfrError, say
+from .core import TgfrError
 
 # %% ../nbs/11b_commands.ipynb #50d86155
 @dataclass
@@ -99,14 +99,10 @@ class Convert:
     """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
-        "Call `tgfr.sets.checkpoints.convert_published`."
-        from tgfr.core import Skips
-        from tgfr.sets.checkpoints import convert_published
+        "Call `tgfr.workflows.convert_checkpoint.convert`."
+        from tgfr.workflows.convert_checkpoint import convert
 
-        encoder = convert_published(
-            self.file, self.to, self.family, self.photos, skips := Skips(), self.prefix, self.output
-        )
-        say(f"{skips.summary()}\n{self.to}: {encoder.preparation}")
+        convert(self.file, self.to, self.family, self.photos, self.prefix, self.output)
 
 # %% ../nbs/11b_commands.ipynb #7d401b02
 @dataclass
@@ -177,23 +173,19 @@ class Embed:
     """of an .onnx file: the tensor that is the embedding, where the file does not tell"""
 
     def run(self) -> None:
-        "Call `tgfr.encoders.embed.embed_ijb`, `embed_file` or `embed_folder`."
-        from tgfr.encoders.embed import embed_file, embed_folder, embed_ijb
-        from tgfr.encoders.pretrained_faces import load_encoder
+        "Call `tgfr.workflows.embed_images.embed`."
+        from tgfr.workflows.embed_images import embed
 
-        options = dict(mirror=self.mirror, styles=self.styles, batch=self.batch, workers=self.workers)
-        encoder = load_encoder(self.encoder)
-        is_set = any((self.folder / part / "meta").is_dir() for part in ("", "IJBB", "IJBC"))
-        if self.points:
-            store = embed_file(self.points, self.folder, encoder, self.out, not self.lenient, **options)
-        elif is_set:
-            store = embed_ijb(self.folder, encoder, self.out, not self.lenient, **options)
-        else:
-            store = embed_folder(self.folder, encoder, self.out, **options)
-        if lost := store.lost:
-            say(lost.summary())
-        print(
-            f"{self.out}: features of {len(store) - len(lost):,} images, {len(lost):,} unreadable ones (all in meta.json)"
+        embed(
+            self.folder,
+            self.encoder,
+            self.out,
+            self.points,
+            self.mirror,
+            self.styles,
+            self.lenient,
+            self.batch,
+            self.workers,
         )
 
 # %% ../nbs/11b_commands.ipynb #111fae99

@@ -357,8 +357,6 @@ def read_state(folder):
 
 def make_store(folder):
     from tgfr.data.degradation import Degradation
-    from tgfr.encoders.feature_store import encode_faces
-    from tgfr.data.faces import Degradation
     from tgfr.encoders.face_features import encode_faces
 
     encode_faces(_photos(6), _network(), [Degradation(size=112)], folder / "store")

@@ -8,7 +8,7 @@ import torch
 from conftest import noise
 
 from tgfr.core import TgfrError, seed_everything
-from tgfr.encoders.backbones import STAGES, STAGE_BLOCKS, IResNet, save_encoder, style
+from tgfr.encoders.backbones import STAGE_BLOCKS, STAGES, IResNet, save_encoder, style
 from tgfr.encoders.encoder_config import EncoderConfig, preprocess
 from tgfr.encoders.features import l2_normalize
 from tgfr.encoders.ir import IR, IR_DEPTHS

@@ -10,16 +10,12 @@ from sklearn import metrics as sklearn_metrics
 from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng
 from tgfr.encoders.backbones import IResNet
-from tgfr.encoders.feature_store import FeatureStore, write_store
+from tgfr.encoders.feature_store import FeatureStore
+from tgfr.encoders.store_writing import write_store
 from tgfr.evaluation.ijb import IjbProtocol, bootstrap_subjects, evaluate_ijb
 from tgfr.evaluation.metrics import Metric, auc, roc, search, split_scores, tpr_at_fpr
 from tgfr.evaluation.simulated_ijb import SIZES, simulate_ijb
 from tgfr.evaluation.templates import MediaPooling, pair_scores, pool_media
-from tgfr.encoders.feature_store import FeatureStore
-from tgfr.encoders.store_writing import write_store
-from tgfr.evaluation.ijb import IjbProtocol, MediaPooling, bootstrap_subjects, evaluate_ijb, pair_scores, pool_media
-from tgfr.evaluation.metrics import auc, roc, search, tpr_at_fpr
-from tgfr.evaluation.simulated_ijb import SIZES, simulate
 from tgfr.formats.ijb_files import IjbFiles, IjbImages
 from tgfr.report.tables import definitions
 from tgfr.sets.caface import CAFace

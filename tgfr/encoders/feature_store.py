@@ -6,35 +6,14 @@
 __all__ = ['FeatureStore']
 
 # %% ../../nbs/03_encoders/20_feature_store.ipynb #39a37a2b
-import hashlib
-import math
-import os
-import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
 
-from tgfr.core import (
-    Skips,
-    TgfrError,
-    content_digest,
-    json_text,
-    one_line,
-    progress_bar,
-    read_json,
-    say,
-    write_json,
-    write_text,
-    writing,
-)
-from ..data.faces import cell_bytes, read_image
-from ..data.folders import folder_lock
-from ..data.photo_log import PhotoLog, tell_of_photos
+from ..core import Skips, TgfrError, read_json
 from .features import ImageFeatures
 
 # %% ../../nbs/03_encoders/20_feature_store.ipynb #849c3857

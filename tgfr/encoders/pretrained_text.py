@@ -6,7 +6,6 @@
 __all__ = ['TOKENIZER_FILES', 'TOKENIZER_FIELDS', 'WANTED', 'read_tokenizer', 'read_text_model', 'max_tokens', 'freeze_below']
 
 # %% ../../nbs/03_encoders/17_pretrained_text.ipynb #97386e42
-import contextlib
 import functools
 import json
 import shutil
@@ -20,11 +19,10 @@ import transformers
 from huggingface_hub import model_info, snapshot_download
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoTokenizer, PretrainedConfig
+from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from ..core import TgfrError, one_line, read_json
-from .weight_files import check_integers
 from ..formats.torch_files import open_checkpoint
 
 try:

@@ -15,7 +15,8 @@ import numpy as np
 
 from ..data.degradation import probe_variants
 from ..encoders.backbones import FaceEncoder
-from ..encoders.feature_store import FeatureStore, encode_faces
+from ..encoders.face_features import encode_faces
+from ..encoders.feature_store import FeatureStore
 from .bootstrap import PersonBootstrap, Verification
 from tgfr.evaluation.results import (
     Condition,

@@ -17,7 +17,7 @@ import pyarrow.csv
 
 from ..core import TgfrError, atomic_write, rng
 from ..data.landmarks import ARCFACE_TEMPLATE
-from ..encoders.feature_store import write_store
+from ..encoders.store_writing import write_store
 from .templates import unit_rows
 from ..formats.ijb_files import IjbFiles
 

@@ -17,7 +17,7 @@ import datasets
 import numpy as np
 
 from ..core import TgfrError, read_json, write_json, write_text
-from ..encoders.feature_store import photo_digests
+from ..encoders.face_features import image_digests
 from ..evaluation.metrics import Metric
 from ..evaluation.results import Report
 from ..formats.cards import in_markdown, markdown_rows
@@ -74,7 +74,7 @@ def record_training_images(
     dataset: datasets.Dataset,  # canonical: whom it was trained on, those too that choices were made on
 ) -> None:
     "Write trained_on.json beside a model."
-    write_json(Path(folder) / "trained_on.json", sorted(set(photo_digests(dataset))))
+    write_json(Path(folder) / "trained_on.json", sorted(set(image_digests(dataset))))
 
 
 def identity_overlap(
@@ -87,7 +87,7 @@ def identity_overlap(
         return []
     if not isinstance(known := read_json(path), list) or not all(isinstance(x, str) for x in known):
         raise TgfrError(f"{path}: expected a list of hashes; without the file nothing is compared")
-    seen = np.isin(np.array(photo_digests(dataset)), np.array(known, dtype=str))
+    seen = np.isin(np.array(image_digests(dataset)), np.array(known, dtype=str))
     return np.unique(np.array(dataset["identity"])[seen]).tolist()
 
 # %% ../../nbs/09_report/03_model_cards.ipynb #fb804aa6

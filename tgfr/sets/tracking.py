@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from ..formats.video import Frame, Frames
 
 from ..core import Skips, TgfrError, one_line, progress_bar
 from ..data.landmarks import crop_face
-from ..encoders.embedding_checks import sound_rows
+from ..encoders.embedding_checks import valid_rows
 from ..encoders.features import ImageFeatures, cosine_matrix, l2_normalize
+from ..formats.video import Frame, Frames
 from .caface import CAFace
 from .pooling import FaceSet, SetFusion
 from .stream import OnlineFusion
@@ -234,7 +234,7 @@ def _encoded(part, encoder, styles, skips) -> tuple[list, ImageFeatures | None, 
     if not crops:
         return part, None, 0
     features = encoder.encode(np.stack(crops), **({"styles": tuple(styles)} if styles else {}))
-    good = sound_rows(features).cpu()
+    good = valid_rows(features).cpu()
     if good.all():
         return part, features, 0
     kept, row = [], 0

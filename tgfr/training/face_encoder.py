@@ -19,8 +19,9 @@ from ..core import content_digest, rng, seed_everything
 from ..data.augmentations import augment
 from ..data.degradation import Degradation
 from ..data.faces import cell_bytes, read_image
-from ..encoders.backbones import IResNet, preprocess
-from ..encoders.feature_store import digest
+from ..encoders.backbones import IResNet
+from ..encoders.encoder_config import preprocess
+from ..encoders.face_features import image_digest
 from ..losses.contrastive import focal_loss
 from ..losses.margins import ArcFace
 from .batches import rank_slice, steps_per_epoch
@@ -46,7 +47,7 @@ class PhotoBatches:
     @property
     def content_digest(self) -> str:
         "What the batches depend on, the content of the photos too."
-        photos = [[name, digest(cell_bytes(cell, name))] for name, cell in zip(self.ids, self.images)]
+        photos = [[name, image_digest(cell_bytes(cell, name))] for name, cell in zip(self.ids, self.images)]
         return content_digest(photos, self.label, self.sizes, self.seed)
 
     def steps(self, batch: int) -> int:

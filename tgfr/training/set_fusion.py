@@ -20,7 +20,8 @@ from ..core import TgfrError, check_choices, content_digest, rng, seed_everythin
 from ..data.augmentations import HorizontalFlip, augmentations
 from ..data.degradation import Degradation
 from ..encoders.embed import warn_constant_norm
-from ..encoders.feature_store import FeatureStore, encode_faces
+from ..encoders.face_features import encode_faces
+from ..encoders.feature_store import FeatureStore
 from ..encoders.features import TensorRecord, l2_normalize
 from ..formats.records import RecordFeatures
 from ..sets.caface import CAFace

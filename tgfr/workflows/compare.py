@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from ..core import TgfrError, check_choices, say, seed_everything
 from ..data.degradation import Degradation
 from ..data.splits import hold_out
-from ..encoders.embedding_checks import sightless
-from ..encoders.feature_store import FeatureStore, photo_digests
+from ..encoders.embedding_checks import constant_embedding_warning
+from ..encoders.face_features import image_digests
+from ..encoders.feature_store import FeatureStore
 from ..encoders.text_encoders import RECURRENT, build_text_encoder
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
 from ..evaluation.metrics import pair_masks, roc, tpr_at_fpr
@@ -46,7 +47,7 @@ def shared_photos(
     test: datasets.Dataset,
 ) -> list[str]:  # for `Report.warnings`; empty where there are none
     "A warning where images of the training are among those evaluated, under whatever identity: known by their bytes."
-    seen = np.isin(photo_digests(test), photo_digests(train))
+    seen = np.isin(image_digests(test), image_digests(train))
     if not seen.any():
         return []
     people = len(set(np.array(test["identity"])[seen].tolist()))
@@ -71,7 +72,7 @@ def check_features(
             first_bad = f"the first of photo {photos[bad.argmax()]}"
             mend = "check the encoder's weights and the photos, and encode them anew"
             raise TgfrError(f"{store.folder}: the features of {count} are NaN or infinite, {first_bad}; {mend}")
-    if sightless(first):
+    if constant_embedding_warning(first):
         raise TgfrError(
             f"{store.folder}: all {len(first):,} photos have one and the same embedding: the encoder tells nobody "
             "apart; check its weights and how it wants photos prepared"

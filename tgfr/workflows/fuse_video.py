@@ -20,8 +20,7 @@ from ..core import Skips, TgfrError, atomic_write, content_digest, say, write_js
 from ..data.faces import read_image
 from ..data.folders import one_at_a_time
 from ..data.landmarks import YuNet, crop_face
-from ..encoders.embed import alike
-from ..encoders.embedding_checks import sound_rows
+from ..encoders.embedding_checks import valid_rows
 from ..encoders.features import cosine_matrix, l2_normalize
 from ..encoders.pretrained_faces import load_encoder
 from ..encoders.weight_files import write_weights
@@ -64,7 +63,7 @@ def gallery_face(
 def _embedding(encoder, photo, name) -> torch.Tensor:
     "The embedding (E,) of the gallery photo."
     features = encoder.encode(photo[None])
-    if not sound_rows(features).all():
+    if not valid_rows(features).all():
         raise TgfrError(
             f"{name}: the encoder {encoder.config.name} gives no embedding of the gallery photo: numbers that are not finite, or all zero"
         )
@@ -518,7 +517,7 @@ def _report(found, track, templates, weights, skips, frames, earlier, detected, 
         warnings.append(
             f"{len(frames.damaged):,} of the {found.frames:,} pictures are damaged inside, and used: {'; '.join(f'{name} ({said})' for name, said in list(frames.damaged.items())[:3])}."
         )
-    if alike(norms := np.array([s.norm for s in track.detections])):
+    if has_constant_norm(norms := np.array([s.norm for s in track.detections])):
         warnings.append(
             f"All embeddings have the length {norms.mean():.3g}, as of an encoder that normalises them: no frame has a larger norm than another, and a fusion that weighs by norms is the average."
         )

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core import Skips, TgfrError, atomic_write, say
 from ..data.folders import one_at_a_time
-from ..encoders.embed import constant_norms
+from ..encoders.embed import constant_norm_warning
 from ..encoders.feature_store import FeatureStore
 from ..evaluation.ijb import IjbProtocol, IjbResult, bootstrap_subjects, evaluate_ijb
 from ..evaluation.metrics import is_published, scientific
@@ -312,7 +312,7 @@ def _unreadable(systems) -> Skips:
 def _norm_warnings(systems) -> list[str]:
     "A sentence for each store whose features have constant norms."
     stores = {system.store.folder: system.store for system in systems}
-    return [warning for warning in map(constant_norms, stores.values()) if warning]
+    return [warning for warning in map(constant_norm_warning, stores.values()) if warning]
 
 
 def _warnings(results, protocol, simulated) -> list[str]:

@@ -18,7 +18,7 @@ from ..data.degradation import Degradation
 from ..data.folders import one_at_a_time
 from ..data.photo_log import photo_warnings
 from ..encoders.backbones import FaceEncoder
-from ..encoders.feature_store import encode_faces
+from ..encoders.face_features import encode_faces
 from ..encoders.pretrained_faces import load_encoder
 from ..evaluation.results import CHANCE
 from ..evaluation.templates import unit_rows
