@@ -20,7 +20,8 @@ def lines(key: str) -> list[str]:
 def readme() -> str:
     "README.md; where the repository can be read, its links and pictures lead there from any other page."
     text = (HERE / "README.md").read_text(encoding="utf-8")
-    if not url: return text
+    if not url:
+        return text
     text = re.sub(r"(!\[[^]]*\]\()(?!\w+:|#)", rf"\1{url}/raw/main/", text)
     return re.sub(r"((?<!!)\[[^]]*\]\()(?!\w+:|#)", rf"\1{url}/blob/main/", text)
 

@@ -15,6 +15,7 @@ import torch
 
 from ..core import Skips, TgfrError, read_json
 from .features import ImageFeatures
+from .store_files import FORMAT, check_array, check_meta, file_stamps, first_damaged, read_checksums
 
 # %% ../../nbs/03_encoders/20_feature_store.ipynb #849c3857
 @dataclass(frozen=True)

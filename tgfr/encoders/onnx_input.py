@@ -69,7 +69,7 @@ def free_batch(
     graph, stored = model.graph, {t.name: t for t in model.graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
-            stored |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+            stored.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
     source = next(i for i in graph.input if i.name not in stored)
     batch = dims(source)[0]
     for value in [source, *graph.output]:

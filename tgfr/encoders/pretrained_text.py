@@ -20,9 +20,9 @@ from huggingface_hub import model_info, snapshot_download
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoTokenizer
-from transformers.utils import logging
 
 from ..core import TgfrError, one_line, read_json
+from .text_towers import ENCODERS, TOWERS, VISION_LANGUAGE, build_text_model, text_config
 from ..formats.torch_files import open_checkpoint
 
 try:

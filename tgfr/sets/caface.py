@@ -14,7 +14,7 @@ from ..core import TgfrError
 from ..encoders.features import TensorRecord
 from ..encoders.weight_files import weights_hash
 from .networks import AggregationNetwork, ClusterNetwork, NormEmbedding, StyleInput
-from .pooling import SET_FUSIONS, FaceSet, SetFusion, over_images, split_chunks
+from .pooling import FaceSet, SetFusion, over_images, register_set_fusion, split_chunks
 
 # %% ../../nbs/06_sets/03_caface.ipynb #59274899
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Readout:
     image_weight_scale: torch.Tensor  # (B, M) of a unit of assignment: `image_weight_scale[:, None] @ assignment` are the weights of images, which sum to 1 over a set
 
 # %% ../../nbs/06_sets/03_caface.ipynb #9aa3fab3
+@register_set_fusion("caface")
 class CAFace(SetFusion):
     "CAFace: cluster and aggregate (Kim, Liu, Jain and Liu, NeurIPS 2022)."
 
@@ -160,9 +161,6 @@ class CAFace(SetFusion):
     def weights(self, faces: FaceSet, **how) -> torch.Tensor:
         "The weight of each image, (B, N); further arguments as in `fuse_sets`."
         return fuse_sets(self, faces, **how).weights
-
-
-SET_FUSIONS["caface"] = CAFace
 
 # %% ../../nbs/06_sets/03_caface.ipynb #48fe3682
 @dataclass(frozen=True)

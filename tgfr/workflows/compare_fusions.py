@@ -34,7 +34,7 @@ from ..report.model_cards import result_sections
 from ..report.page import Metrics
 from ..sets.caface import CAFace
 from ..sets.checkpoints import save_set_fusion
-from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
+from ..sets.pooling import FaceSet, SetFusion, build_set_fusion, list_set_fusions
 from ..training.recipes import resolve_recipe
 from ..training.set_fusion import SetRecipe, identity_centres, prepare_sets, quick_sets, train_set_fusion
 from .compare import check_features, shared_photos

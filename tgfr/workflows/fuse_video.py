@@ -20,6 +20,7 @@ from ..core import Skips, TgfrError, atomic_write, content_digest, say, write_js
 from ..data.faces import read_image
 from ..data.folders import one_at_a_time
 from ..data.landmarks import YuNet, crop_face
+from ..encoders.embed import has_constant_norm
 from ..encoders.embedding_checks import valid_rows
 from ..encoders.features import cosine_matrix, l2_normalize
 from ..encoders.pretrained_faces import load_encoder
