@@ -22,7 +22,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .core import TgfrError, console, load_plugins, printable, say, writing
+from .core import TgfrError, console, load_plugins, log, printable, writing
 
 # %% ../nbs/12_cli.ipynb #c11a0001
 COMMANDS = {  # command to module and function
@@ -173,7 +173,7 @@ def join_options(
             continue
         flag = flag.replace("_", "-")
         if new := RENAMED.get(command, {}).get(flag):
-            say(f"{flag} is called {new} now")
+            log(f"{flag} is called {new} now")
             flag = new
         opposite = "--" + flag[5:] if flag.startswith("--no-") else "--no-" + flag[2:]
         if opposite in given:
@@ -266,7 +266,7 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        say("tgfr: interrupted; the same command resumes")
+        log("tgfr: interrupted; the same command resumes")
         raise SystemExit(130) from None
 
 # %% ../nbs/12_cli.ipynb #9e05c024

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FULL', 'console', 'LOG_SECONDS', 'CONTROLS', 'PLUGINS', 'TgfrError', 'one_line', 'check_choices', 'check_keys', 'rng',
            'seed_everything', 'writing', 'atomic_write', 'write_text', 'json_text', 'write_json', 'check_file',
-           'read_json', 'content_digest', 'Skips', 'is_main', 'printable', 'say', 'progress_bar', 'peak_memory',
+           'read_json', 'content_digest', 'Skips', 'is_main', 'printable', 'log', 'progress_bar', 'peak_memory',
            'Registry', 'load_plugin', 'load_plugins', 'plugin_of']
 
 # %% ../nbs/00_core.ipynb #b451a7c4
@@ -46,10 +46,10 @@ class TgfrError(ValueError):
 
 def one_line(
     error: Exception,
-    most: int = 300,  # characters
+    max_length: int = 300,  # characters
 ) -> str:
     "What another library said, without its line breaks."
-    return " ".join(str(error).split())[:most]
+    return " ".join(str(error).split())[:max_length]
 
 # %% ../nbs/00_core.ipynb #2488d984
 def check_choices(
@@ -239,15 +239,15 @@ class Skips:
     def __len__(self) -> int:
         return len(self.items)
 
-    def facts(self, most: int = 100) -> dict:
-        "For a report: how many there were, and the first `most` of them."
-        return {"count": len(self), "items": [list(item) for item in self.items[:most]]}
+    def to_dict(self, max_items: int = 100) -> dict:
+        "For a report: how many there were, and the first `max_items` of them."
+        return {"count": len(self), "items": [list(item) for item in self.items[:max_items]]}
 
-    def summary(self, most: int = 10) -> str:
-        "A line for each of the first `most` items, and how many there were."
-        lines = [f"left out {name}: {reason}" for name, reason in self.items[:most]]
-        if len(self) > most:
-            lines.append(f"... and {len(self) - most:,} more")
+    def summary(self, max_items: int = 10) -> str:
+        "A line for each of the first `max_items` items, and how many there were."
+        lines = [f"left out {name}: {reason}" for name, reason in self.items[:max_items]]
+        if len(self) > max_items:
+            lines.append(f"... and {len(self) - max_items:,} more")
         return "\n".join([*lines, f"{len(self):,} left out in all"]) if self.items else "nothing was left out"
 
 # %% ../nbs/00_core.ipynb #69ec9973
@@ -271,7 +271,7 @@ def printable(
     return CONTROLS.sub(lambda m: repr(m[0])[1:-1], str(text))
 
 
-def say(
+def log(
     text: str,
     style: str | None = None,  # of rich, such as "yellow"
 ) -> None:
@@ -302,7 +302,7 @@ def progress_bar(
             yield item
             bar.advance(task)
             if not drawn and time.monotonic() - said > LOG_SECONDS:
-                say(f"{what}: {k:,}{f' of {total:,}' if total else ''}")
+                log(f"{what}: {k:,}{f' of {total:,}' if total else ''}")
                 said = time.monotonic()
 
 # %% ../nbs/00_core.ipynb #1f9d1013

@@ -16,7 +16,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 from torch import nn
 
-from .core import TgfrError, one_line, read_json, say
+from .core import TgfrError, log, one_line, read_json
 from .data.captions import Vocabulary
 from .encoders.pretrained_faces import load_encoder
 from .fusion.model import TGFR
@@ -112,7 +112,7 @@ def _public(
     public.save(staged / "model/text/vocabulary.json")
     kept = sum(word.startswith("?") for word in public.words)
     rare = f"the captions of fewer than {min_people} people hold them"
-    say(f"{kept:,} of {len(public.words):,} words stay here: {rare}")
+    log(f"{kept:,} of {len(public.words):,} words stay here: {rare}")
     return staged / "model"
 
 

@@ -224,7 +224,7 @@ def test_prepared_sets(v0, capsys):
 @pytest.mark.parametrize("name", [key.removeprefix("store ") for key in EXPECTED if key.startswith("store ")])
 def test_feature_stores(name):
     store, expected = FeatureStore.open(V0 / name), EXPECTED[f"store {name}"]
-    assert (store.meta["fingerprint"], store.variants, len(store), len(store.lost)) == tuple(
+    assert (store.meta["fingerprint"], store.variants, len(store), len(store.unreadable)) == tuple(
         expected[k] for k in ("fingerprint", "variants", "photos", "lost")
     )
     assert hashlib.sha256(np.ascontiguousarray(store.embedding).tobytes()).hexdigest() == expected["embedding"]

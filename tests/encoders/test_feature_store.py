@@ -21,8 +21,8 @@ from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.encoders import feature_store as features
 from tgfr.encoders.face_features import encode_faces
 from tgfr.encoders.feature_store import FeatureStore
-from tgfr.encoders.store_files import read_npy_header
 from tgfr.encoders.features import ImageFeatures
+from tgfr.encoders.store_files import read_npy_header
 
 DEGRADATIONS = [Degradation(), Degradation(32), Degradation(16, noise=8)]
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
-from ..core import Registry, Skips, TgfrError, one_line, progress_bar, read_json, say
+from ..core import Registry, Skips, TgfrError, log, one_line, progress_bar, read_json
 from .columns import CANONICAL
 from .faces import read_image
 from .folders import leads_out
@@ -213,7 +213,7 @@ def _warn_of_unknown_people(
     count = np.count_nonzero(identity == negative[0])
     if count > 1:
         problem = f"{count:,} photos have identity {negative[0]}, and are taken for one person"
-        say(f"warning: {source}: {problem}: if it stands for people who are not known, leave them out", "yellow")
+        log(f"warning: {source}: {problem}: if it stands for people who are not known, leave them out", "yellow")
 
 # %% ../../nbs/01_data/12_datasets.ipynb #054bc3fc
 def load_faces(

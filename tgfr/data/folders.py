@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil  # of Accelerate
 
-from ..core import TgfrError, is_main, say, writing
+from ..core import TgfrError, is_main, log, writing
 
 try:
     import fcntl
@@ -60,10 +60,10 @@ def _locked(path: Path, wait: bool):
             busy = f"{path.parent}: process {path.read_text() or 'number unknown'} is at work there"
             if not wait:
                 raise TgfrError(f"{busy}; wait until it ends, or choose another folder") from None
-            say(f"{busy}; waiting until it ends")
+            log(f"{busy}; waiting until it ends")
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as e:
-            say(f"{path.parent}: this disk knows no locks ({e}); run no other command there", "yellow")
+            log(f"{path.parent}: this disk knows no locks ({e}); run no other command there", "yellow")
         if _same_file(file, path):
             return file
         file.close()  # whoever had it removed it

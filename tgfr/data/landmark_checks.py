@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..core import TgfrError, say
+from ..core import TgfrError, log
 from .faces import FORMATS
 from .landmarks import EXPECTED, similarity, template_distance
 from .photo_files import netpbm_header
@@ -144,7 +144,7 @@ def check_places(
         )
     ends = (faces.max(1) / sizes).max(1)
     if len(rows) > 4 and np.median(ends) < 0.5 and ends.max() < 0.75:
-        say(
+        log(
             f"warning: {what}: all faces lie in the upper left part of their photos (within {np.median(ends):.0%} of the sides in the median): were the points measured on smaller photos, or on crops?",
             "yellow",
         )

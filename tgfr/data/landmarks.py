@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..core import TgfrError, say
+from ..core import TgfrError, log
 from .faces import quiet_opencv, read_image
 
 # %% ../../nbs/01_data/14_landmarks.ipynb #7f019356
@@ -134,7 +134,7 @@ def check_points(
             + f" expected {EXPECTED}"
         )
     if len(off):
-        say(
+        log(
             f"warning: {what}: the points of {len(off):,} of {len(rows):,} faces lie more than {OFF} px off the template, and are used: {_some(off, names)}{_explained(points[off])}",
             "yellow",
         )

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from ..core import TgfrError, content_digest, one_line, say
+from ..core import TgfrError, content_digest, log, one_line
 from tgfr.data.columns import (
     CANONICAL,
     FIRST_NAME_NUMBER,
@@ -129,12 +129,12 @@ def _common_features(parts: Sequence[_Source]) -> Features:  # the four and othe
         else:
             features[name] = feature
         if 0 < len(having) < len(parts):
-            say(
+            log(
                 f"{next(p.where for p in parts if name not in p.schema.names)}: no column {name!r}, as {having[0].where} has; it stays empty there",
                 "yellow",
             )
     if lost:
-        say(f"{parts[0].where}: columns of types that are not read, left out: {', '.join(lost)}", "yellow")
+        log(f"{parts[0].where}: columns of types that are not read, left out: {', '.join(lost)}", "yellow")
     if any(is_text(part.schema.field("identity").type) for part in parts):
         features.setdefault("identity_name", Value("string"))
     return Features(features)
@@ -305,7 +305,7 @@ def _say_names(table: pa.Table, where: str | Path) -> None:
         if unicodedata.normalize("NFC", a) != unicodedata.normalize("NFC", b):
             raise TgfrError(f"{where}: {a!r} and {b!r} get one number, {number}; give people numbers")
     if pc.max(table["identity"]).as_py() >= FIRST_NAME_NUMBER:
-        say(
+        log(
             f"{where}: identities are names, {len(people):,} people such as {low[0].as_py()[:40]!r}; each has a number made of the name alone, column identity_name keeps the names"
         )
 

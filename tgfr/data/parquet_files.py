@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import TgfrError, say
+from ..core import TgfrError, log
 from .folders import leads_out
 
 # %% ../../nbs/01_data/09_parquet_files.ipynb #7b0604fb
@@ -96,14 +96,14 @@ def _check_numbers(
         )
     if not (lacking := _missing_numbers(names)):
         if names[0].total is None and names[0].split in NAMELESS and min(n.number for n in names) == 1:
-            say(f"{said}, from number 1: where a program wrote them, number 0 is missing", "yellow")
+            log(f"{said}, from number 1: where a program wrote them, number 0 is missing", "yellow")
         return
     gap = f"number {lacking[0]}" + (f" and {len(lacking) - 1:,} more" if len(lacking) > 1 else "")
     if names[0].total is not None:
         raise TgfrError(f"{said}; their names promise {names[0].total}, without {gap}")
     if not all(n.spark for n in names):
         raise TgfrError(f"{said}, without {gap}; files are missing")
-    say(
+    log(
         f"{said}, without {gap}: Spark writes no file where there are no rows; if it is not that, files are missing",
         "yellow",
     )

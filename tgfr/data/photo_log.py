@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import say, write_text
+from ..core import log, write_text
 from .faces import read_image
 
 # %% ../../nbs/01_data/17_photo_log.ipynb #3b2c52df
@@ -90,16 +90,16 @@ class PhotoLog:
                 lines[line["first"]] = line
         return [lines[first] for first in sorted(lines)]
 
-    def facts(
+    def to_dict(
         self,
-        most: int = 100,  # damaged photos named
+        max_items: int = 100,  # damaged photos named
     ) -> dict:  # for meta.json; empty where there is nothing to say
         "What there is to say of all blocks."
         shapes, damaged = Counter(), []
         for line in self._lines():
             shapes.update(line["shapes"]), damaged.extend(line["damaged"])
         return ({"other shapes": dict(shapes.most_common())} if shapes else {}) | (
-            {"damaged inside": {"count": len(damaged), "items": damaged[:most]}} if damaged else {}
+            {"damaged inside": {"count": len(damaged), "items": damaged[:max_items]}} if damaged else {}
         )
 
 # %% ../../nbs/01_data/17_photo_log.ipynb #062d3548
@@ -138,5 +138,5 @@ def tell_of_photos(
 ):  # the same
     "Say on the terminal what there is to say of a store's photos."
     for line in photo_warnings(store.meta, len(store)):
-        say(f"warning: {store.folder}: {line}", "yellow")
+        log(f"warning: {store.folder}: {line}", "yellow")
     return store

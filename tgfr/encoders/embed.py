@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from ..core import TgfrError, check_file, content_digest, progress_bar, say, write_text
+from ..core import TgfrError, check_file, content_digest, log, progress_bar, write_text
 from ..data.faces import FILE_LIMIT, read_image
 from ..data.folders import check_links
 from ..data.landmark_checks import check_place, check_places
@@ -58,7 +58,7 @@ def warn_constant_norm(
 ) -> FeatureStore:  # the same
     "Say on the terminal that all lengths are alike, where they are."
     if said := constant_norm_warning(store):
-        say(f"warning: {said}", "yellow")
+        log(f"warning: {said}", "yellow")
     return store
 
 # %% ../../nbs/03_encoders/23_embed.ipynb #a712b814
@@ -142,14 +142,14 @@ def embed_crops(
         store_meta(encoder, photos, names, ["112px", "112px mirrored"][: 1 + mirror], styles=styles),
         Path(out) / "unreadable.jsonl",
     )
-    log = PhotoLog(Path(out) / "photos.jsonl", config.size)
+    photo_log = PhotoLog(Path(out) / "photos.jsonl", config.size)
 
     def blocks(done) -> Iterator[dict[str, np.ndarray]]:
         before = [
             json.dumps(row) + "\n" for row in _unreadable(lost) if row[0] < done
         ]  # a kill may have come between a line and its rows
         write_text(lost, "".join(before), private=True) if before else lost.unlink(missing_ok=True)
-        log.start(done)
+        photo_log.start(done)
         if not done:
             warn_of_preparation(encoder, lambda row: None if dataset[row][1] else dataset[row][0], len(names))
         loader = DataLoader(
@@ -171,8 +171,8 @@ def embed_crops(
                 )
             gone = [[first + k, names[first + k], reason] for k, (_, reason, *_) in enumerate(rows) if reason]
             for k, (_, reason, shape, said) in enumerate(rows):
-                log.add(names[first + k], shape, [] if reason else said)
-            log.write(first)
+                photo_log.add(names[first + k], shape, [] if reason else said)
+            photo_log.write(first)
             block = {
                 what: np.full((len(rows), *array["shape"][1:]), np.nan, array["dtype"])
                 for what, array in meta["arrays"].items()
@@ -192,7 +192,7 @@ def embed_crops(
             yield block
 
     def facts():
-        return {"unreadable": _all_but_some(_unreadable(lost), len(names))} | log.facts()
+        return {"unreadable": _all_but_some(_unreadable(lost), len(names))} | photo_log.to_dict()
 
     return tell_of_photos(warn_constant_norm(write_store(out, meta, blocks, found=facts)))
 
@@ -274,5 +274,5 @@ def embed_folder(
             f"{folder}: no IJB set (meta/ijbb_face_tid_mid.txt) and no picture ({', '.join(IMAGES)}); {name_left(left)}"
         )
     if left:
-        say(f"warning: {folder}: {name_left(left)}", "yellow")
+        log(f"warning: {folder}: {name_left(left)}", "yellow")
     return embed_crops(folder, [path.name for path in files], None, encoder, out, **how)

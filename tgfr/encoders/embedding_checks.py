@@ -9,7 +9,7 @@ __all__ = ['valid_rows', 'constant_embedding_warning', 'try_encoder']
 import numpy as np
 import torch
 
-from ..core import TgfrError, rng, say
+from ..core import TgfrError, log, rng
 from .features import ImageFeatures
 
 # %% ../../nbs/03_encoders/14_embedding_checks.ipynb #f43edbbd
@@ -52,5 +52,5 @@ def try_encoder(
             f"{spec}: its embeddings are not finite, whatever the photo; the file is damaged, or its numbers overflow in half precision"
         )
     if said := constant_embedding_warning(embedding):
-        say(f"warning: {spec}: {said}, a black one and one of noise", "yellow")
+        log(f"warning: {spec}: {said}, a black one and one of noise", "yellow")
     return encoder

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from ..core import TgfrError, progress_bar, say
+from ..core import TgfrError, log, progress_bar
 from ..data.faces import cell_bytes, read_image
 from ..data.photo_log import PhotoLog, tell_of_photos
 from .feature_store import FeatureStore
@@ -128,7 +128,7 @@ def warn_of_preparation(
         np.stack(list(photos.values())), None if identity is None else [identity[int(row)] for row in photos]
     )
     if said:
-        say(f"warning: {said}", "yellow")
+        log(f"warning: {said}", "yellow")
 
 # %% ../../nbs/03_encoders/22_face_features.ipynb #a99b16eb
 def encode_faces(
@@ -155,7 +155,7 @@ def encode_faces(
     dataset = dataset.select_columns(["image", "photo_id"])
     kinds = [{"kind": type(d).__name__, **asdict(d)} for d in degradations]
     photos, ids, digests = hash_images(dataset)
-    meta, log = (
+    meta, photo_log = (
         store_meta(encoder, photos, ids, variants, regions, styles, dtype, degradations=kinds),
         PhotoLog(Path(folder) / "photos.jsonl", encoder.config.size),
     )
@@ -163,10 +163,10 @@ def encode_faces(
     def face(cell, name, expected) -> np.ndarray:
         if image_digest(data := cell_bytes(cell, name)) != expected:
             raise TgfrError(f"photo {name}: was changed while photos were encoded; the same command begins anew")
-        return log.read(data, name)
+        return photo_log.read(data, name)
 
     def blocks(done) -> Iterator[dict[str, np.ndarray]]:
-        log.start(done)
+        photo_log.start(done)
         if not done:
             warn_of_preparation(
                 encoder,
@@ -177,11 +177,11 @@ def encode_faces(
         for first in progress_bar(range(done, len(dataset), batch), "encoding photos", done=done // batch):
             ids, images = (rows := dataset[first : first + batch])["photo_id"], rows["image"]
             faces = [face(*row) for row in zip(images, ids, digests[first : first + batch])]
-            log.write(first)
+            photo_log.write(first)
             yield encode_rows(
                 encoder, (np.stack([d(face, name) for name, face in zip(ids, faces)]) for d in degradations), ids, meta
             )
 
     return tell_of_photos(
-        write_store(folder, meta, blocks, lambda rows: hash_images(dataset.select(range(rows)))[0], log.facts)
+        write_store(folder, meta, blocks, lambda rows: hash_images(dataset.select(range(rows)))[0], photo_log.to_dict)
     )

@@ -69,7 +69,7 @@ class FeatureStore:
             raise TgfrError(f"{folder / 'meta.json'}: not the meta.json of a feature store ({e!r})") from None
 
     @property
-    def lost(self) -> Skips:
+    def unreadable(self) -> Skips:
         "The photos that could not be read, whose rows are NaN."
         return Skips([(name, reason) for _, name, reason in self.meta.get("unreadable", ())])
 

@@ -21,7 +21,7 @@ import torch
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 
-from ..core import Skips, TgfrError, check_choices, check_file, read_json, say
+from ..core import Skips, TgfrError, check_choices, check_file, log, read_json
 from ..data.faces import read_image
 from ..data.photo_files import IMAGES, list_pictures, name_left
 from .backbones import STAGE_BLOCKS, FaceEncoder, IResNet, save_encoder
@@ -351,7 +351,7 @@ def convert_encoder(
         if not found:
             raise TgfrError(f"{photos}: no photos in it ({', '.join(IMAGES)}); {name_left(left)}")
         if left:
-            say(f"{photos}: {name_left(left)}")
+            log(f"{photos}: {name_left(left)}")
         check = channel_check(
             encoder, np.stack([read_image(p, size=encoder.config.size) for p in found[:: -(-len(found) // 64)]])
         )
@@ -405,7 +405,7 @@ def _sound(load: Callable, spec) -> FaceEncoder | OnnxEncoder:
 
 def _told(encoder):
     "Say how its photos are prepared, and who says so: every command that encodes loads its encoder here."
-    say(encoder.preparation)
+    log(encoder.preparation)
     return encoder
 
 # %% ../../nbs/03_encoders/15_pretrained_faces.ipynb #62f839cd

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import TgfrError, content_digest, json_text, read_json, say, write_json, write_text, writing
+from ..core import TgfrError, content_digest, json_text, log, read_json, write_json, write_text, writing
 from ..data.folders import folder_lock
 from .feature_store import FeatureStore
 from .store_files import FORMAT, array_bytes, checksum_line, first_damaged, read_checksums, read_npy_header
@@ -147,7 +147,7 @@ def _rows_done(
         else:
             sound, wrong = first_damaged(folder, meta["arrays"], sums)
         if wrong:
-            say(f"warning: {wrong}; they are made anew, and the disk may be failing", "yellow")
+            log(f"warning: {wrong}; they are made anew, and the disk may be failing", "yellow")
         return sound
     except (TgfrError, KeyError, TypeError):
         return 0

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ..core import TgfrError, check_choices, check_keys, one_line, read_json, say, write_json
+from ..core import TgfrError, check_choices, check_keys, log, one_line, read_json, write_json
 from ..data.captions import Vocabulary, check_captions, letters_lost, pad_rows
 from ..data.captions import tokenize as split_words
 from .features import TextFeatures, l2_normalize
@@ -387,7 +387,7 @@ def build_text_encoder(
         return TransformerTextEncoder(spec, dim, **options)
     least, file = options.pop("min_count", 1), options.pop("vocabulary", None)
     if not file and (lost := letters_lost(captions)) > 0.001:
-        say(f"captions: {lost:.1%} of their letters are in no word that is read", "yellow")
+        log(f"captions: {lost:.1%} of their letters are in no word that is read", "yellow")
     return RNNTextEncoder(
         Vocabulary.load(file) if file else Vocabulary.from_captions(captions, least, people), dim, kind=spec, **options
     )

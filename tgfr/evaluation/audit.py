@@ -214,7 +214,7 @@ def audit_splits(
     if listed is not None:
         counts = {"genuine": int(listed.same.sum()), "impostor": int((~listed.same).sum())}
         report["pairs"] = {"split": listed_split} | counts
-    return report | {"skipped": photos.skips.facts(), "damaged inside": photos.damaged.facts()}
+    return report | {"skipped": photos.skips.to_dict(), "damaged inside": photos.damaged.to_dict()}
 
 
 def _counts(data) -> dict[str, int]:

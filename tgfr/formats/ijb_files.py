@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from ..core import TgfrError, atomic_write, one_line, say
+from ..core import TgfrError, atomic_write, log, one_line
 from ..data.folders import check_links, leads_out, one_at_a_time
 
 # %% ../../nbs/02_formats/06_ijb_files.ipynb #d11fe7f2
@@ -268,7 +268,7 @@ def read_pairs(
                 _repeated(rows["first"], rows["second"]),
                 lambda i: f"the pair {rows['first'][i]} {rows['second'][i]} for the second time",
             )
-            say(
+            log(
                 f"warning: {rows.path}: {count:,} of {len(genuine):,} pairs stand in it before, the other way round; each counts again in every figure",
                 "yellow",
             )

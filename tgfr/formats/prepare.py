@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Value
 
-from ..core import TgfrError, atomic_write, check_file, content_digest, progress_bar, rng, say, write_json
+from ..core import TgfrError, atomic_write, check_file, content_digest, log, progress_bar, rng, write_json
 from ..data.columns import CANONICAL
 from ..data.faces import FILE_LIMIT, check_quality, encode_jpeg, read_image
 from ..data.folders import one_at_a_time
@@ -338,7 +338,7 @@ def prepare(
         if note.get("content") != photos_content(job[1], found.photos)
     ]
     if changed:
-        say(
+        log(
             f"{out}: photos have changed since {len(changed)} of its files {'was' if len(changed) == 1 else 'were'} written, the first {changed[0].name}; written anew",
             "yellow",
         )

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 import torch
 
-from ..core import TgfrError, atomic_write, say
+from ..core import TgfrError, atomic_write, log
 from ..data.faces import read_image
 from ..encoders.features import ImageFeatures
 
@@ -312,7 +312,7 @@ class RecordFile:
                 f"{self.path}: label {which} of record {keys[k]} is {found[k]:g}, expected a whole number that says who it is; labels that are no whole numbers: {wrong.sum():,} of {len(keys):,}, and that record has {several(k)}"
             )
         if label is None and (most := count.max(initial=1)) > 1:
-            say(
+            log(
                 f"{self.path}: up to {most:,} labels a record; the first is taken for the identity (label=1 takes the second)"
             )
         return found.astype(np.int64)

@@ -76,7 +76,7 @@ class Shape:
         "Width and height as it is to be seen."
         return self.square[::-1] if self.turn % 2 else self.square
 
-    def facts(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str]:
         "What is done, where anything is, for a report."
         done = {
             "pixels": f"{self.pixel:.3g} times as wide as high in the file; made square" if self.pixel != 1 else "",
@@ -128,7 +128,7 @@ class Frames:
         self.count = self.claimed if self.container.frames is None else self.container.frames
         self.rate = rate if 0.01 < rate < 1000 else 25.0
         self.shape = Shape.of(capture, self.container.mirrored)
-        self.facts |= self.shape.facts()
+        self.facts |= self.shape.to_dict()
         if doubt := _colours(capture, self.container):
             self.warnings.append(f"{self.source.name}: {doubt}")
         capture.release()

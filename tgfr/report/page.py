@@ -24,7 +24,7 @@ from string import Template
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ..core import TgfrError, atomic_write, peak_memory, say, write_json, write_text
+from ..core import TgfrError, atomic_write, log, peak_memory, write_json, write_text
 from ..evaluation.results import CAPTIONS, Report
 from ..formats.cards import NOTICE
 from .tables import column_head, definitions, print_table, results_table, shown_columns, summaries
@@ -291,4 +291,4 @@ def save_report(
     page = write_report(folder, report, figures)
     print_table(report)
     took = f"{report.run['minutes']:.1f} minutes, {report.run['peak_gb']:.1f} GB"
-    say(f"{report.skipped['count']:,} {what} left out · {took} · {page}")
+    log(f"{report.skipped['count']:,} {what} left out · {took} · {page}")

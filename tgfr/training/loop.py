@@ -27,10 +27,10 @@ from tgfr.core import (
     TgfrError,
     content_digest,
     json_text,
+    log,
     one_line,
     progress_bar,
     read_json,
-    say,
     write_json,
     write_text,
     writing,
@@ -229,7 +229,7 @@ def fit(
             row |= _validate(validate, model, accelerator)
         if math.isnan(row.get("score", 0)):
             ignored = f"the score of epoch {epoch + 1} is no number; its weights are not taken for the best"
-            say(f"warning: {folder.name}: {ignored}", "yellow")
+            log(f"warning: {folder.name}: {ignored}", "yellow")
         rows.append(row)
         _save(folder, rows, digest, model, accelerator)
         _log(folder, row, title, losses, accelerator)
@@ -269,7 +269,7 @@ def _log(folder, row, title, losses, accelerator):
     accelerator.log(logged, step=row["epoch"])
     shown = [name for name in row if name in losses or name in ("score", "frozen", "image-only")]
     values = ", ".join(f"{name} {row[name]:.3f}" for name in shown)
-    say(f"{title} in {row['seconds']:.0f} s, {values}")
+    log(f"{title} in {row['seconds']:.0f} s, {values}")
 
 # %% ../../nbs/08_training/04_loop.ipynb #24e00b52
 def _validate(validate, model, accelerator) -> dict:
@@ -377,7 +377,7 @@ def _resume(folder, digest, epochs, accelerator) -> list[dict]:
     wrong = _damaged(state)
     if run["epoch"] >= epochs:
         if wrong:
-            say(f"warning: {state}: {wrong}; the run is finished and does not need it", "yellow")
+            log(f"warning: {state}: {wrong}; the run is finished and does not need it", "yellow")
         return run["metrics"]
     try:
         if not wrong:

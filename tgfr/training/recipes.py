@@ -18,7 +18,7 @@ from reprlib import repr as short
 
 import yaml
 
-from ..core import Registry, TgfrError, check_choices, check_file, one_line, say, write_text
+from ..core import Registry, TgfrError, check_choices, check_file, log, one_line, write_text
 from ..encoders.text_encoders import RECURRENT
 from ..fusion.fcfm import FUSIONS
 from ..losses.contrastive import LOSSES
@@ -385,7 +385,7 @@ def parse_settings(
             raise TgfrError(f"--set {setting}: expected key=value")
         today = renamed_field(name, kind or Recipe)
         if today != name:
-            say(f"--set {name}: this field is now called {today}", "yellow")
+            log(f"--set {name}: this field is now called {today}", "yellow")
             name = today
         if name not in defaults:
             raise TgfrError(f"--set {setting}: no field {name}; there are {', '.join(defaults)}")

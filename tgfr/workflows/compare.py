@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from matplotlib.figure import Figure
 
-from ..core import TgfrError, check_choices, say, seed_everything
+from ..core import TgfrError, check_choices, log, seed_everything
 from ..data.degradation import Degradation
 from ..data.splits import hold_out
 from ..encoders.embedding_checks import constant_embedding_warning
@@ -56,7 +56,7 @@ def shared_photos(
         "the training under other identities: these values say nothing about people the model has never seen. "
         "`tgfr audit` lists them, and near-duplicates too."
     )
-    say(f"warning: {warning}", "yellow")
+    log(f"warning: {warning}", "yellow")
     return [warning]
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #5e1d0003
@@ -200,7 +200,7 @@ class Trainer:
             f"{name}: on {people} it is below the untouched encoder (TPR@FPR=1e-2 {', '.join(worse)}). "
             f"Try fewer epochs (epochs_fuse){baseline}, more people, or lower learning rates (lr_heads, lr_margin)."
         )
-        say(f"warning: {self.below[name]}", "yellow")
+        log(f"warning: {self.below[name]}", "yellow")
 
     def _scores(self, scores) -> list[float]:
         "TPR@FPR=1e-2 of score matrices (N, N) of the validation identities."

@@ -9,7 +9,7 @@ __all__ = ['convert']
 from pathlib import Path
 from typing import Literal
 
-from ..core import Skips, say
+from ..core import Skips, log
 from ..encoders.backbones import FaceEncoder
 from ..encoders.onnx_encoder import OnnxEncoder
 from ..sets.checkpoints import convert_published
@@ -33,5 +33,5 @@ def convert(
     The file is read without running anything in it, recognised by the names of its tensors and mapped strictly."""
     skips = Skips()
     encoder = convert_published(file, to, family, photos, skips, prefix, output)
-    say(f"{skips.summary()}\n{to}: {encoder.preparation}")
+    log(f"{skips.summary()}\n{to}: {encoder.preparation}")
     return encoder

@@ -9,7 +9,7 @@ __all__ = ['embed']
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core import say
+from ..core import log
 from ..encoders.backbones import FaceEncoder
 from ..encoders.embed import embed_file, embed_folder, embed_ijb
 from ..encoders.feature_store import FeatureStore
@@ -54,7 +54,7 @@ def embed(
         store = embed_folder(folder, encoder, out, **options)
     unreadable = store.unreadable
     if unreadable:
-        say(unreadable.summary())
+        log(unreadable.summary())
     count = len(store) - len(unreadable)
     print(f"{out}: features of {count:,} images, {len(unreadable):,} unreadable ones (all in meta.json)")
     return store

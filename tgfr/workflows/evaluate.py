@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from accelerate import PartialState
 
-from ..core import TgfrError, say
+from ..core import TgfrError, log
 from ..data.datasets import drop_unusable, load_faces, usual_split
 from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import check_encoder, load_encoder
@@ -205,7 +205,7 @@ def evaluate(
     report = job.complete(_described(report, data, faces.identity, face, models))
     job.save(report, what="photos or captions")
     if card:
-        say(_onto_card(model, report))
+        log(_onto_card(model, report))
     return report
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #40e8f52f

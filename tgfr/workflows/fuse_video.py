@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from ..core import Skips, TgfrError, atomic_write, content_digest, say, write_json
+from ..core import Skips, TgfrError, atomic_write, content_digest, log, write_json
 from ..data.faces import read_image
 from ..data.folders import one_at_a_time
 from ..data.landmarks import YuNet, crop_face
@@ -487,14 +487,14 @@ def _earlier(earlier, key, source, path) -> tuple[SetState | None, Ledger]:
     if earlier is None:
         return None, Ledger()
     if (ledger := earlier.ledger) is None:
-        say(
+        log(
             f"warning: {path}: an older state, which does not say what is in it; frames that are in it already are counted twice",
             "yellow",
         )
         return earlier, Ledger(whole=False)
     if ledger.source != key or ledger.before is None:
         return earlier, ledger
-    say(
+    log(
         f"{source}: already in the state {path}, which it was the last to be added to; its frames are not counted twice"
     )
     return (ledger.before if int(ledger.before.count) else None), ledger.rewound()
@@ -548,7 +548,7 @@ def _report(found, track, templates, weights, skips, frames, earlier, detected, 
             }
             for t in found.tracks
         ],
-        "skipped": skips.facts(),
+        "skipped": skips.to_dict(),
         "frames": frame_rows(track.detections, weights, track.so_far),
     }
 
@@ -582,10 +582,10 @@ def _write(out, report, frames, track, weights, photo, clip, start, grown, kept)
     if gone := [name for name in written if not (out / name).is_file()]:
         raise TgfrError(f"{out}: {', '.join(gone)} removed while this command wrote there; run it again")
     for warning in report["warnings"]:
-        say(f"warning: {warning}", "yellow")
+        log(f"warning: {warning}", "yellow")
     for line in report["summary"]:
-        say(line)
+        log(line)
     for name, why in report["skipped"]["items"][:5]:
-        say(f"left out {name}: {why}")
-    say(f"{report['skipped']['count']:,} left out; {report['run']['minutes']:.1f} minutes; {out / 'report.html'}")
+        log(f"left out {name}: {why}")
+    log(f"{report['skipped']['count']:,} left out; {report['run']['minutes']:.1f} minutes; {out / 'report.html'}")
     return report

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..core import Skips, TgfrError, atomic_write, say
+from ..core import Skips, TgfrError, atomic_write, log
 from ..data.folders import one_at_a_time
 from ..encoders.embed import constant_norm_warning
 from ..encoders.feature_store import FeatureStore
@@ -305,7 +305,7 @@ def _unreadable(systems) -> Skips:
     items = []
     for system in systems:
         system.store.recheck()
-        items += [(f"{system.name}: {name}", reason) for name, reason in system.store.lost.items]
+        items += [(f"{system.name}: {name}", reason) for name, reason in system.store.unreadable.items]
     return Skips(items)
 
 
@@ -332,10 +332,10 @@ def _print_report(report: Report, seconds: dict[str, float], out: Path) -> None:
     metrics = [metric for metric in report.metrics if metric.name not in ("EER", "AUC")]  # as the papers' tables
     print_table(report, metrics)
     for line in report.summary:
-        say(line)
+        log(line)
     stages = ", ".join(f"{stage} {time:.2f}" for stage, time in seconds.items())
     memory = f"peak memory {report.run['peak_gb']:.2f} GB"
-    say(f"{sum(seconds.values()):.1f} s: {stages}; {memory}; {out / 'report.html'}")
+    log(f"{sum(seconds.values()):.1f} s: {stages}; {memory}; {out / 'report.html'}")
 
 # %% ../../nbs/10_workflows/06_ijb_benchmark.ipynb #af8d16f9
 FORMULA_STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")  # what spreadsheets read as a formula, in full width too

@@ -14,7 +14,7 @@ from typing import Self
 
 from accelerate import Accelerator
 
-from ..core import Skips, say
+from ..core import Skips, log
 from ..data.photo_log import photo_warnings
 from ..encoders.feature_store import FeatureStore
 from ..evaluation.results import Report
@@ -46,7 +46,7 @@ class Job:
         "Note what was left out, and say it."
         self.skips.items.extend(skips.items)
         if skips:
-            say(skips.summary())
+            log(skips.summary())
 
     def warn(self, warnings: Iterable[str]) -> None:
         "Note warnings for the report."
@@ -66,7 +66,7 @@ class Job:
         "The report with the job's warnings before its own, with what was left out, and with the run."
         warnings = list(dict.fromkeys([*self.warnings, *report.warnings]))
         run = run_facts(self.started, packages)
-        return replace(report, warnings=warnings, skipped=self.skips.facts(max_items), run=run)
+        return replace(report, warnings=warnings, skipped=self.skips.to_dict(max_items), run=run)
 
     def save(self, report: Report, figures: Metrics | None = None, what: str = "photos") -> None:
         "Write a complete report, print its table, and say where it is; `what` may have been left out."

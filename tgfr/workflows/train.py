@@ -11,7 +11,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from ..core import say
+from ..core import log
 from ..data.datasets import drop_unusable, load_faces, usual_split
 from ..data.degradation import Degradation
 from ..data.folders import one_at_a_time
@@ -76,5 +76,5 @@ def train(
         record_training_images(out / "model", dataset)
         write_recipe(out / "config.yaml", recipe, about)
         kind = f"{recipe.fusion}{' without words' if image_only else ''}"
-        say(f"{skips.summary()}\n{out / 'model'}: {kind}, for `tgfr evaluate`")
+        log(f"{skips.summary()}\n{out / 'model'}: {kind}, for `tgfr evaluate`")
     return model

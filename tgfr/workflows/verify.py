@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..core import TgfrError, read_json, say, write_json
+from ..core import TgfrError, log, read_json, write_json
 from ..data.augmentations import HorizontalFlip
 from ..data.degradation import Degradation
 from ..data.folders import one_at_a_time
@@ -48,7 +48,7 @@ def evaluate_bin(
     "The K-fold metrics of an encoder on an insightface verification set."
     pairs = read_bin(path)
     if warning := repeated_images(pairs):
-        say(f"warning: {Path(path).name}: {warning}", "yellow")
+        log(f"warning: {Path(path).name}: {warning}", "yellow")
     store = encode_faces(pairs.to_dataset(), encoder, [Degradation(), HorizontalFlip()], folder, regions=False)
     x = unit_rows(store.embedding.sum(axis=0))
     return ten_fold_metrics(np.einsum("pe,pe->p", x[::2], x[1::2]), pairs.same, folds, far, definition)
@@ -110,7 +110,7 @@ def _warn_of_chance(results):
     "Warn of sets whose accuracy is that of chance."
     for name, row in results.items():
         if row.get("accuracy", 1) < CHANCE:
-            say(
+            log(
                 f"warning: {name}: an accuracy of {row['accuracy']:.3f} is chance (.5); check the encoder and how it "
                 "wants photos prepared before any metric is believed",
                 "yellow",
