@@ -412,7 +412,7 @@ def folders():
             "fingerprint": store.meta["fingerprint"],
             "variants": store.variants,
             "photos": len(store),
-            "lost": len(store.unreadable),
+            "lost": len(store.lost),
             "embedding": hashlib.sha256(np.ascontiguousarray(store.embedding).tobytes()).hexdigest(),
             "regions": store.regions is not None,
             "styles": store.styles is not None,
