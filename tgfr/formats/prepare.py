@@ -121,7 +121,7 @@ def photo_bytes(
     "One photo as it is stored."
     try:
         data = check_file(path, FILE_LIMIT).read_bytes()
-        image = read_image(data, size=None, said=said)
+        image = read_image(data, size=None, messages=said)
     except (TgfrError, OSError) as e:
         return None, "unreadable photo: " + str(e).partition(": ")[2]
     if detector is not None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core import Skips, TgfrError
 from ..data.faces import PIXEL_LIMIT, quiet_opencv, read_image
-from ..data.photo_files import IMAGES, list_pictures, name_left
+from ..data.photo_files import IMAGES, list_pictures, left_out_message
 from .video_containers import Container
 from .video_packets import Packets
 
@@ -118,7 +118,7 @@ class Frames:
         self.files, self.count = sorted(files, key=_natural), len(files)
         if not files:
             expected = f"expected files such as 0001.jpg ({', '.join(IMAGES)})"
-            raise TgfrError(f"{self.source}: no picture in this folder; {expected}; {name_left(self.left)}")
+            raise TgfrError(f"{self.source}: no picture in this folder; {expected}; {left_out_message(self.left)}")
 
     def _look_into_file(self):
         "What a video file says of itself."
@@ -195,7 +195,7 @@ def _read_folder(frames, skips) -> Iterator[Frame]:
     for number, path in enumerate(frames.files):
         said = []
         try:
-            yield Frame(number, path.name, None, read_image(path, size=None, said=said))
+            yield Frame(number, path.name, None, read_image(path, size=None, messages=said))
         except TgfrError as e:
             skips.add(path.name, str(e))
         if said:
