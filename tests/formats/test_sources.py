@@ -20,8 +20,10 @@ from tgfr.core import TgfrError
 from tgfr.data.datasets import drop_unusable, load_faces
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.synthetic import synthetic_faces
+from tgfr.formats.celeba_sources import ASPECTS
 from tgfr.formats.prepare import Options, summary
-from tgfr.formats.sources import ASPECTS, PUBLISHED, padding, read_source
+from tgfr.formats.sources import PUBLISHED, read_source
+from tgfr.formats.tgfr_layout import count_padding_copies
 from tgfr.formats.untrusted import squeeze
 from tgfr.workflows.prepare_data import prepare_faces
 
@@ -389,7 +391,7 @@ def test_tgfr_layout_and_its_replicas(tmp_path, drawn, replicas, kept):
 
 def test_padding_is_a_run_at_the_end():
     for files, count in (([], 0), ("a", 0), ("aa", 1), ("aab", 0), ("abb", 1), ("abab", 0), ("aaaa", 3)):
-        assert padding([f.encode() for f in files]) == count
+        assert count_padding_copies([f.encode() for f in files]) == count
 
 
 def test_tgfr_quirks(tmp_path, drawn, capsys):

@@ -26,7 +26,8 @@ from tgfr.formats.prepare import (
     summary,
     write_file,
 )
-from ..formats.sources import Entry, read_source
+from ..formats.source_entries import Entry
+from ..formats.sources import read_source
 
 # %% ../../nbs/10_workflows/09_prepare_data.ipynb #9d0a0007
 def plan_key(
