@@ -557,16 +557,15 @@ def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
 
 @given(st.integers(0, 1000), st.integers(1, 6), st.integers(1, 6))
 def test_links_are_one_to_one(seed, tracks, faces):
-    draw, how = rng("link", seed), TrackingOptions()
+    draw, options = rng("link", seed), TrackingOptions()
     a, b = (np.concatenate([draw.uniform(0, 20, (n, 2)), draw.uniform(1, 20, (n, 2))], 1) for n in (tracks, faces))
-    alike = draw.uniform(-1, 1, (tracks, faces))
-    overlap, found = iou(a, b), link(iou(a, b), alike, how)
-    assert len(found) == faces and len(set(found[found >= 0])) == (found >= 0).sum() and found.max() < tracks
-    for face, track in enumerate(found):
+    cosines, overlap = draw.uniform(-1, 1, (tracks, faces)), iou(a, b)
+    links = link(overlap, cosines, options)
+    assert len(links) == faces and len(set(links[links >= 0])) == (links >= 0).sum() and links.max() < tracks
+    for face, track in enumerate(links):
         if track >= 0:
-            assert alike[track, face] >= how.same or (
-                overlap[track, face] >= how.overlap and alike[track, face] >= how.apart
-            )
+            near = overlap[track, face] >= options.min_iou and cosines[track, face] >= options.min_cosine_overlap
+            assert near or cosines[track, face] >= options.min_cosine_link
     assert (overlap <= 1 + 1e-9).all() and (overlap >= 0).all() and np.allclose(np.diag(iou(a, a)), 1)
 
 
@@ -595,7 +594,7 @@ def test_a_crowd_does_not_grow_without_end(tmp_path):
         Random(),
         build_set_fusion("norm", 32),
         Scripted([f for _, f in scenes]),
-        how=TrackingOptions(tracks=5, apart=0.9, same=0.99),
+        options=TrackingOptions(max_tracks=5, min_cosine_overlap=0.9, min_cosine_link=0.99),
         batch=8,
     )
     assert len(found.tracks) == 5 and found.dropped == 6 * 8 - sum(len(t.detections) for t in found.tracks)

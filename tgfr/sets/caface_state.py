@@ -161,7 +161,7 @@ def shard_states(
     template: np.ndarray,  # (n,) which set each image belongs to, in any order
     styles: np.ndarray,  # (n, S, 2), or (n, s) as SIM left them
     chunk: int = 256,  # images that see each other at most
-    most: int = 1 << 14,  # images in memory at once
+    max_cells: int = 1 << 14,  # images in memory at once
     accelerator: Accelerator | None = None,  # None: one process
 ) -> tuple[np.ndarray, SetState]:  # the T set numbers, rising, and their states, the same on all processes
     "The state of each set: chunks spread over processes, then added."
@@ -173,8 +173,8 @@ def shard_states(
     ids, owner = np.unique(template, return_inverse=True)
     good = np.concatenate(
         [
-            _finite(embedding[a : a + most]) & _finite(styles[a : a + most])
-            for a in range(0, max(len(embedding), 1), most)
+            _finite(embedding[a : a + max_cells]) & _finite(styles[a : a + max_cells])
+            for a in range(0, max(len(embedding), 1), max_cells)
         ]
     )
     order = np.flatnonzero(good)[np.argsort(owner[good], kind="stable")]
@@ -182,7 +182,7 @@ def shard_states(
     sets, start, size = chunk_bounds(torch.from_numpy(counts), chunk)
     start = (np.cumsum(counts) - counts)[sets] + start.numpy()
     total, size = model.init(len(ids)), size.numpy()
-    for rows in list(buckets(size, most))[rank::world]:
+    for rows in list(buckets(size, max_cells))[rank::world]:
         places, mask = padded_rows(start[rows], size[rows])
         images = order[places]
         faces = FaceSet(
@@ -205,10 +205,10 @@ def fuse_sharded(
     embedding: np.ndarray,  # (n, E)
     template: np.ndarray,  # (n,)
     styles: np.ndarray,  # (n, S, 2)
-    **how,  # chunk, most, accelerator: see `shard_states`
+    **options,  # chunk, max_cells, accelerator: see `shard_states`
 ) -> tuple[np.ndarray, torch.Tensor]:  # the T set numbers, rising, and their templates (T, E) on the CPU
     "Fuse many sets of any size on many processes; the result is that of one process."
-    ids, states = shard_states(model, embedding, template, styles, **how)
+    ids, states = shard_states(model, embedding, template, styles, **options)
     with torch.no_grad():
         parts = [model.readout(states[a : a + 4096]).embedding.cpu() for a in range(0, len(ids), 4096)]
     return ids, torch.cat(parts) if parts else torch.zeros(0, embedding.shape[1])
