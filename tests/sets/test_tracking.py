@@ -22,13 +22,15 @@ from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.encoder_config import EncoderConfig
 from tgfr.encoders.features import ImageFeatures, l2_normalize
+from tgfr.formats.video import Frame, Frames
+from tgfr.report.video_figures import write_clip
 from tgfr.sets.caface import fuse_sets
 from tgfr.sets.caface_state import load_state, merge, save_state
-from tgfr.sets.checkpoints import save_set_fusion
+from tgfr.sets.checkpoints import named_fusion, save_set_fusion
 from tgfr.sets.pooling import FaceSet, build_set_fusion
 from tgfr.sets.stream import OnlineFusion
-from tgfr.sets.tracking import Frame, Frames, TrackingOptions, iou, link, track_faces
-from tgfr.workflows.fuse_video import fuse_video, make_fusion, write_clip
+from tgfr.sets.tracking import TrackingOptions, iou, link, track_faces
+from tgfr.workflows.fuse_video import fuse_video
 
 FACES = [read_image(cell) for cell in synthetic_faces(people=3, photos=1)["image"]]
 MEAN = np.stack([read_image(cell, size=16) for cell in synthetic_faces(people=20, photos=1, first=50)["image"]]).mean(0)
@@ -119,7 +121,7 @@ def gallery(tmp_path_factory):
 
 
 def test_a_clip_end_to_end(clip, gallery, tmp_path):
-    report = fuse_video(clip, Pixels(), gallery, out=tmp_path, clip=True)
+    report = fuse_video(clip, Pixels(), gallery, out=tmp_path, write_video=True)
     assert {p.name for p in tmp_path.iterdir()} == {
         "template.safetensors",
         "fuse.json",
@@ -438,12 +440,12 @@ def test_any_partition_in_any_order(seed, sizes, name):
 def test_a_fusion_of_another_encoder_is_refused(tmp_path):
     own, other = (IResNet((1, 1, 1, 1), width=4, embedding=32) for _ in range(2))
     save_set_fusion(build_set_fusion("quality", 32), tmp_path / "quality", encoder=own)
-    assert make_fusion(tmp_path / "quality", own, ())[0] == "quality"
+    assert named_fusion(tmp_path / "quality", own, ())[0] == "quality"
     with pytest.raises(
         TgfrError,
         match=f"fingerprint {own.content_digest}, but these are features of .* fingerprint {other.content_digest}",
     ):
-        make_fusion(tmp_path / "quality", other, ())
+        named_fusion(tmp_path / "quality", other, ())
     for damage, said in (
         ("[]", "not the config.json of a set fusion"),
         (
@@ -453,20 +455,20 @@ def test_a_fusion_of_another_encoder_is_refused(tmp_path):
     ):  # what it is comes before whose it is
         (tmp_path / "quality/config.json").write_text(damage)
         with pytest.raises(TgfrError, match=said):
-            make_fusion(tmp_path / "quality", other, ())
+            named_fusion(tmp_path / "quality", other, ())
 
 
 def test_a_fusion_of_other_widths_is_refused():
     encoder = IResNet((1, 1, 1, 1), width=4, embedding=32)
     with pytest.raises(TgfrError, match="ScalarQuality: for embeddings of 48 numbers, .* has 32"):
-        make_fusion(build_set_fusion("quality", 48), encoder, ())
+        named_fusion(build_set_fusion("quality", 48), encoder, ())
     caface = build_set_fusion("caface", 32, styles=encoder.style_width(("stage2", "stage3")))
-    assert make_fusion(caface, encoder, ("stage2", "stage3")) == ("CAFace", caface) and not caface.training
+    assert named_fusion(caface, encoder, ("stage2", "stage3")) == ("CAFace", caface) and not caface.training
     for styles, said in ((("stage1",), "for 24 channels of styles, .* has 4;"), ((), "has no styles; --styles")):
         with pytest.raises(TgfrError, match=said):
-            make_fusion(caface, encoder, styles)
+            named_fusion(caface, encoder, styles)
     with pytest.raises(TgfrError, match="fusion nosuch: neither the folder"):
-        make_fusion("nosuch", encoder, ())
+        named_fusion("nosuch", encoder, ())
 
 
 def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
@@ -517,7 +519,7 @@ def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
         ]
     )
     state, rows = load_state(later / "state.safetensors", model), read_json(later / "fuse.json")
-    for name in ("mass", "feature", "style", "count"):
+    for name in ("cluster_size", "feature", "style", "count"):
         torch.testing.assert_close(getattr(state, name), getattr(both, name), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
         load_file(later / "template.safetensors")["caface"],
@@ -621,7 +623,7 @@ def test_the_command(clip, gallery, tmp_path, capsys, refusal):
         "--out",
         str(tmp_path / "out"),
     ]
-    main([*good, "--clip"])
+    main([*good, "--write-video"])
     assert "40 frames read" in capsys.readouterr().err and (tmp_path / "out/clip.mp4").is_file()
     (junk := tmp_path / "junk.mp4").write_bytes(rng("junk").bytes(3000))
     (tmp_path / "empty").mkdir()
