@@ -44,7 +44,7 @@ from ..evaluation.retrieval import retrieve, same_captions
 from ..evaluation.scoring import embed_photos
 from ..formats.pairs import read_pairs_list
 from ..fusion.model import TGFR
-from ..report.model_cards import identity_overlap, result_sections, write_results
+from ..report.model_cards import NO_ATTRIBUTES, NOT_BY_SUBGROUP, identity_overlap, result_sections, write_results
 from ..report.subgroup_tables import subgroup_tables
 from .job import Job
 
@@ -90,7 +90,7 @@ def _all_pairs(model: TGFR, other: TGFR | None, split: FaceSplit, replicates: in
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #ba0926d5
 def _pair_list(
     dataset,  # canonical, with or without `replica_of`
-    pairs: str | Path | int,  # a list, or how many impostors a person a list is to be drawn with
+    pairs: str | Path | int,  # a list, or how many impostors per person a list is to be drawn with
     seed: int,
     out: Path,  # a drawn list is written there
     replicates: int,
@@ -99,11 +99,12 @@ def _pair_list(
     identity, ids = np.array(dataset["identity"]), dataset["photo_id"][:]
     copies = dataset["replica_of"][:] if "replica_of" in dataset.column_names else None
     if isinstance(pairs, int):
-        found = make_pairs(identity, pairs, seed, None if copies is None else np.array([not c for c in copies]))
-        write_pairs(out / "pairs.txt", found, ids)
+        originals = None if copies is None else np.array([not copy for copy in copies])
+        pair_list = make_pairs(identity, pairs, seed, originals)
+        write_pairs(out / "pairs.txt", pair_list, ids)
     else:
-        found = match_pairs(read_pairs_list(pairs, check=False), ids, identity)
-    return PairProtocol(found, identity, dataset["captions"][:], copies, replicates, seed)
+        pair_list = match_pairs(read_pairs_list(pairs, check=False), ids, identity)
+    return PairProtocol(pair_list, identity, dataset["captions"][:], copies, replicates, seed)
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #14f2461c
 def _listed_pairs(model: TGFR, other: TGFR | None, split: FaceSplit, protocol: PairProtocol) -> Report:
@@ -121,18 +122,19 @@ def _listed_pairs(model: TGFR, other: TGFR | None, split: FaceSplit, protocol: P
                 rounded = {str(metric): round(value, 4) for metric, value in metrics.items()}
                 published[f"{system}, {CAPTIONS[captions]}"] = rounded
     photos = np.unique(split.identity, return_counts=True)[1]
-    doubt, doubted = label_errors(photos, [metric for metrics in results.values() for metric in metrics.value])
-    warnings = chance_warnings(results) + undersampled_fpr_warnings(results.values()) + doubted
+    measured = [metric for metrics in results.values() for metric in metrics.value]
+    label_fact, label_warnings = label_errors(photos, measured)
+    warnings = chance_warnings(results) + undersampled_fpr_warnings(results.values()) + label_warnings
     reference = _names(model, other)[1]
     name = f"{protocol.pairs.name} list, {conditions[0].label}, as the TGFR scripts define metrics"
-    notes = {metric: f"{n:,} false accept{'s' * (n != 1)}" for metric, n in protocol.accepts(FPRS).items()}
+    notes = {metric: f"{n:,} false accept{'s' * (n != 1)}" for metric, n in protocol.max_false_accepts(FPRS).items()}
     return Report(
         "Verification",
         result_rows(results, reference),
         reference,
         warnings=repeated_pairs(protocol.pairs) + warnings,
         notes=notes,
-        data={f"{name} list": metrics.pairs for name, metrics in lists.items()} | {"label errors": doubt},
+        data={f"{name} list": metrics.pairs for name, metrics in lists.items()} | {"label errors": label_fact},
         setup={name: published},
     )
 
@@ -205,7 +207,8 @@ def evaluate(
     report = job.complete(_described(report, data, faces.identity, face, models))
     job.save(report, what="photos or captions")
     if card:
-        log(_onto_card(model, report))
+        no_subgroups = NOT_BY_SUBGROUP if protocol or task == "retrieval" else NO_ATTRIBUTES
+        log(_onto_card(model, report, no_subgroups))
     return report
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #40e8f52f
@@ -259,9 +262,9 @@ def _described(report: Report, data: str, identity: np.ndarray, face, models: di
     return replace(report, data=facts | report.data, setup=setup | report.setup)
 
 
-def _onto_card(model, report: Report) -> str:
+def _onto_card(model, report: Report, no_subgroups: str) -> str:
     "Put the results onto the card of the model; one line on what was done."
     systems = {row.system for row in report.results}
     metrics = next(metrics for metrics in CARD_METRICS if metrics[0] in report.metrics)
     task = f"{report.title}: " if metrics == CARD_METRICS[-1] else ""
-    return write_results(model, result_sections(report, systems, metrics), task)
+    return write_results(model, result_sections(report, systems, metrics, no_subgroups), task)
