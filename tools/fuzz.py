@@ -106,16 +106,15 @@ def change_protobuf(data: bytes, draw: random.Random) -> bytes:
         for _, value in message.ListFields():
             parts = value if hasattr(value, "__len__") and not isinstance(value, (str, bytes)) else [value]
             messages += [part for part in parts if hasattr(part, "ListFields")]
-    field, value = draw.choice(
-        [pair for message in (draw.choice(messages),) for pair in message.ListFields()] or [(None, None)]
-    )
+    fields = draw.choice(messages).ListFields()
+    field, value = draw.choice(list(fields) or [(None, None)])
     if field is None:
         return data
-    owner = (
-        next(m for m in messages if any(v is value for _, v in m.ListFields()))
-        if hasattr(value, "ListFields")
-        else None
-    )
+
+    def holds_value(message):
+        return any(v is value for _, v in message.ListFields())
+
+    owner = next(filter(holds_value, messages)) if hasattr(value, "ListFields") else None
     number = draw.choice((0, 1, -1, 2**31 - 1, 2**20, 7))
     for message in messages:
         if owner is None and any(f is field and v == value for f, v in message.ListFields()):
