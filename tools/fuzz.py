@@ -1,6 +1,6 @@
 """Mutated files for every reader of foreign data, and what each reader made of them.
 
-    python tools/fuzz.py --files 10000 [--readers bin video] [--seed 0] [--out fuzz.json]
+    python tools/fuzz.py --files 10000 [--readers bin video] [--seed 0] [--log LOG]
 
 Valid files are made on the spot, one of them is changed a little, and its reader is called in a child process with
 bounded memory and time. Right is: refused with a `TgfrError`, or taken. Wrong is everything else: another exception
