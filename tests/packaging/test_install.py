@@ -187,11 +187,11 @@ LOOK = """
 import importlib.metadata, json, sys
 from importlib.resources import files
 import tgfr
-cards = {card.name: card.read_text(encoding="utf-8") for card in files("tgfr.data_cards").iterdir() if card.name[-3:] == ".md"}
+cards = [card for card in files("tgfr.data_cards").iterdir() if card.name.endswith(".md")]
 print(json.dumps({
     "folder": tgfr.__file__,
     "version": tgfr.__version__,
-    "cards": cards,
+    "cards": {card.name: card.read_text(encoding="utf-8") for card in cards},
     "typed": files("tgfr").joinpath("py.typed").is_file(),
     "distribution": str(importlib.metadata.distribution("tgfr").locate_file("")),
     "commands": [entry.value for entry in importlib.metadata.entry_points(group="console_scripts", name="tgfr")],
