@@ -390,7 +390,7 @@ def test_points_of_larger_photos_other_crops_and_shifted_lines_are_refused(tmp_p
         "shifted by two": np.roll(points, 2, 0),
     }.items():
         with pytest.raises(TgfrError, match="list.txt.*(shifted|outside the photo)"):
-            embed_crops(tmp_path / "crops", names, wrong, encoder, tmp_path / what, what="list.txt")
+            embed_crops(tmp_path / "crops", names, wrong, encoder, tmp_path / what, source="list.txt")
     embed_crops(tmp_path / "crops", names, points, encoder, tmp_path / "right")
     assert "upper left" not in capsys.readouterr().err
     embed_crops(tmp_path / "crops", names, points / 2, encoder, tmp_path / "smaller")

@@ -24,7 +24,7 @@ from ..data.splits import hold_out
 from ..encoders.embedding_checks import constant_embedding_warning
 from ..encoders.face_features import image_digests
 from ..encoders.feature_store import FeatureStore
-from ..encoders.text_encoders import RECURRENT, build_text_encoder
+from ..encoders.text_encoders import build_text_encoder, text_encoder_options
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
 from ..evaluation.metrics import pair_masks, roc, tpr_at_fpr
 from ..evaluation.results import Report, store_conditions
@@ -117,11 +117,10 @@ class Trainer:
     def _text_encoder(self):
         "The recipe's text encoder; the vocabulary of a recurrent one is that of the training captions."
         r = self.recipe
-        options = {"length": r.text_length}
-        if r.text in RECURRENT:
-            options |= {"pooling": r.text_pooling, "spread": r.text_init_range, "dropout": r.text_dropout}
-        else:
-            options |= {"train_layers": r.text_layers}
+        options = {"length": r.text_length, "train_layers": r.text_layers, "dropout": r.text_dropout}
+        options |= {"pooling": r.text_pooling, "init_range": r.text_init_range}
+        known = text_encoder_options(r.text)
+        options = {name: value for name, value in options.items() if name in known}
         captions = [caption for row in self.rows for caption in self.captions[row]]
         people = [self.identity[row] for row in self.rows for _ in self.captions[row]]
         return build_text_encoder(r.text, captions, r.dim, people, **options)
