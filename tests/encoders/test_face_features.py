@@ -176,3 +176,34 @@ def test_photos_given_as_paths(dataset, store, tmp_path):
         encode_faces(paths, Tiny(), DEGRADATIONS, tmp_path / "paths", batch=8).meta["fingerprint"]
         == store.meta["fingerprint"]
     )
+
+
+def test_an_encoder_is_shown_photos_before_the_first_run_alone(dataset, tmp_path, capsys):
+    "What it says of their preparation is told once: a finished or continued store has been looked at."
+
+    class Doubtful(Tiny):
+        shown = 0
+
+        def check_images(self, images, identity=None):
+            assert images.dtype == np.uint8 and images.shape == (21, 112, 112, 3) and identity is None
+            self.shown += 1
+            return "fed RGB, wants BGR"
+
+    encoder = Doubtful()
+    for _ in range(2):
+        encode_faces(dataset, encoder, DEGRADATIONS, tmp_path, batch=8)
+    assert encoder.shown == 1
+    assert capsys.readouterr().err.count("warning: fed RGB, wants BGR") == 1
+
+
+def test_an_encoder_is_shown_two_photos_each_of_a_few_people(dataset, tmp_path):
+    shown = []
+
+    class Doubtful(Tiny):
+        def check_images(self, images, identity):
+            shown.append(identity)
+            return ""
+
+    people = [k // 2 for k in range(21)]
+    encode_faces(dataset.add_column("identity", people), Doubtful(), DEGRADATIONS, tmp_path, batch=8)
+    assert shown == [[k // 2 for k in range(20)]]

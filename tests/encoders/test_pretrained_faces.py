@@ -1,8 +1,11 @@
 """Published checkpoints: prefixes, families, completeness, damaged files, the channel check and conversion."""
 
 import json
+import os
 import pickle
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 from argparse import Namespace
@@ -10,17 +13,21 @@ from collections import OrderedDict
 from pathlib import Path
 
 import cv2
+import face_plugin
 import numpy as np
 import pytest
 import torch
 from checkpoints import under, weights_of
 from conftest import noise
+from processes import finish, python
 from safetensors.torch import save_file
 
 from tgfr import cli
 from tgfr.core import Skips, TgfrError, write_json
-from tgfr.encoders.backbones import IResNet
+from tgfr.data.faces import encode_jpeg
+from tgfr.encoders.backbones import FACE_ENCODERS, IResNet
 from tgfr.encoders.encoder_config import EncoderConfig, preprocess
+from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.features import ImageFeatures
 from tgfr.encoders.ir import IR
 from tgfr.encoders.pretrained_faces import (
@@ -574,3 +581,72 @@ def test_convert_command(tmp_path, capsys, refusal):
             bad in refusal("convert", str(tmp_path / bad), "--to", str(tmp_path / "new"))
             and not (tmp_path / "new").exists()
         )
+
+
+# encoders of a plug-in
+
+
+PLUGIN = Path(face_plugin.__file__)
+
+
+def run(*arguments) -> subprocess.CompletedProcess:
+    "The command line in a process of its own."
+    command = [sys.executable, "-m", "tgfr", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def plugin_encoder(tmp_path_factory):
+    "A folder with crops and one with a plug-in's encoder, saved in another process."
+    folder = tmp_path_factory.mktemp("plugin")
+    code = f"""
+import numpy as np
+from tgfr.core import load_plugin
+from tgfr.data.faces import encode_jpeg
+from tgfr.encoders.backbones import FACE_ENCODERS, save_encoder
+from tgfr.encoders.pretrained_faces import load_encoder
+
+load_plugin({str(PLUGIN)!r})
+encoder = FACE_ENCODERS["strided"](width=3)
+save_encoder(encoder, {str(folder / "encoder")!r})
+again = load_encoder({str(folder / "encoder")!r})
+assert again.content_digest == encoder.content_digest and again.config == encoder.config
+assert again.shape == {{"width": 3}}
+"""
+    finish(python("-c", code))
+    (folder / "crops").mkdir()
+    for k in range(3):
+        (folder / "crops" / f"{k}.jpg").write_bytes(encode_jpeg(np.array(noise(3)[k])))
+    return folder
+
+
+def test_a_saved_encoder_names_its_plugin(plugin_encoder):
+    assert json.loads((plugin_encoder / "encoder/config.json").read_text())["plugin"] == PLUGIN.name
+    assert f"| plug-in | {PLUGIN.name}, which brings the encoder" in (plugin_encoder / "encoder/README.md").read_text()
+
+
+def test_a_plugins_encoder_embeds_and_the_missing_plugin_is_named(plugin_encoder, tmp_path):
+    command = "embed", plugin_encoder / "crops", "--encoder", plugin_encoder / "encoder"
+    assert run(*command, "--out", tmp_path / "with", "--plugin", PLUGIN).returncode == 0
+    assert FeatureStore.open(tmp_path / "with").embedding.shape == (1, 3, 16)
+    refused = run(*command, "--out", tmp_path / "without")
+    assert refused.returncode == 2 and not (tmp_path / "without").exists()
+    last = refused.stderr.strip().splitlines()[-1]
+    assert f"the face encoder 'strided' comes from the plug-in '{PLUGIN.name}', which is not loaded" in last
+    assert "--plugin FILE" in last and "Traceback" not in refused.stderr
+
+
+def test_a_plugins_encoder_without_files_is_named_on_the_command_line(plugin_encoder, tmp_path):
+    command = "embed", plugin_encoder / "crops", "--encoder", "means"
+    assert run(*command, "--out", tmp_path / "with", "--plugin", PLUGIN).returncode == 0
+    assert FeatureStore.open(tmp_path / "with").embedding.shape == (1, 3, 12)
+    refused = run(*command, "--out", tmp_path / "without")
+    assert refused.returncode == 2 and "means: not a face encoder" in refused.stderr and "--plugin" in refused.stderr
+
+
+def test_an_architectures_name_is_no_encoder():
+    "The library's own are registered too, and have no weights."
+    assert {"iresnet", "ir", "onnx"} <= set(FACE_ENCODERS)
+    for name in ("iresnet", "ir", "onnx"):
+        with pytest.raises(TgfrError, match="has no weights"):
+            load_encoder(name)

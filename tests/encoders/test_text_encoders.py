@@ -2,10 +2,12 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from processes import finish, python
 from text_models import CAPTIONS, tiny_bert, tiny_tokenizer
 
 from tgfr.core import TgfrError, rng, seed_everything
@@ -193,3 +195,76 @@ def test_a_tokenizer_that_cuts_at_the_left_keeps_the_beginning_of_a_caption():
     for key, value in other.tokenize([long, short]).items():
         assert torch.equal(value, expected[key]), key
     assert other.tokens(long) == plain.tokens(long)
+
+
+PLUGIN = Path(__file__).parent.parent / "helpers" / "text_plugin.py"
+SAVE = """
+import sys
+
+from small_run import made_up
+from tgfr.core import load_plugin, seed_everything
+from tgfr.encoders.text_encoders import build_text_encoder, text_encoder_options
+from tgfr.fusion.model import TGFR, ModelConfig
+from tgfr.training.batches import FaceBatches
+from tgfr.training.loop import fit
+from tgfr.training.objectives import FuseObjective
+from tgfr.training.recipes import make_recipe
+
+load_plugin(sys.argv[2])
+assert text_encoder_options("by-length") == ("longest",)
+recipe = make_recipe("ours", dim=16, text="by-length", lr_text=1e-3, batch_fuse=12, epochs_fuse=1)
+store, identity, captions = made_up()
+seed_everything(0)
+text = build_text_encoder("by-length", [c for row in captions for c in row], dim=16, longest=9)
+before = text.table.weight.detach().clone()
+objective = FuseObjective(TGFR(ModelConfig(16, (8, 7, 7), 16, "concat"), text), 6, recipe)
+fit(objective, FaceBatches(store, identity, captions, range(24), text), recipe, "fuse", sys.argv[1] + "/run")
+assert not before.equal(text.table.weight)
+objective.model.save(sys.argv[1] + "/model")
+"""
+LOAD = """
+import sys
+
+from tgfr.core import TgfrError, load_plugins
+from tgfr.fusion.model import TGFR
+
+load_plugins(sys.argv[2:])
+try:
+    print("loaded", TGFR.load(sys.argv[1]).text_encoder.tokens("a young man"))
+except TgfrError as e:
+    print(e)
+"""
+
+
+def test_a_plugins_text_encoder_trains_saves_and_loads_in_a_new_process(tmp_path):
+    finish(python("-c", SAVE, tmp_path, PLUGIN))
+    assert json.loads((tmp_path / "model/text/config.json").read_text())["plugin"] == PLUGIN.name
+    loads = python("-c", LOAD, tmp_path / "model", PLUGIN), python("-c", LOAD, tmp_path / "model")
+    loaded, refused = finish(*loads)
+    assert loaded == "loaded ['a', 'young', 'man']\n"
+    missing = f"the text encoder 'by-length' comes from the plug-in '{PLUGIN.name}', which is not loaded"
+    assert refused.startswith(f"{tmp_path}/model/text/config.json: {missing}") and "--plugin FILE" in refused
+
+
+def test_an_unknown_text_encoder_names_no_plugin_it_does_not_know(tmp_path):
+    build_text_encoder("lstm", CAPTIONS, dim=8).save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert "plugin" not in config
+    (tmp_path / "config.json").write_text(json.dumps(config | {"kind": "by-length"}))
+    with pytest.raises(TgfrError, match='"kind" has to be one of lstm, gru, transformer'):
+        load_text_encoder(tmp_path)
+
+
+def test_a_text_encoder_of_an_earlier_version_loads(tmp_path):
+    encoder = build_text_encoder("gru", CAPTIONS, dim=8, init_range=0.5).eval()
+    encoder.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["spread"] = config.pop("init_range")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    again = load_text_encoder(tmp_path)
+    assert again.config == encoder.config and again.config["init_range"] == 0.5
+    for name, weight in encoder.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
+    (tmp_path / "config.json").write_text(json.dumps(config | {"init_range": 0.5}))
+    with pytest.raises(TgfrError, match="spread"):
+        load_text_encoder(tmp_path)

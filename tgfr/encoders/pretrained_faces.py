@@ -355,7 +355,7 @@ def _some_photos(folder, size) -> np.ndarray:  # (N, size, size, 3) uint8 RGB, N
 # %% ../../nbs/03_encoders/15_pretrained_faces.ipynb #da377086
 ACCEPTED = (
     "a folder written by save_encoder or convert (config.json and weights), an .onnx file or a checkpoint is accepted; "
-    "the name of an architecture has no weights"
+    "the name of an architecture has no weights, and an encoder of your own needs its file first (--plugin FILE)"
 )
 
 

@@ -108,8 +108,8 @@ class TextEncoder(nn.Module):
 RECURRENT = ("lstm", "gru")  # kinds of text encoder that learn from the captions alone
 
 
-@TEXT_ENCODERS.register("lstm")
 @TEXT_ENCODERS.register("gru")
+@TEXT_ENCODERS.register("lstm")
 class RNNTextEncoder(TextEncoder):
     "Bidirectional LSTM or GRU over whole words (Hasan et al., WACV 2024, section 3; the text encoder of AttnGAN)."
 
