@@ -700,7 +700,8 @@ def test_saved_sets_stay_in_their_folder(tmp_path):
 
 
 def test_no_copy_is_made(tmp_path):
-    "Loading, screening and dividing write nothing but into the own folder: an audit hook sees every file that is opened for writing."
+    """Loading, screening and dividing write nothing but into the own folder: an audit hook sees every file that is
+    opened for writing."""
     pq.write_table(
         table(
             20,
@@ -888,7 +889,8 @@ def labelled(numbers, names, start=0) -> pa.Table:
 
 
 def test_people_as_class_labels(tmp_path, capsys):
-    "mmdetection #3019, avalanche #771: numbers of two files mean what the names of each file say, in shards and in splits."
+    """mmdetection #3019, avalanche #771: numbers of two files mean what the names of each file say, in shards and in
+    splits."""
     shards(tmp_path / "a", labelled([0, 1, 1], ["ann", "bob"]), labelled([0, 0, 1], ["bob", "ann"], 3))
     found = load_faces(tmp_path / "a")
     assert found["identity_name"][:] == ["ann", "bob", "bob", "bob", "bob", "ann"]
@@ -936,7 +938,8 @@ def test_people_who_are_not_known(tmp_path, capsys):
 
 
 def test_photos_of_more_than_2_gb_stay_in_parts(tmp_path):
-    "huggingface/datasets #6206, LlamaFactory #6606: `offset overflow while concatenating arrays`; here where one photo lies beside the file."
+    """huggingface/datasets #6206, LlamaFactory #6606: `offset overflow while concatenating arrays`; here where one
+    photo lies beside the file."""
     parts = [
         pa.array([{"bytes": PHOTOS[0], "path": "0.jpg"}], IMAGE_TYPE),
         pa.array([{"bytes": None, "path": "1.jpg"}, None], IMAGE_TYPE),
