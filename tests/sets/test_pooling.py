@@ -2,7 +2,6 @@
 one by one."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -297,7 +296,7 @@ def _unflipped(image, key):
 
 def test_registry_builds_with_config():
     assert isinstance(build_set_fusion("caface", E, styles=S, style_width=8, norm_width=8, centres=3), CAFace)
-    assert isinstance(SET_FUSIONS["average"], partial) and build_set_fusion("average", E).power == 0
+    assert build_set_fusion("average", E).power == 0 and build_set_fusion("norm-squared", E).power == 2
 
 
 @pytest.mark.parametrize("score", [0.0, -1.0])
