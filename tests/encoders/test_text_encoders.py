@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 
 from tgfr.core import TgfrError, rng, seed_everything
-from tgfr.data.captions import Vocabulary, untokenized_share, tokenize
+from tgfr.data.captions import Vocabulary, tokenize, untokenized_share
 from tgfr.encoders.pretrained_text import max_tokens, read_text_model
 from tgfr.encoders.text_encoders import (
     RNNTextEncoder,
