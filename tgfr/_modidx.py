@@ -21,6 +21,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'tgfr.core.Registry.__len__': ('core.html#registry.__len__', 'tgfr/core.py'),
                            'tgfr.core.Registry.__repr__': ('core.html#registry.__repr__', 'tgfr/core.py'),
                            'tgfr.core.Registry.register': ('core.html#registry.register', 'tgfr/core.py'),
+                           'tgfr.core.Registry.restored': ('core.html#registry.restored', 'tgfr/core.py'),
                            'tgfr.core.Skips': ('core.html#skips', 'tgfr/core.py'),
                            'tgfr.core.Skips.__len__': ('core.html#skips.__len__', 'tgfr/core.py'),
                            'tgfr.core.Skips.add': ('core.html#skips.add', 'tgfr/core.py'),
