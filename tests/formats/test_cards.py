@@ -8,7 +8,7 @@ import pytest
 
 from tgfr.cli import options_of
 from tgfr.core import TgfrError
-from tgfr.formats.cards import parse_card, missing_fields, read_cards
+from tgfr.formats.cards import missing_fields, parse_card, read_cards
 from tgfr.formats.sources import PUBLISHED, READERS
 from tgfr.workflows.prepare_data import prepare
 

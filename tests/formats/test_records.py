@@ -1,4 +1,6 @@
-"""Record files: the real one, what mxnet's format allows, and damage of every kind: a clear error or a valid read, in bounded memory."""
+"""Record files: the real one, what mxnet's format allows, and damage of every kind.
+
+Damage gives a clear error or a valid read, in bounded memory."""
 
 import pickle
 import struct
