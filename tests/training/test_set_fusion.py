@@ -14,7 +14,8 @@ from small_run import epochs_done, same_end
 
 from tgfr.core import TgfrError, rng, seed_everything
 from tgfr.encoders.features import ImageFeatures, l2_normalize
-from tgfr.formats.records import Record, RecordFeatures, write_records
+from tgfr.encoders.record_features import RecordFeatures
+from tgfr.formats.records import Record, write_records
 from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import FaceSet, ScalarQuality
 from tgfr.training import set_fusion as training

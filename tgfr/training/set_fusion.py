@@ -23,7 +23,7 @@ from ..encoders.embed import warn_constant_norm
 from ..encoders.face_features import encode_faces
 from ..encoders.feature_store import FeatureStore
 from ..encoders.features import TensorRecord, l2_normalize
-from ..formats.records import RecordFeatures
+from ..encoders.record_features import RecordFeatures
 from ..sets.caface import CAFace
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
 from .batches import rank_slice, steps_per_epoch
