@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgfr.core import TgfrError, rng, seed_everything
-from tgfr.data.augmentations import CHANGES, Augmentation, HorizontalFlip, augmentations
+from tgfr.data.augmentations import TRANSFORMS, Augmentation, HorizontalFlip, augmentations
 from tgfr.encoders.features import ImageFeatures, cosine_matrix, l2_normalize
 from tgfr.sets.caface import CAFace
 from tgfr.sets.caface_state import fuse_sharded, shard_states
@@ -275,7 +275,7 @@ def test_augmentations_depend_on_their_keys_alone():
         )
     strong = Augmentation(0)(image, 5)
     assert any((Augmentation(0)(image, k) != strong).any() for k in range(3))
-    for change in CHANGES:
+    for change in TRANSFORMS:
         outs = [change(image, rng(k)) for k in range(60)]
         assert (
             all(o.shape == image.shape and o.dtype == np.uint8 for o in outs) and len({o.tobytes() for o in outs}) > 40
@@ -289,7 +289,7 @@ def test_augmentations_depend_on_their_keys_alone():
 
 def _unflipped(image, key):
     strong = rng("augment", 0, key)
-    for change in CHANGES:
+    for change in TRANSFORMS:
         image = change(image, strong)
     return image
 
