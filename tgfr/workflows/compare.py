@@ -26,7 +26,7 @@ from ..evaluation.scoring import CAPTIONS_READ, CaptionIndex, score_matrix, tune
 from ..fusion.model import TGFR
 from ..report.charts import plot_intervals, plot_roc, plot_score_histograms, plot_training
 from ..report.examples import pair_examples, relative_attention, word_regions
-from ..report.page import Metrics
+from ..report.page import Figures
 from ..report.pictures import plot_examples, plot_word_regions
 from ..report.subgroup_tables import subgroup_tables
 from ..training.loop import make_accelerator
@@ -173,14 +173,14 @@ def _counted(identity: np.ndarray) -> str:
     return f"{len(identity):,} photos of {len(set(identity)):,} people"
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #13b68511
-def intervals_figure(report: Report) -> Metrics:
+def intervals_figure(report: Report) -> Figures:
     "What each system reaches, for a report."
     alt = "TPR at FPR 1e-2 of each system with 95 % intervals"
     caption = f"TPR at FPR 1e-2 with 95 % intervals over people; the line is the {report.reference}."
     return {"intervals": (plot_intervals(report).figure, alt, caption)}
 
 
-def comparison_figures(comparison: Comparison, report: Report) -> Metrics:
+def comparison_figures(comparison: Comparison, report: Report) -> Figures:
     "The figures of a comparison's report."
     evaluator, system = comparison.evaluator, comparison.system
     probes = f"probes of {store_conditions(evaluator.split.store)[-1].label}"
