@@ -2349,7 +2349,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'tgfr.training.loop': { 'tgfr.training.loop.StageRecipe': ('08_training/loop.html#stagerecipe', 'tgfr/training/loop.py'),
                                     'tgfr.training.loop._best': ('08_training/loop.html#_best', 'tgfr/training/loop.py'),
                                     'tgfr.training.loop._check_finite': ('08_training/loop.html#_check_finite', 'tgfr/training/loop.py'),
-                                    'tgfr.training.loop._damaged': ('08_training/loop.html#_damaged', 'tgfr/training/loop.py'),
+                                    'tgfr.training.loop._fault_of': ('08_training/loop.html#_fault_of', 'tgfr/training/loop.py'),
                                     'tgfr.training.loop._is_broken': ('08_training/loop.html#_is_broken', 'tgfr/training/loop.py'),
                                     'tgfr.training.loop._log': ('08_training/loop.html#_log', 'tgfr/training/loop.py'),
                                     'tgfr.training.loop._parameter_group': ( '08_training/loop.html#_parameter_group',

@@ -115,7 +115,7 @@ class Frames:
         self.files, self.count = sorted(files, key=_natural), len(files)
         if not files:
             expected = f"expected files such as 0001.jpg ({', '.join(IMAGES)})"
-            raise TgfrError(f"{self.source}: no picture in this folder; {expected}; {name_left(self.left)}")
+            raise TgfrError(f"{self.source}: no picture in this folder; {expected}; {left_out_message(self.left)}")
 
     def _open_file(self):
         "What a video file says of itself."
