@@ -125,8 +125,8 @@ def options_of(function: Callable) -> type:  # a dataclass with a field for each
             continue
         several = get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            place = conf.arg(help=text, metavar=name.upper() + " ..." * several)
-            kind = Annotated[kind, conf.Positional, place]
+            metavar = None if get_origin(kind) is Literal else name.upper() + " ..." * several
+            kind = Annotated[kind, conf.Positional, conf.arg(help=text, metavar=metavar)]
         elif name == "set_":
             kind = Annotated[kind, conf.arg(name="set", help=text, metavar="KEY=VALUE ...")]
         else:
@@ -141,7 +141,7 @@ def options_of(function: Callable) -> type:  # a dataclass with a field for each
 RENAMED = {  # command to what a flag was called, and is called now
     "prepare": {"--split": "--split-by"},
     "train": {"--no-words": "--image-only", "--words": "--no-image-only"},
-    "sets": {"--poor": "--degradation", "--count": "--augmentations", "--images": "--set-sizes"},
+    "sets": {"--poor": "--degradation", "--count": "--augmentations-per-image", "--images": "--set-sizes"},
     "evaluate": {"--against": "--baseline"},
     "embed": {"--lenient": "--allow-duplicates", "--no-lenient": "--no-allow-duplicates"},
     "ijb": {"--lenient": "--allow-duplicates", "--no-lenient": "--no-allow-duplicates"},

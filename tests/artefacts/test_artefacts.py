@@ -24,7 +24,7 @@ from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.features import ImageFeatures
 from tgfr.encoders.pretrained_faces import load_encoder
 from tgfr.evaluation.results import Report
-from tgfr.formats.prepare import Options, prepare, summary
+from tgfr.formats.prepare import Options, summary
 from tgfr.fusion.model import TGFR
 from tgfr.hub import from_pretrained
 from tgfr.report.charts import plot_set_gain
@@ -42,6 +42,7 @@ from tgfr.workflows.compare_fusions import compare_fusions
 from tgfr.workflows.demo import demo_encoder
 from tgfr.workflows.fuse_video import video_page
 from tgfr.workflows.ijb_benchmark import ijb
+from tgfr.workflows.prepare_data import prepare_faces
 from tgfr.workflows.train import train
 
 V0 = Path(__file__).parent / "v0"
@@ -211,7 +212,7 @@ def test_prepared_sets(v0, capsys):
         {p: p.stat().st_mtime_ns for p in Path("people").glob("*.parquet")},
     )
     assert "unreadable photo: 1" in summary(report)
-    again = prepare("mm-celeba-hq", "source", "people", options=Options("seeded", (0.5, 0.5, 0), rows=30))
+    again = prepare_faces("mm-celeba-hq", "source", "people", options=Options("seeded", (0.5, 0.5, 0), rows=30))
     assert (
         again["key"] == report["key"] == EXPECTED["prepare"]["key"] and again["splits"] == EXPECTED["prepare"]["splits"]
     )

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 
 from tgfr.core import TgfrError, rng, seed_everything
-from tgfr.data.captions import Vocabulary, letters_lost, tokenize
+from tgfr.data.captions import Vocabulary, untokenized_share, tokenize
 from tgfr.encoders.pretrained_text import max_tokens, read_text_model
 from tgfr.encoders.text_encoders import (
     RNNTextEncoder,
@@ -130,7 +130,7 @@ def test_words_of_every_alphabet(caption):
     for form in ("NFC", "NFD"):
         assert tokenize(unicodedata.normalize(form, caption)) == wanted
     assert (
-        tokenize(" ".join(wanted)) == wanted and letters_lost([caption]) < 0.15
+        tokenize(" ".join(wanted)) == wanted and untokenized_share([caption]) < 0.15
     )  # an apostrophe may count as a letter
 
 
@@ -144,7 +144,7 @@ def test_scripts_without_spaces_are_read_by_character(caption):
         words
     )  # no letter and no mark is lost
     assert all(sum(unicodedata.category(c)[0] != "M" for c in w) == 1 for w in words)
-    assert letters_lost([caption]) == 0 and Vocabulary.from_captions([caption]).encode([caption], 40)[0].min() > 1
+    assert untokenized_share([caption]) == 0 and Vocabulary.from_captions([caption]).encode([caption], 40)[0].min() > 1
 
 
 @given(st.text(max_size=80))
@@ -215,7 +215,7 @@ def test_vocabulary_order_and_unknown_words():
     assert v.words == ("a", "b", "c", "d") and len(v) == 6
     assert v == Vocabulary.from_captions(["c d b a", "b a", "a c"])
     assert Vocabulary.from_captions(["b a", "a c", "c d b a"], min_count=2).words == ("a", "b", "c")
-    ids, lengths = v.encode(["d zebra a", "!", "a b c d a b"], length=5)
+    ids, lengths = v.encode(["d zebra a", "!", "a b c d a b"], max_words=5)
     assert ids.tolist() == [[5, 1, 2, 0, 0], [1, 0, 0, 0, 0], [2, 3, 4, 5, 2]] and lengths.tolist() == [3, 1, 5]
     assert ids.dtype == lengths.dtype == torch.int64
 

@@ -20,9 +20,12 @@ from tgfr.core import TgfrError
 from tgfr.data.datasets import drop_unusable, load_faces
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.synthetic import synthetic_faces
-from tgfr.formats.prepare import Options, prepare, summary
-from tgfr.formats.sources import ASPECTS, PUBLISHED, padding, read_source
+from tgfr.formats.celeba_sources import ASPECTS
+from tgfr.formats.prepare import Options, summary
+from tgfr.formats.sources import PUBLISHED, read_source
+from tgfr.formats.tgfr_layout import count_padding_copies
 from tgfr.formats.untrusted import squeeze
+from tgfr.workflows.prepare_data import prepare_faces
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def make_mm(folder: Path, drawn, texts: str = "text", images: str = "image", cel
     ],
 )
 def test_mm_celeba_hq(tmp_path, drawn, texts, images, celeba):
-    report = prepare(
+    report = prepare_faces(
         "mm-celeba-hq",
         make_mm(tmp_path / "in", drawn, texts, images, celeba),
         tmp_path / "out",
@@ -137,12 +140,12 @@ def test_published_split_is_reproduced(tmp_path, drawn):
     for rank in chosen:
         write(folder / f"image/{numbers.index(rank)}.jpg", drawn[0]["image"]["bytes"])
         write(folder / f"text/{numbers.index(rank)}.txt", "A face.")
-    report = prepare("mm-celeba-hq", folder, tmp_path / "out")
+    report = prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     assert report["split"].startswith("published")
     assert {row["identity"]: row["split"] for row in rows(tmp_path / "out").values()} == dict(
         zip(chosen, np.repeat(["train", "validation", "test"], 2))
     )
-    assert prepare("mm-celeba-hq", folder, tmp_path / "seeded", options=Options(split="seeded"))["split"].startswith(
+    assert prepare_faces("mm-celeba-hq", folder, tmp_path / "seeded", options=Options(split="seeded"))["split"].startswith(
         "seeded"
     )
 
@@ -159,7 +162,7 @@ def test_mm_quirks_are_counted_and_named(tmp_path, drawn):
     (folder / "image/10.jpg").unlink()
     (folder / "text/11.txt").unlink()
     write(folder / "CelebAMask-HQ-attribute-anno.txt", "2\nMale Smiling\n30000.jpg  1 -1\n1.jpg -1  1\n")
-    report = prepare("mm-celeba-hq", folder, tmp_path / "out")
+    report = prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     assert left_out(report) == {"no caption": 3, "no identity": 1, "no photo": 1, "unreadable photo": 2}
     assert report["left out"]["no caption"]["names"] == ["5", "6", "11"] and report["left out"]["no photo"][
         "names"
@@ -203,7 +206,7 @@ def test_broken_sources_are_one_clear_error(tmp_path, drawn, break_it, message, 
     folder = make_mm(tmp_path / "in", drawn, celeba=False)
     break_it(folder)
     with pytest.raises(TgfrError, match=message) as error:
-        prepare("mm-celeba-hq", folder, tmp_path / "out")
+        prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     assert "\n" not in str(error.value) and not (tmp_path / "out/prepare.json").exists()
     refusal("prepare", "mm-celeba-hq", str(folder), "--out", str(tmp_path / "out"))
 
@@ -250,7 +253,7 @@ def make_dialog(folder: Path, drawn, celeba: bool = False) -> Path:
 
 @pytest.mark.parametrize("celeba", [False, True])
 def test_celeba_dialog(tmp_path, drawn, celeba):
-    report = prepare(
+    report = prepare_faces(
         "celeba-dialog", make_dialog(tmp_path / "in", drawn, celeba), tmp_path / "out", part="all" if celeba else None
     )
     first = int(celeba)
@@ -268,11 +271,11 @@ def test_celeba_dialog(tmp_path, drawn, celeba):
 def test_celeba_dialog_parts(tmp_path, drawn):
     folder = make_dialog(tmp_path / "in", drawn)
     with pytest.raises(TgfrError, match="expected hq or all"):
-        prepare("celeba-dialog", folder, tmp_path / "out", part="most")
+        prepare_faces("celeba-dialog", folder, tmp_path / "out", part="most")
     with pytest.raises(TgfrError, match="no captions; expected captions.json"):
-        prepare("celeba-dialog", folder, tmp_path / "out", part="all")
+        prepare_faces("celeba-dialog", folder, tmp_path / "out", part="all")
     with pytest.raises(TgfrError, match="only celeba-dialog"):
-        prepare("face2text", folder, tmp_path / "out", part="hq")
+        prepare_faces("face2text", folder, tmp_path / "out", part="hq")
 
 
 @pytest.mark.parametrize(
@@ -291,7 +294,7 @@ def test_hostile_captions(tmp_path, drawn, content):
     folder = make_dialog(tmp_path / "in", drawn)
     write(folder / "text_hq/captions_hq.json", content)
     with pytest.raises(TgfrError):
-        prepare("celeba-dialog", folder, tmp_path / "out")
+        prepare_faces("celeba-dialog", folder, tmp_path / "out")
 
 
 # ---- Face2Text
@@ -320,7 +323,7 @@ def make_face2text(folder: Path, drawn, as_list: bool = False) -> Path:
 
 @pytest.mark.parametrize("as_list", [False, True])
 def test_face2text(tmp_path, drawn, as_list):
-    report = prepare("face2text", make_face2text(tmp_path / "in", drawn, as_list), tmp_path / "out")
+    report = prepare_faces("face2text", make_face2text(tmp_path / "in", drawn, as_list), tmp_path / "out")
     assert left_out(report) == {"no caption": 1} and report["people known"] == 3  # only described photos count
     found = rows(tmp_path / "out")
     assert {photo: row["captions"] for photo, row in found.items()} == {
@@ -338,7 +341,7 @@ def test_face2text_damage_is_counted(tmp_path, drawn):
         f.write(
             b'{"filename": "000010.jpg", "description": "caf\xe9 owner\nof old"}\r\n{"filename": \n{"description": "whose?"}\n[1]\n{"filename": "../../x.jpg", "description": "out"}\n{"filename": "000030.jpg", "description": 7}\n'
         )
-    report = prepare("face2text", folder, tmp_path / "out")
+    report = prepare_faces("face2text", folder, tmp_path / "out")
     assert left_out(report) == {"no JSON object with a photo's filename": 4, "no caption": 2}
     assert "café owner of old" in [c for row in rows(tmp_path / "out").values() for c in row["captions"]]
 
@@ -370,7 +373,7 @@ def make_tgfr(folder: Path, drawn, photos: bool = True) -> Path:
     ],
 )
 def test_tgfr_layout_and_its_replicas(tmp_path, drawn, replicas, kept):
-    report = prepare(
+    report = prepare_faces(
         "tgfr-layout", make_tgfr(tmp_path / "in", drawn), tmp_path / "out", options=Options(replicas=replicas)
     )
     assert {split: counts["photos"] for split, counts in report["splits"].items()} == kept
@@ -388,7 +391,7 @@ def test_tgfr_layout_and_its_replicas(tmp_path, drawn, replicas, kept):
 
 def test_padding_is_a_run_at_the_end():
     for files, count in (([], 0), ("a", 0), ("aa", 1), ("aab", 0), ("abb", 1), ("abab", 0), ("aaaa", 3)):
-        assert padding([f.encode() for f in files]) == count
+        assert count_padding_copies([f.encode() for f in files]) == count
 
 
 def test_tgfr_quirks(tmp_path, drawn, capsys):
@@ -404,7 +407,7 @@ def test_tgfr_quirks(tmp_path, drawn, capsys):
     (folder / "text/2/2_1.txt").unlink()
     (folder / "images/train/3/3_1.jpg").unlink()
     write(folder / "images/train/4/4_1.jpg", drawn[0]["image"]["bytes"][:500])
-    report = prepare("tgfr-layout", folder, tmp_path / "out")
+    report = prepare_faces("tgfr-layout", folder, tmp_path / "out")
     assert left_out(report) == {
         "class_info.pickle says 5": 1,
         "its person is in test too": 1,
@@ -417,18 +420,18 @@ def test_tgfr_quirks(tmp_path, drawn, capsys):
     }
     write(folder / "train/class_info.pickle", pickle.dumps([1, 2]))
     with pytest.raises(TgfrError, match="two lists of one length"):
-        prepare("tgfr-layout", folder, tmp_path / "out2")
+        prepare_faces("tgfr-layout", folder, tmp_path / "out2")
 
 
 def test_tgfr_without_photos(tmp_path, drawn):
-    report = prepare("tgfr-layout", make_tgfr(tmp_path / "in", drawn, photos=False), tmp_path / "out")
+    report = prepare_faces("tgfr-layout", make_tgfr(tmp_path / "in", drawn, photos=False), tmp_path / "out")
     assert report["photos"] == {"without photo": 42} and "image column stays empty" in summary(report)
     assert (
         all(row["image"]["bytes"] is None for row in rows(tmp_path / "out").values())
         and len(load_faces(tmp_path / "out", "test")) == 9
     )
     with pytest.raises(TgfrError, match="no such folder"):
-        prepare("tgfr-layout", tmp_path / "in", tmp_path / "out2", photos=tmp_path / "nowhere")
+        prepare_faces("tgfr-layout", tmp_path / "in", tmp_path / "out2", photos=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("file", ["filenames.pickle", "class_info.pickle"])
@@ -436,7 +439,7 @@ def test_pickles_never_run_code(tmp_path, drawn, file):
     folder = make_tgfr(tmp_path / "in", drawn, photos=False)
     write(folder / "train" / file, pickle.dumps([Runs(tmp_path / "ran")]))
     with pytest.raises(TgfrError, match=f"{file}: not a pickle of plain values"):
-        prepare("tgfr-layout", folder, tmp_path / "out")
+        prepare_faces("tgfr-layout", folder, tmp_path / "out")
     assert not (tmp_path / "ran").exists()
 
 
@@ -445,15 +448,15 @@ def test_pickles_never_run_code(tmp_path, drawn, file):
 
 def test_photos_of_another_size_are_cropped_and_counted(tmp_path, drawn):
     folder = make_mm(tmp_path / "in", drawn, celeba=False)
-    report = prepare("mm-celeba-hq", folder, tmp_path / "out", options=Options(size=64))
+    report = prepare_faces("mm-celeba-hq", folder, tmp_path / "out", options=Options(size=64))
     assert report["photos"] == {"cropped": 30} and "not aligned" in summary(report)
     assert {read_image(row["image"]["bytes"], size=None).shape for row in rows(tmp_path / "out").values()} == {
         (64, 64, 3)
     }
-    assert prepare("mm-celeba-hq", folder, tmp_path / "as they are", options=Options(size=None))["photos"] == {
+    assert prepare_faces("mm-celeba-hq", folder, tmp_path / "as they are", options=Options(size=None))["photos"] == {
         "kept": 30
     }
-    assert prepare("mm-celeba-hq", folder, tmp_path / "elsewhere", photos=folder / "image")["photos"] == {"kept": 30}
+    assert prepare_faces("mm-celeba-hq", folder, tmp_path / "elsewhere", photos=folder / "image")["photos"] == {"kept": 30}
     for wrong in (dict(size=3), dict(quality=0), dict(replicas="some"), dict(rows=0)):
         with pytest.raises(TgfrError, match="expected"):
             Options(**wrong)
@@ -464,7 +467,7 @@ def test_photos_of_another_size_are_cropped_and_counted(tmp_path, drawn):
         dict(fractions=(1.0, 0.0, float("nan"))),
     ):
         with pytest.raises(TgfrError):
-            prepare("mm-celeba-hq", folder, tmp_path / "no", options=Options(**wrong))
+            prepare_faces("mm-celeba-hq", folder, tmp_path / "no", options=Options(**wrong))
 
 
 def test_other_endings_are_read_or_named_and_damage_is_told(tmp_path, drawn):
@@ -475,7 +478,7 @@ def test_other_endings_are_read_or_named_and_damage_is_told(tmp_path, drawn):
     write(folder / "image/9.bmp", b"beside the JPEG of this number, which counts")
     noise = encode_jpeg(np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8))
     write(folder / "image/8.jpg", noise[:4000] + bytes(64) + noise[4064:])
-    report = prepare("mm-celeba-hq", folder, tmp_path / "out")
+    report = prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     assert report["photos"] == {"kept": 29} and report["left out"] == {
         "unreadable photo": {"count": 1, "names": report["left out"]["unreadable photo"]["names"]}
     }
@@ -490,20 +493,21 @@ def test_other_endings_are_read_or_named_and_damage_is_told(tmp_path, drawn):
 KILLED = """
 import os, signal, sys
 from tgfr.formats import prepare as p
+from tgfr.workflows.prepare_data import prepare_faces
 real, calls = p.photo_bytes, []
 def photo_bytes(*args):
     calls.append(1)
     if len(calls) == int(sys.argv[3]): os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
 p.photo_bytes = photo_bytes
-p.prepare("mm-celeba-hq", sys.argv[1], sys.argv[2], options=p.Options(rows=4))
+prepare_faces("mm-celeba-hq", sys.argv[1], sys.argv[2], options=p.Options(rows=4))
 """
 
 
 def test_killed_and_resumed_is_the_same(tmp_path, drawn):
     folder = make_mm(tmp_path / "in", drawn)
     write(folder / "image/5.jpg", drawn[5]["image"]["bytes"][:600])
-    report = prepare("mm-celeba-hq", folder, tmp_path / "whole", options=Options(rows=4))
+    report = prepare_faces("mm-celeba-hq", folder, tmp_path / "whole", options=Options(rows=4))
     run = subprocess.run(
         [sys.executable, "-c", KILLED, folder, tmp_path / "again", "10"], capture_output=True
     )  # in the third file
@@ -511,27 +515,27 @@ def test_killed_and_resumed_is_the_same(tmp_path, drawn):
     assert sum(p.suffix == ".parquet" for p in (tmp_path / "again").iterdir()) == 2 and any(
         p.suffix == ".tmp" for p in (tmp_path / "again").iterdir()
     )
-    assert prepare("mm-celeba-hq", folder, tmp_path / "again", options=Options(rows=4)) == report
+    assert prepare_faces("mm-celeba-hq", folder, tmp_path / "again", options=Options(rows=4)) == report
     assert files(tmp_path / "again") == files(tmp_path / "whole")
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "again").glob("*.parquet")}
-    prepare("mm-celeba-hq", folder, tmp_path / "again", options=Options(rows=4))
+    prepare_faces("mm-celeba-hq", folder, tmp_path / "again", options=Options(rows=4))
     assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "again").glob("*.parquet")}  # nothing was done twice
 
 
 def test_another_preparation_is_not_mixed_in(tmp_path, drawn):
     folder = make_mm(tmp_path / "in", drawn)
-    prepare("mm-celeba-hq", folder, tmp_path / "out")
+    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     for options in (Options(seed=1), Options(rows=5), Options(quality=90)):
         with pytest.raises(TgfrError, match="of another preparation"):
-            prepare("mm-celeba-hq", folder, tmp_path / "out", options=options)
+            prepare_faces("mm-celeba-hq", folder, tmp_path / "out", options=options)
     write(folder / "text/0.txt", "Another caption.")
     with pytest.raises(TgfrError, match="of another preparation"):
-        prepare("mm-celeba-hq", folder, tmp_path / "out")
+        prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     with pytest.raises(TgfrError, match="is no folder"):
-        prepare("mm-celeba-hq", folder, tmp_path / "out/prepare.json")
+        prepare_faces("mm-celeba-hq", folder, tmp_path / "out/prepare.json")
     write(tmp_path / "foreign/train-00000-of-00001.parquet", b"PAR1 no more")
     with pytest.raises(TgfrError, match="of another preparation"):
-        prepare("mm-celeba-hq", folder, tmp_path / "foreign")
+        prepare_faces("mm-celeba-hq", folder, tmp_path / "foreign")
 
 
 def test_the_command(tmp_path, drawn, capsys, refusal):
@@ -567,7 +571,7 @@ def test_the_command(tmp_path, drawn, capsys, refusal):
 
 def test_real_mm_celeba_hq(tmp_path, shared_data):
     detector = shared_data / "weights/yunet_n_dynamic.onnx"
-    report = prepare("mm-celeba-hq", shared_data / "raw_mm_celeba_hq", tmp_path / "out")
+    report = prepare_faces("mm-celeba-hq", shared_data / "raw_mm_celeba_hq", tmp_path / "out")
     photos = len(list((shared_data / "raw_mm_celeba_hq/image").iterdir()))
     assert left_out(report) == {} and report["photos"] == {"kept": photos}
     known = {
@@ -578,7 +582,7 @@ def test_real_mm_celeba_hq(tmp_path, shared_data):
             row["captions"] == known[photo.partition("/")[2]]["captions"]
             and row["image"]["bytes"] == known[photo.partition("/")[2]]["image"]["bytes"]
         )
-    assert prepare("mm-celeba-hq", shared_data / "raw_mm_celeba_hq", tmp_path / "aligned", detector=detector)[
+    assert prepare_faces("mm-celeba-hq", shared_data / "raw_mm_celeba_hq", tmp_path / "aligned", detector=detector)[
         "photos"
     ] == {"aligned": photos}
     np.testing.assert_equal(
@@ -592,14 +596,14 @@ def test_photos_without_a_face_are_named(tmp_path, drawn, shared_data):
         write(folder / f"image/{n}.jpg", path.read_bytes())
     for n in range(20, 30):
         write(folder / f"image/{n}.jpg", b"P6 40 40 255\n" + bytes(4800))
-    report = prepare("mm-celeba-hq", folder, tmp_path / "out", detector=shared_data / "weights/yunet_n_dynamic.onnx")
+    report = prepare_faces("mm-celeba-hq", folder, tmp_path / "out", detector=shared_data / "weights/yunet_n_dynamic.onnx")
     assert left_out(report) == {"no face found": 10} and report["photos"] == {"aligned": 20}
 
 
 @pytest.mark.parametrize("name", ["celeba", "face2text"])
 def test_real_tgfr_layout(tmp_path, shared_data, name):
     source = shared_data / "raw_tgfr" / name
-    report = prepare("tgfr-layout", source, tmp_path / "out", options=Options(replicas="all"))
+    report = prepare_faces("tgfr-layout", source, tmp_path / "out", options=Options(replicas="all"))
     texts = {f"{p.parent.name}/{p.stem}" for p in source.glob("text/*/*.txt")}
     found = rows(tmp_path / "out")
     listed = set().union(
@@ -643,26 +647,26 @@ def test_photos_exchanged_under_their_names_are_prepared_anew(tmp_path, drawn, f
     folder, options = make_mm(tmp_path / "in", drawn), Options(rows=5)
     for n in (0, 29):
         (folder / f"image/{n}.jpg").write_bytes(drawn[n]["image"]["bytes"].ljust(20_000, b"\0"))
-    prepare("mm-celeba-hq", folder, tmp_path / "out", options=options)
+    prepare_faces("mm-celeba-hq", folder, tmp_path / "out", options=options)
     before = {name: data for name, data in files(tmp_path / "out").items() if name.endswith(".parquet")}
     if not finished:
         (tmp_path / "out" / list(before)[2]).unlink()
     exchange(folder / "image/0.jpg", folder / "image/29.jpg")
-    prepare("mm-celeba-hq", folder, tmp_path / "out", options=options)
+    prepare_faces("mm-celeba-hq", folder, tmp_path / "out", options=options)
     assert "photos have changed" in capsys.readouterr().err
-    prepare("mm-celeba-hq", folder, tmp_path / "fresh", options=options)
+    prepare_faces("mm-celeba-hq", folder, tmp_path / "fresh", options=options)
     assert files(tmp_path / "out") == files(tmp_path / "fresh")
     assert sum(data != before[name] for name, data in files(tmp_path / "out").items() if name in before) == 2
     capsys.readouterr()
-    prepare("mm-celeba-hq", folder, tmp_path / "out", options=options)
+    prepare_faces("mm-celeba-hq", folder, tmp_path / "out", options=options)
     assert "changed" not in capsys.readouterr().err
 
 
 def test_a_photo_of_another_size_is_prepared_anew(tmp_path, drawn):
     folder = make_mm(tmp_path / "in", drawn)
-    prepare("mm-celeba-hq", folder, tmp_path / "out")
+    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     (folder / "image/3.jpg").write_bytes(drawn[4]["image"]["bytes"])
-    prepare("mm-celeba-hq", folder, tmp_path / "out")
+    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     assert drawn[4]["image"]["bytes"] in [
         row["image"]["bytes"] for name, row in rows(tmp_path / "out").items() if name.endswith("/3")
     ]
@@ -671,22 +675,22 @@ def test_a_photo_of_another_size_is_prepared_anew(tmp_path, drawn):
 def test_unpacked_again_is_the_same(tmp_path, drawn, capsys):
     "The same photos with other dates are the same photos."
     folder = make_mm(tmp_path / "in", drawn)
-    prepare("mm-celeba-hq", folder, tmp_path / "out")
+    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.parquet")}
     shutil.rmtree(folder)
-    prepare("mm-celeba-hq", make_mm(folder, drawn), tmp_path / "out")
+    prepare_faces("mm-celeba-hq", make_mm(folder, drawn), tmp_path / "out")
     assert times == {p: p.stat().st_mtime_ns for p in times} and "changed" not in capsys.readouterr().err
 
 
 def test_an_older_preparation_is_said(tmp_path, drawn):
     folder = make_mm(tmp_path / "in", drawn)
-    prepare("mm-celeba-hq", folder, tmp_path / "out")
+    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     path = next((tmp_path / "out").glob("train*.parquet"))
     table = pq.read_table(path)
     note = json.loads(pq.read_metadata(path).metadata[b"tgfr"])
     del note["content"]
     pq.write_table(table.replace_schema_metadata({"tgfr": json.dumps(note)}), path)
-    prepare("mm-celeba-hq", folder, tmp_path / "out")
+    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     assert "content" in json.loads(
         pq.read_metadata(path).metadata[b"tgfr"]
     )  # it could not be told, so it was written anew
@@ -710,14 +714,14 @@ def test_links_of_a_set(tmp_path, drawn, case, inside):
     path.rename(away), path.symlink_to(away)
     call = {"name": "mm-celeba-hq", "source": folder, "out": tmp_path / "out"}
     if inside:
-        assert sum(s["photos"] for s in prepare(**call)["splits"].values()) == 30
+        assert sum(s["photos"] for s in prepare_faces(**call)["splits"].values()) == 30
     else:
         with pytest.raises(
             TgfrError, match=f"{path.name}: a symbolic link out of .*/in, to .*/private/that.*--follow-links"
         ):
-            prepare(**call)
+            prepare_faces(**call)
         assert not (tmp_path / "out").exists()
-        assert sum(s["photos"] for s in prepare(**call, follow_links=True)["splits"].values()) == 30
+        assert sum(s["photos"] for s in prepare_faces(**call, follow_links=True)["splits"].values()) == 30
         assert main(["prepare", "mm-celeba-hq", str(folder), "--out", str(tmp_path / "again"), "--follow-links"]) in (
             0,
             None,
@@ -729,11 +733,11 @@ def test_links_its_user_chose(tmp_path, drawn):
     folder = make_mm(tmp_path / "in", drawn)
     (folder / "image").rename(tmp_path / "photos")
     (tmp_path / "way").symlink_to(folder), (tmp_path / "pictures").symlink_to(tmp_path / "photos")
-    report = prepare("mm-celeba-hq", tmp_path / "way", tmp_path / "out", photos=tmp_path / "pictures")
+    report = prepare_faces("mm-celeba-hq", tmp_path / "way", tmp_path / "out", photos=tmp_path / "pictures")
     assert sum(s["photos"] for s in report["splits"].values()) == 30
     (tmp_path / "photos/5.jpg").unlink(), (tmp_path / "photos/5.jpg").symlink_to("/etc/hostname")
     with pytest.raises(TgfrError, match="5.jpg: a symbolic link out of .*pictures, to /etc/hostname"):
-        prepare("mm-celeba-hq", tmp_path / "way", tmp_path / "out2", photos=tmp_path / "pictures")
+        prepare_faces("mm-celeba-hq", tmp_path / "way", tmp_path / "out2", photos=tmp_path / "pictures")
 
 
 @pytest.mark.parametrize("link", ["/dev/zero", "loop.txt", "nowhere"])
@@ -747,6 +751,6 @@ def test_links_to_nothing(tmp_path, drawn, link):
     )
     if link == "/dev/zero":
         with pytest.raises(TgfrError, match="a symbolic link out of"):
-            prepare("mm-celeba-hq", folder, tmp_path / "out")
+            prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
     else:
-        assert sum(s["photos"] for s in prepare("mm-celeba-hq", folder, tmp_path / "out")["splits"].values()) == 29
+        assert sum(s["photos"] for s in prepare_faces("mm-celeba-hq", folder, tmp_path / "out")["splits"].values()) == 29

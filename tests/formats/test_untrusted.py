@@ -227,7 +227,7 @@ def test_damaged_pickles_are_refused_or_harmless(tmp_path_factory, protocol, cou
 
 def test_size_limit_and_missing(saved, tmp_path):
     with pytest.raises(TgfrError, match="1,000 bytes, more than the 999"):
-        read_pickle(saved(bytes(1000)), most_bytes=999)
+        read_pickle(saved(bytes(1000)), max_bytes=999)
     with pytest.raises(TgfrError, match="no such file"):
         read_pickle(tmp_path / "nowhere")
     with pytest.raises(TgfrError, match="no such file"):
@@ -283,7 +283,7 @@ def test_json_items_are_those_of_json_loads(tmp_path_factory, value, indent, esc
     path = tmp_path_factory.getbasetemp() / "value.json"
     path.write_text(json.dumps(value, indent=indent, ensure_ascii=escaped), encoding="utf-8")
     want = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
-    assert list(json_items(path, most_item=1 << 12)) == want
+    assert list(json_items(path, max_item=1 << 12)) == want
 
 
 @pytest.mark.parametrize("start", [b"", b"[", b'{"0.jpg": ', b'{"0.jpg": [1,', b'{"a": {}, "b": '])
@@ -292,13 +292,13 @@ def test_many_brackets_end_early_in_little_memory(saved, start, filling):
     path = saved(start + filling * (20_000_000 // len(filling)))
     began = time.process_time()
     with pytest.raises(TgfrError, match="not valid JSON at item"):
-        for _ in json_items(path, most_items=100_000):
+        for _ in json_items(path, max_items=100_000):
             pass
     assert time.process_time() - began < 10
     tracemalloc.start()  # slows everything down, so after the clock and on fewer items
     try:
         with pytest.raises(TgfrError):
-            for _ in json_items(path, most_items=1000):
+            for _ in json_items(path, max_items=1000):
                 pass
         assert tracemalloc.get_traced_memory()[1] < 10 << 20
     finally:
@@ -310,7 +310,7 @@ def test_endless_lines_end_early(saved, filling):
     path = saved(filling * (10_000_000 // len(filling)))
     began = time.process_time()
     try:
-        assert all(value is None for _, value in json_lines(path, most_lines=20_000))
+        assert all(value is None for _, value in json_lines(path, max_lines=20_000))
     except TgfrError as e:
         assert "more than the 20,000 lines" in str(e)
     assert time.process_time() - began < 10
@@ -318,9 +318,9 @@ def test_endless_lines_end_early(saved, filling):
 
 def test_json_beyond_its_limit_is_not_read(saved):
     with pytest.raises(TgfrError, match="3,000 bytes, more than the 2,999"):
-        next(json_items(saved(b"[" * 3000), most_bytes=2999))
+        next(json_items(saved(b"[" * 3000), max_bytes=2999))
     with pytest.raises(TgfrError, match="item 2: longer than the 100 characters"):
-        list(json_items(saved(json.dumps(["a", "b" * 99, "c"]).encode()), most_item=100))
+        list(json_items(saved(json.dumps(["a", "b" * 99, "c"]).encode()), max_item=100))
 
 
 def test_json_lines_survive_damage(saved):
@@ -329,7 +329,7 @@ def test_json_lines_survive_damage(saved):
         + b"[" * 200_000
         + b'\n{"a": 5}'
     )
-    found = list(json_lines(saved(data), most_item=1000))
+    found = list(json_lines(saved(data), max_item=1000))
     assert [v["a"] for _, v in found if v] == [1, "two\nlines", 3, "café", 5]
     assert {n for n, v in found if v is None} >= {5, 7, 8}
     assert list(json_lines(saved(b""))) == []

@@ -89,7 +89,7 @@ def test_golden_losses(golden):
     first, second = model.compress(batch.first), model.compress(batch.second)
     state = model.cluster(first)[1]
     memory = model.readout(
-        replace(state, mass=state.mass.detach(), feature=state.feature.detach(), style=state.style.detach())
+        replace(state, cluster_size=state.cluster_size.detach(), feature=state.feature.detach(), style=state.style.detach())
         + model.cluster(second)[1]
     ).embedding
     centre = golden.i["center"][batch.label]
@@ -106,7 +106,7 @@ def test_golden_losses(golden):
 
 def gradients(golden, model, losses, rows):
     "Gradients of inputs and parameters, by the published names."
-    from tgfr.sets.checkpoints import PARTS
+    from tgfr.sets.checkpoints import PUBLISHED_MODULES
 
     sum(losses.values()).backward()
     for name, value in zip(
@@ -119,8 +119,8 @@ def gradients(golden, model, losses, rows):
     recorded, seen = load_file(golden.path), 0
     for name in (k for k in recorded if k.startswith(("gparam.", "gsample.", "gnorm."))):
         kind, _, key = name.partition(".")
-        start = next(p for p in PARTS if key.startswith(p))
-        found = model.get_parameter(PARTS[start] + key.removeprefix(start)).grad
+        start = next(p for p in PUBLISHED_MODULES if key.startswith(p))
+        found = model.get_parameter(PUBLISHED_MODULES[start] + key.removeprefix(start)).grad
         if kind == "gsample":
             found = found.flatten()[:: max(1, found.numel() // 1024)][: len(recorded[name])]
         expected, largest = recorded[name].double(), recorded["gnorm." + key].double()

@@ -268,7 +268,7 @@ def _problem(
 ) -> str:  # empty where there is none
     "Why a photo cannot be read."
     try:
-        read_image(image, name, size=None, said=[])  # damage inside is reported when features are computed
+        read_image(image, name, size=None, messages=[])  # damage inside is reported when features are computed
     except TgfrError as e:
         return "unreadable: " + str(e).partition("cannot be read: ")[2]
     return ""

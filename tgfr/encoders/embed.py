@@ -22,8 +22,8 @@ from ..data.faces import FILE_LIMIT, read_image
 from ..data.folders import check_links
 from ..data.landmark_checks import check_place, check_places
 from ..data.landmarks import check_points, crop_face
-from ..data.photo_files import IMAGES, list_pictures, name_left
-from ..data.photo_log import PhotoLog, tell_of_photos
+from ..data.photo_files import IMAGES, list_pictures, left_out_message
+from ..data.photo_log import PhotoLog, warn_of_photos
 from .face_features import encode_rows, image_digest, warn_of_preparation
 from .feature_store import FeatureStore
 from .store_writing import store_meta, write_store
@@ -91,7 +91,7 @@ class _Crops(Dataset):
         if (image_digest(data) if data else "") != self.digests[row]:
             return nothing, None, None, said
         try:
-            image = read_image(data or path, str(path) if data else "", None, said=said)
+            image = read_image(data or path, str(path) if data else "", None, messages=said)
             if points is not None:
                 check_place(points, image.shape, data)
             return crop_face(image, points, self.size), "", image.shape if points is None else None, said
@@ -194,7 +194,7 @@ def embed_crops(
     def facts():
         return {"unreadable": _all_but_some(_unreadable(lost), len(names))} | photo_log.to_dict()
 
-    return tell_of_photos(warn_constant_norm(write_store(out, meta, blocks, found=facts)))
+    return warn_of_photos(warn_constant_norm(write_store(out, meta, blocks, found=facts)))
 
 
 def _note(path, rows) -> None:
@@ -271,8 +271,8 @@ def embed_folder(
     files, left = list_pictures(folder) if Path(folder).is_dir() else ([], [])
     if not files:
         raise TgfrError(
-            f"{folder}: no IJB set (meta/ijbb_face_tid_mid.txt) and no picture ({', '.join(IMAGES)}); {name_left(left)}"
+            f"{folder}: no IJB set (meta/ijbb_face_tid_mid.txt) and no picture ({', '.join(IMAGES)}); {left_out_message(left)}"
         )
     if left:
-        log(f"warning: {folder}: {name_left(left)}", "yellow")
+        log(f"warning: {folder}: {left_out_message(left)}", "yellow")
     return embed_crops(folder, [path.name for path in files], None, encoder, out, **how)

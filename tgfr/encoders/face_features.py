@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from ..core import TgfrError, log, progress_bar
 from ..data.faces import cell_bytes, read_image
-from ..data.photo_log import PhotoLog, tell_of_photos
+from ..data.photo_log import PhotoLog, warn_of_photos
 from .feature_store import FeatureStore
 from .store_writing import store_meta, write_store
 
@@ -170,7 +170,9 @@ def encode_faces(
         if not done:
             warn_of_preparation(
                 encoder,
-                lambda row: read_image(dataset[row]["image"], dataset[row]["photo_id"], encoder.config.size, said=[]),
+                lambda row: read_image(
+                    dataset[row]["image"], dataset[row]["photo_id"], encoder.config.size, messages=[]
+                ),
                 len(dataset),
                 identity,
             )
@@ -182,6 +184,6 @@ def encode_faces(
                 encoder, (np.stack([d(face, name) for name, face in zip(ids, faces)]) for d in degradations), ids, meta
             )
 
-    return tell_of_photos(
+    return warn_of_photos(
         write_store(folder, meta, blocks, lambda rows: hash_images(dataset.select(range(rows)))[0], photo_log.to_dict)
     )

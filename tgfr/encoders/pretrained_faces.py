@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..core import Skips, TgfrError, check_choices, check_file, log, read_json
 from ..data.faces import read_image
-from ..data.photo_files import IMAGES, list_pictures, name_left
+from ..data.photo_files import IMAGES, list_pictures, left_out_message
 from .backbones import STAGE_BLOCKS, FaceEncoder, IResNet, save_encoder
 from .embedding_checks import try_encoder
 from .ir import IR, IR_DEPTHS
@@ -349,9 +349,9 @@ def convert_encoder(
     if photos is not None:
         found, left = list_pictures(photos, deep=True)
         if not found:
-            raise TgfrError(f"{photos}: no photos in it ({', '.join(IMAGES)}); {name_left(left)}")
+            raise TgfrError(f"{photos}: no photos in it ({', '.join(IMAGES)}); {left_out_message(left)}")
         if left:
-            log(f"{photos}: {name_left(left)}")
+            log(f"{photos}: {left_out_message(left)}")
         check = channel_check(
             encoder, np.stack([read_image(p, size=encoder.config.size) for p in found[:: -(-len(found) // 64)]])
         )

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ..core import TgfrError, check_choices, check_keys, log, one_line, read_json, write_json
-from ..data.captions import Vocabulary, check_captions, letters_lost, pad_rows
+from ..data.captions import Vocabulary, check_captions, untokenized_share, pad_rows
 from ..data.captions import tokenize as split_words
 from .features import TextFeatures, l2_normalize
 from .pretrained_text import freeze_below, max_tokens, read_text_model, read_tokenizer
@@ -386,7 +386,7 @@ def build_text_encoder(
     if not recurrent:
         return TransformerTextEncoder(spec, dim, **options)
     least, file = options.pop("min_count", 1), options.pop("vocabulary", None)
-    if not file and (lost := letters_lost(captions)) > 0.001:
+    if not file and (lost := untokenized_share(captions)) > 0.001:
         log(f"captions: {lost:.1%} of their letters are in no word that is read", "yellow")
     return RNNTextEncoder(
         Vocabulary.load(file) if file else Vocabulary.from_captions(captions, least, people), dim, kind=spec, **options

@@ -98,8 +98,11 @@ def shown_columns(
 ) -> list[int]:
     "Which metrics a table shows: all, or those that it has where tables are of different kinds."
     of_one_kind = not any(probes.title for probes in report.probes)
-    nothing = format_rate(None)
-    return [i for i in range(len(metrics)) if of_one_kind or any(line.cells[i].value != nothing for line in lines)]
+    nothing, columns = format_rate(None), []
+    for i in range(len(metrics)):
+        if of_one_kind or any(line.cells[i].value != nothing for line in lines):
+            columns.append(i)
+    return columns
 
 
 def column_head(report: Report, metric: Metric) -> str:

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from ..core import TgfrError, check_choices, rng
-from ..data.augmentations import augmentations
+from ..data.augmentations import augmentations as make_augmentations
 from ..data.degradation import Degradation
 from ..data.folders import one_at_a_time
 from ..data.splits import hold_out, load_splits
@@ -220,7 +220,7 @@ def compare_fusions(
     # caface-1, caface-16, and those of a plug-in; the reference is quality where it is there, else the first
     degradation: Literal["sizes", "augmentations"] = "sizes",  # sizes: 10 % of the images at 112 px, 30 % at 32,
     # 60 % at 16; augmentations: those of CAFace
-    augmentations_per_image: int = 4,  # with --degradation augmentations (the paper: 16)
+    augmentations: int = 4,  # per image, with --degradation augmentations (the paper: 16)
     set_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32),  # images per set
     recipe: Literal["quick", "paper"] | SetRecipe = "quick",  # quick: for thousands of people; paper: CAFace's
     # published settings, for hundreds of thousands
@@ -245,7 +245,7 @@ def compare_fusions(
     train, test, skips = load_splits(data, train_split, test_split, recipe.seed, captions=False)
     job.skips.items.extend(skips.items)
     job.warn(shared_photos(train, test))
-    changes, shares = _poor_images(degradation, augmentations_per_image)
+    changes, shares = _poor_images(degradation, augmentations)
     folder = Path(features or job.out / "features")
     stores = [
         prepare_sets(part, face, folder / name, changes=changes) for name, part in (("train", train), ("test", test))
@@ -277,7 +277,7 @@ def _poor_images(degradation: str, count: int) -> tuple[list, dict[str, float]]:
     "What poor images are made by, and the share of each variant in a set."
     if degradation == "sizes":
         return [Degradation(size=32), Degradation(size=16)], SHARES
-    changes = augmentations(count)
+    changes = make_augmentations(count)
     return changes, {change.name: 1 / count for change in changes}
 
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #4758ff8f

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from ..core import TgfrError, json_text, read_json, write_json
 from ..data.datasets import load_faces
-from ..data.degradation import Degradation
+from ..data.degradation import check_sizes
 from ..data.folders import one_at_a_time
 from ..data.splits import load_splits
 from ..encoders.backbones import save_encoder
@@ -113,8 +113,7 @@ def demo(
     Without flags: synthetic people, no download, a few minutes on two cores. With --data and --encoder: real images."""
     job = Job.begin(out)
     recipe = resolve_recipe(recipe or default_recipe(data, text), set_, text=text, seed=seed)
-    for size in (*recipe.train_resolutions, *probe_size):
-        Degradation(size=size)  # a wrong size is said before anything long begins
+    check_sizes([*recipe.train_resolutions, *probe_size])  # before anything long begins
     check_systems(systems)
     check_replicates(replicates, 2)
     if output and not encoder:
