@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 
 from tgfr.core import TgfrError, rng
 from tgfr.data.faces import encode_jpeg, read_image
-from tgfr.data.photo_files import jpeg_scans, list_pictures, decoder_messages, picture_kind
+from tgfr.data.photo_files import decoder_messages, jpeg_scans, list_pictures, picture_kind
 
 NOISE = rng("photo files").integers(0, 256, (112, 112, 3), np.uint8)
 

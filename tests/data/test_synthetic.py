@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tgfr.core import TgfrError, rng
 from tgfr.data.drawing import render
 from tgfr.data.faces import encode_jpeg
-from tgfr.data.synthetic import PERSON, PHOTO, Person, Photo, make_captions, visible_attributes, synthetic_faces
+from tgfr.data.synthetic import PERSON, PHOTO, Person, Photo, make_captions, synthetic_faces, visible_attributes
 
 VALUES = [
     (name, value, text)
