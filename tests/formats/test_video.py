@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hostile import damaged
-from test_tracking import FACES, MEAN, Pixels, Scripted, picture_file, scene, shots, stills, write
+from scenes import FACES, MEAN, Pixels, Scripted, picture_file, scene, shots, stills, write
 
 from tgfr.core import Skips, TgfrError, rng
 from tgfr.encoders.backbones import IResNet, save_encoder

@@ -156,7 +156,8 @@ def _load_weights(
     for name, tensor in sketch.state_dict(keep_vars=True).items():
         twins.setdefault(id(tensor), []).append(name)
     groups = list(twins.values())
-    prefixes = dict.fromkeys(("", f"{sketch.base_model_prefix}.", *(f"{tower}." for tower in TOWERS)))
+    base = getattr(sketch, "base_model_prefix", TOWERS[0])  # towers of transformers 4 are plain modules without one
+    prefixes = dict.fromkeys(("", f"{base}.", *(f"{tower}." for tower in TOWERS)))
 
     def count_stored(prefix):
         def is_stored(name):
