@@ -100,7 +100,7 @@ class _Crops(Dataset):
         if (image_digest(data) if data else "") != self.digests[row]:
             return blank, None, None, complaints
         try:
-            image = read_image(data or path, str(path) if data else "", None, said=complaints)
+            image = read_image(data or path, str(path) if data else "", None, messages=complaints)
             if points is not None:
                 check_place(points, image.shape, data)
             return crop_face(image, points, self.size), "", image.shape if points is None else None, complaints

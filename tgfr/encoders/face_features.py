@@ -186,7 +186,7 @@ def encode_faces(
             yield encode_rows(encoder, (_degrade(d, faces, names) for d in degradations), names, meta)
 
     def read_quietly(row) -> np.ndarray:
-        return read_image(dataset[row]["image"], dataset[row]["photo_id"], encoder.config.size, said=[])
+        return read_image(dataset[row]["image"], dataset[row]["photo_id"], encoder.config.size, messages=[])
 
     def first_photos(rows) -> str:
         return hash_images(dataset.select(range(rows)))[0]
