@@ -357,7 +357,7 @@ def refusals(file, load):
 
 def transformer_model():
     "A TGFR model that reads captions with a small BERT."
-    from test_text_encoders import TEXT, tiny_tokenizer
+    from text_models import TEXT, tiny_tokenizer
     from transformers import BertConfig, BertModel
 
     from tgfr.encoders.text_encoders import TransformerTextEncoder

@@ -72,11 +72,11 @@ def style(
 
 
 def stack_styles(
-    maps: dict[str, torch.Tensor],  # feature maps (B, C, H, W) by name
+    feature_maps: dict[str, torch.Tensor],  # feature maps (B, C, H, W) by name
     names: Sequence[str],  # those wanted
 ) -> torch.Tensor | None:  # (B, S, 2); None where none is wanted
     "The styles of some feature maps, side by side."
-    return torch.cat([style(maps[name]) for name in names], dim=1) if names else None
+    return torch.cat([style(feature_maps[name]) for name in names], dim=1) if names else None
 
 # %% ../../nbs/03_encoders/09_backbones.ipynb #16ae0929
 FACE_ENCODERS = Registry("face encoder")  # by the `kind` in config.json
@@ -113,9 +113,11 @@ class FaceEncoder(nn.Module):
     ) -> ImageFeatures:  # embedding not normalised
         "The embedding, stage 3's output as regions, and the styles asked for."
         self.style_width(styles)
-        maps = self.stages(x)
+        feature_maps = self.stages(x)
         return ImageFeatures(
-            self.embed(maps["stage4"]), maps["stage3"] if regions else None, stack_styles(maps, styles)
+            self.embed(feature_maps["stage4"]),
+            feature_maps["stage3"] if regions else None,
+            stack_styles(feature_maps, styles),
         )
 
     @torch.no_grad()
@@ -288,10 +290,10 @@ class IResNet(FaceEncoder):
         x: torch.Tensor,  # (B, 3, size, size)
     ) -> dict[str, torch.Tensor]:  # (B, C, H, W) each
         "The output of each stage by its name."
-        x, maps = self.prelu(self.bn1(self.conv1(x))), {}
+        x, feature_maps = self.prelu(self.bn1(self.conv1(x))), {}
         for name, layer in zip(STAGES, (self.layer1, self.layer2, self.layer3, self.layer4)):
-            maps[name] = x = layer(x)
-        return maps
+            feature_maps[name] = x = layer(x)
+        return feature_maps
 
     def embed(
         self,

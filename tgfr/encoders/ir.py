@@ -42,8 +42,8 @@ class IRBlock(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
+        in_channels: int,  # of the input
+        out_channels: int,  # of the output
         stride: int = 1,  # 2 in the first block of a stage
         se: bool = False,  # squeeze and excitation after the last batch norm
         bottleneck: bool = False,  # 1x1, 3x3, 1x1 instead of 3x3, 3x3
@@ -129,15 +129,21 @@ class IR(FaceEncoder):
                 in_channels = out_channels
         self.body = nn.Sequential(*body)
 
-    def stages(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def stages(
+        self,
+        x: torch.Tensor,  # (B, 3, size, size)
+    ) -> dict[str, torch.Tensor]:  # (B, C, H, W) each
         "The output of each stage by its name."
-        x, maps, ends = self.input_layer(x), {}, dict(zip(accumulate(self.shape["layers"]), STAGES))
+        x, feature_maps, ends = self.input_layer(x), {}, dict(zip(accumulate(self.shape["layers"]), STAGES))
         for n, block in enumerate(self.body, 1):
             x = block(x)
             if n in ends:
-                maps[ends[n]] = x
-        return maps
+                feature_maps[ends[n]] = x
+        return feature_maps
 
-    def embed(self, x: torch.Tensor) -> torch.Tensor:
+    def embed(
+        self,
+        x: torch.Tensor,  # (B, C, H, W)
+    ) -> torch.Tensor:  # (B, E)
         "The embedding, from the output of stage 4."
         return self.output_layer(x)

@@ -68,7 +68,7 @@ def _known_shapes(model, path, image) -> dict[str, tuple[int, ...]]:
 
 
 def check_graph_work(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto,  # as it was read
     path: Path,  # for messages
     image: tuple[int, ...],  # shape of one image, (1, 3, H, W) or (1, H, W, 3)
 ) -> bool:  # whether all of its work is known; False: what is not has to run under a clock
@@ -126,7 +126,7 @@ def _why_random(node, stored, opset) -> str:
 
 
 def find_random_nodes(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto,  # as it was read
     outputs: Iterable[str],  # the tensors that are read
 ) -> list[str]:  # in words
     "The nodes that make a result random, or dependent on the other images of a batch."
@@ -154,7 +154,7 @@ _SCALES = (  # a scale for each batch
 
 
 def find_batch_dependence(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto,  # as it was read
     embedding: str,  # its tensor
     fixed: bool,  # whether the file says how many images it takes
 ) -> list[str]:  # in words; empty where running images singly is right

@@ -23,7 +23,7 @@ from .onnx_graph import dims, image_input, infer, read_model, repair, with_shape
 from tgfr.encoders.onnx_input import (
     check_input,
     choose_feature_map,
-    deepest_map,
+    deepest_feature_map,
     find_feature_maps,
     find_norm_output,
     free_batch,
@@ -81,16 +81,18 @@ class OnnxEncoder:
         is_fixed = isinstance(dims(image_input(model))[0], int)
         self.norm = find_norm_output(with_shapes(model, path))  # whose value unit embeddings are multiplied by
         free_batch(model, size, self._is_last)
-        maps = find_feature_maps(model, path)
-        self.region = choose_feature_map(maps, self.region, size, path)
-        deepest = (deepest_map(maps, size // stride) for stride in (4, 8))  # as stages 2 and 3 of an IResNet
+        feature_maps = find_feature_maps(model, path)
+        self.region = choose_feature_map(feature_maps, self.region, size, path)
+        deepest = (
+            deepest_feature_map(feature_maps, size // stride) for stride in (4, 8)
+        )  # as stages 2 and 3 of an IResNet
         self.default_styles = tuple(name for name in deepest if name)
-        regions = maps[self.region][0] if self.region else None
+        regions = feature_maps[self.region][0] if self.region else None
         self.config = EncoderConfig(embedding=width, regions=regions, size=size, **given)
         self._shapes = {embedding: (width,)}
         if self.norm:
             self._shapes[self.norm] = (1,)
-        self._shapes |= {name: shape for name, (shape, _) in maps.items()}
+        self._shapes |= {name: shape for name, (shape, _) in feature_maps.items()}
         self._refuse_chance(find_random_nodes(model, [embedding, *[self.region] * bool(self.region)]))
         self._open((), model)
         self._try(lambda: find_batch_dependence(model, embedding, is_fixed))
@@ -277,14 +279,14 @@ class OnnxEncoder:
         styles: Sequence[str],  # names of tensors, out of `candidates`
     ) -> int:  # S
         "How many channels their styles have, side by side."
-        maps = {name: shape for name, shape in self._shapes.items() if len(shape) == 3}
-        wrong = [styles] if isinstance(styles, str) else [name for name in styles if name not in maps]
+        feature_maps = {name: shape for name, shape in self._shapes.items() if len(shape) == 3}
+        wrong = [styles] if isinstance(styles, str) else [name for name in styles if name not in feature_maps]
         if wrong:
-            last = ", ".join(list(maps)[-8:])
+            last = ", ".join(list(feature_maps)[-8:])
             raise TgfrError(
                 f"{self.path}: styles: names of its maps are expected, found {wrong[0]!r}; its last maps are {last}"
             )
-        return sum(maps[name][0] for name in styles)
+        return sum(feature_maps[name][0] for name in styles)
 
     @property
     def content_digest(self) -> str:

@@ -39,7 +39,9 @@ def iter_tensors(
                     yield from iter_tensors(inner)
 
 
-def nodes_inside(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+def nodes_inside(
+    node: onnx.NodeProto,  # such as an `If`
+) -> Iterator[onnx.NodeProto]:
     "Every node of the graphs that a node holds, such as the branches of an `If`."
     for attribute in node.attribute:
         for graph in [attribute.g, *attribute.graphs]:
@@ -64,7 +66,9 @@ def dims(
     )
 
 
-def image_input(model: onnx.ModelProto) -> onnx.ValueInfoProto | None:  # None where there are several, or none
+def image_input(
+    model: onnx.ModelProto,  # with or without its weights
+) -> onnx.ValueInfoProto | None:  # None where there are several, or none
     "The one input that is not stored in the file."
     stored = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in stored]
@@ -72,15 +76,17 @@ def image_input(model: onnx.ModelProto) -> onnx.ValueInfoProto | None:  # None w
 
 
 def attribute(
-    node: onnx.NodeProto,
-    name: str,
+    node: onnx.NodeProto,  # of a graph
+    name: str,  # of the attribute
     default=None,  # where the node does not have it
 ):
     "The value of a node's attribute."
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #618435b6
-def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:  # by name
+def constants(
+    graph: onnx.GraphProto,  # of a model
+) -> dict[str, onnx.TensorProto]:  # by name
     "The stored tensors that nodes read, also behind `Identity`."
     stored = {t.name: t for t in graph.initializer}
     for node in graph.node:
@@ -95,7 +101,7 @@ def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:  # by name
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #e3030002
 def required_nodes(
-    graph: onnx.GraphProto,
+    graph: onnx.GraphProto,  # of a model
     outputs: Iterable[str],  # names of tensors
 ) -> list[onnx.NodeProto]:  # in the order of computation
     "The nodes that some tensors depend on."
@@ -112,7 +118,7 @@ def required_nodes(
 
 # %% ../../nbs/03_encoders/03_onnx_graph.ipynb #1d15e3de
 def check_versions(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto,  # as it was read
     path: Path,  # for messages
 ) -> None:
     "`TgfrError` where the file is of a newer version than onnxruntime reads, with both numbers and what to do."
@@ -139,7 +145,9 @@ def check_versions(
             ) from None
 
 
-def opset_of(model: onnx.ModelProto) -> int:
+def opset_of(
+    model: onnx.ModelProto,  # as it was read
+) -> int:
     "The version of the standard operators that a model uses."
     return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
 
@@ -215,7 +223,9 @@ def read_model(
 _SMALL = 64  # numbers of a constant that may be a shape
 
 
-def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_weights(
+    model: onnx.ModelProto,  # stays as it is
+) -> onnx.ModelProto:
     "The model with large weights as inputs, of which only shape and type are kept."
     light = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     light.opset_import.extend(model.opset_import)
@@ -234,7 +244,7 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def infer(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto,  # as it was read
     path: Path,  # for messages
     data: bool = False,  # also through shapes that are computed
 ) -> dict[str, onnx.ValueInfoProto]:  # inputs, inner tensors and outputs by name
@@ -249,7 +259,7 @@ def infer(
 
 
 def with_shapes(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto,  # as it was read
     path: Path,  # for messages
 ) -> onnx.ModelProto:  # without its large weights
     "The model with the inferred shapes of its outputs."

@@ -31,7 +31,7 @@ def vector_width(
 
 
 def tensor_shapes(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto,  # as it was read
     path: Path,  # for messages
     size: int,  # pixels of an image
 ) -> dict[str, tuple]:  # by name; types other than floating-point numbers are left out
@@ -90,7 +90,7 @@ def _linear(graph, name, stored) -> onnx.NodeProto | None:
 
 
 def reason_against(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto,  # as it was read
     name: str,  # of a vector
     shapes: dict[str, tuple],  # of `tensor_shapes`
 ) -> str:  # empty where nothing speaks against it
@@ -152,7 +152,7 @@ def _reasons(model, vectors, shapes) -> dict[str, str]:
 
 
 def find_embedding(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto,  # as it was read
     path: Path,  # for messages
     size: int,  # pixels of an image
     output: str | None = None,  # the tensor to take; None: the one output that can be an embedding

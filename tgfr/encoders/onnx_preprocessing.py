@@ -95,7 +95,7 @@ def _check_scaling(path, graph, scaling, who):
 
 
 def preparation_source(
-    config: EncoderConfig,
+    config: EncoderConfig,  # of the encoder
     graph: ExpectedInput,  # what its first nodes say
     outside: set[str],  # which of channels, mean and std are known from outside
 ) -> str:

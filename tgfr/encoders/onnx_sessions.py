@@ -22,9 +22,9 @@ from .onnx_graph import session_options
 def run_with_timeout(
     call: Callable,  # what is done
     stop: Callable,  # what ends it, from another thread
-    seconds: float,
+    seconds: float,  # allowed
     what: str,  # is done, for the error where it was ended
-):
+):  # what the call returns
     "The result of a call with a time limit; `TgfrError` where that was not enough."
     is_late = threading.Event()
 
@@ -77,7 +77,7 @@ def open_session(
 
 
 def run_session(
-    session: onnxruntime.InferenceSession,
+    session: onnxruntime.InferenceSession,  # of `open_session`
     names: list[str] | None,  # of the outputs wanted; None: all
     images: np.ndarray,  # as the model takes them
     path: Path,  # for messages

@@ -97,7 +97,7 @@ def _is_step(node, inputs, images, stored, shapes, size) -> bool:
 
 # %% ../../nbs/03_encoders/08_preparation.ipynb #14b14def
 def input_steps(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto,  # as it was read
     path: Path,  # for messages
     size: int,  # pixels of an image
 ) -> InputSteps | None:  # None where the first node is the network's, or what it does is no preparation
@@ -205,7 +205,7 @@ def _order_of_offsets(steps, low, high) -> str | None:
 
 # %% ../../nbs/03_encoders/08_preparation.ipynb #758c0452
 def expected_input(
-    steps: InputSteps | None,
+    steps: InputSteps | None,  # of `input_steps`
     is_bytes: bool = False,  # whether the input is uint8
 ) -> ExpectedInput:
     "The range and the channel order that a graph expects of its images."

@@ -68,27 +68,30 @@ EXPECTED = (
 
 FIELDS = frozenset(  # numbers and words of an architecture; the rest is given here
     """
-activation activation_dropout attention_bias attention_dropout attention_head_size attention_probs_dropout_prob
-attn_type bi_data bos_token_id clamp_len cls_token_id conv_kernel_size d_ff d_head d_inner d_kv d_model dim dropout
-dropout_rate embedding_dropout embedding_size encoder_hidden_size eos_token_id ff_activation feed_forward_proj
-global_attn_every_n_layers global_rope_theta head_ratio hidden_act hidden_activation hidden_dim hidden_dropout_prob
-hidden_size initializer_cutoff_factor initializer_factor initializer_range inner_group_num input_embedding_size
-intermediate_size intra_bottleneck_size key_query_shared_bottleneck layer_norm_eps layer_norm_epsilon layer_types
-legacy local_attention local_rope_theta max_position_embeddings max_relative_positions mem_len mlp_bias mlp_dropout
-n_head n_heads n_layer n_layers norm_bias norm_eps norm_rel_ebd normalization_type num_attention_heads
-num_feedforward_networks num_groups num_heads num_hidden_groups num_hidden_layers num_layers output_embedding_size
-pad_token_id pos_att_type position_biased_input position_buckets position_embedding_type projection_dim
-projection_size qkv_bias relative_attention relative_attention_max_distance relative_attention_num_buckets
-rope_parameters same_length scale_decoder_outputs sep_token_id share_att_key task_type_vocab_size
-tie_word_embeddings trigram_input type_vocab_size untie_r use_bottleneck use_bottleneck_attention use_task_id
-vocab_size
+activation activation_dropout attention_bias attention_dropout attention_head_size
+attention_probs_dropout_prob attn_type bi_data bos_token_id clamp_len cls_token_id
+conv_kernel_size d_ff d_head d_inner d_kv d_model dim dropout dropout_rate embedding_dropout
+embedding_size encoder_hidden_size eos_token_id ff_activation feed_forward_proj
+global_attn_every_n_layers global_rope_theta head_ratio hidden_act hidden_activation hidden_dim
+hidden_dropout_prob hidden_size initializer_cutoff_factor initializer_factor initializer_range
+inner_group_num input_embedding_size intermediate_size intra_bottleneck_size
+key_query_shared_bottleneck layer_norm_eps layer_norm_epsilon layer_types legacy local_attention
+local_rope_theta max_position_embeddings max_relative_positions mem_len mlp_bias mlp_dropout
+n_head n_heads n_layer n_layers norm_bias norm_eps norm_rel_ebd normalization_type
+num_attention_heads num_feedforward_networks num_groups num_heads num_hidden_groups
+num_hidden_layers num_layers output_embedding_size pad_token_id pos_att_type position_biased_input
+position_buckets position_embedding_type projection_dim projection_size qkv_bias
+relative_attention relative_attention_max_distance relative_attention_num_buckets rope_parameters
+same_length scale_decoder_outputs sep_token_id share_att_key task_type_vocab_size
+tie_word_embeddings trigram_input type_vocab_size untie_r use_bottleneck use_bottleneck_attention
+use_task_id vocab_size
 """.split()
 )
 WORDS = frozenset(  # what a field may say besides numbers
     """
-gelu gelu_new gelu_fast gelu_pytorch_tanh gelu_python quick_gelu relu silu swish tanh gated-gelu gated-silu
-gated-relu bi absolute relative_key relative_key_query p2c c2p p2p layer_norm no_norm default full_attention
-sliding_attention
+gelu gelu_new gelu_fast gelu_pytorch_tanh gelu_python quick_gelu relu silu swish tanh gated-gelu
+gated-silu gated-relu bi absolute relative_key relative_key_query p2c c2p p2p layer_norm no_norm
+default full_attention sliding_attention
 """.split()
 )
 MAX_LAYERS, MAX_NUMBER = 256, 1 << 32  # no model has more layers; no side, vocabulary or count is larger
