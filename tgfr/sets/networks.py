@@ -76,7 +76,11 @@ class Mlp(nn.Module):
 class Attention(nn.Module):
     "Multi-head self-attention."
 
-    def __init__(self, width: int, heads: int):
+    def __init__(
+        self,
+        width: int,  # of a token
+        heads: int,
+    ):
         super().__init__()
         self.heads, self.qkv, self.proj = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
 
