@@ -8,6 +8,7 @@ __all__ = ['TRANSFORMS', 'augment', 'geometric', 'photometric', 'blurred', 'Augm
 # %% ../../nbs/01_data/16_augmentations.ipynb #793e0251
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -136,6 +137,7 @@ class HorizontalFlip:
     "The photo, left and right exchanged."
 
     name: str = "mirrored"
+    kind: ClassVar[str] = "Mirrored"  # in digests and meta.json of feature stores, since the first of them
 
     def __call__(self, image: np.ndarray, *keys: int | str) -> np.ndarray:
         "The mirror image, (H, W, 3)."

@@ -163,7 +163,7 @@ def encode_faces(
         raise TgfrError(f"degradations: expected at least one, each once; found {variants}")
     identity = dataset["identity"] if "identity" in dataset.column_names else None
     dataset = dataset.select_columns(["image", "photo_id"])
-    kinds = [{"kind": type(d).__name__, **asdict(d)} for d in degradations]
+    kinds = [{"kind": getattr(d, "kind", type(d).__name__), **asdict(d)} for d in degradations]
     photos, ids, digests = hash_images(dataset)
     meta = store_meta(encoder, photos, ids, variants, regions, styles, dtype, degradations=kinds)
     photo_log = PhotoLog(Path(folder) / "photos.jsonl", encoder.config.size)

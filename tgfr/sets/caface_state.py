@@ -86,7 +86,7 @@ def fuse_stream(
     return model.init() if state is None else state
 
 # %% ../../nbs/06_sets/04_caface_state.ipynb #727a5edf
-FILE_NAMES = {"cluster_size": "mass", "feature": "feature", "style": "style", "count": "count"}  # of fields of a state
+FILE_NAMES = {"cluster_size": "mass", "feature": "feature", "style": "style", "count": "count"}  # of fields
 
 
 def _named(state: SetState, prefix: str = "") -> dict[str, torch.Tensor]:
@@ -107,7 +107,8 @@ def save_state(
         tensors |= {"frames": torch.from_numpy(ledger.frames)}
         about |= {"whole": str(ledger.whole), "source": ledger.source, "known": str(ledger.known)}
         if ledger.before is not None:
-            tensors |= {name: tensor.clone() for name, tensor in _named(ledger.before, "before.").items()}
+            before = _named(ledger.before, "before.")
+            tensors |= {name: tensor.clone() for name, tensor in before.items()}
     write_weights(path, tensors, about, private=True)
 
 
@@ -164,7 +165,7 @@ def shard_states(
     chunk: int = 256,  # images that see each other at most
     max_cells: int = 1 << 14,  # images in memory at once
     accelerator: Accelerator | None = None,  # None: one process
-) -> tuple[np.ndarray, SetState]:  # the T set numbers, rising, and their states, the same on all processes
+) -> tuple[np.ndarray, SetState]:  # T set numbers, rising, and their states, the same on all processes
     "The state of each set: chunks spread over processes, then added."
     if not len(template) == len(styles) == len(embedding):
         given = f"{len(template):,} numbers and styles of {len(styles):,} images"
@@ -203,7 +204,7 @@ def fuse_sharded(
     template: np.ndarray,  # (n,)
     styles: np.ndarray,  # (n, S, 2)
     **options,  # chunk, max_cells, accelerator: see `shard_states`
-) -> tuple[np.ndarray, torch.Tensor]:  # the T set numbers, rising, and their templates (T, E) on the CPU
+) -> tuple[np.ndarray, torch.Tensor]:  # T set numbers, rising, and templates (T, E) on the CPU
     "Fuse many sets of any size on many processes; the result is that of one process."
     ids, states = shard_states(model, embedding, template, styles, **options)
     with torch.no_grad():

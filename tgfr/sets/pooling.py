@@ -60,7 +60,7 @@ class FaceSet(TensorRecord):
         return (self.mask & ~self.sound).sum(1)
 
     def finite(self) -> "FaceSet":
-        "The same sets, zero where there is no image, without the images that are not finite; a warning counts these."
+        "The sets without images that are not finite, zero where there is none; a warning counts them."
         there = self.sound
         if there.all():
             return self
@@ -137,7 +137,7 @@ class SetFusion(nn.Module):
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #82e2a794
 class NormPower(SetFusion):
-    "Weights are powers of the norm: 0 averages unit features, 1 averages raw features, 2 is norm squared."
+    "Weights are powers of the norm: 0 averages unit features, 1 raw features, 2 is norm squared."
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class DetectorScore(SetFusion):
     "Weights are the face detector's scores."
 
     def quality(self, faces: FaceSet) -> torch.Tensor:
-        "The score, next to nothing where it is not above 0: a set in which no face was found is averaged."
+        "The score, next to nothing where it is not above 0: a set without any face is averaged."
         if faces.score is None:
             raise TgfrError("score: this fusion weighs by the detector's score, and the set has none")
         return faces.score.clamp_min(1e-12)
@@ -202,12 +202,13 @@ class ScalarQuality(SetFusion):
         "exp of the quality, relative to the best of the set; in float32 also under autocast."
         norm = over_images(self.norm, faces.norm[..., None], faces.mask)
         direction = l2_normalize(faces.embedding) * faces.embedding.shape[-1] ** 0.5
-        quality = self.network(torch.cat([direction, norm], -1))[..., 0].float().masked_fill(~faces.mask, -torch.inf)
+        quality = self.network(torch.cat([direction, norm], -1))[..., 0].float()
+        quality = quality.masked_fill(~faces.mask, -torch.inf)
         return (quality - quality.amax(1, keepdim=True).clamp_min(-1e30)).exp().to(faces.embedding.dtype)
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #adb99699
 SET_FUSIONS = Registry("set fusion")
-register_set_fusion = SET_FUSIONS.register  # a decorator of a class: @register_set_fusion("my-fusion")
+register_set_fusion = SET_FUSIONS.register  # a decorator: @register_set_fusion("my-fusion")
 
 
 def list_set_fusions() -> list[str]:
@@ -252,7 +253,7 @@ def parameter_free_fusion(
     embedding: int,  # E of the face encoder
     alternatives: str = "",  # what else a caller takes, for the message
 ) -> SetFusion:
-    "A fusion that needs no training; `TgfrError` where there is none of that name, or where it has parameters."
+    "A fusion without parameters; `TgfrError` where there is none of that name, or where it has some."
     if name not in SET_FUSIONS:
         free = ", ".join(n for n in SET_FUSIONS if n not in LEARNED)
         raise TgfrError(f"fusion {name}: neither the folder of a trained one, {alternatives}nor one of {free}")
@@ -299,7 +300,7 @@ def fuse_ragged(
     score: np.ndarray | torch.Tensor | None = None,  # (n,)
     max_cells: int = 1 << 14,  # cells in memory at once: 84 MB with 512 numbers and 384 styles each
     **options,  # further arguments of `fusion.fuse`
-) -> tuple[np.ndarray, torch.Tensor]:  # the T set numbers, rising, and their templates (T, E) on the CPU
+) -> tuple[np.ndarray, torch.Tensor]:  # T set numbers, rising, and templates (T, E) on the CPU
     "Fuse many sets of very different size; within a set, images keep their order."
     if len(template) != len(embedding):
         raise TgfrError(f"template: {len(template):,} numbers for {len(embedding):,} images")
@@ -328,8 +329,8 @@ def fuse_ragged(
 def chunk_bounds(
     counts: torch.Tensor,  # (B,) images of each set
     max_images: int,  # of a chunk
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # of all R chunks: the set, its first image, its size
-    "Consecutive chunks of sets, as equal as can be, the longer first (the published order of chunks)."
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # (R,) set, first image and size
+    "Consecutive chunks of sets, as equal as can be, the longer first (the published order)."
     if max_images < 1:
         raise TgfrError(f"chunk={max_images}: expected at least 1 image")
     chunks = (counts + max_images - 1) // max_images

@@ -54,8 +54,7 @@ class OnlineFusion:
     def merge_earlier(
         self,
         earlier: SetState,  # of one set, made by the same CAFace
-    ) -> "OnlineFusion":  # the template of all images; its weights are still of those added here, and sum to their
-        # part of the whole
+    ) -> "OnlineFusion":  # of all images; its weights are still of those added here, and sum to their part
         "The set with the images of an earlier state before it."
         if not isinstance(self.fusion, CAFace):
             raise TgfrError(f"state: only CAFace keeps one, {type(self.fusion).__name__} does not")
@@ -64,7 +63,7 @@ class OnlineFusion:
         return replace(self, state=merge(earlier, self.state))
 
     def readout(self) -> tuple[torch.Tensor, torch.Tensor]:
-        "The template (E,), and the weight of each image (n,); weights sum to 1, or to less after an earlier state."
+        "The template (E,), and image weights (n,) that sum to 1, or to less after an earlier state."
         if isinstance(self.fusion, CAFace):
             readout = self.fusion.readout(self.state)
             return readout.embedding[0], self.share @ readout.image_weight_scale[0]

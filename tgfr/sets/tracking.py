@@ -178,7 +178,7 @@ def track_faces(
     frames: Frames,
     encoder,  # with `config`, and `encode(crops, styles=...)` where styles are asked for
     fusion: SetFusion,  # in eval mode
-    detector=None,  # with `detect(image)`, as `tgfr.data.landmarks.YuNet`; None: frames are aligned faces of one person
+    detector=None,  # with `detect(image)`, as `YuNet`; None: frames are aligned faces of one person
     gallery: torch.Tensor | None = None,  # (E,) embedding that similarities are taken to; it decides nothing here
     styles: Sequence[str] = (),  # stages whose styles the fusion reads
     chunk: int = 256,  # images that CAFace looks at together; part of its protocol
@@ -226,11 +226,12 @@ def track_faces(
 def _detection(frame: Frame, face, norm: float, similarity: float | None, fresh: bool) -> Detection:
     "A face of a frame."
     box, points, score = (None, None, None) if face is None else (face.box, face.points, face.score)
-    return Detection(frame.number, frame.name, frame.seconds, box, points, score, norm, similarity, frame.mark, fresh)
+    seen = frame.number, frame.name, frame.seconds, box, points, score
+    return Detection(*seen, norm, similarity, frame.mark, fresh)
 
 # %% ../../nbs/06_sets/07_tracking.ipynb #67200f5b
 def _encoded(block, encoder, styles, skips) -> tuple[list, ImageFeatures | None, int]:
-    "Frames with the faces that have an embedding, their features (None: no face has), and how many faces have none."
+    "Frames with the faces that have an embedding, their features (None: no face has), and the count without."
     crops = [crop for _, faces in block for _, crop in faces]
     if not crops:
         return block, None, 0

@@ -302,10 +302,10 @@ def set_figures(report: Report) -> Metrics:
 
 
 TERMS = {
-    "images of a set": "How many poor images of one person are fused into one template, which is compared with each "
-    "person's gallery image.",
-    "mixed, alone": "In sets of mixed quality each image is drawn at one of the qualities named above; alone: all are "
-    "of one quality.",
+    "images of a set": "How many poor images of one person are fused into one template, which "
+    "is compared with each person's gallery image.",
+    "mixed, alone": "In sets of mixed quality each image is drawn at one of the qualities named "
+    "above; alone: all are of one quality.",
     "chunks": "CAFace reads the set in chunks of that many images instead of at once.",
 }
 

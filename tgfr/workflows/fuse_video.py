@@ -79,26 +79,28 @@ def summary_sentences(video: FusedVideo) -> list[str]:
     if video.repeated == count:
         return [
             f"{frames:,} frames read; all {count:,} of the person are already in the state of "
-            f"{video.earlier_images:,} images, and none was counted twice. The template is that of the state."
+            f"{video.earlier_images:,} images, and none was counted twice. The template is that "
+            "of the state."
         ]
     sentences = [f"{frames:,} frames read, {_seen(video)} fused by {video.fusion}.", _concentration(video)]
     if video.photo is not None:
         sentences.append(_similarities(video))
     if video.earlier_images is not None:
         sentences.append(
-            f"The state of {video.earlier_images:,} earlier images was added; {1 - video.weights.sum():.0%} of the "
-            "template is theirs. Shares of weight, the average, the frame of the largest norm and what was fused so "
-            "far are of the new frames alone."
+            f"The state of {video.earlier_images:,} earlier images was added; "
+            f"{1 - video.weights.sum():.0%} of the template is theirs. Shares of weight, the "
+            "average, the frame of the largest norm and what was fused so far are of the new "
+            "frames alone."
         )
     if video.repeated:
         sentences.append(
-            f"{video.repeated:,} of the {count:,} frames are already in the state and were not counted twice; their "
-            "weights are not known here."
+            f"{video.repeated:,} of the {count:,} frames are already in the state and were not "
+            "counted twice; their weights are not known here."
         )
     if video.person == "gallery":
         sentences.append(
-            "The person was chosen by the gallery photo, so the similarities are larger than an honest comparison "
-            "would find."
+            "The person was chosen by the gallery photo, so the similarities are larger than an "
+            "honest comparison would find."
         )
     return sentences
 
@@ -136,14 +138,15 @@ def video_warnings(video: FusedVideo) -> list[str]:
     result, frames, warnings = video.result, video.frames, []
     if result.non_square and not video.detected:
         warnings.append(
-            f"{result.non_square:,} of the {result.frames:,} frames are not square, and of each the middle square was "
-            "taken as an aligned face: give a detector (--detector), unless these are cut-out faces."
+            f"{result.non_square:,} of the {result.frames:,} frames are not square, and of each "
+            "the middle square was taken as an aligned face: give a detector (--detector), "
+            "unless these are cut-out faces."
         )
     warnings += frames.warnings
     if result.unsound:
         warnings.append(
-            f"The encoder gave no embedding of {result.unsound:,} faces (numbers that are not finite, or all zero); "
-            "they are named in fuse.json and left out."
+            f"The encoder gave no embedding of {result.unsound:,} faces (numbers that are not "
+            "finite, or all zero); they are named in fuse.json and left out."
         )
     if frames.damaged:
         examples = "; ".join(f"{name} ({fault})" for name, fault in list(frames.damaged.items())[:3])
@@ -152,8 +155,9 @@ def video_warnings(video: FusedVideo) -> list[str]:
     norms = np.array([seen.norm for seen in video.track.detections])
     if has_constant_norm(norms):
         warnings.append(
-            f"All embeddings have the length {norms.mean():.3g}, as of an encoder that normalises them: no frame has "
-            "a larger norm than another, and a fusion that weighs by norms is the average."
+            f"All embeddings have the length {norms.mean():.3g}, as of an encoder that "
+            "normalises them: no frame has a larger norm than another, and a fusion that weighs "
+            "by norms is the average."
         )
     return warnings
 
@@ -194,16 +198,16 @@ def video_content(
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #cff5589e
 TERMS = {
-    "similarity": "The cosine of two embeddings, -1 to 1. Which value means the same person depends on the encoder; it "
-    "is no probability.",
-    "weight": "The share of a frame in the template; weights sum to 1, or, where an earlier state was added, to the "
-    "part of the new frames. With CAFace, the frame's assignment to each cluster times the trust in that cluster, "
-    "averaged over channels.",
-    "fused so far": "The similarity of the template made of all frames of this run up to then, renewed after each "
-    "batch.",
+    "similarity": "The cosine of two embeddings, -1 to 1. Which value means the same person "
+    "depends on the encoder; it is no probability.",
+    "weight": "The share of a frame in the template; weights sum to 1, or, where an earlier "
+    "state was added, to the part of the new frames. With CAFace, the frame's assignment to "
+    "each cluster times the trust in that cluster, averaged over channels.",
+    "fused so far": "The similarity of the template made of all frames of this run up to then, "
+    "renewed after each batch.",
     "average": "The mean of the frames' unit embeddings, of this run alone.",
-    "largest norm": "The one frame with the largest feature norm, which tells quality without looking at the gallery "
-    "photo.",
+    "largest norm": "The one frame with the largest feature norm, which tells quality without "
+    "looking at the gallery photo.",
     "effective frames": "1 / sum of squared weights (Kish, 1965): how many equally weighted frames would be as many.",
 }
 
@@ -249,8 +253,9 @@ def video_figures(video: FusedVideo) -> Metrics:
     if not compared:
         alt = "Feature norm of each frame as dots, weights as bars, and a row of faces"
     caption = (
-        "Each dot is a frame, darker where it has more weight in the template; bars are the weights. The stars are "
-        "the templates. Below, faces from the video with their frame numbers."
+        "Each dot is a frame, darker where it has more weight in the template; bars are the "
+        "weights. The stars are the templates. Below, faces from the video with their frame "
+        "numbers."
     )
     return {"strip": (ax.figure, alt, caption)}
 
