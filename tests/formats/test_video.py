@@ -1,4 +1,6 @@
-"""Video files as cameras, telephones and editors write them: shapes, edit lists, pauses, joined pieces; made by hand from boxes, without ffmpeg."""
+"""Video files as cameras, telephones and editors write them: shapes, edit lists, pauses, joined pieces.
+
+The files are made by hand from boxes, without ffmpeg."""
 
 import itertools
 import struct

@@ -35,7 +35,10 @@ def _matches(kind: pa.DataType, tests: tuple[Callable, ...]) -> bool:
     return any(test(_decoded(kind)) for test in tests)
 
 
-def is_text(kind: pa.DataType) -> bool:
+def is_text(
+    kind: pa.DataType,  # of a column
+) -> bool:
+    "Whether a column holds text, in any of its layouts."
     return _matches(kind, _TEXTS)
 
 
@@ -105,7 +108,9 @@ def identity_number(name: str) -> int:
     return FIRST_NAME_NUMBER + int.from_bytes(digest[:8], "big") % FIRST_NAME_NUMBER
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
+def plain_type(
+    kind: pa.DataType,  # of a column as a file has it
+) -> pa.DataType:
     "The type that `plain_column` gives."
     kind = _decoded(kind)
     if _matches(kind, _VIEWS):

@@ -350,10 +350,12 @@ def read_faces(
 
 def canonical(
     dataset: Dataset,  # as somebody saved it
-    where: Path,  # its folder
+    where: Path,  # its folder, for errors
     captions: bool = True,  # they have to be there
+    root: Path | None = None,  # the folder photos may lie in; None: as `where`
 ) -> Dataset:
     "A data set with the four columns in their canonical types."
     schema = dataset.features.arrow_schema
     check_columns(schema, where, captions)
-    return _as_dataset([_Source(str(where), schema, dataset.with_format("arrow")[:].to_batches)], where, where)
+    source = _Source(str(where), schema, dataset.with_format("arrow")[:].to_batches)
+    return _as_dataset([source], where, root or where)

@@ -136,22 +136,18 @@ class Person:
             values["hair_colour"] = "grey"
         if values["hair"] in ("receding", "bald"):
             values["bangs"] = "no"
-        return cls(
-            gender=gender,
-            **values,
-            measures=dict(zip(MEASURES, generator.normal(size=len(MEASURES)).clip(-2, 2).tolist())),
-        )
+        measures = dict(zip(MEASURES, generator.normal(size=len(MEASURES)).clip(-2, 2).tolist()))
+        return cls(gender=gender, **values, measures=measures)
 
 
 def _choose(table, gender, generator):
     "A value for each attribute, drawn with the chances of the gender."
-    bounds = {
-        name: np.cumsum([chances[gender == "man"] for chances in values.values()]) for name, values in table.items()
-    }
-    draws = dict(
-        zip(table, generator.random(len(table)) * (1 - 1e-9))
-    )  # below the sum of chances, however it is rounded
-    return {name: [*table[name], "no"][np.searchsorted(bounds[name], draws[name], side="right")] for name in table}
+    draws = generator.random(len(table)) * (1 - 1e-9)  # below the sum of chances, however it is rounded
+    chosen = {}
+    for (name, values), draw in zip(table.items(), draws):
+        bounds = np.cumsum([chances[gender == "man"] for chances in values.values()])
+        chosen[name] = [*values, "no"][np.searchsorted(bounds, draw, side="right")]
+    return chosen
 
 # %% ../../nbs/01_data/07_synthetic.ipynb #7a1a86b5
 @dataclass(frozen=True)
@@ -209,29 +205,34 @@ def visible_attributes(
     person: Person,  # who
     photo: Photo,  # on which occasion
 ) -> dict[str, tuple[str, ...]]:  # attribute: the phrases that are true, e.g. ("has bangs", "has a fringe")
-    "What can be said of a photo: all attributes that are seen on it and have words."
-    seen = vars(person) | vars(photo)  # this day's beard and glasses replace the habit
-    hidden = {name for key, names in HIDES.items() if seen[key[0]] == key[1] for name in names.split()}
+    "All attributes that are visible on a photo and have words."
+    values = vars(person) | vars(photo)  # this day's beard and glasses replace the habit
+    hidden = set()
+    for (name, value), names in HIDES.items():
+        if values[name] == value:
+            hidden.update(names.split())
     if photo.hat != "no" and person.hair in ("bald", "receding"):
         hidden.add("hair")
-    words = {
-        name: values[seen[name]][2]
-        for name, values in (PERSON | PHOTO).items()
-        if name not in hidden and seen[name] != "no"
-    }
-    return {name: tuple(text.split("/")) for name, text in words.items()}
+    phrases = {}
+    for name, options in (PERSON | PHOTO).items():
+        if name not in hidden and values[name] != "no":
+            phrases[name] = tuple(options[values[name]][2].split("/"))
+    return phrases
 
 # %% ../../nbs/01_data/07_synthetic.ipynb #2d163a00
 def _caption(gender, phrases, generator):
     "One caption that says all `phrases`, gathered by their verbs, in one to three sentences."
-    said, she = {"is": [], "has": [], "wears": []}, ("She", "He")[gender == "man"]
-    for verb, what in (phrase.split(" ", 1) for phrase in phrases):
-        said[verb].append(what)
+    objects, she = {"is": [], "has": [], "wears": []}, ("She", "He")[gender == "man"]
+    for phrase in phrases:
+        verb, what = phrase.split(" ", 1)
+        objects[verb].append(what)
     noun, brief = (gender, "person")[generator.integers(2)], generator.random(4) < (0.3, 0.4, 0.3, 0.3)
-    adjectives = ", ".join(said.pop("is")) + " " if brief[0] and said["is"] and (said["has"] or said["wears"]) else ""
+    adjectives = ""
+    if brief[0] and objects["is"] and (objects["has"] or objects["wears"]):
+        adjectives = ", ".join(objects.pop("is")) + " "
     text = f"{('The', 'This')[generator.integers(2)]} {adjectives}{noun}" if adjectives or not brief[1] else she
-    for i, verb in enumerate(generator.permutation([verb for verb in said if said[verb]])):
-        *items, last = said[verb]
+    for i, verb in enumerate(generator.permutation([verb for verb in objects if objects[verb]])):
+        *items, last = objects[verb]
         listed = ", ".join(items) + ("," if len(items) > 1 else "") + (" and " if items else "") + last
         verb = ("wears", "is wearing")[generator.integers(2)] if verb == "wears" else verb
         text += f"{'' if i == 0 else ' and' if brief[1 + i] else f'. {she}'} {verb} {listed}"
@@ -245,14 +246,14 @@ def make_captions(
     count: int = 5,  # captions
 ) -> list[str]:  # different captions, each of one to six facts
     "Captions of one photo in the manner of MM-CelebA-HQ (Xia et al., TediGAN, 2021): true, and mostly incomplete."
-    known, captions = list(visible_attributes(person, photo).values()), {}
+    attributes = list(visible_attributes(person, photo).values())
+    captions = {}
     for _ in range(20 * count):  # a draw may repeat an earlier one
         if len(captions) == count:
             break
-        chosen = generator.permutation(len(known))[: generator.integers(1, 7)]
-        captions[_caption(person.gender, [known[i][generator.integers(len(known[i]))] for i in chosen], generator)] = (
-            None
-        )
+        chosen = generator.permutation(len(attributes))[: generator.integers(1, 7)]
+        phrases = [attributes[i][generator.integers(len(attributes[i]))] for i in chosen]
+        captions[_caption(person.gender, phrases, generator)] = None
     return list(captions)
 
 # %% ../../nbs/01_data/07_synthetic.ipynb #c2488732
@@ -273,9 +274,7 @@ def synthetic_faces(
     size: int = 112,  # side of the JPEGs in pixels, 16 to 1024
     seed: int = 0,  # another seed, other people
     first: int = 0,  # the first identity's number
-) -> (
-    Dataset
-):  # columns image (JPEG bytes), identity, photo_id "identity/photo", captions, attributes such as "gender=man age=old"
+) -> Dataset:  # image (JPEG bytes), identity, photo_id "identity/photo", captions, attributes "gender=man age=old ..."
     "Captioned drawn faces in the canonical form: `people * photos` rows."
     limits = (
         ("people", people, 1, 10**6),
@@ -294,7 +293,6 @@ def synthetic_faces(
             photo = Photo.draw(rng(seed, "photo", k, j), person)
             image = {"bytes": encode_jpeg(render(person, photo, size), 95), "path": None}
             captions = make_captions(person, photo, rng(seed, "captions", k, j))
-            rows.append(
-                {"image": image, "identity": k, "photo_id": f"{k}/{j}", "captions": captions, "attributes": attributes}
-            )
+            row = {"image": image, "identity": k, "photo_id": f"{k}/{j}", "captions": captions}
+            rows.append(row | {"attributes": attributes})
     return Dataset.from_list(rows, features=FEATURES)

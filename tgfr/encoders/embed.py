@@ -280,7 +280,7 @@ def embed_folder(
     files, left = list_pictures(folder) if Path(folder).is_dir() else ([], [])
     if not files:
         expected = f"no IJB set (meta/ijbb_face_tid_mid.txt) and no picture ({', '.join(IMAGES)})"
-        raise TgfrError(f"{folder}: {expected}; {name_left(left)}")
+        raise TgfrError(f"{folder}: {expected}; {left_out_message(left)}")
     if left:
-        log(f"warning: {folder}: {name_left(left)}", "yellow")
+        log(f"warning: {folder}: {left_out_message(left)}", "yellow")
     return embed_crops(folder, [path.name for path in files], None, encoder, out, **options)

@@ -346,9 +346,9 @@ def _some_photos(folder, size) -> np.ndarray:  # (N, size, size, 3) uint8 RGB, N
     "Photos of a folder, evenly spread."
     paths, left = list_pictures(folder, deep=True)
     if not paths:
-        raise TgfrError(f"{folder}: no photos in it ({', '.join(IMAGES)}); {name_left(left)}")
+        raise TgfrError(f"{folder}: no photos in it ({', '.join(IMAGES)}); {left_out_message(left)}")
     if left:
-        log(f"{folder}: {name_left(left)}")
+        log(f"{folder}: {left_out_message(left)}")
     step = -(-len(paths) // 64)
     return np.stack([read_image(path, size=size) for path in paths[::step]])
 
