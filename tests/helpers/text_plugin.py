@@ -17,9 +17,11 @@ class ByLength(TextEncoder):
         self.table = torch.nn.Embedding(longest + 1, dim)
 
     def tokenize(self, captions, generator=None):
-        rows = [[min(len(word), self.config["longest"]) for word in self.tokens(caption)] for caption in captions]
-        ids, lengths = pad_rows(rows, 0)
+        ids, lengths = pad_rows([self.letters(caption) for caption in captions], 0)
         return {"ids": ids, "lengths": lengths}
+
+    def letters(self, caption):
+        return [min(len(word), self.config["longest"]) for word in self.tokens(caption)]
 
     def tokens(self, caption):
         return caption.split() or ["?"]

@@ -178,7 +178,7 @@ def test_the_command_answers(python, tmp_path):
     tgfr = python.with_name("tgfr")
     assert run(tgfr, "--version", cwd=tmp_path) == f"tgfr {settings()['version']}\n"
     listed = run(tgfr, "--help", cwd=tmp_path)
-    assert all(command in listed for command in ("compare", "verify", "fuse", "ijb", "info"))
+    assert all(f"\n  {command} " in listed for command in ("demo", "train", "verify", "ijb", "fuse", "info"))
     assert run(python, "-m", "tgfr", "--version", cwd=tmp_path) == f"tgfr {settings()['version']}\n"
     assert "--probe-size" in run(tgfr, "demo", "--help", cwd=tmp_path)
 
