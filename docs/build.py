@@ -4,6 +4,7 @@ Nothing is executed or imported."""
 import ast
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -236,31 +237,38 @@ def modules() -> str:
     )
 
 
+def relinked(words: str, source: Path, page: Path) -> str:
+    "Markdown of the file `source` as the staged `page` has it: its links to notes lead to where those are staged."
+    up = "../" * (len(page.parts) - 1)
+    for note, staged in NOTES.items():
+        words = words.replace(f"]({os.path.relpath(ROOT / note, source.parent)}", f"]({up}{staged}")
+    return words
+
+
 def stage(folder: Path) -> None:
     "Everything the site is made of, in `folder`: rooms in reading order, the index with the table of contents."
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(
-        ROOT / "nbs", folder, ignore=shutil.ignore_patterns(".*", "*.ipynb", "runs")
-    )  # what the tutorials computed is no page
+    no_pages = shutil.ignore_patterns(".*", "*.ipynb", "runs")  # runs: what the tutorials computed
+    shutil.copytree(ROOT / "nbs", folder, ignore=no_pages)
     shutil.copytree(ROOT / "data_cards", folder / "data_cards")
     for source, page in NOTES.items():
         if (ROOT / source).is_file():
-            shutil.copy(ROOT / source, folder / page)
+            note = (ROOT / source).read_text(encoding="utf-8")
+            (folder / page).write_text(relinked(note, ROOT / source, Path(page)), encoding="utf-8")
     (folder / "modules.md").write_text(modules(), encoding="utf-8")
     rooms = {"Tutorials": [], "Core": []}
     for path in sorted(nbglob(ROOT / "nbs", as_path=True)):
         page = path.relative_to(ROOT / "nbs")
         (pages := NBProcessor(path, [hide_, hide_line, strip_ansi, Pages])).process()
+        for cell in pages.nb.cells:
+            if cell.cell_type == "markdown":
+                cell.source = relinked(cell.source, path, page)
         if page.stem == "index":
             index = pages.nb
             continue
-        room = (
-            page.parts[0].split("_")[-1].capitalize()
-            if len(page.parts) > 1
-            else "Core"
-            if page.stem.startswith("00")
-            else "Hub, commands, results"
-        )
+        room = "Core" if page.stem.startswith("00") else "Hub, commands, results"
+        if len(page.parts) > 1:
+            room = page.parts[0].split("_")[-1].capitalize()
         rooms.setdefault(room, []).append(str(page.with_suffix("")))
         write_nb(pages.nb, folder / page)
     rooms["Hub, commands, results"] = rooms.pop("Hub, commands, results")  # after the rooms they use

@@ -1,6 +1,7 @@
 """The command line: help is enough, bad input is one clear line and code 2, bad photos among good ones are named and
 counted."""
 
+import functools
 import inspect
 import json
 import math
@@ -13,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tgfr.cli import COMMANDS, RENAMED, docments, flag_of, function_of, main, options_of
+from tgfr.cli import COMMANDS, RENAMED, docments, flag_of, function_of, join_options, main, options_of
 from tgfr.core import TgfrError
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
@@ -468,6 +469,36 @@ def test_every_option_says_what_it_is(command):
     for old, new in RENAMED.get(command, {}).items():
         name = new.removeprefix("--no-").removeprefix("--").replace("-", "_")
         assert name in fields, f"{old} is called {new}, which is no option"
+
+
+OLD_FLAGS = [(command, old, new) for command, flags in RENAMED.items() for old, new in flags.items()]
+
+
+@pytest.mark.parametrize("command, old, new", OLD_FLAGS)
+def test_every_old_flag_stands_for_the_new_and_one_line_says_so(command, old, new, capsys):
+    options = options_of(function_of(command))
+    assert join_options(command, options, [old, "1"]) == [new, "1"]
+    assert capsys.readouterr().err == f"{old} is called {new} now\n"
+    assert join_options(command, options, [f"{old}=1"]) == [new, "1"]
+    with pytest.raises(TgfrError, match=f"{new}: given twice|{new}: expected at least one value"):
+        join_options(command, options, [old, new])
+    flags = {flag_of(name) for name in options.__dataclass_fields__}
+    assert old.replace("--no-", "--") not in flags, "hidden: help shows the new flag alone"
+
+
+def test_sets_takes_its_old_flags_together(monkeypatch, capsys):
+    from tgfr.workflows import compare_fusions
+
+    given = {}
+
+    def noted(*args, **options):
+        given.update(options)
+
+    monkeypatch.setattr(compare_fusions, "compare_fusions", functools.wraps(compare_fusions.compare_fusions)(noted))
+    main("sets --data d --encoder e.onnx --poor augmentations --count 16 --images 1 2 --images 4".split())
+    assert (given["degradation"], given["augmentations_per_image"], given["set_sizes"]) == ("augmentations", 16, (1, 2, 4))
+    names = [line.split()[0] for line in capsys.readouterr().err.splitlines() if "is called" in line]
+    assert names == ["--poor", "--count", "--images", "--images"]
 
 
 def test_an_old_flag_works_and_names_the_new(capsys, tmp_path):

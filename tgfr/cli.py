@@ -74,12 +74,12 @@ def docments(
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             comments[token.start[0]] = token.string.lstrip("# ")
-    told = {}
+    texts = {}
     for argument, first, last in zip(arguments, bounds, bounds[1:]):
         lines = [comments[number] for number in range(first, last) if number in comments]
         if lines:
-            told[argument.arg] = " ".join(lines)
-    return told
+            texts[argument.arg] = " ".join(lines)
+    return texts
 
 # %% ../nbs/12_cli.ipynb #c11a0006
 WORDS = str, int, float, bool, Path, NoneType

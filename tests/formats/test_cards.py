@@ -8,7 +8,7 @@ import pytest
 
 from tgfr.cli import options_of
 from tgfr.core import TgfrError
-from tgfr.formats.cards import parse_card, problems, read_cards
+from tgfr.formats.cards import missing_fields, parse_card, read_cards
 from tgfr.formats.sources import PUBLISHED, READERS
 from tgfr.workflows.prepare_data import prepare
 
@@ -18,7 +18,7 @@ PREPARED = {*READERS, "ijb"}  # captioned faces, and evaluation sets
 
 @pytest.mark.parametrize("name", CARDS)
 def test_card_is_complete(name):
-    assert problems(CARDS[name]) == []
+    assert missing_fields(CARDS[name]) == []
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -66,4 +66,4 @@ def test_cards_that_are_none(tmp_path):
     ):
         with pytest.raises(TgfrError, match="YAML block"):
             parse_card(text)
-    assert len(problems(parse_card("---\nlicense: other\n---\n"))) == 15
+    assert len(missing_fields(parse_card("---\nlicense: other\n---\n"))) == 15

@@ -1,4 +1,6 @@
-"""Record files: the real one, what mxnet's format allows, and damage of every kind: a clear error or a valid read, in bounded memory."""
+"""Record files: the real one, what mxnet's format allows, and damage of every kind.
+
+Damage gives a clear error or a valid read, in bounded memory."""
 
 import pickle
 import struct
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 
 from tgfr.core import TgfrError, rng
 from tgfr.data.faces import encode_jpeg
-from tgfr.formats.records import HEADER, MAGIC, Record, RecordFeatures, RecordFile, read_list, write_records
+from tgfr.encoders.record_features import RecordFeatures
+from tgfr.formats.records import HEADER, MAGIC, Record, RecordFile, read_list, write_records
 
 
 def test_real_file(shared_data):
@@ -20,7 +23,7 @@ def test_real_file(shared_data):
     keys, labels, names = read_list(path.with_suffix(".lst"))
     for file in (RecordFile(path), RecordFile(path, index=False), pickle.loads(pickle.dumps(RecordFile(path)))):
         assert file.images.tolist() == sorted(keys.tolist()) and len(names) == len(file)
-        assert file.labels(keys).tolist() == labels.tolist()
+        assert file.identities(keys).tolist() == labels.tolist()
         for key in keys:
             record = file[key]
             assert record.id == key and record.image().shape == (112, 112, 3)
@@ -151,7 +154,7 @@ def fuzz(tmp_path, rounds):
                     read += len(file[key].data) + file[key].id >= 0
                 except TgfrError:
                     refused += 1
-            file.labels(file.images)
+            file.identities(file.images)
             features = RecordFeatures(path, 4, 3)
             assert np.isfinite(features.batch(0, np.arange(len(features))).embedding.shape).all()
         except TgfrError as e:
@@ -238,24 +241,24 @@ def test_no_photo_vanishes(case, index, tmp_path):
 def test_which_label_is_the_identity(tmp_path, capsys):
     file = save(tmp_path / "a.rec", [(k, [0.25 * k, k // 2, 1 - k % 2], PHOTO) for k in range(6)])
     assert (
-        file.labels(file.images, 1).tolist() == [0, 0, 1, 1, 2, 2]
-        and file.labels(file.images, 2).tolist() == [1, 0] * 3
+        file.identities(file.images, 1).tolist() == [0, 0, 1, 1, 2, 2]
+        and file.identities(file.images, 2).tolist() == [1, 0] * 3
     )
     assert not capsys.readouterr().err
     with pytest.raises(TgfrError, match=r"label 0 of record 1 is 0.25.*whole number.*3 labels"):
-        file.labels(file.images)
+        file.identities(file.images)
     with pytest.raises(TgfrError, match=r"record 0 has 3 labels, no label 3"):
-        file.labels(file.images, 3)
+        file.identities(file.images, 3)
     for wrong in (-1, 5000):
         with pytest.raises(TgfrError, match="label"):
-            file.labels(file.images, wrong)
+            file.identities(file.images, wrong)
     file = save(tmp_path / "b.rec", [(k, [k // 2, 7] if k else [0], PHOTO) for k in range(6)])
-    assert file.labels(file.images).tolist() == [0, 0, 1, 1, 2, 2]
+    assert file.identities(file.images).tolist() == [0, 0, 1, 1, 2, 2]
     assert "b.rec: up to 2 labels a record; the first is taken for the identity" in " ".join(
         capsys.readouterr().err.split()
     )
     with pytest.raises(TgfrError, match="record 0 has 1 label, no label 1"):
-        file.labels(file.images, 1)
+        file.identities(file.images, 1)
 
 
 def test_features_with_several_labels(tmp_path, capsys):

@@ -1,24 +1,17 @@
-"From what a user downloads to the canonical form: each layout, its quirks, splits, replicas, kill and resume, hostile files."
+"""From what a user downloads to the canonical form: each layout, its quirks, splits, replicas, hostile files."""
 
 import json
-import os
 import pickle
-import shutil
-import signal
-import subprocess
-import sys
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hostile import Runs
+from raw_sets import left_out, make_dialog, make_face2text, make_mm, make_tgfr, rows, write
 
-from tgfr.cli import main
 from tgfr.core import TgfrError
 from tgfr.data.datasets import drop_unusable, load_faces
-from tgfr.data.faces import encode_jpeg, read_image
+from tgfr.data.faces import read_image
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.formats.celeba_sources import ASPECTS
 from tgfr.formats.prepare import Options, summary
@@ -33,51 +26,7 @@ def drawn():
     return synthetic_faces(people=10, photos=3, seed=4)
 
 
-def write(path: Path, content: str | bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def left_out(report: dict) -> dict[str, int]:
-    return {kind: what["count"] for kind, what in report["left out"].items()}
-
-
-def rows(out: Path) -> dict[str, dict]:
-    "Every row of a preparation by photo_id, with its split."
-    found = {}
-    for path in sorted(out.glob("*.parquet")):
-        for row in pq.read_table(path).to_pylist():
-            found[row["photo_id"]] = row | {"split": path.name.partition("-")[0]}
-    return found
-
-
-def files(out: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in out.iterdir()}
-
-
 # ---- MM-CelebA-HQ
-
-
-def make_mm(folder: Path, drawn, texts: str = "text", images: str = "image", celeba: bool = True) -> Path:
-    for n, row in enumerate(drawn):
-        write(folder / images / f"{n}.jpg", row["image"]["bytes"])
-        write(folder / texts / f"{n}.txt", "  \n".join([*row["captions"], row["captions"][0]]) + "\n" * (n % 2))
-    if celeba:  # CelebA's own numbers, in an order of their own
-        write(
-            folder / "CelebA-HQ-to-CelebA-mapping.txt",
-            "idx        orig_idx   orig_file\n"
-            + "".join(f"{n:<11}{500 - n:<11}{501 - n:06d}.jpg\n" for n in range(len(drawn))),
-        )
-        write(
-            folder / "identity_CelebA.txt",
-            "".join(f"{501 - n:06d}.jpg {1000 - 7 * row['identity']}\r\n" for n, row in enumerate(drawn))
-            + "202599.jpg 3\r\n",
-        )
-    else:
-        write(
-            folder / "identity.txt", "".join(f"{n}.jpg {1000 - 7 * row['identity']}\n" for n, row in enumerate(drawn))
-        )
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -145,9 +94,9 @@ def test_published_split_is_reproduced(tmp_path, drawn):
     assert {row["identity"]: row["split"] for row in rows(tmp_path / "out").values()} == dict(
         zip(chosen, np.repeat(["train", "validation", "test"], 2))
     )
-    assert prepare_faces("mm-celeba-hq", folder, tmp_path / "seeded", options=Options(split="seeded"))["split"].startswith(
-        "seeded"
-    )
+    assert prepare_faces("mm-celeba-hq", folder, tmp_path / "seeded", options=Options(split="seeded"))[
+        "split"
+    ].startswith("seeded")
 
 
 def test_mm_quirks_are_counted_and_named(tmp_path, drawn):
@@ -214,43 +163,6 @@ def test_broken_sources_are_one_clear_error(tmp_path, drawn, break_it, message, 
 # ---- CelebA-Dialog
 
 
-def make_dialog(folder: Path, drawn, celeba: bool = False) -> Path:
-    def name(n):
-        return f"{n + 1:06d}.jpg" if celeba else f"{n}.jpg"
-
-    captions = {
-        name(n): {
-            "attribute_wise_captions": {a: f"{a} of photo {n}." for a in ASPECTS},
-            "overall_caption": f"Photo {n}.",
-        }
-        for n in range(len(drawn))
-    }
-    captions[name(1)]["overall_caption"] = None
-    captions[name(2)]["attribute_wise_captions"] = {
-        "Bangs": None,
-        "Eyeglasses": "",
-        "Smiling": "She\nsmiles. ",
-    }  # No_Beard and Young are missing
-    captions[name(3)] = {"attribute_wise_captions": None, "overall_caption": ""}
-    captions[name(4)] = None
-    captions[name(6)] = {"overall_caption": ["a list"], "attribute_wise_captions": ["a list"]}
-    captions[name(7)] = {"overall_caption": "Half \ud83d a pair."}
-    del captions[name(5)]
-    write(folder / ("captions.json" if celeba else "text_hq/captions_hq.json"), json.dumps(captions))
-    write(
-        folder / ("identity_CelebA.txt" if celeba else "metadata/identity_hq.txt"),
-        "".join(f"{name(n)} {row['identity'] + 1}\r\n" for n, row in enumerate(drawn)),
-    )
-    write(
-        folder / "combined_annotation.txt",
-        "Bangs Eyeglasses No_Beard Smiling Young\n"
-        + "".join(f"{name(n)} {n % 6} 0 1 2 5\n" for n in range(len(drawn))),
-    )
-    for n, row in enumerate(drawn):
-        write(folder / ("img_align_celeba" if celeba else "image/images") / name(n), row["image"]["bytes"])
-    return folder
-
-
 @pytest.mark.parametrize("celeba", [False, True])
 def test_celeba_dialog(tmp_path, drawn, celeba):
     report = prepare_faces(
@@ -300,27 +212,6 @@ def test_hostile_captions(tmp_path, drawn, content):
 # ---- Face2Text
 
 
-def make_face2text(folder: Path, drawn, as_list: bool = False) -> Path:
-    texts = [
-        {"response_id": str(n), "filename": f"{k + 1:06d}.jpg", "description": f"Person number {k}, answer {n}."}
-        for n, k in enumerate([0, 0, 1, 2, 5, 5, 5, 8])
-    ]
-    texts[2]["description"] = "A naïve man\nwith “a hat”."
-    texts[3]["description"] = " "
-    write(
-        folder / ("raw_2.1.json" if as_list else "raw_2.0.jsonl"),
-        json.dumps(texts) if as_list else "\n".join(json.dumps(t, ensure_ascii=False) for t in texts) + "\n",
-    )
-    write(folder / "clean_train_2.0.jsonl", "not read")
-    write(
-        folder / "Anno/identity_CelebA.txt",
-        "".join(f"{n + 1:06d}.jpg {50 + row['identity']}\r\n" for n, row in enumerate(drawn)),
-    )
-    for n, row in enumerate(drawn):
-        write(folder / "img_align_celeba" / f"{n + 1:06d}.jpg", row["image"]["bytes"])
-    return folder
-
-
 @pytest.mark.parametrize("as_list", [False, True])
 def test_face2text(tmp_path, drawn, as_list):
     report = prepare_faces("face2text", make_face2text(tmp_path / "in", drawn, as_list), tmp_path / "out")
@@ -339,7 +230,9 @@ def test_face2text_damage_is_counted(tmp_path, drawn):
     folder = make_face2text(tmp_path / "in", drawn)
     with open(folder / "raw_2.0.jsonl", "ab") as f:
         f.write(
-            b'{"filename": "000010.jpg", "description": "caf\xe9 owner\nof old"}\r\n{"filename": \n{"description": "whose?"}\n[1]\n{"filename": "../../x.jpg", "description": "out"}\n{"filename": "000030.jpg", "description": 7}\n'
+            b'{"filename": "000010.jpg", "description": "caf\xe9 owner\nof old"}\r\n{"filename": \n'
+            b'{"description": "whose?"}\n[1]\n{"filename": "../../x.jpg", "description": "out"}\n'
+            b'{"filename": "000030.jpg", "description": 7}\n'
         )
     report = prepare_faces("face2text", folder, tmp_path / "out")
     assert left_out(report) == {"no JSON object with a photo's filename": 4, "no caption": 2}
@@ -347,21 +240,6 @@ def test_face2text_damage_is_counted(tmp_path, drawn):
 
 
 # ---- TGFR's layout
-
-
-def make_tgfr(folder: Path, drawn, photos: bool = True) -> Path:
-    "Persons 0 to 9 with five photos each: three real ones and two copies of the last."
-    for split, people in {"train": range(6), "valid": (6,), "test": (7, 8, 9)}.items():
-        names = [f"{i}/{i}_{n}" for i in people for n in range(1, 6)]
-        write(folder / split / "filenames.pickle", pickle.dumps(names))
-        write(folder / split / "class_info.pickle", pickle.dumps([i for i in people for _ in range(5)]))
-        for i in people:
-            for n in range(1, 6):
-                row = drawn[3 * i + min(n, 3) - 1]
-                write(folder / f"text/{i}/{i}_{n}.txt", "\n".join(row["captions"] * 2))
-                if photos:
-                    write(folder / f"images/{split}/{i}/{i}_{n}.jpg", row["image"]["bytes"])
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -443,129 +321,6 @@ def test_pickles_never_run_code(tmp_path, drawn, file):
     assert not (tmp_path / "ran").exists()
 
 
-# ---- photos, resuming
-
-
-def test_photos_of_another_size_are_cropped_and_counted(tmp_path, drawn):
-    folder = make_mm(tmp_path / "in", drawn, celeba=False)
-    report = prepare_faces("mm-celeba-hq", folder, tmp_path / "out", options=Options(size=64))
-    assert report["photos"] == {"cropped": 30} and "not aligned" in summary(report)
-    assert {read_image(row["image"]["bytes"], size=None).shape for row in rows(tmp_path / "out").values()} == {
-        (64, 64, 3)
-    }
-    assert prepare_faces("mm-celeba-hq", folder, tmp_path / "as they are", options=Options(size=None))["photos"] == {
-        "kept": 30
-    }
-    assert prepare_faces("mm-celeba-hq", folder, tmp_path / "elsewhere", photos=folder / "image")["photos"] == {"kept": 30}
-    for wrong in (dict(size=3), dict(quality=0), dict(replicas="some"), dict(rows=0)):
-        with pytest.raises(TgfrError, match="expected"):
-            Options(**wrong)
-    for wrong in (
-        dict(split="mine"),
-        dict(split="published"),
-        dict(fractions=(0.5, 0.5, 0.5)),
-        dict(fractions=(1.0, 0.0, float("nan"))),
-    ):
-        with pytest.raises(TgfrError):
-            prepare_faces("mm-celeba-hq", folder, tmp_path / "no", options=Options(**wrong))
-
-
-def test_other_endings_are_read_or_named_and_damage_is_told(tmp_path, drawn):
-    folder = make_mm(tmp_path / "in", drawn)
-    for old, new in (("3.jpg", "3.jfif"), ("4.jpg", "4.JPE"), ("6.jpg", "6.heic"), ("7.jpg", "7.tif")):
-        (folder / "image" / old).rename(folder / "image" / new)
-    write(folder / "image/7.tif", b"II*\0 no more")
-    write(folder / "image/9.bmp", b"beside the JPEG of this number, which counts")
-    noise = encode_jpeg(np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8))
-    write(folder / "image/8.jpg", noise[:4000] + bytes(64) + noise[4064:])
-    report = prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
-    assert report["photos"] == {"kept": 29} and report["left out"] == {
-        "unreadable photo": {"count": 1, "names": report["left out"]["unreadable photo"]["names"]}
-    }
-    assert "TIFF" in report["left out"]["unreadable photo"]["names"][0]  # 6.heic holds a JPEG, and is read
-    assert (
-        len(report["notes"]) == 1
-        and "damaged inside, and used: Corrupt JPEG data" in report["notes"][0]
-        and report["notes"][0] in summary(report)
-    )
-
-
-KILLED = """
-import os, signal, sys
-from tgfr.formats import prepare as p
-from tgfr.workflows.prepare_data import prepare_faces
-real, calls = p.photo_bytes, []
-def photo_bytes(*args):
-    calls.append(1)
-    if len(calls) == int(sys.argv[3]): os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args)
-p.photo_bytes = photo_bytes
-prepare_faces("mm-celeba-hq", sys.argv[1], sys.argv[2], options=p.Options(rows=4))
-"""
-
-
-def test_killed_and_resumed_is_the_same(tmp_path, drawn):
-    folder = make_mm(tmp_path / "in", drawn)
-    write(folder / "image/5.jpg", drawn[5]["image"]["bytes"][:600])
-    report = prepare_faces("mm-celeba-hq", folder, tmp_path / "whole", options=Options(rows=4))
-    run = subprocess.run(
-        [sys.executable, "-c", KILLED, folder, tmp_path / "again", "10"], capture_output=True
-    )  # in the third file
-    assert run.returncode == -signal.SIGKILL, run.stderr
-    assert sum(p.suffix == ".parquet" for p in (tmp_path / "again").iterdir()) == 2 and any(
-        p.suffix == ".tmp" for p in (tmp_path / "again").iterdir()
-    )
-    assert prepare_faces("mm-celeba-hq", folder, tmp_path / "again", options=Options(rows=4)) == report
-    assert files(tmp_path / "again") == files(tmp_path / "whole")
-    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "again").glob("*.parquet")}
-    prepare_faces("mm-celeba-hq", folder, tmp_path / "again", options=Options(rows=4))
-    assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "again").glob("*.parquet")}  # nothing was done twice
-
-
-def test_another_preparation_is_not_mixed_in(tmp_path, drawn):
-    folder = make_mm(tmp_path / "in", drawn)
-    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
-    for options in (Options(seed=1), Options(rows=5), Options(quality=90)):
-        with pytest.raises(TgfrError, match="of another preparation"):
-            prepare_faces("mm-celeba-hq", folder, tmp_path / "out", options=options)
-    write(folder / "text/0.txt", "Another caption.")
-    with pytest.raises(TgfrError, match="of another preparation"):
-        prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
-    with pytest.raises(TgfrError, match="is no folder"):
-        prepare_faces("mm-celeba-hq", folder, tmp_path / "out/prepare.json")
-    write(tmp_path / "foreign/train-00000-of-00001.parquet", b"PAR1 no more")
-    with pytest.raises(TgfrError, match="of another preparation"):
-        prepare_faces("mm-celeba-hq", folder, tmp_path / "foreign")
-
-
-def test_the_command(tmp_path, drawn, capsys, refusal):
-    folder = make_mm(tmp_path / "in", drawn)
-    main(
-        [
-            "prepare",
-            "mm-celeba-hq",
-            str(folder),
-            "--out",
-            str(tmp_path / "out"),
-            "--split",
-            "seeded",
-            "--fractions",
-            "1",
-            "0",
-            "0",
-            "--size",
-            "None",
-        ]
-    )
-    assert "train: 10 people, 30 photos" in capsys.readouterr().out and len(load_faces(tmp_path / "out")) == 30
-    for wrong in (
-        ["mm-celeba-hq", str(tmp_path / "nowhere")],
-        ["face2text", str(folder)],
-        ["mm-celeba-hq", str(folder), "--detector", str(tmp_path / "no.onnx")],
-    ):
-        refusal("prepare", *wrong, "--out", str(tmp_path / "other"))
-
-
 # ---- the real layouts
 
 
@@ -596,7 +351,9 @@ def test_photos_without_a_face_are_named(tmp_path, drawn, shared_data):
         write(folder / f"image/{n}.jpg", path.read_bytes())
     for n in range(20, 30):
         write(folder / f"image/{n}.jpg", b"P6 40 40 255\n" + bytes(4800))
-    report = prepare_faces("mm-celeba-hq", folder, tmp_path / "out", detector=shared_data / "weights/yunet_n_dynamic.onnx")
+    report = prepare_faces(
+        "mm-celeba-hq", folder, tmp_path / "out", detector=shared_data / "weights/yunet_n_dynamic.onnx"
+    )
     assert left_out(report) == {"no face found": 10} and report["photos"] == {"aligned": 20}
 
 
@@ -628,129 +385,3 @@ def test_source_names(tmp_path):
     for name in PUBLISHED | {"tgfr-layout": 0}:
         with pytest.raises(TgfrError, match="expected"):
             read_source(name, tmp_path)
-
-
-# ---- photos that change, links
-
-
-def exchange(a: Path, b: Path) -> None:
-    "Two photos under each other's names, as long in bytes and as old as before."
-    one, two = a.read_bytes(), b.read_bytes()
-    longest, stats = max(len(one), len(two)), (a.stat(), b.stat())
-    for path, data, stat in ((a, two, stats[0]), (b, one, stats[1])):
-        path.write_bytes(data.ljust(longest, b"\0"))
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-
-@pytest.mark.parametrize("finished", [True, False], ids=["finished", "resumed"])
-def test_photos_exchanged_under_their_names_are_prepared_anew(tmp_path, drawn, finished, capsys):
-    folder, options = make_mm(tmp_path / "in", drawn), Options(rows=5)
-    for n in (0, 29):
-        (folder / f"image/{n}.jpg").write_bytes(drawn[n]["image"]["bytes"].ljust(20_000, b"\0"))
-    prepare_faces("mm-celeba-hq", folder, tmp_path / "out", options=options)
-    before = {name: data for name, data in files(tmp_path / "out").items() if name.endswith(".parquet")}
-    if not finished:
-        (tmp_path / "out" / list(before)[2]).unlink()
-    exchange(folder / "image/0.jpg", folder / "image/29.jpg")
-    prepare_faces("mm-celeba-hq", folder, tmp_path / "out", options=options)
-    assert "photos have changed" in capsys.readouterr().err
-    prepare_faces("mm-celeba-hq", folder, tmp_path / "fresh", options=options)
-    assert files(tmp_path / "out") == files(tmp_path / "fresh")
-    assert sum(data != before[name] for name, data in files(tmp_path / "out").items() if name in before) == 2
-    capsys.readouterr()
-    prepare_faces("mm-celeba-hq", folder, tmp_path / "out", options=options)
-    assert "changed" not in capsys.readouterr().err
-
-
-def test_a_photo_of_another_size_is_prepared_anew(tmp_path, drawn):
-    folder = make_mm(tmp_path / "in", drawn)
-    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
-    (folder / "image/3.jpg").write_bytes(drawn[4]["image"]["bytes"])
-    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
-    assert drawn[4]["image"]["bytes"] in [
-        row["image"]["bytes"] for name, row in rows(tmp_path / "out").items() if name.endswith("/3")
-    ]
-
-
-def test_unpacked_again_is_the_same(tmp_path, drawn, capsys):
-    "The same photos with other dates are the same photos."
-    folder = make_mm(tmp_path / "in", drawn)
-    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
-    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.parquet")}
-    shutil.rmtree(folder)
-    prepare_faces("mm-celeba-hq", make_mm(folder, drawn), tmp_path / "out")
-    assert times == {p: p.stat().st_mtime_ns for p in times} and "changed" not in capsys.readouterr().err
-
-
-def test_an_older_preparation_is_said(tmp_path, drawn):
-    folder = make_mm(tmp_path / "in", drawn)
-    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
-    path = next((tmp_path / "out").glob("train*.parquet"))
-    table = pq.read_table(path)
-    note = json.loads(pq.read_metadata(path).metadata[b"tgfr"])
-    del note["content"]
-    pq.write_table(table.replace_schema_metadata({"tgfr": json.dumps(note)}), path)
-    prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
-    assert "content" in json.loads(
-        pq.read_metadata(path).metadata[b"tgfr"]
-    )  # it could not be told, so it was written anew
-
-
-LINKS = {
-    "a caption": "text/3.txt",
-    "a photo": "image/3.jpg",
-    "identities": "identity_CelebA.txt",
-    "a folder of captions": "text",
-    "a folder of photos": "image",
-}
-
-
-@pytest.mark.parametrize("case", LINKS)
-@pytest.mark.parametrize("inside", [False, True], ids=["out", "within"])
-def test_links_of_a_set(tmp_path, drawn, case, inside):
-    folder = make_mm(tmp_path / "in", drawn)
-    path, away = folder / LINKS[case], (folder / "kept" if inside else tmp_path / "private") / "that"
-    away.parent.mkdir()
-    path.rename(away), path.symlink_to(away)
-    call = {"name": "mm-celeba-hq", "source": folder, "out": tmp_path / "out"}
-    if inside:
-        assert sum(s["photos"] for s in prepare_faces(**call)["splits"].values()) == 30
-    else:
-        with pytest.raises(
-            TgfrError, match=f"{path.name}: a symbolic link out of .*/in, to .*/private/that.*--follow-links"
-        ):
-            prepare_faces(**call)
-        assert not (tmp_path / "out").exists()
-        assert sum(s["photos"] for s in prepare_faces(**call, follow_links=True)["splits"].values()) == 30
-        assert main(["prepare", "mm-celeba-hq", str(folder), "--out", str(tmp_path / "again"), "--follow-links"]) in (
-            0,
-            None,
-        )
-
-
-def test_links_its_user_chose(tmp_path, drawn):
-    "The folder itself, and one given by --photos, may be links."
-    folder = make_mm(tmp_path / "in", drawn)
-    (folder / "image").rename(tmp_path / "photos")
-    (tmp_path / "way").symlink_to(folder), (tmp_path / "pictures").symlink_to(tmp_path / "photos")
-    report = prepare_faces("mm-celeba-hq", tmp_path / "way", tmp_path / "out", photos=tmp_path / "pictures")
-    assert sum(s["photos"] for s in report["splits"].values()) == 30
-    (tmp_path / "photos/5.jpg").unlink(), (tmp_path / "photos/5.jpg").symlink_to("/etc/hostname")
-    with pytest.raises(TgfrError, match="5.jpg: a symbolic link out of .*pictures, to /etc/hostname"):
-        prepare_faces("mm-celeba-hq", tmp_path / "way", tmp_path / "out2", photos=tmp_path / "pictures")
-
-
-@pytest.mark.parametrize("link", ["/dev/zero", "loop.txt", "nowhere"])
-def test_links_to_nothing(tmp_path, drawn, link):
-    folder = make_mm(tmp_path / "in", drawn)
-    (
-        (folder / "text/3.txt").unlink(),
-        (folder / "text/3.txt").symlink_to(
-            folder / "text" / link if link == "nowhere" else "3.txt" if "loop" in link else link
-        ),
-    )
-    if link == "/dev/zero":
-        with pytest.raises(TgfrError, match="a symbolic link out of"):
-            prepare_faces("mm-celeba-hq", folder, tmp_path / "out")
-    else:
-        assert sum(s["photos"] for s in prepare_faces("mm-celeba-hq", folder, tmp_path / "out")["splits"].values()) == 29

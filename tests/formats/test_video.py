@@ -1,4 +1,6 @@
-"""Video files as cameras, telephones and editors write them: shapes, edit lists, pauses, joined pieces; made by hand from boxes, without ffmpeg."""
+"""Video files as cameras, telephones and editors write them: shapes, edit lists, pauses, joined pieces.
+
+The files are made by hand from boxes, without ffmpeg."""
 
 import itertools
 import struct
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hostile import damaged
-from test_tracking import FACES, MEAN, Pixels, Scripted, picture_file, scene, shots, stills, write
+from scenes import FACES, MEAN, Pixels, Scripted, picture_file, scene, shots, stills, write
 
 from tgfr.core import Skips, TgfrError, rng
 from tgfr.encoders.backbones import IResNet, save_encoder

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scenes import FACES, Pixels, picture_file, shots, stills
 from test_page import every_figure, made_up
-from test_tracking import FACES, Pixels, picture_file, shots, stills
 
 from tgfr.report.page import write_report
 from tgfr.workflows.fuse_video import fuse_video

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_tracking import shots, stills
+from scenes import shots, stills
 
 from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng, seed_everything

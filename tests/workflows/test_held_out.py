@@ -22,7 +22,7 @@ from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.pretrained_faces import load_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.metrics import tpr_at_fpr
-from tgfr.evaluation.results import chance_warnings
+from tgfr.evaluation.results import Condition, chance_warnings
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.recipes import make_recipe
 from tgfr.training.set_fusion import quick_sets
@@ -202,19 +202,13 @@ def test_a_figure_of_an_encoder_that_tells_nobody_apart_is_doubted(tmp_path):
         "random": draw.normal(size=(120, 120)),
         "face": x @ x.T,
     }
-    said = chance_warnings(
-        {(name, size, "-"): plan.evaluate(scores) for name, scores in systems.items() for size in ("112px", "16px")}
-    )
-    assert [line.split(":")[0] for line in said] == ["zero", "constant", "random"] and all(
-        re.search(r"an AUC of \.?0?\.(4|5)", line) for line in said
-    )
-    poor = chance_warnings(
-        {
-            ("face", size, "-"): plan.evaluate(scores)
-            for size, scores in (("112px", systems["face"]), ("16px", systems["random"]))
-        }
-    )
-    assert poor == []  # good at one size: small probes are hard, the encoder is sound
+    clean, small = Condition("112px"), Condition("16px")
+    results = {(name, c): plan.evaluate(scores) for name, scores in systems.items() for c in (clean, small)}
+    warnings = chance_warnings(results)
+    assert [line.split(":")[0] for line in warnings] == ["zero", "constant", "random"]
+    assert all(re.search(r"an AUC of \.?0?\.(4|5)", line) for line in warnings)
+    one_size = {("face", clean): results["face", clean], ("face", small): results["random", small]}
+    assert chance_warnings(one_size) == []  # good at one size: small probes are hard, the encoder is sound
 
 
 def test_evaluate_and_verify_doubt_a_zero_encoder(faces, tmp_path, capsys):

@@ -160,9 +160,9 @@ def print_table(
     metrics, tables = results_table(report, metrics)
     for probes, lines in tables.items():
         columns = [_column(report, metrics[i], i, lines) for i in shown_columns(report, metrics, lines)]
-        for part in _side_by_side(columns, console.width):
+        for fitting in _side_by_side(columns, console.width):
             title = f"{report.title}, {probes.heading}"
-            console.print(_terminal_table(title, part, lines, roomy=console.width >= 90), "")
+            console.print(_terminal_table(title, fitting, lines, roomy=console.width >= 90), "")
     if legend := _legend(report):
         console.print(Text(legend))
     for warning in report.warnings:
@@ -192,16 +192,16 @@ def _terminal_table(title: str, columns, lines: Sequence[Line], roomy: bool) -> 
 
 def _side_by_side(columns, width: int) -> list[list]:
     "Columns in groups, each of which fits beside the names."
-    parts, room = [], 0
+    tables, room = [], 0
     for head, cells in columns:
         lines = [line for text in (head, *cells) for line in text.plain.splitlines() or [""]]
         needed = max(map(len, lines)) + 1 + (width >= 90)
         if needed > room:
-            parts.append([])
+            tables.append([])
             room = width - NAMES[1] - 2
-        parts[-1].append((head, cells))
+        tables[-1].append((head, cells))
         room -= needed
-    return parts
+    return tables
 
 
 def _legend(report: Report) -> str:

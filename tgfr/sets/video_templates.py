@@ -69,7 +69,7 @@ def select_track(
 def effective_sample_size(
     weights: np.ndarray,  # (n,), summing to 1
 ) -> float:
-    "The number of equally weighted frames with the same sum of squares (Kish, 1965): n for the average, 1 for one frame."
+    "How many equally weighted frames would be as many (Kish, 1965): n for the average, 1 for a single frame."
     return float(1 / max((np.asarray(weights, np.float64) ** 2).sum(), 1e-12))
 
 

@@ -318,8 +318,8 @@ def _check_text(name: str, changes: dict) -> None:
     if "text" in changes and not isinstance(text, str):
         return  # `Recipe` names the field
     if name in FOR_TRANSFORMERS and text in (None, *RECURRENT):
-        found = "none is named" if text is None else f"found {text!r}, a recurrent one"
-        raise TgfrError(f"recipe {name}: expected the name or path of a pretrained text model (--text), {found}")
+        given = "none is named" if text is None else f"found {text!r}, a recurrent one"
+        raise TgfrError(f"recipe {name}: expected the name or path of a pretrained text model (--text), {given}")
     if name not in FOR_TRANSFORMERS and text not in RECURRENT and "lr_text" not in changes:
         hint = "take ours-transformer, or set lr_text too (1e-4 there)"
         raise TgfrError(

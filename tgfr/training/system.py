@@ -58,7 +58,7 @@ def recipe_text_encoder(
 ) -> TextEncoder:
     "The text encoder of a recipe; the vocabulary of a recurrent one is that of the training captions."
     if recipe.text in RECURRENT:
-        options = dict(pooling=recipe.text_pooling, spread=recipe.text_init_range, dropout=recipe.text_dropout)
+        options = dict(pooling=recipe.text_pooling, init_range=recipe.text_init_range, dropout=recipe.text_dropout)
     else:
         options = dict(train_layers=recipe.text_layers)
     flat = [caption for of_photo in captions for caption in of_photo]

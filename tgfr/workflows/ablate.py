@@ -20,7 +20,7 @@ from ..evaluation.bootstrap import check_replicates
 from ..evaluation.results import Report
 from ..training.recipes import Recipe, make_recipe, resolve_recipe, write_recipe
 from ..training.system import Trainer
-from .compare import comparison_report, intervals_figure, shared_photos, split_features
+from .compare import Comparison, comparison_report, intervals_figure, shared_photos, split_features
 from .job import Job
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #11bb2ac9
@@ -92,12 +92,12 @@ def ablate(
     job.leave_out(skips)
     job.warn(shared_photos(train, test))
     splits = split_features(train, test, face, recipe, probe_size, features or job.out / "features")
-    evaluator, trainer = _evaluate_all(*splits, recipes, job.out, replicates, job.accelerator)
+    comparison = _evaluate_all(*splits, recipes, job.out, replicates, job.accelerator)
     if not job.reports:
         return None
     for split in reversed(splits):
         job.check_store(split.store)
-    report = comparison_report(evaluator, trainer, face, data, "What each part of the recipe is worth")
+    report = comparison_report(comparison, face, data, "What each part of the recipe is worth")
     changes = {name: _changes(r, recipe) for name, r in recipes.items() if r != recipe}
     report = job.complete(replace(report, setup=report.setup | {"variants": changes}))
     job.save(report, intervals_figure(report))
@@ -136,9 +136,10 @@ STAGE_TWO = (
 
 def _evaluate_all(
     train, test, recipes: dict[str, Recipe], out: Path, replicates: int, accelerator
-) -> tuple[AllPairsEvaluator, Trainer]:
-    "Results of all variants, and the trainer of the recipe itself."
-    evaluator, trainers = AllPairsEvaluator(test, replicates=replicates, seed=recipes["ours"].seed), {}
+) -> Comparison:  # with the trainer and the model of the recipe itself
+    "Results of all variants."
+    evaluator = AllPairsEvaluator(test, replicates=replicates, seed=recipes["ours"].seed)
+    trainers, ours = {}, None
     for name, recipe in recipes.items():
         trainer = Trainer(train, recipe, out / "runs" / name.replace(" ", "-"), accelerator)
         trainers[name] = trainer
@@ -147,8 +148,11 @@ def _evaluate_all(
         if name == "ours":
             evaluator.add_model(evaluator.reference, trainer.train(recipe.fusion, use_captions=False))
         start = trainers[_same_stage_one(recipe, recipes)]
-        evaluator.add_model(name, trainer.train(recipe.fusion, start=start))
-    return evaluator, trainers["ours"]
+        model = trainer.train(recipe.fusion, start=start)
+        evaluator.add_model(name, model)
+        if name == "ours":
+            ours = model
+    return Comparison(trainers["ours"], evaluator, ours)
 
 
 def _same_stage_one(recipe: Recipe, recipes: dict[str, Recipe]) -> str:

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 
 from ..core import TgfrError, check_choices, log
+from ..encoders.backbones import FaceEncoder
 from ..encoders.face_features import image_digests
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
 from ..evaluation.metrics import pair_masks, roc
@@ -25,7 +26,7 @@ from ..evaluation.scoring import CAPTIONS_READ, CaptionIndex, score_matrix, tune
 from ..fusion.model import TGFR
 from ..report.charts import plot_intervals, plot_roc, plot_score_histograms, plot_training
 from ..report.examples import pair_examples, relative_attention, word_regions
-from ..report.page import Metrics
+from ..report.page import Figures
 from ..report.pictures import plot_examples, plot_word_regions
 from ..report.subgroup_tables import subgroup_tables
 from ..training.loop import make_accelerator
@@ -80,7 +81,7 @@ def compare(
     test: FaceSplit,
     recipe: Recipe,
     folder: str | Path,  # for the run directories
-    systems: tuple[str, ...] = SYSTEMS,  # beside the recipe's own fusion, which is always there
+    systems: tuple[str, ...] = SYSTEMS,  # besides the recipe's own fusion, which is always there
     replicates: int = 500,
     accelerator: Accelerator | None = None,
 ) -> Comparison:
@@ -88,16 +89,14 @@ def compare(
     check_systems(systems)
     trainer = Trainer(train, recipe, Path(folder), accelerator or make_accelerator())
     evaluator = AllPairsEvaluator(test, replicates=replicates, seed=recipe.seed)
-    trainer.new_model(None)  # a text encoder that cannot be read is said before anything long begins
-    image_only = trainer.train(
-        recipe.fusion, use_captions=False
-    )  # first: the log of the others shows its score beside theirs
+    trainer.new_model(None)  # an unreadable text encoder is an error before anything long begins
+    image_only = trainer.train(recipe.fusion, use_captions=False)  # first: the others' logs show its score
     model = trainer.train(recipe.fusion)
     evaluator.add_model("image-only head", image_only)
     if "frozen face" in systems:
         evaluator.add_embeddings("frozen face", "none", test.store.embedding)
     if "frozen + tf-idf" in systems:
-        _add_tfidf(evaluator, trainer, test.captions)
+        _add_tfidf(evaluator, trainer)
     embeddings = evaluator.add_model(recipe.fusion, model)
     for captions in CAPTIONS_READ if "words only" in systems else ():
         sentences = np.stack([embeddings[captions]["sentence"]] * len(test.store.variants))
@@ -108,10 +107,10 @@ def compare(
     return Comparison(trainer, evaluator, model)
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #1e864156
-def _add_tfidf(evaluator: AllPairsEvaluator, trainer: Trainer, captions):
+def _add_tfidf(evaluator: AllPairsEvaluator, trainer: Trainer):
     "Frozen face score plus w times the tf-idf score, w tuned for each resolution on the validation identities."
     rows, store, test = trainer.validation, trainer.split.store, evaluator.split.store
-    index = CaptionIndex([trainer.captions[i] for i in trainer.rows])
+    index, captions = CaptionIndex([trainer.captions[i] for i in trainer.rows]), evaluator.split.captions
     for read in CAPTIONS_READ:
         tuned = index.scores([trainer.captions[i] for i in rows], read)
         weights = []
@@ -124,35 +123,32 @@ def _add_tfidf(evaluator: AllPairsEvaluator, trainer: Trainer, captions):
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #b23619a9
 def split_features(
-    train: datasets.Dataset,  # screened, of the training people
-    test: datasets.Dataset,  # screened, of the test people
-    encoder,  # frozen, with a local map
-    recipe: Recipe,  # photos are trained on at its sizes
-    probe_size: tuple[int, ...],  # px of the test people's photos; those set aside are looked at in the same sizes
+    train: datasets.Dataset,  # usable images of the training people
+    test: datasets.Dataset,  # of the test people
+    encoder: FaceEncoder,  # frozen, with a feature map
+    recipe: Recipe,  # photos are trained on at its resolutions
+    probe_size: tuple[int, ...],  # px of the test people's photos, and of the validation identities'
     folder: str | Path,
-) -> list[FaceSplit]:
+) -> tuple[FaceSplit, FaceSplit]:  # of training and of test people
     "Both splits of a comparison with their features."
     if encoder.config.regions is None:
-        how = "name one of its tensors (tgfr.encoders.onnx_encoder.OnnxEncoder.candidates lists them)"
-        raise TgfrError(f"{encoder.config.name}: no feature map was found in it; {how}")
-    return [
-        with_features(dataset, encoder, sizes, Path(folder) / name)
-        for name, dataset, sizes in (
-            ("train", train, (*recipe.train_resolutions, *probe_size)),
-            ("test", test, probe_size),
-        )
-    ]
+        hint = "name one of its tensors (tgfr.encoders.onnx_encoder.OnnxEncoder.candidates lists them)"
+        raise TgfrError(f"{encoder.config.name}: no feature map was found in it; {hint}")
+    sizes = *recipe.train_resolutions, *probe_size
+    return (
+        with_features(train, encoder, sizes, Path(folder) / "train"),
+        with_features(test, encoder, probe_size, Path(folder) / "test"),
+    )
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #05019de7
 def comparison_report(
-    evaluator: AllPairsEvaluator,
-    trainer: Trainer,
-    encoder,  # the frozen face encoder
+    comparison: Comparison,
+    encoder: FaceEncoder,  # the frozen one
     source: str,  # where the images came from
     title: str = "What words add to face recognition",
 ) -> Report:
     "What was trained on whom, evaluated on whom, and with what result."
-    system, faces = trainer.recipe.fusion, encoder.config
+    trainer, evaluator, system = comparison.trainer, comparison.evaluator, comparison.system
     report, smallest = evaluator.report(title), store_conditions(evaluator.split.store)[-1]
     below = [trainer.below[system]] if system in trainer.below else []
     data = {
@@ -162,6 +158,7 @@ def comparison_report(
         "evaluated on": _counted(evaluator.split.identity),
         "captions": "all: all of an image's captions; first: its first caption",
     }
+    faces = encoder.config
     kind = f"{faces.name}, {faces.embedding}-d, feature map {faces.regions}, preprocessing: {faces.source}"
     return replace(
         report,
@@ -176,14 +173,14 @@ def _counted(identity: np.ndarray) -> str:
     return f"{len(identity):,} photos of {len(set(identity)):,} people"
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #13b68511
-def intervals_figure(report: Report) -> Metrics:
+def intervals_figure(report: Report) -> Figures:
     "What each system reaches, for a report."
     alt = "TPR at FPR 1e-2 of each system with 95 % intervals"
     caption = f"TPR at FPR 1e-2 with 95 % intervals over people; the line is the {report.reference}."
     return {"intervals": (plot_intervals(report).figure, alt, caption)}
 
 
-def comparison_figures(comparison: Comparison, report: Report) -> Metrics:
+def comparison_figures(comparison: Comparison, report: Report) -> Figures:
     "The figures of a comparison's report."
     evaluator, system = comparison.evaluator, comparison.system
     probes = f"probes of {store_conditions(evaluator.split.store)[-1].label}"
