@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from text_models import CAPTIONS
 
 from tgfr.core import TgfrError, rng
-from tgfr.data.captions import Vocabulary, untokenized_share, tokenize
+from tgfr.data.captions import Vocabulary, tokenize, untokenized_share
 
 
 def test_tokenize():
@@ -153,7 +153,7 @@ def test_vocabulary_order_and_unknown_words():
     assert v.words == ("a", "b", "c", "d") and len(v) == 6
     assert v == Vocabulary.from_captions(["c d b a", "b a", "a c"])
     assert Vocabulary.from_captions(["b a", "a c", "c d b a"], min_count=2).words == ("a", "b", "c")
-    ids, lengths = v.encode(["d zebra a", "!", "a b c d a b"], length=5)
+    ids, lengths = v.encode(["d zebra a", "!", "a b c d a b"], max_words=5)
     assert ids.tolist() == [[5, 1, 2, 0, 0], [1, 0, 0, 0, 0], [2, 3, 4, 5, 2]] and lengths.tolist() == [3, 1, 5]
     assert ids.dtype == lengths.dtype == torch.int64
 

@@ -22,7 +22,7 @@ from ..data.faces import FILE_LIMIT, read_image
 from ..data.folders import check_links
 from ..data.landmark_checks import check_place, check_places
 from ..data.landmarks import check_points, crop_face
-from ..data.photo_files import IMAGES, list_pictures, left_out_message
+from ..data.photo_files import IMAGES, left_out_message, list_pictures
 from ..data.photo_log import PhotoLog, warn_of_photos
 from .face_features import encode_rows, image_digest, warn_of_preparation
 from .feature_store import FeatureStore

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..core import Skips, TgfrError, check_choices, check_file, log, plugin_of, read_json
 from ..data.faces import read_image
-from ..data.photo_files import IMAGES, list_pictures, left_out_message
+from ..data.photo_files import IMAGES, left_out_message, list_pictures
 from .backbones import FACE_ENCODERS, STAGE_BLOCKS, FaceEncoder, IResNet, save_encoder
 from .embedding_checks import try_encoder
 from .encoder_config import check_plugin

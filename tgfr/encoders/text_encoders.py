@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ..core import Registry, TgfrError, check_choices, check_keys, log, one_line, plugin_of, read_json, write_json
-from ..data.captions import Vocabulary, check_captions, untokenized_share, pad_rows
+from ..data.captions import Vocabulary, check_captions, pad_rows, untokenized_share
 from ..data.captions import tokenize as split_words
 from .encoder_config import check_plugin
 from .features import TextFeatures, l2_normalize

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core import Skips, TgfrError
 from ..data.faces import PIXEL_LIMIT, quiet_opencv, read_image
-from ..data.photo_files import IMAGES, list_pictures, left_out_message
+from ..data.photo_files import IMAGES, left_out_message, list_pictures
 from .video_containers import Container
 from .video_packets import Packets
 
