@@ -154,8 +154,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'tgfr/data/degradation.py'),
                                        'tgfr.data.degradation.Degradation.__post_init__': ( '01_data/degradation.html#degradation.__post_init__',
                                                                                             'tgfr/data/degradation.py'),
-                                       'tgfr.data.degradation.Degradation.check': ( '01_data/degradation.html#degradation.check',
-                                                                                    'tgfr/data/degradation.py'),
                                        'tgfr.data.degradation.Degradation.name': ( '01_data/degradation.html#degradation.name',
                                                                                    'tgfr/data/degradation.py'),
                                        'tgfr.data.degradation._add_noise': ( '01_data/degradation.html#_add_noise',

@@ -214,16 +214,16 @@ def read_json(
 
 # %% ../nbs/00_core.ipynb #eb0702a2
 def content_digest(
-    *parts,  # str, bytes, numpy arrays, or anything JSON holds
+    *values,  # str, bytes, numpy arrays, or anything JSON holds
 ) -> str:  # 16 hexadecimal digits
-    "A short stable hash of `parts`."
+    "A short stable hash of `values`."
     digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            part = f"{part.dtype}{part.shape}".encode() + np.ascontiguousarray(part).tobytes()
-        elif not isinstance(part, bytes):
-            part = json.dumps(part, sort_keys=True, default=str).encode()
-        digest.update(len(part).to_bytes(8, "little") + part)
+    for value in values:
+        if isinstance(value, np.ndarray):
+            data = f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
+        else:
+            data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True, default=str).encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]
 
 # %% ../nbs/00_core.ipynb #152fecec

@@ -245,11 +245,12 @@ def _paint_beard(canvas, head):
 
 def _paint_mouth(canvas, head):
     "Lips, and teeth where they are parted."
-    photo, y, smile, part = head.photo, head.mouth, 3.6 * (head.photo.smile == "yes"), head.photo.mouth == "open"
+    photo, y = head.photo, head.mouth
+    smile, is_open = 3.6 * (photo.smile == "yes"), photo.mouth == "open"
     w, lip, gap = (
         14.2 + 1.4 * head.m["mouth_width"] + smile,
         {"full": 1.6, "thin": 0.5}.get(head.person.lips, 1),
-        part * (3.6 + 0.45 * smile),
+        is_open * (3.6 + 0.45 * smile),
     )
     colour = (
         (188, 40, 62) if photo.lipstick == "yes" else tuple(0.62 * np.array(head.skin) + 0.38 * np.array((190, 70, 76)))
@@ -269,7 +270,7 @@ def _paint_mouth(canvas, head):
         (0.45 * w, y + 0.2 * gap),
         (0, y + 0.6 * gap),
     ]
-    if part:
+    if is_open:
         canvas.fill(mirror(teeth), (250, 247, 242))
 
 # %% ../../nbs/01_data/06_drawing.ipynb #52501790

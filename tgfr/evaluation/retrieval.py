@@ -34,7 +34,7 @@ def query_ranks(
         raise TgfrError(f"query and gallery: shapes {shapes}, expected the same, with at least one row")
     rows = np.arange(len(query))
     blocks = np.split(rows, rows[block::block])
-    ranks = [search(score_matrix(query[part], gallery), part, rows).rank for part in blocks]
+    ranks = [search(score_matrix(query[chosen], gallery), chosen, rows).rank for chosen in blocks]
     return 1 + np.concatenate(ranks)
 
 # %% ../../nbs/07_evaluation/16_retrieval.ipynb #c5b0e1d2

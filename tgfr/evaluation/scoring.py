@@ -44,9 +44,7 @@ def embed_photos(
     captions: list[list[str]],  # N lists; at least one caption per wanted photo, where the model reads captions
     rows: np.ndarray | None = None,  # photos wanted; None: all
     variants: list[int] | None = None,  # of the store; None: all
-    modes: tuple[
-        str, ...
-    ] = CAPTIONS_READ,  # "first" (first caption) and "all"; without captions the only mode is "none"
+    modes: tuple[str, ...] = CAPTIONS_READ,  # "first" (first caption) and "all"; without captions it is "none"
     batch: int = 128,  # photos at a time
     progress: bool = True,
 ) -> dict[str, dict[str, np.ndarray]]:  # mode to {"face": (V, N, D), "fused": (V, N, width), "sentence": (N, D)}
