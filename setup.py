@@ -1,4 +1,5 @@
 """Hand settings.ini to setuptools: the metadata and requirements stand there and nowhere else."""
+
 import re
 from configparser import ConfigParser
 from pathlib import Path

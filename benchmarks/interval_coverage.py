@@ -37,17 +37,14 @@ class World:
     def people(self, draw, count) -> tuple[np.ndarray, np.ndarray]:
         "Where people are (P, E), and how far their photos spread (P,)."
         centre = draw.normal(size=(count, self.width))
-        return centre / np.linalg.norm(centre, axis=1, keepdims=True), self.spread * np.exp(
-            self.uneven * draw.normal(size=count)
-        )
+        spread = self.spread * np.exp(self.uneven * draw.normal(size=count))
+        return centre / np.linalg.norm(centre, axis=1, keepdims=True), spread
 
     def photos(self, draw, people, each) -> np.ndarray:
         "Embeddings of people's photos (P, each, E): what one system of a given goodness sees."
         centre, spread = people
-        x = (
-            centre[:, None]
-            + spread[:, None, None] * draw.normal(size=(len(centre), each, self.width)) / self.width**0.5
-        )
+        noise = draw.normal(size=(len(centre), each, self.width))
+        x = centre[:, None] + spread[:, None, None] * noise / self.width**0.5
         return (x / np.linalg.norm(x, axis=2, keepdims=True)).astype(np.float32)
 
     def truth(self, people=100_000) -> dict[str, float]:
@@ -60,16 +57,8 @@ class World:
             return np.searchsorted(genuine, threshold, "right") / len(genuine)
 
         equal = brentq(lambda threshold: self.impostors.sf(threshold) - missed(threshold), 0, 0.9)
-        return dict(
-            zip(
-                KEYS,
-                (
-                    *(1 - missed(self.impostors.isf(f)) for f in FPRS),
-                    self.impostors.sf(equal),
-                    self.impostors.cdf(genuine).mean(),
-                ),
-            )
-        )
+        tpr = [1 - missed(self.impostors.isf(fpr)) for fpr in FPRS]
+        return dict(zip(KEYS, (*tpr, self.impostors.sf(equal), self.impostors.cdf(genuine).mean())))
 
 
 def judged(world: World, systems: int, people: int, photos: int, seed: int, replicates: int) -> list[Verification]:
@@ -101,12 +90,14 @@ def coverage(
     percentiles; `star`, asterisks between two equally good systems, each difference alone; `any star`, tables of
     all systems with at least one; `shown`, intervals that were not withheld."""
     truth = world.truth()
-    found = {key: {what: Share() for what in ("held", "percentile", "star", "any star", "shown")} for key in KEYS}
+    shares = {}
+    for key in KEYS:
+        shares[key] = {what: Share() for what in ("held", "percentile", "star", "any star", "shown")}
     for seed in range(samples):
         results = judged(world, systems, people, photos, seed, replicates)
         rows = result_rows({(f"system {k}", Condition("photos")): r for k, r in enumerate(results)}, "system 0")
         for key in KEYS:
-            share = found[key]
+            share = shares[key]
             for r in results:
                 share["shown"].add(not r.withheld(key))
                 if not r.withheld(key):
@@ -117,7 +108,10 @@ def coverage(
                 _, low, high = r.difference(results[0], key)
                 share["star"].add(low > 0 or high < 0)
             share["any star"].add(any(row.significant(key) for row in rows[1:]))
-    return {str(key): {what: float(share) for what, share in shares.items()} for key, shares in found.items()}
+    rates = {}
+    for key in KEYS:
+        rates[str(key)] = {what: float(share) for what, share in shares[key].items()}
+    return rates
 
 
 def main() -> None:
@@ -138,11 +132,12 @@ def main() -> None:
     )
     print("| people x photos | " + " | ".join(map(str, KEYS)) + " |\n|---|" + "---|" * len(KEYS))
     for people in args.people:
-        found = coverage(people, args.photos, args.samples, args.systems, args.replicates, World(uneven=args.uneven))
-        cells = (
-            f"{f['held']:.3f} ({f['percentile']:.3f}) *{f['star']:.3f} / {f['any star']:.3f}"
-            for f in (found[key] for key in KEYS)
-        )
+        world = World(uneven=args.uneven)
+        rates = coverage(people, args.photos, args.samples, args.systems, args.replicates, world)
+        cells = [
+            f"{rate['held']:.3f} ({rate['percentile']:.3f}) *{rate['star']:.3f} / {rate['any star']:.3f}"
+            for rate in rates.values()
+        ]
         print(f"| {people} x {args.photos} | " + " | ".join(cells) + " |", flush=True)
 
 

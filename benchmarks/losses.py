@@ -54,7 +54,9 @@ def run(loss, B, repeats):
 
 if __name__ == "__main__":
     contenders = {"textbook loop": loop, "ours": ours, "ours, least memory": partial(ours, cache_bytes=0)}
-    cases = {f"B={B}": {name: partial(run, f, B) for name, f in contenders.items()} for B in (32, 128)}
+    cases = {}
+    for B in (32, 128):
+        cases[f"B={B}"] = {name: partial(run, f, B) for name, f in contenders.items()}
     compare(
         __file__,
         f"Word-region + sentence loss, forward and backward (D={D}, {T} words, {SIDE}x{SIDE} regions)",

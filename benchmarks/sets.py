@@ -62,10 +62,10 @@ def ragged(f, repeats):
 def stream(total, at_once, repeats):
     "One set of `total` images in chunks of 256. They come from a small pool, so that what is measured is the fusion."
     caface, whole = model(), one_set(*images(total if at_once else 1024))
-    chunks = [
-        FaceSet(*(x[:, a : a + 256] for x in (whole.embedding, whole.mask, whole.styles)))
-        for a in range(0, whole.mask.shape[1], 256)
-    ]
+    chunks = []
+    for a in range(0, whole.mask.shape[1], 256):
+        chunk = slice(a, a + 256)
+        chunks.append(FaceSet(whole.embedding[:, chunk], whole.mask[:, chunk], whole.styles[:, chunk]))
     fuse_stream(caface, chunks[:2])
 
     @torch.no_grad()

@@ -22,9 +22,9 @@ def loop(head, hidden):
     words, sentences = [], []
     for caption in hidden:
         responses = [F.conv1d(caption.T[None], conv.weight, conv.bias).relu()[0] for conv in head.convs]
-        positions = [
-            torch.stack([r[:, j] for r in responses if j < r.shape[1]]).amax(0) for j in range(responses[0].shape[1])
-        ]
+        positions = []
+        for j in range(responses[0].shape[1]):
+            positions.append(torch.stack([r[:, j] for r in responses if j < r.shape[1]]).amax(0))
         words.append(torch.stack([F.normalize(p, dim=0) for p in positions], 1))
         sentences.append(F.normalize(sum(r.amax(1) for r in responses) / 3, dim=0))
     return torch.stack(words), torch.stack(sentences)

@@ -270,31 +270,18 @@ def stage(folder: Path) -> None:
     ]
     for caption, pages in rooms.items():
         if pages:
-            index.cells.append(
-                mk_cell("\n".join([":::{toctree}", ":hidden:", f":caption: {caption}", *pages, ":::"]), "markdown")
-            )
+            listing = [":::{toctree}", ":hidden:", f":caption: {caption}", *pages, ":::"]
+            index.cells.append(mk_cell("\n".join(listing), "markdown"))
     write_nb(index, folder / "index.ipynb")
 
 
 if __name__ == "__main__":
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "_docs"
-    stage(staged := out.with_name("_proc"))
+    staged = out.with_name("_proc")
+    stage(staged)
     made = staged / ".sphinx/html"  # myst-nb leaves a folder beside what it makes
-    failed = sphinx(
-        [
-            "-q",
-            "-W",
-            "--keep-going",
-            "-j",
-            "2",
-            "-c",
-            str(ROOT / "docs"),
-            "-d",
-            str(staged / ".sphinx/trees"),
-            str(staged),
-            str(made),
-        ]
-    )
+    options = ["-q", "-W", "--keep-going", "-j", "2", "-c", str(ROOT / "docs"), "-d", str(staged / ".sphinx/trees")]
+    failed = sphinx([*options, str(staged), str(made)])
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(made, out)
     sys.exit(failed)

@@ -173,6 +173,15 @@ def one_thread():
 
 
 @pytest.fixture
+def own_registrations():
+    "What a test registers (losses, fusions, readers, ...) is gone after it."
+    from registries import restored_registries
+
+    with restored_registries():
+        yield
+
+
+@pytest.fixture
 def refusal(capsys):
     "What the command line says on stderr of a call that it refuses with code 2."
     from tgfr.cli import main

@@ -384,7 +384,7 @@ def little_memory():
     "make, part, free",
     [  # and what any encoder, or the same weights, may have otherwise
         (small_model, "", {"face_encoder"}),
-        (small_model, "text/", {"dropout", "length", "spread"}),
+        (small_model, "text/", {"dropout", "length", "init_range"}),
         (transformer_model, "text/", {"train_layers", "mask_padding"}),
         (
             lambda: TGFR(ModelConfig(8, (16, 4, 4), dim=8, fusion="fcfm", residual_head=False, use_captions=False)),

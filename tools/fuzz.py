@@ -1,6 +1,6 @@
 """Mutated files for every reader of foreign data, and what each reader made of them.
 
-    python tools/fuzz.py --files 10000 [--readers bin video] [--seed 0] [--out fuzz.json]
+    python tools/fuzz.py --files 10000 [--readers bin video] [--seed 0] [--log LOG]
 
 Valid files are made on the spot, one of them is changed a little, and its reader is called in a child process with
 bounded memory and time. Right is: refused with a `TgfrError`, or taken. Wrong is everything else: another exception
@@ -106,16 +106,15 @@ def change_protobuf(data: bytes, draw: random.Random) -> bytes:
         for _, value in message.ListFields():
             parts = value if hasattr(value, "__len__") and not isinstance(value, (str, bytes)) else [value]
             messages += [part for part in parts if hasattr(part, "ListFields")]
-    field, value = draw.choice(
-        [pair for message in (draw.choice(messages),) for pair in message.ListFields()] or [(None, None)]
-    )
+    fields = draw.choice(messages).ListFields()
+    field, value = draw.choice(list(fields) or [(None, None)])
     if field is None:
         return data
-    owner = (
-        next(m for m in messages if any(v is value for _, v in m.ListFields()))
-        if hasattr(value, "ListFields")
-        else None
-    )
+
+    def holds_value(message):
+        return any(v is value for _, v in message.ListFields())
+
+    owner = next(filter(holds_value, messages)) if hasattr(value, "ListFields") else None
     number = draw.choice((0, 1, -1, 2**31 - 1, 2**20, 7))
     for message in messages:
         if owner is None and any(f is field and v == value for f, v in message.ListFields()):

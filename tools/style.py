@@ -2,17 +2,18 @@
 
 import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 STYLE = {"over 100 columns, %": 7, "comprehensions per 1,000 lines": 40}  # limits that tests/test_conventions.py holds
 COMPREHENSIONS = ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
+FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
 
 
 def modules(folder: Path) -> list[Path]:
     "The Python files of a folder, without the index that nbdev writes."
-    return sorted(
-        path for path in Path(folder).rglob("*.py") if path.name not in ("_modidx.py", "__init__.py", "__main__.py")
-    )
+    generated = ("_modidx.py", "__init__.py", "__main__.py")
+    return sorted(path for path in Path(folder).rglob("*.py") if path.name not in generated)
 
 
 def measure(folder: Path) -> dict[str, float]:
@@ -43,25 +44,31 @@ def _is_tuple_assignment(node) -> bool:
 
 def faults(folder: Path) -> list[str]:
     "`file:line: what`: walruses in calls, comprehensions in comprehensions, second statements, lines over 120 columns."
-    told = []
+    messages = []
     for path in modules(folder):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found = {}
+        source = path.read_text(encoding="utf-8")
+        tree = ast.parse(source)
+        by_line = {}
         for node in ast.walk(tree):
             for line, what in _faults_of(node):
-                found.setdefault(line, what)
-        listing = next(
-            (n for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"), None
-        )
-        names = range(listing.lineno, listing.end_lineno + 1) if listing else ()  # wrapped by nbdev
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if len(line) > 120 and number not in names:
-                found[number] = "more than 120 columns"
-        told += [f"{path.relative_to(folder)}:{line}: {what}" for line, what in sorted(found.items())]
-    return told
+                by_line.setdefault(line, what)
+        listed = _lines_of_all(tree)
+        for number, line in enumerate(source.splitlines(), 1):
+            if len(line) > 120 and number not in listed:
+                by_line[number] = "more than 120 columns"
+        messages += [f"{path.relative_to(folder)}:{line}: {what}" for line, what in sorted(by_line.items())]
+    return messages
 
 
-def _faults_of(node):
+def _lines_of_all(tree: ast.Module) -> range:
+    "The lines of `__all__`, which nbdev wraps."
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return range(node.lineno, node.end_lineno + 1)
+    return range(0)
+
+
+def _faults_of(node) -> Iterator[tuple[int, str]]:
     "Line and name of each fault that begins at a node."
     inner = [child for child in ast.walk(node) if child is not node]
     if isinstance(node, ast.Call):
@@ -70,12 +77,50 @@ def _faults_of(node):
                 yield argument.lineno, "a walrus inside a call"
     if isinstance(node, COMPREHENSIONS) and any(isinstance(child, COMPREHENSIONS) for child in inner):
         yield node.lineno, "a comprehension inside a comprehension"
-    for body in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
+    for name in ("body", "orelse", "finalbody"):
+        body = getattr(node, name, None)
         if not isinstance(body, list):
             continue
-        starts = [statement.lineno for statement in body]
-        if len(starts) > len(set(starts)) or hasattr(node, "lineno") and node.lineno in starts:
-            yield starts[0], "more than one statement on a line"
+        taken = getattr(node, "lineno", None)
+        for statement in body:
+            if statement.lineno == taken:
+                yield taken, "more than one statement on a line"
+            taken = statement.end_lineno
+
+
+def unannotated(folder: Path) -> list[str]:
+    "`file:line: function: what`: parameters and results of public functions and methods that have no annotation."
+    messages = []
+    for path in modules(folder):
+        for name, function in _public_functions(ast.parse(path.read_text(encoding="utf-8"))):
+            missing = _missing(function, is_method="." in name)
+            if missing:
+                messages.append(f"{path.relative_to(folder)}:{function.lineno}: {name}: {', '.join(missing)}")
+    return messages
+
+
+def _public_functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    "The functions that a user may call, methods as `Class.method`."
+    for node in tree.body:
+        if isinstance(node, FUNCTIONS) and node.name[0] != "_":
+            yield node.name, node
+        if not isinstance(node, ast.ClassDef) or node.name[0] == "_":
+            continue
+        for member in node.body:
+            if isinstance(member, FUNCTIONS) and (member.name[0] != "_" or member.name in ("__init__", "__call__")):
+                yield f"{node.name}.{member.name}", member
+
+
+def _missing(function: ast.FunctionDef, is_method: bool) -> list[str]:
+    "What of a function has no annotation."
+    given = function.args
+    static = any(ast.unparse(decorator) == "staticmethod" for decorator in function.decorator_list)
+    parameters = [*given.posonlyargs, *given.args][1 if is_method and not static else 0 :]
+    parameters += [p for p in (*given.kwonlyargs, given.vararg, given.kwarg) if p]
+    missing = [p.arg for p in parameters if p.annotation is None]
+    if function.returns is None and function.name != "__init__":
+        missing.append("its result")
+    return missing
 
 
 if __name__ == "__main__":

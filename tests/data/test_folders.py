@@ -1,4 +1,5 @@
-"One process in a folder, nothing half written left behind, a sentence where nothing can be written, and faces for their owner alone."
+"""One process in a folder, nothing half written left behind, a sentence where nothing can be written, and faces for
+their owner alone."""
 
 import contextlib
 import errno
@@ -26,7 +27,13 @@ from tgfr.encoders.weight_files import read_weights, write_weights
 from tgfr.evaluation.simulated_ijb import simulate_ijb
 
 needs_locks = pytest.mark.skipif(folders.fcntl is None, reason="needs file locks")
-HOLD = "import sys, time; from tgfr.data.folders import folder_lock\nwith folder_lock(sys.argv[1], sys.argv[2] == 'wait'): print('held', flush=True); time.sleep(float(sys.argv[3]))"
+HOLD = """
+import sys, time
+from tgfr.data.folders import folder_lock
+with folder_lock(sys.argv[1], sys.argv[2] == "wait"):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[3]))
+"""
 
 
 @needs_kill
@@ -236,7 +243,8 @@ WEIGHTS = {
 
 
 def test_each_byte_of_saved_weights_counts(tmp_path):
-    "Every byte of a file, one bit turned: named, unless it is the name under which checksums stand, or a space at the end of the head."
+    """Every byte of a file, one bit turned: named, unless it is the name under which checksums stand, or a space at the
+    end of the head."""
     write_weights(tmp_path / "w", {k: v for k, v in WEIGHTS.items() if k}, {"model": "0a1b"})
     whole = (tmp_path / "w").read_bytes()
     expected = {k: v for k, v in WEIGHTS.items() if k}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tgfr.core import TgfrError, rng
 from tgfr.data.faces import read_image
-from tgfr.data.landmarks import ARCFACE_TEMPLATE, YuNet, align, check_points, similarity, template_distance
+from tgfr.data.landmarks import ARCFACE_TEMPLATE, YuNet, align, check_points, similarity_transform, template_distance
 
 SIZES = st.floats(-200, 200)
 
@@ -17,7 +17,7 @@ SIZES = st.floats(-200, 200)
 def test_similarity_undoes_any_similarity(x, y, angle, scale):
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = ARCFACE_TEMPLATE @ turn.T + (x, y)
-    matrix = similarity(points)
+    matrix = similarity_transform(points)
     np.testing.assert_allclose(points @ matrix[:, :2].T + matrix[:, 2], ARCFACE_TEMPLATE, atol=1e-6)
 
 
@@ -25,14 +25,14 @@ def test_similarity_undoes_any_similarity(x, y, angle, scale):
 def test_no_other_similarity_is_nearer(seed):
     draw = rng("similarity", seed)
     points = ARCFACE_TEMPLATE + draw.normal(0, 10, (5, 2))
-    matrix = similarity(points)
+    matrix = similarity_transform(points)
 
     def error(m):
         return ((points @ m[:, :2].T + m[:, 2] - ARCFACE_TEMPLATE) ** 2).sum()
 
     for a, b, x, y in draw.normal(0, 0.01, (20, 4)):
         assert error(matrix) <= error(matrix + [[a, -b, x], [b, a, y]]) + 1e-9
-    np.testing.assert_allclose(similarity(np.stack([ARCFACE_TEMPLATE, points]))[1], matrix)
+    np.testing.assert_allclose(similarity_transform(np.stack([ARCFACE_TEMPLATE, points]))[1], matrix)
     assert abs(matrix[0, 0] - matrix[1, 1]) < 1e-9 and abs(matrix[0, 1] + matrix[1, 0]) < 1e-9  # never a mirror
 
 
@@ -48,7 +48,7 @@ def test_template_is_the_published_one():
 )
 def test_points_that_are_none(points):
     with pytest.raises(TgfrError, match="expected"):
-        similarity(points)
+        similarity_transform(points)
 
 
 @pytest.mark.parametrize("scale", [1, 3, 9])
@@ -73,7 +73,7 @@ def test_align_without_reduction_is_one_warp():
     image = cv2.resize(rng("align").integers(0, 256, (9, 9, 3), np.uint8), (150, 130), interpolation=cv2.INTER_CUBIC)
     points = ARCFACE_TEMPLATE * 1.2 + 3
     np.testing.assert_array_equal(
-        align(image, points), cv2.warpAffine(image, similarity(points), (112, 112), borderValue=0)
+        align(image, points), cv2.warpAffine(image, similarity_transform(points), (112, 112), borderValue=0)
     )
     np.testing.assert_array_equal(align(image, points), align(image, points, antialias=False))
     with pytest.raises(TgfrError):
@@ -184,7 +184,7 @@ def test_align_refuses_them_too(kind):
 
 def test_distance_is_the_least_squares_residual():
     points = system_styles(5, noise=6)
-    moved = np.stack([p @ m[:, :2].T + m[:, 2] for p, m in zip(points, similarity(points))])
+    moved = np.stack([p @ m[:, :2].T + m[:, 2] for p, m in zip(points, similarity_transform(points))])
     np.testing.assert_allclose(template_distance(points), np.linalg.norm(moved - ARCFACE_TEMPLATE, axis=-1).mean(1))
 
 

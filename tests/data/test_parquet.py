@@ -17,8 +17,8 @@ import pytest
 from hostile import damaged
 
 from tgfr.core import TgfrError, rng
-from tgfr.data import parquet
-from tgfr.data.columns import CANONICAL, identity_number
+from tgfr.data import columns, parquet
+from tgfr.data.columns import CANONICAL, IMAGE_TYPE, identity_number
 from tgfr.data.datasets import drop_unusable, load_faces, split_names
 from tgfr.data.faces import encode_jpeg, read_image
 from tgfr.data.parquet_files import parquet_splits
@@ -358,7 +358,7 @@ def test_one_caption(kind, tmp_path):
 def test_captions_that_are_not_there(column, tmp_path):
     pq.write_table(table(captions=lambda x: column), tmp_path / "a.parquet")
     assert not any(c for row in load_faces(tmp_path / "a.parquet")["captions"] for c in row or [])
-    assert len(drop_unusable(load_faces(tmp_path / "a.parquet"), wanted=False)[0]) == 4
+    assert len(drop_unusable(load_faces(tmp_path / "a.parquet"), captions=False)[0]) == 4
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ def test_names_are_identities(tmp_path, capsys):
 
 
 def test_two_names_of_one_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "identity_number", lambda name: 5)
+    monkeypatch.setattr(columns, "identity_number", lambda name: 5)
     pq.write_table(table(identity=lambda x: pa.array(["Anna", "Ben", "Anna", "Ben"])), tmp_path / "a.parquet")
     with pytest.raises(TgfrError, match="'Anna' and 'Ben' get one number"):
         load_faces(tmp_path / "a.parquet")
@@ -700,7 +700,8 @@ def test_saved_sets_stay_in_their_folder(tmp_path):
 
 
 def test_no_copy_is_made(tmp_path):
-    "Loading, screening and dividing write nothing but into the own folder: an audit hook sees every file that is opened for writing."
+    """Loading, screening and dividing write nothing but into the own folder: an audit hook sees every file that is
+    opened for writing."""
     pq.write_table(
         table(
             20,
@@ -714,12 +715,17 @@ def test_no_copy_is_made(tmp_path):
 import sys, os
 written = []
 def hook(event, arguments):
-    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR) and str(arguments[0]) != os.devnull: written.append(str(arguments[0]))
-import tgfr.data.datasets as c, tgfr.data.faces
+    if event != "open" or not isinstance(arguments[2], int) or str(arguments[0]) == os.devnull:
+        return
+    if arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        written.append(str(arguments[0]))
+import tgfr.data.faces
+from tgfr.data.datasets import drop_unusable, load_faces
+from tgfr.data.splits import split_people
 sys.addaudithook(hook)
 for source in sys.argv[1:]:
-    faces, skips = c.screen(c.load_faces(source))
-    parts = c.split_people(faces, [.5, .5])
+    faces, skips = drop_unusable(load_faces(source))
+    parts = split_people(faces, [.5, .5])
     assert len(parts[0].select([1, 0]).select_columns(["image"])[:]["image"]) == 2
 print(written)
 """
@@ -862,17 +868,17 @@ def test_large_files_go_there_at_once(tmp_path, monkeypatch):
     "The size of the files decides before anything is read; what unfolds to more goes there on the way."
     called = []
 
-    def held(batches, schema, most):
-        called.append(most)
-        return mapped(batches, schema, most)
+    def spy(batches, schema, max_bytes):
+        called.append(max_bytes)
+        return collect(batches, schema, max_bytes)
 
-    mapped = parquet._held
-    monkeypatch.setattr(parquet, "_held", held)
+    collect = parquet._collect
+    monkeypatch.setattr(parquet, "_collect", spy)
     folder = shards(tmp_path / "set", table(8), table(8, 8))
     size = sum(f.stat().st_size for f in folder.iterdir())
-    for limit, most in ((size, size), (size - 1, 0)):
+    for limit, max_bytes in ((size, size), (size - 1, 0)):
         monkeypatch.setattr(parquet, "IN_MEMORY", limit)
-        assert rows(load_faces(folder)) == wanted(16) and called.pop() == most
+        assert rows(load_faces(folder)) == wanted(16) and called.pop() == max_bytes
 
 
 def labelled(numbers, names, start=0) -> pa.Table:
@@ -883,7 +889,8 @@ def labelled(numbers, names, start=0) -> pa.Table:
 
 
 def test_people_as_class_labels(tmp_path, capsys):
-    "mmdetection #3019, avalanche #771: numbers of two files mean what the names of each file say, in shards and in splits."
+    """mmdetection #3019, avalanche #771: numbers of two files mean what the names of each file say, in shards and in
+    splits."""
     shards(tmp_path / "a", labelled([0, 1, 1], ["ann", "bob"]), labelled([0, 0, 1], ["bob", "ann"], 3))
     found = load_faces(tmp_path / "a")
     assert found["identity_name"][:] == ["ann", "bob", "bob", "bob", "bob", "ann"]
@@ -931,13 +938,14 @@ def test_people_who_are_not_known(tmp_path, capsys):
 
 
 def test_photos_of_more_than_2_gb_stay_in_parts(tmp_path):
-    "huggingface/datasets #6206, LlamaFactory #6606: `offset overflow while concatenating arrays`; here where one photo lies beside the file."
+    """huggingface/datasets #6206, LlamaFactory #6606: `offset overflow while concatenating arrays`; here where one
+    photo lies beside the file."""
     parts = [
-        pa.array([{"bytes": PHOTOS[0], "path": "0.jpg"}], parquet._PHOTO),
-        pa.array([{"bytes": None, "path": "1.jpg"}, None], parquet._PHOTO),
-        pa.array([{"bytes": PHOTOS[2], "path": None}], parquet._PHOTO),
+        pa.array([{"bytes": PHOTOS[0], "path": "0.jpg"}], IMAGE_TYPE),
+        pa.array([{"bytes": None, "path": "1.jpg"}, None], IMAGE_TYPE),
+        pa.array([{"bytes": PHOTOS[2], "path": None}], IMAGE_TYPE),
     ]
-    found = parquet._settle_paths(pa.chunked_array(parts), pa.chunked_array([pa.array(list("abcd"))]), tmp_path)
+    found = parquet._resolve_paths(pa.chunked_array(parts), pa.chunked_array([pa.array(list("abcd"))]), tmp_path)
     assert [len(chunk) for chunk in found.chunks] == [1, 2, 1]
     assert found.to_pylist() == [
         {"bytes": PHOTOS[0], "path": "0.jpg"},

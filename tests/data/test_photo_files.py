@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 
 from tgfr.core import TgfrError, rng
 from tgfr.data.faces import encode_jpeg, read_image
-from tgfr.data.photo_files import jpeg_scans, list_pictures, overhear, picture_kind
+from tgfr.data.photo_files import decoder_messages, jpeg_scans, list_pictures, picture_kind
 
 NOISE = rng("photo files").integers(0, 256, (112, 112, 3), np.uint8)
 
@@ -189,7 +189,7 @@ def test_scans_times_pixels_are_bounded(monkeypatch):
     last = usual[usual.rindex(b"\xff\xda") : -2]
     assert read_image(usual, size=None, pixels=64 * 64).shape == (64, 64, 3)
     many = usual[:-2] + 5 * last + b"\xff\xd9"
-    assert read_image(many, size=None, said=[]).shape == (64, 64, 3)
+    assert read_image(many, size=None, messages=[]).shape == (64, 64, 3)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
     with pytest.raises(TgfrError, match="64 x 64 pixels in 11 scans or more: too much work"):
         read_image(many, size=None, pixels=64 * 64)
@@ -229,11 +229,11 @@ def damaged() -> bytes:
 
 def test_libjpegs_word_is_told_with_a_name(capfd):
     said = []
-    assert read_image(damaged(), "7/3", said=said).shape == (112, 112, 3) and "Corrupt JPEG data" in said[0]
+    assert read_image(damaged(), "7/3", messages=said).shape == (112, 112, 3) and "Corrupt JPEG data" in said[0]
     with pytest.warns(UserWarning, match="photo 7/3 is damaged inside, and used: Corrupt JPEG data"):
         read_image(damaged(), "7/3")
     quiet = []
-    read_image(encode_jpeg(NOISE), said=quiet)
+    read_image(encode_jpeg(NOISE), messages=quiet)
     for bad in (encode_jpeg(NOISE)[:3000], b"\x89PNG\r\n\x1a\n" + bytes(50), b"P5 9 9 255 1"):
         with pytest.raises(TgfrError):
             read_image(bad)
@@ -242,7 +242,7 @@ def test_libjpegs_word_is_told_with_a_name(capfd):
 
 def test_other_words_still_reach_the_terminal(capfd):
     said = []
-    with overhear(said):
+    with decoder_messages(said):
         os.write(2, b"from another thread\nCorrupt JPEG data: made up\n")
     assert capfd.readouterr().err == "from another thread\n" and said == ["Corrupt JPEG data: made up"]
 
@@ -253,7 +253,7 @@ def test_threads_keep_their_photos_apart(capfd):
 
     def read(k):
         for _ in range(50):
-            read_image(bad if k % 2 else good, said=(said := []))
+            read_image(bad if k % 2 else good, messages=(said := []))
             heard[k].append(len(said))
 
     def write():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tgfr.core import TgfrError, rng
 from tgfr.data.drawing import render
 from tgfr.data.faces import encode_jpeg
-from tgfr.data.synthetic import PERSON, PHOTO, Person, Photo, describe, facts, synthetic_faces
+from tgfr.data.synthetic import PERSON, PHOTO, Person, Photo, make_captions, synthetic_faces, visible_attributes
 
 VALUES = [
     (name, value, text)
@@ -104,8 +104,9 @@ def test_other_sizes_show_the_same_picture(size):
 @settings(max_examples=60, deadline=None)
 def test_captions_differ_and_say_only_what_is_seen(k, j):
     person, photo = sample(k, j)
-    true = {phrase for name in facts(person, photo) for phrase in BARE[name, (asdict(person) | asdict(photo))[name]]}
-    captions = describe(person, photo, rng(0, "captions", k, j))
+    values = asdict(person) | asdict(photo)
+    true = {phrase for name in visible_attributes(person, photo) for phrase in BARE[name, values[name]]}
+    captions = make_captions(person, photo, rng(0, "captions", k, j))
     assert len(set(captions)) == len(captions) == 5
     for caption in captions:
         said = PHRASE.findall(caption)
@@ -127,7 +128,8 @@ def test_what_is_hidden_goes_unsaid(worn, unseen):
     person, photo = sample(0)
     person = replace(person, gender="man", hair="bald", bags="yes", eyes="big", face="oval", bangs="no")
     plain = dict(hat="no", sunglasses="no", beard="no", squint="no")
-    known, hidden = facts(person, replace(photo, **plain)), facts(person, replace(photo, **plain | worn))
+    known = visible_attributes(person, replace(photo, **plain))
+    hidden = visible_attributes(person, replace(photo, **plain | worn))
     assert not unseen & set(hidden) and set(worn) <= set(hidden)
     assert (unseen - {"bangs", "squint"}) <= set(known) and "hair_colour" not in known
 
@@ -135,7 +137,8 @@ def test_what_is_hidden_goes_unsaid(worn, unseen):
 def test_this_days_beard_and_glasses_replace_the_habit():
     person, photo = sample(0)
     person, photo = replace(person, beard="full", glasses="yes"), replace(photo, beard="stubble", glasses="no")
-    assert facts(person, photo)["beard"][0] == "has stubble" and "glasses" not in facts(person, photo)
+    visible = visible_attributes(person, photo)
+    assert visible["beard"][0] == "has stubble" and "glasses" not in visible
 
 
 @pytest.mark.parametrize(

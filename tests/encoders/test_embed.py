@@ -1,4 +1,5 @@
-"""Embedding crops: equal to aligning and encoding by hand, with processes, after a kill, with images that cannot be read."""
+"""Embedding crops: equal to aligning and encoding by hand, with processes, after a kill, with images that cannot be
+read."""
 
 import json
 import os
@@ -314,7 +315,8 @@ def test_kill_and_resume_on_the_command_line(ijb_set, encoder, tmp_path, capsys)
 
 
 def face_photos(folder, n=24, orientation=None, seed=0):
-    "Photos of differing shapes with the five points of a face about the middle of each as it is shown, (n, 5, 2); with an EXIF tag the stored picture is another."
+    """Photos of differing shapes with the five points of a face about the middle of each as it is shown, (n, 5, 2);
+    with an EXIF tag the stored picture is another."""
     folder.mkdir()
     names, points = [f"{k:02d}.jpg" for k in range(n)], []
     back = {None: None, 1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[
@@ -340,7 +342,8 @@ def face_photos(folder, n=24, orientation=None, seed=0):
 
 
 def stored_points(folder, names, points):
-    "The same points where a reader that knows no EXIF finds them: the coordinates of stored pixels, turned as numpy turns."
+    """The same points where a reader that knows no EXIF finds them: the coordinates of stored pixels, turned as numpy
+    turns."""
     found = []
     for name, five in zip(names, points):
         image = Image.open(folder / name)
@@ -390,7 +393,7 @@ def test_points_of_larger_photos_other_crops_and_shifted_lines_are_refused(tmp_p
         "shifted by two": np.roll(points, 2, 0),
     }.items():
         with pytest.raises(TgfrError, match="list.txt.*(shifted|outside the photo)"):
-            embed_crops(tmp_path / "crops", names, wrong, encoder, tmp_path / what, what="list.txt")
+            embed_crops(tmp_path / "crops", names, wrong, encoder, tmp_path / what, source="list.txt")
     embed_crops(tmp_path / "crops", names, points, encoder, tmp_path / "right")
     assert "upper left" not in capsys.readouterr().err
     embed_crops(tmp_path / "crops", names, points / 2, encoder, tmp_path / "smaller")

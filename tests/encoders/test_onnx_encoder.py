@@ -1,6 +1,4 @@
-"ONNX face models: free batch, choice of regions, preprocessing, hostile files, the real MobileFaceNet."
-
-import json
+"""ONNX face models as frozen encoders: regions, styles, sizes, and files that are not what they say."""
 
 import numpy as np
 import onnx
@@ -8,106 +6,12 @@ import pytest
 import torch
 from conftest import noise
 from onnx import TensorProto, helper, numpy_helper
+from onnx_models import CHANNELS, EMBEDDING, by_hand, make, node, save_graph
 
 from tgfr.core import TgfrError
 from tgfr.encoders.backbones import IResNet, save_encoder, style
 from tgfr.encoders.onnx_encoder import OnnxEncoder
 from tgfr.encoders.pretrained_faces import load_encoder
-
-CHANNELS, EMBEDDING = 6, 40
-
-
-def save_graph(path, nodes, inputs, outputs, weights=(), kind=TensorProto.FLOAT):
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info(n, kind, s) for n, s in inputs],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs],
-        list(weights),
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
-
-
-def make(
-    path,
-    batch=1,
-    size=112,
-    head="reshape",
-    residual=True,
-    embedding=EMBEDDING,
-    shape=None,
-    extra=False,
-    kind=TensorProto.FLOAT,
-):
-    "A small face model: stem /4, down to /8, a block, down to /16, mean, linear. `shape`: what the file says of its input."
-    draw, nodes, weights = np.random.default_rng(0), [], []
-    inside = 3 if shape is None else shape[1] if isinstance(shape[1], int) else 3
-    store = lambda name, value: weights.append(numpy_helper.from_array(value, name)) or name
-
-    def node(op, inputs, name, **options):
-        nodes.append(helper.make_node(op, inputs, [name], **options))
-        return name
-
-    def conv(x, name, inside, outside, side, stride):
-        weight = store(name + ".w", draw.normal(0, 0.3, (outside, inside, side, side)).astype(np.float32))
-        return node("Conv", [x, weight], name, kernel_shape=[side] * 2, strides=[stride] * 2, pads=[side // 2] * 4)
-
-    x = conv(conv("photo", "stem", inside, 4, 5, 4), "down", 4, CHANNELS, 3, 2)
-    inner = conv(node("Relu", [x], "inner.relu"), "inner.conv", CHANNELS, CHANNELS, 3, 1)
-    x = node("Add", [x, inner], "sum") if residual else inner
-    x = node("GlobalAveragePool", [conv(node("Relu", [x], "after.relu"), "down2", CHANNELS, 8, 3, 2)], "mean")
-    if head == "map":
-        conv(x, "embedding", 8, embedding, 1, 1)
-    else:
-        x = conv(x, "linear", 8, embedding, 1, 1)
-        if head == "flatten":
-            node("Flatten", [x], "embedding")
-        else:
-            target = (
-                {"reshape": [batch, -1], "full": [batch, embedding]}[head]
-                if isinstance(batch, int)
-                else [-1, embedding]
-            )
-            store("shape", np.array(target)), node("Reshape", [x, "shape"], "embedding")
-    out = [("mean", [batch, 8, 1, 1])] * extra + [
-        ("embedding", [batch, embedding] if head != "map" else [batch, embedding, 1, 1])
-    ]
-    return save_graph(path, nodes, [("photo", shape or [batch, 3, size, size])], out, weights, kind)
-
-
-def by_hand(path, images):
-    "What the model itself says, one photo at a time, prepared by hand."
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    return np.concatenate(
-        [
-            session.run(
-                ["embedding"], {"photo": ((image / 255 - 0.5) / 0.5).transpose(2, 0, 1)[None].astype(np.float32)}
-            )[0]
-            for image in images
-        ]
-    )
-
-
-@pytest.mark.parametrize("batch", [1, "N"])
-@pytest.mark.parametrize("head", ["reshape", "full", "flatten"])
-def test_batch_becomes_free(tmp_path, head, batch):
-    path, images = make(tmp_path / "m.onnx", batch, head=head), noise(21)
-    encoder = OnnxEncoder(path, batch=8)
-    out = encoder.encode(images)
-    assert encoder.batch == 8 and out.embedding.dtype == out.regions.dtype == torch.float32
-    assert (
-        out.embedding.shape == (21, EMBEDDING)
-        and out.regions.shape == (21, CHANNELS, 14, 14)
-        and encoder.config.regions == (CHANNELS, 14, 14)
-    )
-    np.testing.assert_allclose(out.embedding.numpy(), by_hand(path, images), rtol=1e-3, atol=1e-4)
-    again = OnnxEncoder(path).encode(images)
-    torch.testing.assert_close(again.embedding, out.embedding, rtol=1e-4, atol=1e-5)
-    assert torch.equal(encoder.encode(images).regions, out.regions)  # deterministic
-    assert encoder.encode(images[:2], regions=False).regions is None
 
 
 def test_regions(tmp_path):
@@ -167,59 +71,6 @@ def test_other_sizes_and_outputs(tmp_path):
         encoder.encode(noise(2))
 
 
-def apart(path, to, divide=True, maker="ReduceL2"):
-    "The same model with a second output (N, 1), and where asked the embedding divided by it."
-    model = onnx.load(path)
-    options = dict(axes=[1], keepdims=1) if maker == "ReduceL2" else {}
-    if maker != "ReduceL2":
-        model.graph.node.append(helper.make_node("ReduceMean", ["embedding"], ["mean_of"], axes=[1], keepdims=1))
-    model.graph.node.append(
-        helper.make_node(maker, ["embedding" if maker == "ReduceL2" else "mean_of"], ["length"], **options)
-    )
-    if divide:
-        model.graph.node.extend(
-            [
-                helper.make_node("ReduceL2", ["embedding"], ["l2"], axes=[1], keepdims=1),
-                helper.make_node("Div", ["embedding", "l2"], ["direction"]),
-            ]
-        )
-    out = model.graph.output[0]
-    second = helper.make_tensor_value_info(
-        "length", TensorProto.FLOAT, [out.type.tensor_type.shape.dim[0].dim_value or "N", 1]
-    )
-    if divide:
-        out.name = "direction"
-    model.graph.output.insert(0, second)  # the norm first: the embedding is found all the same
-    onnx.save(model, to)
-    return to
-
-
-@pytest.mark.parametrize("batch", [1, "N"])
-def test_direction_and_norm_are_put_together(tmp_path, batch):
-    path, images = make(tmp_path / "m.onnx", batch), noise(5)
-    whole, found = OnnxEncoder(path), OnnxEncoder(apart(path, tmp_path / "apart.onnx"))
-    assert (whole.norm, found.norm, found.config.embedding) == (None, "length", EMBEDDING)
-    torch.testing.assert_close(found.encode(images).embedding, whole.encode(images).embedding, rtol=1e-3, atol=1e-4)
-    tapped = found.encode(images, styles=("stem",))
-    torch.testing.assert_close(tapped.embedding, whole.encode(images).embedding, rtol=1e-3, atol=1e-4)
-    save_encoder(found, tmp_path / "saved")
-    assert (
-        load_encoder(tmp_path / "saved").norm == "length"
-        and load_encoder(tmp_path / "saved").content_digest == found.content_digest
-    )
-
-
-def test_other_second_outputs_are_not_read(tmp_path):
-    "A norm beside an embedding that has its length already, and a quality that is no norm."
-    path, images = make(tmp_path / "m.onnx"), noise(3)
-    raw = OnnxEncoder(apart(path, tmp_path / "raw.onnx", divide=False))
-    assert raw.norm is None
-    torch.testing.assert_close(raw.encode(images).embedding, OnnxEncoder(path).encode(images).embedding)
-    quality = OnnxEncoder(apart(path, tmp_path / "quality.onnx", maker="Sigmoid"))
-    assert quality.norm is None
-    torch.testing.assert_close(quality.encode(images).norm, torch.ones(3), rtol=1e-4, atol=1e-4)
-
-
 def test_a_batch_that_stays_fixed_is_run_singly(tmp_path):
     path, model = tmp_path / "m.onnx", onnx.load(make(tmp_path / "a.onnx"))
     reshape = next(n for n in model.graph.node if n.op_type == "Reshape")
@@ -233,41 +84,6 @@ def test_a_batch_that_stays_fixed_is_run_singly(tmp_path):
     encoder, images = OnnxEncoder(path), noise(3)
     assert encoder.batch == 1
     np.testing.assert_allclose(encoder.encode(images).embedding.numpy(), by_hand(path, images), rtol=1e-3, atol=1e-4)
-
-
-def test_preprocessing_and_its_source(tmp_path):
-    path, images = make(tmp_path / "m.onnx"), noise(2)
-    default = OnnxEncoder(path)
-    assert default.config.mean == (0.5,) * 3 and "insightface" in default.config.source and default.config.name == "m"
-    flipped = OnnxEncoder(path, channels="BGR")
-    assert flipped.config.source == "given by the caller" and flipped.content_digest != default.content_digest
-    torch.testing.assert_close(flipped.encode(images[..., ::-1].copy()).embedding, default.encode(images).embedding)
-    (tmp_path / "m.onnx.json").write_text(
-        json.dumps({"channels": "BGR", "mean": [0, 0, 0], "std": [1, 1, 1], "name": "MagFace", "region": "down"})
-    )
-    beside = OnnxEncoder(path)
-    assert (beside.config.channels, beside.config.std, beside.config.name, beside.region) == (
-        "BGR",
-        (1.0, 1.0, 1.0),
-        "MagFace",
-        "down",
-    )
-    assert (
-        beside.config.source == "m.onnx.json"
-        and OnnxEncoder(path, channels="RGB", region="sum").config.channels == "RGB"
-    )
-    for wrong, match in (
-        ({"chanels": "RGB"}, "chanels"),
-        ({"channels": "GRB"}, "channels"),
-        ({"std": [1, 1]}, "std"),
-        ([], "m.onnx.json"),
-        ({"size": 96}, "size says 96"),
-    ):
-        (tmp_path / "m.onnx.json").write_text(json.dumps(wrong))
-        with pytest.raises(TgfrError, match=match):
-            OnnxEncoder(path)
-    with pytest.raises(TgfrError, match="options: colour unknown"):
-        OnnxEncoder(make(tmp_path / "n.onnx"), colour="RGB")
 
 
 def test_round_trip_and_load_encoder(tmp_path):
@@ -306,9 +122,6 @@ def test_round_trip_and_load_encoder(tmp_path):
         load_encoder(tmp_path / "saved")
 
 
-# files that are not what they say
-
-
 @pytest.mark.parametrize(
     "content",
     [b"", b"hello", b"\x08\x08" * 50, bytes(range(256)) * 40, b"\xff" * 1000, b"\x0a\xff\xff\xff\xff\x0f"],
@@ -326,22 +139,6 @@ def test_cut_short(tmp_path):
         (tmp_path / "m.onnx").write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(TgfrError, match="m.onnx"):
             OnnxEncoder(tmp_path / "m.onnx")
-
-
-@pytest.mark.parametrize(
-    "options,match",
-    [
-        (dict(embedding=4), r"not a face model: output shape \(1, 4\)"),
-        (dict(shape=[1, 1, 112, 112]), "not a face model: input"),
-        (dict(shape=[1, 3, 112, 96]), "H = W"),
-        (dict(shape=[1, 3, 10**6, 10**6]), "up to 1024"),
-        (dict(kind=TensorProto.FLOAT16), "valid|bound to different types"),
-    ],
-    ids=["few", "grey", "oblong", "huge", "half"],
-)
-def test_no_face_model(tmp_path, options, match):
-    with pytest.raises(TgfrError, match=match):
-        OnnxEncoder(make(tmp_path / "m.onnx", **options))
 
 
 def test_other_graphs(tmp_path):
@@ -368,57 +165,11 @@ def test_other_graphs(tmp_path):
         OnnxEncoder(save_graph(tmp_path / "liar.onnx", liar, [("x", [1, 3, 112, 112])], [("y", [1, 64])]))
 
 
-def external(path, location, data=None):
-    model = onnx.load(make(path))
-    tensor = next(t for t in model.graph.initializer if t.name == "linear.w")
-    if data is not None:
-        data.write_bytes(tensor.raw_data)
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=str(location))
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def test_external_data(tmp_path):
-    inside = tmp_path / "model"
-    inside.mkdir()
-    path = external(inside / "m.onnx", "weights.bin", inside / "weights.bin")
-    good, images = OnnxEncoder(path), noise(2)
-    whole = OnnxEncoder(make(tmp_path / "m.onnx"))
-    assert torch.equal(good.encode(images).embedding, whole.encode(images).embedding)
-    good.save(tmp_path / "saved")
-    assert load_encoder(tmp_path / "saved").content_digest == good.content_digest
-    secret = tmp_path / "secret.bin"
-    for location in ("../secret.bin", secret, "x/../../secret.bin"):
-        with pytest.raises(TgfrError, match="outside its folder"):
-            OnnxEncoder(external(inside / "m.onnx", location, secret))
-    (inside / "link.bin").symlink_to(secret)
-    with pytest.raises(TgfrError, match="outside its folder"):
-        OnnxEncoder(external(inside / "m.onnx", "link.bin"))
-    with pytest.raises(TgfrError, match="missing"):
-        OnnxEncoder(external(inside / "m.onnx", "nothing.bin"))
-    with pytest.raises(TgfrError, match="missing"):
-        OnnxEncoder(external(inside / "m.onnx", ""))
-
-
-def test_size_is_looked_at_before_reading(tmp_path):
-    with (tmp_path / "m.onnx").open("wb") as file:
-        file.truncate(3 << 30)  # sparse: takes no room
-    with pytest.raises(TgfrError, match="more than"):
-        OnnxEncoder(tmp_path / "m.onnx")
-    with pytest.raises(TgfrError, match="no such file"):
-        OnnxEncoder(tmp_path / "n.onnx")
-
-
 def test_arguments(tmp_path):
     with pytest.raises(TgfrError, match="batch"):
         OnnxEncoder(make(tmp_path / "m.onnx"), batch=0)
     with pytest.raises(TgfrError, match="no photo"):
         OnnxEncoder(tmp_path / "m.onnx").encode(noise(0))
-
-
-# the real one
 
 
 def test_mobilefacenet(shared_data):
@@ -460,6 +211,24 @@ def test_mobilefacenet_knows_people(shared_data):
     assert score[same & ~torch.eye(len(faces), dtype=torch.bool)].mean() > score[~same].mean() + 0.2
 
 
-def test_detector_is_refused(shared_data):
-    with pytest.raises(TgfrError, match="yunet"):
-        OnnxEncoder(shared_data / "weights" / "yunet_n_dynamic.onnx")
+def test_half_precision_has_regions_and_styles(tmp_path, kind=TensorProto.FLOAT16):
+    whole, model = OnnxEncoder(make(tmp_path / "a.onnx")), onnx.load(tmp_path / "a.onnx")
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    for t in model.graph.initializer:
+        if t.data_type == TensorProto.FLOAT:
+            t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(t).astype(dtype), t.name))
+    for n in model.graph.node:
+        for i, name in enumerate(n.input):
+            if name == "photo":
+                n.input[i] = "narrow"
+        for i, name in enumerate(n.output):
+            if name == "embedding":
+                n.output[i] = "narrow embedding"
+    model.graph.node.insert(0, node("Cast", ["photo"], ["narrow"], to=kind))
+    model.graph.node.append(node("Cast", ["narrow embedding"], ["embedding"], to=TensorProto.FLOAT))
+    onnx.save(model, tmp_path / "m.onnx")
+    encoder, images = OnnxEncoder(tmp_path / "m.onnx"), noise(3)
+    out, right = encoder.encode(images, styles=("stem",)), whole.encode(images, styles=("stem",))
+    assert encoder.region == "sum" and out.regions.dtype == out.styles.dtype == torch.float32
+    for a, b in ((out.embedding, right.embedding), (out.regions, right.regions), (out.styles, right.styles)):
+        torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)

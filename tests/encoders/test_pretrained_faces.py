@@ -1,33 +1,33 @@
-"Published files: prefixes, families, strict mapping, hostile and damaged files, channel check, conversion, the command."
+"""Published checkpoints: prefixes, families, completeness, damaged files, the channel check and conversion."""
 
-import datetime
-import decimal
-import functools
 import json
+import os
 import pickle
-import random
 import struct
-import time
-import types
+import subprocess
+import sys
 import warnings
 import zipfile
 from argparse import Namespace
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import cv2
+import face_plugin
 import numpy as np
 import pytest
 import torch
+from checkpoints import under, weights_of
 from conftest import noise
-from hostile import Runs
+from processes import finish, python
 from safetensors.torch import save_file
 
 from tgfr import cli
-from tgfr.core import Skips, TgfrError, peak_memory, seed_everything, write_json
-from tgfr.encoders.backbones import IResNet
+from tgfr.core import Skips, TgfrError, write_json
+from tgfr.data.faces import encode_jpeg
+from tgfr.encoders.backbones import FACE_ENCODERS, IResNet
 from tgfr.encoders.encoder_config import EncoderConfig, preprocess
+from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.features import ImageFeatures
 from tgfr.encoders.ir import IR
 from tgfr.encoders.pretrained_faces import (
@@ -39,27 +39,13 @@ from tgfr.encoders.pretrained_faces import (
     load_encoder,
     read_checkpoint,
 )
-from tgfr.encoders.weight_files import read_weights, write_weights
-from tgfr.formats.torch_files import PICKLE_LIMIT, Inert, module_entries
+from tgfr.encoders.weight_files import read_weights
+from tgfr.formats.torch_files import PICKLE_LIMIT
 
-SMALL = dict(width=4, embedding=32)
 PHOTOS = noise(3)
+
+
 BGR = PHOTOS[..., ::-1].copy()
-
-
-def weights_of(kind=IResNet, depth=18, **options):
-    "A small network with random weights and moved batch norms, and its state dict."
-    seed_everything(1)
-    network = kind(depth, **SMALL, **options)
-    network(torch.randn(4, 3, network.config.size, network.config.size))
-    return network.eval(), network.state_dict()
-
-
-def under(prefix, weights):
-    return {prefix + name: t for name, t in weights.items()}
-
-
-# what people have
 
 
 @pytest.mark.parametrize(
@@ -274,7 +260,8 @@ def test_weights_below_any_key(tmp_path, keys, legacy):
 
 
 def test_channel_order_is_told_by_what_the_file_holds(tmp_path):
-    "CVLface's IR101 reads RGB (its v1_ir101.yaml), AdaFace's BGR (its README); bare names are face.evoLVe's, CurricularFace's and TFace's, all RGB, and may be anybody's."
+    """CVLface's IR101 reads RGB (its v1_ir101.yaml), AdaFace's BGR (its README); bare names are face.evoLVe's,
+    CurricularFace's and TFace's, all RGB, and may be anybody's."""
     _, weights = weights_of(IR)
     files = {
         "adaface": (
@@ -299,9 +286,6 @@ def test_channel_order_is_told_by_what_the_file_holds(tmp_path):
         load_checkpoint(tmp_path / "evolve.pth", "adaface").config.channels == "BGR"
         and load_checkpoint(tmp_path / "stripped.pth", "cvlface").config.channels == "RGB"
     )
-
-
-# strict
 
 
 @pytest.mark.parametrize("kind", [IResNet, IR])
@@ -382,396 +366,6 @@ def test_missing_extra_misshapen(tmp_path):
         torch.save(weights, tmp_path / "w.pth")
         with pytest.raises(TgfrError, match=match):
             load_checkpoint(tmp_path / "w.pth", **options)
-
-
-def test_read_weights(tmp_path):
-    expected = {"a": torch.zeros(2, 3), "b": torch.zeros((), dtype=torch.int64)}
-    write_weights(tmp_path / "w.safetensors", {"a": torch.ones(2, 3).T.contiguous().T.half(), "b": torch.tensor(4)})
-    found = read_weights(tmp_path / "w.safetensors", expected)
-    assert found["a"].dtype == torch.float32 and found["b"].item() == 4 and list(found) == ["a", "b"]
-    with pytest.raises(TgfrError, match=r"missing: c; unknown: b; misshapen: a \(2, 3\) for \(3, 2\)"):
-        read_weights(tmp_path / "w.safetensors", {"a": torch.zeros(3, 2), "c": torch.zeros(1)})
-    for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(TgfrError, match="not a readable safetensors file"):
-            read_weights(path, expected)
-    write_weights(tmp_path / "w.safetensors", {f"k{i}": torch.zeros(1) for i in range(20)})
-    with pytest.raises(TgfrError, match="k19 and 8 more"):
-        read_weights(tmp_path / "w.safetensors", {"k": torch.zeros(1)})
-
-
-# hostile
-
-
-class Foreign:
-    def __setstate__(self, state):
-        raise AssertionError("was run")
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("legacy", [False, True])
-def test_code_is_not_run(tmp_path, legacy):
-    "Beside the weights it is no hindrance; in their place it is refused by name."
-    network, weights = weights_of()
-    for name, bad in (
-        ("runs", Runs(tmp_path / "ran")),
-        ("class", Foreign()),
-        ("network", torch.nn.Linear(2, 2)),
-        ("eval", eval),
-    ):
-        torch.save(
-            {"state_dict": weights, "more": bad}, tmp_path / f"{name}.pth", _use_new_zipfile_serialization=not legacy
-        )
-        assert torch.equal(load_checkpoint(tmp_path / f"{name}.pth").fc.weight, network.fc.weight)
-        torch.save(weights | {"fc.weight": bad}, tmp_path / f"{name}.pth", _use_new_zipfile_serialization=not legacy)
-        with pytest.raises(TgfrError, match=f"{name}.pth: fc.weight is no dense tensor of torch but") as error:
-            load_checkpoint(tmp_path / f"{name}.pth")
-        assert "\n" not in str(error.value) and ("mkdir" in str(error.value)) == (name == "runs")
-        if name != "network":
-            torch.save(bad, tmp_path / f"{name}.pth", _use_new_zipfile_serialization=not legacy)
-            with pytest.raises(TgfrError, match=f"{name}.pth: holds .*which is no weight; refused"):
-                load_checkpoint(tmp_path / f"{name}.pth")
-    for protocol in range(6):
-        (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Runs(tmp_path / "ran"), protocol))
-        with pytest.raises(TgfrError, match="plain.pkl"):
-            load_checkpoint(tmp_path / "plain.pkl")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_bookkeeping_is_never_called(tmp_path):
-    class Writes:
-        def __reduce__(self):
-            return np.save, (str(tmp_path / "ran.npy"), np.float64(1))
-
-    network, weights = weights_of()
-    for legacy in (False, True):
-        torch.save(
-            {"state_dict": weights, "more": Writes(), "best": np.float64(0.5)},
-            tmp_path / "w.pth",
-            _use_new_zipfile_serialization=not legacy,
-        )
-        assert (
-            torch.equal(load_checkpoint(tmp_path / "w.pth").fc.weight, network.fc.weight)
-            and not (tmp_path / "ran.npy").exists()
-        )
-
-
-class EasyDict(dict):
-    "As the package of this name: entries are attributes."
-
-    def __init__(self, **given):
-        super().__init__(given)
-        self.__dict__ = self
-
-
-class Opened:
-    "Its state is set by a method of its own, which must not run."
-
-    def __getstate__(self):
-        return {"path": "x"}
-
-    def __setstate__(self, state):
-        raise AssertionError("was run")
-
-
-BESIDE = {
-    "scalar": np.float64(99.8),
-    "bool": np.bool_(True),
-    "array": np.arange(5),
-    "objects": np.array([1, "a", None], object),
-    "random": np.random.get_state(),
-    "generator": np.random.default_rng(0),
-    "python": random.getstate(),
-    "path": Path("x"),
-    "namespace": Namespace(lr=0.1),
-    "simple": types.SimpleNamespace(a=1),
-    "easydict": EasyDict(a=1, b=EasyDict(c=2)),
-    "ordered": OrderedDict(a=1),
-    "defaultdict": defaultdict(int, a=1),
-    "of lists": defaultdict(list, a=[1]),
-    "counter": Counter("ab"),
-    "deque": deque([1, 2]),
-    "set": {1, 2},
-    "frozen": frozenset({1}),
-    "types": [int, dict, list, Any],
-    "date": datetime.datetime(2020, 1, 1),
-    "range": range(3),
-    "slice": slice(1, 2),
-    "complex": 1j,
-    "bytes": b"1",
-    "bytearray": bytearray(b"12"),
-    "big": 1 << 200,
-    "none": None,
-    "device": torch.device("cpu"),
-    "dtype": torch.float16,
-    "size": torch.Size([1, 2]),
-    "rng": torch.get_rng_state(),
-    "sparse": torch.eye(3).to_sparse(),
-    "parameter": torch.nn.Parameter(torch.ones(2)),
-    "module": torch.nn.Sequential(torch.nn.Linear(2, 2)),
-    "partial": functools.partial(int, "1"),
-    "function": json.loads,
-    "opened": Opened(),
-    "error": ValueError("x"),
-    "decimal": decimal.Decimal("1.5"),
-    "cycle": (cycle := {}),
-}
-cycle["itself"] = [cycle]
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_what_lies_beside_the_weights_is_no_hindrance(tmp_path, protocol, legacy):
-    "NumPy's scalars and random states, configurations, containers, classes: in files of both forms, at their side, around them and among them."
-    _, weights = weights_of()
-
-    def saved(content):
-        torch.save(content, tmp_path / "w.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
-
-    def same():
-        return all(
-            torch.equal(t, weights[name]) for name, t in load_checkpoint(tmp_path / "w.pth").state_dict().items()
-        )
-
-    for name, thing in (
-        BESIDE | {"all": list(BESIDE.values())} if protocol == 2 else {"all": list(BESIDE.values())}
-    ).items():
-        saved({"epoch": 25, "state_dict": OrderedDict(weights), "beside": thing})
-        assert same(), name
-        saved({**weights, "beside": thing, "epoch": torch.tensor(3.0)})
-        if name != "parameter":
-            assert same(), name  # which might be the network's own
-    for around in (
-        lambda w: EasyDict(state_dict=w),
-        lambda w: defaultdict(dict, state_dict=w),
-        lambda w: {"model": EasyDict(**w)},
-        lambda w: Namespace(net=w),
-        lambda w: {"ema": defaultdict(None, w)},
-        lambda w: (3, w),
-    ):
-        saved(around(weights))
-        assert same()
-
-
-def named():
-    "pickle's place for torch.save, in which classes of these modules are called as in packages that are not installed here."
-
-    class Pickler(pickle._Pickler):
-        def save_global(self, obj, name=None):
-            if (full := getattr(obj, "as_published", None)) is None:
-                return super().save_global(obj, name)
-            self.write(pickle.GLOBAL + "{}\n{}\n".format(*full.rsplit(".", 1)).encode()), self.memoize(obj)
-
-        def save(self, obj, *args, **kwargs):
-            return (
-                self.save_global(obj)
-                if isinstance(obj, type) and hasattr(obj, "as_published")
-                else super().save(obj, *args, **kwargs)
-            )
-
-    class Module:
-        pass
-
-    Module.Pickler, Module.__name__ = Pickler, "pickle"
-    Module.dump = staticmethod(lambda value, file, protocol=None: Pickler(file, protocol).dump(value))
-    return Module
-
-
-def test_omegaconf_as_lightning_saves_it(tmp_path):
-    "save_hyperparameters(cfg) with a DictConfig: omegaconf's classes, typing.Any, builtins.int, collections.defaultdict."
-    _, weights = weights_of()
-
-    def published(full):
-        return type(full.rpartition(".")[2], (), {"as_published": full})
-
-    config, node, data = (
-        published(f"omegaconf.{name}") for name in ("dictconfig.DictConfig", "nodes.AnyNode", "base.ContainerMetadata")
-    )
-
-    def of(kind, **state):
-        made = kind()
-        made.__dict__.update(state)
-        return made
-
-    about = of(
-        data, ref_type=Any, object_type=dict, key_type=str, element_type=int, resolver_cache=defaultdict(dict), flags={}
-    )
-    inner = of(node, _content="ir_101", _parent=None, _metadata=about)
-    content = {
-        "state_dict": under("model.", weights),
-        "hyper_parameters": of(config, _metadata=about, _content={"arch": inner}, _parent=None),
-    }
-    for legacy in (False, True):
-        torch.save(content, tmp_path / "w.ckpt", pickle_module=named(), _use_new_zipfile_serialization=not legacy)
-        assert b"omegaconf.dictconfig" in (tmp_path / "w.ckpt").read_bytes()
-        assert all(
-            torch.equal(t, weights[name]) for name, t in load_checkpoint(tmp_path / "w.ckpt").state_dict().items()
-        )
-
-
-def test_tensors_of_every_kind_as_torch_reads_them(tmp_path):
-    "torch.load is the judge: types, views, strides, shared storages, parameters, no elements, no dimensions; storages that the old form does not align."
-    base = torch.arange(24.0)
-    kinds = [
-        torch.float32,
-        torch.float64,
-        torch.float16,
-        torch.bfloat16,
-        torch.int64,
-        torch.int32,
-        torch.int16,
-        torch.int8,
-        torch.uint8,
-        torch.bool,
-        torch.complex64,
-        torch.uint16,
-        torch.uint32,
-    ]
-    tensors = {f"of {k}": torch.arange(1, 4).to(k) for k in kinds} | {
-        "odd": torch.ones(3, dtype=torch.uint8),
-        "after": torch.ones(3),
-        "view": base[5:9],
-        "matrix": base.view(4, 6).T,
-        "steps": base[::5],
-        "whole": base,
-        "scalar": torch.tensor(3.0),
-        "empty": torch.zeros(0, 3),
-        "parameter": torch.nn.Parameter(torch.ones(2, 2)),
-        "channels": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
-    }
-    for legacy in (False, True):
-        if legacy:
-            tensors = {
-                name: t for name, t in tensors.items() if "uint16" not in name and "uint32" not in name
-            }  # torch cannot read its own
-        torch.save({"state_dict": tensors}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-        theirs, ours = (
-            torch.load(tmp_path / "w.pth", weights_only=True)["state_dict"],
-            read_checkpoint(tmp_path / "w.pth"),
-        )
-        assert list(ours) == list(theirs)
-        for name, t in theirs.items():
-            assert torch.equal(ours[name], t) and ours[name].dtype == t.dtype, name
-
-
-def test_a_network_saved_whole(tmp_path):
-    "Parameters and buffers are in the file by name; the class is not needed."
-    network, weights = weights_of()
-    for legacy in (False, True):
-        for whole in (network, torch.nn.DataParallel(network), {"epoch": 3, "model": network}):
-            torch.save(whole, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-            assert all(
-                torch.equal(t, weights[name]) for name, t in load_checkpoint(tmp_path / "w.pth").state_dict().items()
-            )
-
-
-def test_python_2_and_views_of_2017(tmp_path):
-    "An OrderedDict as a list of pairs, byte strings as names, storages that are views of others: written by hand, as torch 0.3 did."
-
-    def storage(key, count, view=b"N"):
-        return (
-            b"(X\x07\0\0\0storagectorch\nFloatStorage\nU"
-            + bytes([len(key)])
-            + key
-            + b"U\x03cpuK"
-            + bytes([count])
-            + view
-            + b"tQ"
-        )
-
-    def tensor(key, count, offset, shape, view=b"N"):
-        return (
-            b"ctorch._utils\n_rebuild_tensor\n("
-            + storage(key, count, view)
-            + b"K"
-            + bytes([offset])
-            + b"K"
-            + bytes([shape])
-            + b"\x85K\x01\x85tR"
-        )
-
-    pairs = (
-        b"ccollections\nOrderedDict\n(]](U\x01a"
-        + tensor(b"7", 6, 2, 3)
-        + b"ea](U\x01b"
-        + tensor(b"7", 6, 1, 2, b"(U\x01vK\x02K\x03t")
-        + b"eatR"
-    )
-    head = b"".join(pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
-    data = struct.pack("<q6f", 6, *range(6))
-    (tmp_path / "old.pth").write_bytes(head + b"\x80\x02" + pairs + b"." + pickle.dumps(["7"], 2) + data)
-    found = read_checkpoint(tmp_path / "old.pth")
-    assert found["a"].tolist() == [2, 3, 4] and found["b"].tolist() == [3, 4]
-    (tmp_path / "cut.pth").write_bytes((tmp_path / "old.pth").read_bytes()[:-4])
-    with pytest.raises(TgfrError, match="cut.pth: not a readable checkpoint"):
-        read_checkpoint(tmp_path / "cut.pth")
-
-
-def zipped(path, program, data=b"", **entries):
-    "An archive as torch.save writes it, with a pickle by hand."
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("x/data.pkl", program)
-        archive.writestr("x/data/0", data)
-    return path
-
-
-def test_no_object_is_made_from_a_claimed_number(tmp_path):
-    "Numbers in a pickle that stand for memory or work: each file is some hundred bytes, and is refused or read in a moment with 300 MB more than before."
-    flat = (
-        b"\x80\x02}(X\x01\0\0\0a"
-        + b"ctorch._utils\n_rebuild_tensor_v2\n("
-        + b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu%stQ%s\x89NtRu."
-    )
-
-    def long(n):
-        return b"\x8a\x08" + struct.pack("<q", n)
-
-    programs = {
-        "bytearray": b"\x80\x05\x96" + struct.pack("<Q", 1 << 36) + b".",
-        "bytes": b"\x80\x05\x8e" + struct.pack("<Q", 1 << 36) + b".",
-        "text": b"\x80\x05\x8d" + struct.pack("<Q", 1 << 36) + b".",
-        "memo": b"\x80\x02Nr" + struct.pack("<I", (1 << 32) - 1) + b".",
-        "frame": b"\x80\x05\x95" + struct.pack("<Q", 1 << 40) + b"N.",
-        "integer": b"\x80\x02\x8b" + struct.pack("<i", 1 << 30) + b".",
-        "nested": b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b".",
-        "tuples": b"\x80\x02}N" + b"\x85" * 300_000 + b"Ns.",
-        "storage": flat % (long(1 << 40), b"K\x00" + long(1 << 40) + b"\x85K\x01\x85"),
-        "shape": flat % (b"K\x01", b"K\x00" + long(1 << 40) + b"\x85K\x00\x85"),
-        "offset": flat % (b"K\x01", long(1 << 30) + b"K\x01\x85K\x01\x85"),
-        "negative": flat % (b"K\x01", long(-4) + b"K\x01\x85K\x01\x85"),
-        "array": b"\x80\x02cnumpy\nzeros\n" + long(1 << 40) + b"\x85R.",
-        "repeat": b"\x80\x02coperator\nmul\nX\x01\0\0\0a" + long(1 << 40) + b"\x86R.",
-        "pairs": b"\x80\x02(" + b"]X\x01\0\0\0a1\x86" * 3 + b".",
-    }
-    before, start = peak_memory(), time.process_time()
-    for name, program in programs.items():
-        with pytest.raises(TgfrError, match=name):
-            load_checkpoint(zipped(tmp_path / f"{name}.pth", program, bytes(4)))
-    assert peak_memory() - before < 0.3 and time.process_time() - start < 10
-
-
-def test_work_is_bounded(tmp_path):
-    "A list given to a million calls, entries shared by a million things, modules inside one another: no more work than steps, and no more steps than are allowed."
-    many = b"(" + b"X\x01\0\0\0aN\x86" * 30_000 + b"l"
-    programs = {
-        "calls": b"\x80\x02ccollections\nOrderedDict\nq\0" + many + b"q\x010" + b"h\0h\x01\x85R0" * 30_000 + b"h\0.",
-        "shared": b"\x80\x02(" + b"X\x01\0\0\0aN" * 30_000 + b"dq\x01(" + b"ca\nb\nh\x01\x85R" * 30_000 + b"t.",
-        "steps": b"\x80\x02" + b"N0" * 2_500_000 + b"N.",
-    }
-    start = time.process_time()
-    for name, program in programs.items():
-        with pytest.raises(TgfrError, match=name):
-            load_checkpoint(zipped(tmp_path / f"{name}.pth", program))
-    assert time.process_time() - start < 60
-    with pytest.raises(TgfrError, match="more than 4,000,000 steps"):
-        load_checkpoint(tmp_path / "steps.pth")
-    inner = {"_parameters": {}, "_buffers": {}, "_modules": {}}
-    for _ in range(60):
-        inner = {
-            "_parameters": {},
-            "_buffers": {},
-            "_modules": {"a": Inert("x", inner), "b": Inert("x", inner)},
-        }  # 2^60 modules
-    assert module_entries(inner) == {}
 
 
 def safetensors_file(path, header, data=b""):
@@ -869,9 +463,6 @@ def test_claims_are_checked_before_memory_is_taken(tmp_path):
         load_checkpoint(tmp_path / "script.pt")
 
 
-# the channel check
-
-
 class Likes:
     "An encoder whose embeddings are longer the more the first channel it is fed outshines the third."
 
@@ -912,9 +503,6 @@ def test_channel_check_of_a_real_model(shared_data):
             OnnxEncoder(path, region=None, channels="BGR", mean=(0.406, 0.456, 0.485), std=(0.225, 0.224, 0.229)),
             photos,
         )
-
-
-# conversion
 
 
 def test_convert(tmp_path):
@@ -993,3 +581,72 @@ def test_convert_command(tmp_path, capsys, refusal):
             bad in refusal("convert", str(tmp_path / bad), "--to", str(tmp_path / "new"))
             and not (tmp_path / "new").exists()
         )
+
+
+# encoders of a plug-in
+
+
+PLUGIN = Path(face_plugin.__file__)
+
+
+def run(*arguments) -> subprocess.CompletedProcess:
+    "The command line in a process of its own."
+    command = [sys.executable, "-m", "tgfr", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def plugin_encoder(tmp_path_factory):
+    "A folder with crops and one with a plug-in's encoder, saved in another process."
+    folder = tmp_path_factory.mktemp("plugin")
+    code = f"""
+import numpy as np
+from tgfr.core import load_plugin
+from tgfr.data.faces import encode_jpeg
+from tgfr.encoders.backbones import FACE_ENCODERS, save_encoder
+from tgfr.encoders.pretrained_faces import load_encoder
+
+load_plugin({str(PLUGIN)!r})
+encoder = FACE_ENCODERS["strided"](width=3)
+save_encoder(encoder, {str(folder / "encoder")!r})
+again = load_encoder({str(folder / "encoder")!r})
+assert again.content_digest == encoder.content_digest and again.config == encoder.config
+assert again.shape == {{"width": 3}}
+"""
+    finish(python("-c", code))
+    (folder / "crops").mkdir()
+    for k in range(3):
+        (folder / "crops" / f"{k}.jpg").write_bytes(encode_jpeg(np.array(noise(3)[k])))
+    return folder
+
+
+def test_a_saved_encoder_names_its_plugin(plugin_encoder):
+    assert json.loads((plugin_encoder / "encoder/config.json").read_text())["plugin"] == PLUGIN.name
+    assert f"| plug-in | {PLUGIN.name}, which brings the encoder" in (plugin_encoder / "encoder/README.md").read_text()
+
+
+def test_a_plugins_encoder_embeds_and_the_missing_plugin_is_named(plugin_encoder, tmp_path):
+    command = "embed", plugin_encoder / "crops", "--encoder", plugin_encoder / "encoder"
+    assert run(*command, "--out", tmp_path / "with", "--plugin", PLUGIN).returncode == 0
+    assert FeatureStore.open(tmp_path / "with").embedding.shape == (1, 3, 16)
+    refused = run(*command, "--out", tmp_path / "without")
+    assert refused.returncode == 2 and not (tmp_path / "without").exists()
+    last = refused.stderr.strip().splitlines()[-1]
+    assert f"the face encoder 'strided' comes from the plug-in '{PLUGIN.name}', which is not loaded" in last
+    assert "--plugin FILE" in last and "Traceback" not in refused.stderr
+
+
+def test_a_plugins_encoder_without_files_is_named_on_the_command_line(plugin_encoder, tmp_path):
+    command = "embed", plugin_encoder / "crops", "--encoder", "means"
+    assert run(*command, "--out", tmp_path / "with", "--plugin", PLUGIN).returncode == 0
+    assert FeatureStore.open(tmp_path / "with").embedding.shape == (1, 3, 12)
+    refused = run(*command, "--out", tmp_path / "without")
+    assert refused.returncode == 2 and "means: not a face encoder" in refused.stderr and "--plugin" in refused.stderr
+
+
+def test_an_architectures_name_is_no_encoder():
+    "The library's own are registered too, and have no weights."
+    assert {"iresnet", "ir", "onnx"} <= set(FACE_ENCODERS)
+    for name in ("iresnet", "ir", "onnx"):
+        with pytest.raises(TgfrError, match="has no weights"):
+            load_encoder(name)

@@ -203,7 +203,8 @@ def test_missing_data_is_one_line(tmp_path):
 
 
 def test_photos_damaged_inside_are_named(splits, capsys):
-    "opencv #17862, #6468: 64 bytes lost in the middle of a JPEG; every reader takes it, libjpeg says a word without a name."
+    """opencv #17862, #6468: 64 bytes lost in the middle of a JPEG; every reader takes it, libjpeg says a word without a
+    name."""
     whole = encode_jpeg(rng("damaged").integers(0, 256, (112, 112, 3), np.uint8))
     half = len(whole) // 2
     broken = {"bytes": whole[:half] + bytes(64) + whole[half + 64 :], "path": None}
@@ -233,7 +234,8 @@ def split_in_two(people, photos, mistaken):
 
 @pytest.mark.parametrize("photos, mistaken", [(5, 8), (4, 10), (7, 6)])
 def test_label_errors_empty_a_rate_below_the_floor(photos, mistaken):
-    "The floor is the pairs that errors make, by counting them; above it a TPR stays, below it falls to about their ratio."
+    """The floor is the pairs that errors make, by counting them; above it a TPR stays, below it falls to about their
+    ratio."""
     people, draw = 300, rng("label errors", photos)
     person, named = split_in_two(people, photos, mistaken)
     first, second = np.triu_indices(len(person), 1)
@@ -248,7 +250,8 @@ def test_label_errors_empty_a_rate_below_the_floor(photos, mistaken):
 
 
 def test_the_table_of_the_review():
-    "2,000 people of 5 photos: TPR at FPR 1e-6 falls between .4 and .45 % of people under two names (discovery-peers, D5)."
+    """2,000 people of 5 photos: TPR at FPR 1e-6 falls between .4 and .45 % of people under two names (discovery-peers,
+    D5)."""
     photos = np.full(2000, 5)
     assert label_floor(photos, 0.004) < 1e-6 < label_floor(photos, 0.0045)
     assert 1e-6 / label_floor(photos, 0.01) == pytest.approx(0.43, abs=0.03) and 1e-6 / label_floor(
@@ -275,6 +278,6 @@ def test_audit_says_down_to_which_fpr(splits, capsys):
     assert report["label errors"]["test"] == [{"people": 1, "FPR": pytest.approx(2 / (30 * 27 / 2))}]
     print_audit(report)
     assert (
-        "test: with people under two labels (half of their photos under either) a TPR is reliable down to an FPR of 4.9e-03 with 1 (10 %)"
-        in " ".join(capsys.readouterr().out.split())
+        "test: with people under two labels (half of their photos under either) "
+        "a TPR is reliable down to an FPR of 4.9e-03 with 1 (10 %)" in " ".join(capsys.readouterr().out.split())
     )

@@ -1,4 +1,5 @@
-"""Bootstrap over people: equal to explicitly repeated pair lists, close to them at scale, and honest about what it cannot judge."""
+"""Bootstrap over people: equal to explicitly repeated pair lists, close to them at scale, and honest about what it
+cannot judge."""
 
 import subprocess
 import sys
@@ -83,7 +84,8 @@ def test_every_draw_is_the_repeated_pair_list(people, more, seed, digits):
 
 @pytest.mark.parametrize("people, step", [(60, 7), (60, 1 << 14), (3, 1 << 14)])
 def test_many_pairs_stay_close_to_exact(people, step, monkeypatch):
-    "More pairs than bins: values exact, replicates within a bin; slices of people, and of draws where genuine pairs are many (3 people), change nothing."
+    """More pairs than bins: values exact, replicates within a bin; slices of people, and of draws where genuine pairs
+    are many (3 people), change nothing."""
     person, scores = made_up(people, 400, "many", noise=0.8)
     histogram = module.weighted_histogram
     monkeypatch.setattr(module, "weighted_histogram", lambda *a: histogram(*a, step=step))
@@ -307,7 +309,9 @@ def test_intervals_hold_the_truth_with_few_people():
     ],
 )
 def test_intervals_hold_the_truth(people, photos, uneven):
-    "At least .90 of samples (nominal .95; two systems of each of 150 samples), and no more chance asterisks than .08, where an interval is shown. The EER of people with two photos each is not held as it should be: .857 of 600 samples."
+    """At least .90 of samples (nominal .95; two systems of each of 150 samples), and no more chance asterisks than .08,
+    where an interval is shown. The EER of people with two photos each is not held as it should be: .857 of 600 samples.
+    """
     found = coverage(people, photos, samples=150, world=World(uneven=uneven))
     for key, f in found.items():
         assert f["any star"] < 0.08, key
@@ -318,7 +322,8 @@ def test_intervals_hold_the_truth(people, photos, uneven):
 
 @pytest.mark.slow
 def test_a_table_of_twelve_rows_has_few_chance_asterisks():
-    "One in five columns of equally good systems had one, and at 1e-2 and for AUC two in five, where each row was judged alone."
+    """One in five columns of equally good systems had one, and at 1e-2 and for AUC two in five, where each row was
+    judged alone."""
     found = coverage(60, samples=80, systems=13)
     assert all(f["any star"] < 0.12 for f in found.values())
 
@@ -334,13 +339,16 @@ def test_rows_of_a_table_are_held_together():
         }
         rows = result_rows(found, "0")[1:]
         together += any(row.significant(Metric("score")) for row in rows)
-        singly = [f.difference(found["0", Condition("photos")], Metric("score")) for key, f in found.items() if key[0] != "0"]
+        reference = found["0", Condition("photos")]
+        others = [f for key, f in found.items() if key[0] != "0"]
+        singly = [f.difference(reference, Metric("score")) for f in others]
         alone += any(low > 0 or high < 0 for _, low, high in singly)
     assert alone / 300 > 0.25 and 0.02 < together / 300 < 0.09
 
 
 def test_an_edge_does_not_hang_on_the_seed():
-    "The end of a percentile interval of 200 draws moves by a tenth of its width with the seed; that of a standard deviation by a third of that."
+    """The end of a percentile interval of 200 draws moves by a tenth of its width with the seed; that of a standard
+    deviation by a third of that."""
     person, scores = made_up(100, 300, "edge", noise=1.2)
     results = [PersonBootstrap(person, seed=seed).evaluate(scores) for seed in range(40)]
     ends = np.array(

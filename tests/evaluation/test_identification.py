@@ -141,7 +141,8 @@ def test_folds_are_the_loop(seed, far):
 
 
 def test_published_folds_of_scores_on_the_grid():
-    "insightface #2152, scipy #21550: two scores in all, kept apart wholly, where the interpolation of thresholds gave up."
+    """insightface #2152, scipy #21550: two scores in all, kept apart wholly, where the interpolation of thresholds gave
+    up."""
     labels = np.tile([True, False], 60)
     found = ten_fold_metrics(np.where(labels, 0.9, -0.9), labels, definition="published").summary()
     assert (found["accuracy"], found["val"], found["far"]) == (1, 1, 0)

@@ -1,4 +1,5 @@
-"""IJB: the recorded figures of the CAFace and insightface scripts, plain loops and scikit-learn on simulated sets, and what is refused."""
+"""IJB: the recorded figures of the CAFace and insightface scripts, plain loops and scikit-learn on simulated sets, and
+what is refused."""
 
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ class Recorded:
         )
 
     def check(self, name, templates):
-        "Scores and AUC are the recorded ones; of the recorded scores TPRs and the number of ROC points, for which of ours tie, by a pair, depends on the machine's matrix product."
+        """Scores and AUC are the recorded ones; of the recorded scores TPRs and the number of ROC points, for which of
+        ours tie, by a pair, depends on the machine's matrix product."""
         p, expected = self.protocol, self.golden.meta["expected"]
         scores = pair_scores(templates, p.first, p.second)
         self.golden.check(f"{name}.score", torch.from_numpy(scores), atol=2e-6)
@@ -303,7 +305,8 @@ def test_broken_features_are_refused_with_their_row(made, bad, fusion):
 
 
 def test_images_left_out_are_absent(made):
-    "Leaving out rows, whatever stands in them, is a set without those images; a template of them alone scores 0 and is reported."
+    """Leaving out rows, whatever stands in them, is a set without those images; a template of them alone scores 0 and
+    is reported."""
     _, p, features = made
     use = rng("use").random(len(p.images)) < 0.8
     use[p.template == p.template[0]] = False
@@ -528,7 +531,9 @@ def test_unit_features_are_said_to_be_so(made, tmp_path):
     assert report.results[0].values == pytest.approx(report.results[2].values, abs=1e-3)
     assert not any(
         "all embeddings" in line
-        for line in ijb(files.folder, [files.folder.parent / "features"], ("average",), tmp_path / "raw", replicates=0).summary
+        for line in ijb(
+            files.folder, [files.folder.parent / "features"], ("average",), tmp_path / "raw", replicates=0
+        ).summary
     )
 
 
@@ -559,7 +564,8 @@ def test_a_fusion_of_another_encoder_is_refused(made, tmp_path):
     assert isinstance(stored_fusion(known, ours), CAFace)
     with pytest.raises(
         TgfrError,
-        match=f"{encoder.config.name}, fingerprint {encoder.content_digest}, but .*features of other, fingerprint 0123456789abcdef",
+        match=f"{encoder.config.name}, fingerprint {encoder.content_digest}, but "
+        ".*features of other, fingerprint 0123456789abcdef",
     ):
         make_systems([other.folder], [str(known)])
     save_set_fusion(CAFace(32, 12), silent := tmp_path / "silent")

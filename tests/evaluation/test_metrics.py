@@ -61,7 +61,8 @@ def test_golden_published_figures(golden):
 
 @pytest.mark.golden("tgfr_eval_metrics*")
 def test_golden_identification(golden):
-    "The original asks for the diagonal; where the list has the genuine pair first, `gallery_ids` says so and gives the true figure."
+    """The original asks for the diagonal; where the list has the genuine pair first, `gallery_ids` says so and gives
+    the true figure."""
     cases = {k: v for k, v in golden.meta["expected"].items() if k.startswith("ident")}
     assert cases
     for case, expected in cases.items():
@@ -126,7 +127,8 @@ def test_accuracy_is_the_best_of_all_thresholds(genuine, impostor):
 
 @given(some_scores, some_scores)
 def test_figures_do_not_depend_on_order_or_scale(genuine, impostor):
-    "A rising map of the scores and another order of the pairs change nothing; exchanging the kinds and the sign changes neither EER nor AUC."
+    """A rising map of the scores and another order of the pairs change nothing; exchanging the kinds and the sign
+    changes neither EER nor AUC."""
     one, two = labelled(genuine, impostor, 1), labelled(np.exp(genuine), np.exp(impostor), 2)
     for metric in (auc, eer, tpr_at_fpr):
         np.testing.assert_array_equal(metric(*split_scores(*one)), metric(*split_scores(*two)))

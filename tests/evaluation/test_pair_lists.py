@@ -1,4 +1,5 @@
-"""Pair lists: names to rows, drawn lists, leaks, scores against the loop, figures against metrics, and what is refused."""
+"""Pair lists: names to rows, drawn lists, leaks, scores against the loop, metrics against the script, and what is
+refused."""
 
 import unicodedata
 
@@ -224,7 +225,7 @@ def test_golden_published_figures_of_a_list(golden):
         found = published_metrics(*(golden.i[f"{case}.{k}"].numpy() for k in ("score", "label")))
         assert expected["printed"] == (
             f"AUC {found[Metric('AUC')]:.4f} | EER {found[Metric('EER')]:.4f} | "
-            + " | ".join(f"{m} {100 * found[m]:.4f}" for m in map(Metric, 3 * ['TPR'], (1e-5, 1e-4, 1e-3)))
+            + " | ".join(f"{m} {100 * found[m]:.4f}" for m in map(Metric, 3 * ["TPR"], (1e-5, 1e-4, 1e-3)))
             + f" | score {found[Metric('score')]:.4f}"
         )
 

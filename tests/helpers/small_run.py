@@ -26,14 +26,12 @@ WORDS = "she he has wavy black blond hair a beard big nose smiles wears glasses 
 def made_up(photos=24, people=6, seed=0):
     "A stand-in for a feature store, identities and captions."
     draw = rng(seed, "small run")
-    embedding, regions = (
-        draw.normal(size=(2, photos, 16)).astype("f"),
-        draw.normal(size=(2, photos, 8, 7, 7)).astype("f"),
-    )
+    embedding = draw.normal(size=(2, photos, 16)).astype("f")
+    regions = draw.normal(size=(2, photos, 8, 7, 7)).astype("f")
     store = FeatureStore(Path("made up"), embedding, regions, ["112px", "16px"], {"fingerprint": "made up"})
-    captions = [
-        [" ".join(draw.choice(WORDS, draw.integers(1, 9))) for _ in range(draw.integers(1, 5))] for _ in range(photos)
-    ]
+    captions = []
+    for _ in range(photos):
+        captions.append([" ".join(draw.choice(WORDS, draw.integers(1, 9))) for _ in range(draw.integers(1, 5))])
     return store, np.arange(photos) % people, captions
 
 

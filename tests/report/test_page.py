@@ -1,11 +1,11 @@
-"""Reports: three outputs of one table that agree, a page that needs nothing else, and figures that do not touch global state."""
+"""Reports: three outputs of one table that agree, a self-contained page, figures that leave global state alone."""
 
 import base64
-import copy
 import io
 import json
 import re
 import string
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib
@@ -17,15 +17,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
-from tgfr.core import TgfrError, read_json, rng
-from tgfr.evaluation.metrics import roc, tpr_at_fpr
-from tgfr.evaluation.results import CAPTIONS, format_rate
+from tgfr.core import TgfrError, rng
+from tgfr.evaluation.metrics import Metric, roc, tpr_at_fpr
+from tgfr.evaluation.results import CAPTIONS, Condition, Report, ResultRow, format_rate
 from tgfr.report import charts as plots
 from tgfr.report import pictures
 from tgfr.report.page import render_html, write_report
 from tgfr.report.tables import definitions, markdown_table, print_table, results_table, summaries
 
-KEYS = ["TPR@FPR=1e-2", "EER", "rank-1"]
+TPR2, EER, RANK1 = METRICS = [Metric("TPR", 1e-2), Metric("EER"), Metric("rank", 1)]
 HOSTILE = '</td><script>alert(1)</script><img src=x onerror="alert(1)"> & $title | "quoted"'
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
@@ -65,43 +65,52 @@ class Page(HTMLParser):
 
 
 def made_up(seed=0):
-    "A report with drawn figures: three systems, two probe sizes, a system without captions and one in both modes."
+    "A report with drawn values: three systems, two probe sizes, a system without captions and one with both choices."
     draw, results = rng("test report", seed), []
-    for probe in "16px", "112px":
-        for system, mode in (
+    for size in 16, 112:
+        for system, captions in (
             ("linear", "all"),
-            ("image-only head", "-"),
-            ("linear", "one"),
-            ("residual", "one"),
+            ("image-only head", "none"),
+            ("linear", "first"),
+            ("residual", "first"),
             ("residual", "all"),
         ):
-            values = {k: float(draw.random()) for k in KEYS}
-            row = {
-                "system": system,
-                "probe": probe,
-                "mode": mode,
-                "values": values,
-                "interval": {k: [v - 0.02, v + 0.02] for k, v in values.items()},
-            }
-            if mode != "-":
-                row["difference"] = {k: [d := float(draw.normal(0, 0.03)), d - 0.02, d + 0.02] for k in KEYS}
-            results.append(row)
-    return {
-        "title": "A test",
-        "data": {"people": 20_000},
-        "setup": {"encoder": "none", "lr": 1e-3},
-        "definition": "standard",
-        "reference": "image-only head",
-        "results": results,
-        "skipped": {"count": 1, "items": [["7/1", "no caption"]]},
-        "run": {
+            values = {m: float(draw.random()) for m in METRICS}
+            intervals = {m: (v - 0.02, v + 0.02) for m, v in values.items()}
+            differences = {}
+            for m in METRICS if captions != "none" else ():
+                delta = float(draw.normal(0, 0.03))
+                differences[m] = (delta, delta - 0.02, delta + 0.02)
+            condition = Condition(f"{size}px", captions, resolution=size)
+            results.append(ResultRow(system, condition, values, intervals, differences))
+    return Report(
+        "A test",
+        results,
+        "image-only head",
+        warnings=[],
+        data={"people": 20_000},
+        setup={"encoder": "none", "lr": 1e-3},
+        skipped={"count": 1, "items": [["7/1", "no caption"]]},
+        run={
             "minutes": 1.5,
             "peak_gb": 0.4,
             "machine": "here",
             "versions": {"tgfr": "0"},
             "command": "tgfr evaluate a && b",
         },
-    }
+    )
+
+
+def with_row(report, index, **changes):
+    "The report with some fields of one row changed."
+    rows = list(report.results)
+    rows[index] = replace(rows[index], **changes)
+    return replace(report, results=rows)
+
+
+def with_name(report, system, name):
+    "The report with a system called otherwise."
+    return replace(report, results=[replace(r, system=name) if r.system == system else r for r in report.results])
 
 
 def a_figure():
@@ -113,11 +122,15 @@ def a_figure():
 @pytest.fixture
 def written(tmp_path):
     "A report full of hostile text, written with two figures."
-    report = made_up()
-    report["title"] = report["data"][HOSTILE] = report["setup"]["$setup"] = report["run"]["command"] = HOSTILE
-    report["skipped"] = {"count": 5, "items": [[HOSTILE, HOSTILE]]}
-    for row in report["results"]:
-        row["system"] = {"linear": HOSTILE}.get(row["system"], row["system"])
+    report = with_name(made_up(), "linear", HOSTILE)
+    report = replace(
+        report,
+        title=HOSTILE,
+        data=report.data | {HOSTILE: HOSTILE},
+        setup=report.setup | {"$setup": HOSTILE},
+        run=report.run | {"command": HOSTILE},
+        skipped={"count": 5, "items": [[HOSTILE, HOSTILE]]},
+    )
     figures = {"roc": (a_figure(), HOSTILE, HOSTILE), "16px / all": (a_figure(), "a line", "A line.")}
     path = write_report(tmp_path / "new" / "run", report, figures)
     return report, path, path.read_text(encoding="utf-8")
@@ -172,9 +185,7 @@ def test_hostile_text_is_shown_as_it_is(written):
 @settings(max_examples=30, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=40))
 def test_any_name_survives_html_and_markdown(name):
-    report = made_up()
-    for row in report["results"]:
-        row["system"] = {"linear": name}.get(row["system"], row["system"])
+    report = with_name(made_up(), "linear", name)
     page = Page(render_html(report))
     assert page.open == [] and any(row and row[0].startswith(name) for row in page.tables[0])
     lines = markdown_table(report).split("\n")
@@ -183,7 +194,7 @@ def test_any_name_survives_html_and_markdown(name):
 
 def test_json_round_trip(written):
     report, path, _ = written
-    assert read_json(path.parent / "report.json") == report
+    assert Report.from_json(path.parent / "report.json") == report
     assert sorted(p.name for p in path.parent.iterdir()) == [
         "16px-all.pdf",
         "16px-all.png",
@@ -196,30 +207,29 @@ def test_json_round_trip(written):
 
 def test_numpy_numbers_are_written(tmp_path):
     report = made_up()
-    for row in report["results"]:
-        row["values"] = {k: np.float32(v) for k, v in row["values"].items()}
+    for k, row in enumerate(report.results):
+        report = with_row(report, k, values={m: np.float32(v) for m, v in row.values.items()})
     path = write_report(tmp_path, report)
-    assert json.loads((tmp_path / "report.json").read_text())["results"][0]["values"]["EER"] == pytest.approx(
-        report["results"][0]["values"]["EER"]
-    )
-    assert format_rate(report["results"][0]["values"]["EER"]) in path.read_text()
+    eer = report.results[0].values[EER]
+    assert json.loads((tmp_path / "report.json").read_text())["results"][0]["values"]["EER"] == pytest.approx(eer)
+    assert format_rate(eer) in path.read_text()
 
 
 def test_the_three_outputs_agree():
     report = made_up()
-    keys, probes = results_table(report)
-    page, terminal, markdown = Page(render_html(report)), printed(report), markdown_table(report, KEYS)
+    metrics, probes = results_table(report)
+    page, terminal, markdown = Page(render_html(report)), printed(report), markdown_table(report, METRICS)
     cells = [cell for lines in probes.values() for line in lines for cell in line.cells]
-    assert keys == KEYS and len(cells) == 2 * 5 * 3
+    assert metrics == METRICS and len(cells) == 2 * 5 * 3
 
     shown = [cell for table in page.tables for row in table[1:] for cell in row[1:]]
     assert [re.findall(r"[+-]?\d?\.\d+", text) for text in shown] == [
         [c.value, *c.interval, *(c.difference or ())] for c in cells
     ]
-    assert ["*" in text for text in shown] == [c.sure for c in cells]
+    assert ["*" in text for text in shown] == [c.significant for c in cells]
 
     rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
-    assert rows[0] == ["system", "captions", *(f"{probe}: {key}" for probe in probes for key in KEYS)]
+    assert rows[0] == ["system", "captions", *(f"{probe.label}: {metric}" for probe in probes for metric in METRICS)]
     for k, probe in enumerate(probes):
         expected = [[f"{c.value} ({' to '.join(c.interval)}){c.star}" for c in line.cells] for line in probes[probe]]
         assert [row[2 + 3 * k : 5 + 3 * k] for row in rows[2:]] == expected
@@ -227,101 +237,90 @@ def test_the_three_outputs_agree():
     for get in (lambda c: c.value, lambda c: "-".join(c.interval), lambda c: c.difference and c.difference[0] + c.star):
         expected = [get(c) for c in cells if get(c)]
         assert sorted(w for w in terminal.split() if w in set(expected)) == sorted(expected)
-    assert any(c.sure for c in cells) and not all(c.sure for c in cells if c.difference)
+    assert any(c.significant for c in cells) and not all(c.significant for c in cells if c.difference)
     assert max(map(len, terminal.splitlines())) <= 80
 
 
-def test_six_figures_fit_into_80_columns():
+def test_six_metrics_fit_into_80_columns():
     report = made_up()
-    keys = ["TPR@FPR=1e-2", "TPR@FPR=1e-3", "TPR@FPR=1e-4", "EER", "AUC", "rank-1"]
-    for row in report["results"]:
-        for what in ("values", "interval", "difference"):
-            if what in row:
-                row[what] = dict.fromkeys(
-                    keys, {"values": 0.5, "interval": [0.998, 1.0], "difference": [-0.123, -0.124, -0.122]}[what]
-                )
+    metrics = [*(Metric("TPR", fpr) for fpr in (1e-2, 1e-3, 1e-4)), EER, Metric("AUC"), RANK1]
+    for k, row in enumerate(report.results):
+        differences = dict.fromkeys(metrics, (-0.123, -0.124, -0.122)) if row.differences else {}
+        values, intervals = dict.fromkeys(metrics, 0.5), dict.fromkeys(metrics, (0.998, 1.0))
+        report = with_row(report, k, values=values, intervals=intervals, differences=differences)
     text = printed(report)
-    assert text.count(".998-1.000") == 6 * len(report["results"]) and text.count("-.123*") == 6 * 8 and "…" not in text
+    assert text.count(".998-1.000") == 6 * len(report.results) and text.count("-.123*") == 6 * 8 and "…" not in text
 
 
-def test_rows_are_grouped_by_mode():
+def test_rows_are_grouped_by_captions():
     for lines in results_table(made_up())[1].values():
-        assert [line.mode for line in lines] == sorted((line.mode for line in lines), key=list(CAPTIONS).index)
+        captions = [line.captions for line in lines]
+        assert captions == sorted(captions, key=list(CAPTIONS).index)
         assert [line.reference for line in lines] == [True] + [False] * 4
 
 
 @pytest.mark.parametrize(
-    "difference, sure",
-    [([0.05, 0.01, 0.09], True), ([-0.05, -0.09, -0.01], True), ([0.01, -0.01, 0.03], False), ([0.0, 0.0, 0.0], False)],
+    "difference, significant",
+    [((0.05, 0.01, 0.09), True), ((-0.05, -0.09, -0.01), True), ((0.01, -0.01, 0.03), False), ((0.0, 0.0, 0.0), False)],
 )
-def test_sure_is_an_interval_without_zero(difference, sure):
+def test_significant_is_an_interval_without_zero(difference, significant):
     report = made_up()
-    row = report["results"][-1]
-    row["difference"]["TPR@FPR=1e-2"] = difference
-    assert results_table(report)[1]["112px"][-1].cells[0].sure == sure
-    assert ("no sure difference" in summaries(report)[-1]) == (not sure)
-    assert summaries(report)[-1].startswith(
-        "Words add +.050" if difference[0] == 0.05 else "Words take .050" if difference[0] == -0.05 else "Words make no"
-    )
-    assert len(summaries(report)) == 4
+    report = with_row(report, -1, differences=report.results[-1].differences | {TPR2: difference})
+    assert results_table(report)[1][Condition("112px", resolution=112)][-1].cells[0].significant == significant
+    sentences = summaries(report)
+    assert ("no significant difference" in sentences[-1]) == (not significant)
+    start = {0.05: "Captions add +.050", -0.05: "Captions take .050"}.get(difference[0], "Captions make no")
+    assert sentences[-1].startswith(start)
+    assert len(sentences) == 4
 
 
-def test_figures_that_could_not_be_measured_are_dashes():
-    report = made_up()
-    report["results"][0] = {
-        "system": "linear",
-        "probe": "16px",
-        "mode": "all",
-        "values": {"TPR@FPR=1e-2": None, "EER": float("nan")},
-    }
-    line = next(line for line in results_table(report)[1]["16px"] if (line.system, line.mode) == ("linear", "all"))
-    assert [(c.value, c.interval, c.difference, c.sure) for c in line.cells] == [("–", None, None, False)] * 3
+def test_metrics_that_could_not_be_measured_are_dashes():
+    values = {TPR2: None, EER: float("nan")}
+    report = with_row(made_up(), 0, values=values, intervals={}, differences={})
+    lines = results_table(report)[1][Condition("16px", resolution=16)]
+    line = next(line for line in lines if (line.system, line.captions) == ("linear", "all"))
+    assert [(c.value, c.interval, c.difference, c.significant) for c in line.cells] == [("–", None, None, False)] * 3
     assert "–" in render_html(report) and "–" in markdown_table(report) and "–" in printed(report)
 
 
 def test_a_system_missing_at_one_probe_size_leaves_a_dash():
     report = made_up()
-    report["results"] = [row for row in report["results"] if (row["system"], row["probe"]) != ("residual", "112px")]
-    rows = [line for line in markdown_table(report).splitlines() if line.startswith("| residual")]
+    kept = [row for row in report.results if (row.system, row.condition.resolution) != ("residual", 112)]
+    rows = [r for r in markdown_table(replace(report, results=kept)).splitlines() if r.startswith("| residual")]
     assert len(rows) == 2 and all(row.endswith("| – |") for row in rows)
 
 
 def test_definitions_follow_the_report():
     report = made_up()
-    assert (
-        "at most" in definitions(report)["TPR@FPR=f"]
-        and "AUC" not in definitions(report)
-        and "EER" in definitions(report)
-    )
-    assert "nearest" in definitions(report | {"definition": "published"})["TPR@FPR=f"]
+    terms = definitions(report)
+    assert "at most" in terms["TPR@FPR=f"] and "AUC" not in terms and "EER" in terms
+    assert "nearest" in definitions(replace(report, definition="published"))["TPR@FPR=f"]
     text = Page(render_html(report)).text
-    assert (
-        all(sentence in text for sentence in definitions(report).values()) and "20,000" in text and "no caption" in text
-    )
+    assert all(sentence in text for sentence in terms.values()) and "20,000" in text and "no caption" in text
 
 
 def test_a_bare_report_is_enough(tmp_path):
-    report = {
-        "title": "t",
-        "reference": "a",
-        "results": [{"system": "a", "probe": "16px", "mode": "-", "values": {"EER": 0.1}}],
-    }
+    report = Report("t", [ResultRow("a", Condition("16px"), {EER: 0.1})], "a")
     assert "Nothing was left out" in write_report(tmp_path, report).read_text() and ".100" in printed(report)
 
 
-@pytest.mark.parametrize("change, says", [({"results": []}, "results is empty"), ({"title": None}, None)])
-def test_broken_reports_are_named(change, says):
-    report = made_up() | change
-    if says is None:
-        del report["title"]
-    with pytest.raises(TgfrError, match=says or "no title"):
-        results_table(report)
+def test_a_report_without_results_has_no_table():
+    with pytest.raises(TgfrError, match="results is empty"):
+        results_table(replace(made_up(), results=[]))
 
 
-def test_wrong_keys_and_figures_are_named(tmp_path):
+@pytest.mark.parametrize("missing", ["title", "results", "reference"])
+def test_a_report_file_without_a_field_is_named(missing):
+    content = made_up().to_json()
+    del content[missing]
+    with pytest.raises(TgfrError, match=f"no {missing}"):
+        Report.from_json(content)
+
+
+def test_wrong_metrics_and_figures_are_named(tmp_path):
     report = made_up()
-    with pytest.raises(TgfrError, match="no result has FNMR"):
-        markdown_table(report, ["FNMR"])
+    with pytest.raises(TgfrError, match="no result has AUC"):
+        markdown_table(report, ["AUC"])
     with pytest.raises(TgfrError, match="'a' has no alt text"):
         write_report(tmp_path, report, {"a": (a_figure(), "", "")})
     with pytest.raises(TgfrError, match="taken"):
@@ -342,9 +341,8 @@ def contrast(a, b):
 
 
 def test_text_contrast_is_at_least_7_in_both_schemes():
-    schemes = [
-        dict(re.findall(r"--(\w+): (#\w+)", line)) for line in render_html(made_up()).splitlines() if "--ink:" in line
-    ]
+    blocks = re.findall(r":root \{([^}]*)\}", render_html(made_up()))
+    schemes = [dict(re.findall(r"--(\w+): (#\w+)", block)) for block in blocks]
     assert len(schemes) == 2
     for scheme in schemes:
         assert all(
@@ -389,7 +387,7 @@ def every_figure():
         "cmc": plots.plot_cmc({"residual": ([1, 2], [0.5, 0.6])}).figure,
         "det": plots.plot_det({"residual": ([0.1, 0.2], [0.5, 0.4])}).figure,
         "training": plots.plot_training(log).figure,
-        "intervals": plots.plot_intervals(made_up(), "EER").figure,
+        "intervals": plots.plot_intervals(made_up(), EER).figure,
     }
 
 
@@ -427,15 +425,15 @@ def test_figures_leave_global_state_alone_and_texts_do_not_overlap():
 
 def test_an_axes_that_is_given_is_drawn_on():
     log = [{"stage": "fuse", "epoch": 1, "seconds": 1.0, "loss": 2.0, "score": 0.1}]
-    gain = [{"system": "a", "probe": f"N={n}", "values": {"TPR@FPR=1e-3": 0.5}} for n in (1, 2)]
+    sets = [ResultRow("a", Condition(f"N={n}", set_size=n), {plots.TPR3: 0.5}) for n in (1, 2)]
     draw = {
         "roc": lambda ax: plots.plot_roc({"a": ([0, 1], [0, 1])}, ax),
         "scores": lambda ax: plots.plot_score_histograms([0.5], [0.1], ax),
         "cmc": lambda ax: plots.plot_cmc({"a": ([1], [1])}, ax),
         "det": lambda ax: plots.plot_det({"a": ([0.1], [0.1])}, ax),
-        "gain": lambda ax: plots.plot_set_gain(gain, ax=ax),
+        "gain": lambda ax: plots.plot_set_gain(Report("sets", sets, "a"), ax=ax),
         "training": lambda ax: plots.plot_training(log, ax),
-        "intervals": lambda ax: plots.plot_intervals(made_up(), "EER", ax=ax),
+        "intervals": lambda ax: plots.plot_intervals(made_up(), EER, ax=ax),
         "examples": lambda ax: pictures.plot_examples([pair()], ax),
         "photos": lambda ax: pictures.plot_photos([photo()] * 3, 2, ax=ax),
         "words": lambda ax: pictures.plot_word_regions(photo(), ["a"], np.ones((1, 7, 7)), ax=ax),
@@ -506,30 +504,27 @@ def test_training_tells_losses_from_validation():
     assert [line.get_label() for line in left.lines] == ["words"] and not right.texts
 
 
-def test_intervals_show_values_reference_and_sureness():
+def test_intervals_show_values_reference_and_significance():
     report = made_up()
-    report["results"][-1]["difference"]["EER"], report["results"][-2]["difference"]["EER"] = (
-        [0.1, 0.05, 0.15],
-        [0.01, -0.05, 0.06],
-    )
-    figure = plots.plot_intervals(report, "EER").figure
-    panel = figure.axes[2]
+    for k, difference in (-1, (0.1, 0.05, 0.15)), (-2, (0.01, -0.05, 0.06)):
+        report = with_row(report, k, differences=report.results[k].differences | {EER: difference})
+    panel = plots.plot_intervals(report, EER).figure.axes[2]
     dots = {line.get_xdata()[0]: line for line in panel.lines if len(line.get_xdata()) == 1}
-    assert set(dots) == {row["values"]["EER"] for row in report["results"] if row["probe"] == "112px"}
-    all_captions, one_caption = (dots[row["values"]["EER"]] for row in report["results"][:-3:-1])
+    shown = {row.system + row.condition.captions: row.values[EER] for row in report.select(resolutions=[112]).results}
+    assert set(dots) == set(shown.values())
+    all_captions, one_caption = (dots[row.values[EER]] for row in report.results[:-3:-1])
     assert (
         one_caption.get_markerfacecolor() == "white" != all_captions.get_markerfacecolor()
         and one_caption.get_marker() != all_captions.get_marker()
     )
-    reference = next(row for row in report["results"] if (row["system"], row["probe"]) == ("image-only head", "112px"))[
-        "values"
-    ]["EER"]
-    assert [line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == "--"] == [reference]
+    dashed = [line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == "--"]
+    assert dashed == [shown["image-only headnone"]]
     for columns, probes in (1, 1), (3, 1), (2, 3), (3, 2), (3, 3), (3, 7):
-        many = copy.deepcopy(report) | {
-            "results": [row | {"probe": f"{k}px"} for k in range(probes) for row in report["results"][:5]]
-        }
-        assert overlaps(plots.plot_intervals(many, "EER", columns).figure) == []
+        many = []
+        for k in range(probes):
+            for row in report.results[:5]:
+                many.append(replace(row, condition=replace(row.condition, label=f"{k}px", resolution=k)))
+        assert overlaps(plots.plot_intervals(replace(report, results=many), EER, columns).figure) == []
 
 
 def test_a_notebook_shows_a_figure_without_pyplot():
@@ -553,7 +548,7 @@ def test_empty_input_is_named():
         lambda: pictures.plot_photos([]),
         lambda: plots.plot_training([]),
         lambda: plots.plot_score_histograms([], [1.0]),
-        lambda: plots.plot_intervals(made_up(), "no such"),
+        lambda: plots.plot_intervals(made_up(), Metric("AUC")),
         lambda: pictures.plot_word_regions(photo(), ["a"], np.ones((2, 7, 7))),
     ):
         with pytest.raises(TgfrError):

@@ -99,7 +99,7 @@ def test_golden_stream(golden):
         confidence = readout.confidence * readout.feature.norm(dim=-1, keepdim=True)
         found = {
             "attn": assignment,
-            "memory.attn": state.mass,
+            "memory.attn": state.cluster_size,
             "cluster_feature": readout.feature,
             "cluster_style": readout.style,
             "memory.cluster_features": readout.feature,
@@ -201,14 +201,14 @@ def test_any_shape(config):
     model = lively(**config)
     result = fuse_sets(model, images(7, sets=3), chunk=3)
     torch.testing.assert_close(result.weights.sum(1), torch.ones(3))
-    assert result.state.mass.shape == (3, config.get("centres", 4)) and result.embedding.shape == (3, E)
+    assert result.state.cluster_size.shape == (3, config.get("centres", 4)) and result.embedding.shape == (3, E)
 
 
 @torch.no_grad()
 def test_plain_confidence_weights_are_a_weighted_mean():
     model, faces = lively(confidence=1), images(9)
     result = fuse_sets(model, faces)
-    if (result.state.mass >= 1).all():  # else clusters are shrunk, as published
+    if (result.state.cluster_size >= 1).all():  # else clusters are shrunk, as published
         torch.testing.assert_close(
             cosine_matrix(result.embedding, result.weights @ l2_normalize(faces.embedding)[0]), torch.ones(1, 1)
         )

@@ -16,7 +16,7 @@ from test_tracking import shots, stills
 from tgfr.cli import main
 from tgfr.core import TgfrError, read_json, rng, seed_everything
 from tgfr.encoders.backbones import IResNet, save_encoder
-from tgfr.sets.caface_state import Ledger, load_state, merge, save_state
+from tgfr.sets.caface_state import FILE_NAMES, Ledger, load_state, merge, save_state
 from tgfr.sets.checkpoints import load_set_fusion, save_set_fusion
 from tgfr.sets.pooling import build_set_fusion
 from tgfr.workflows.fuse_video import fuse_video
@@ -119,7 +119,7 @@ def test_an_older_state_opens_and_says_what_it_does_not_know(fuse, home, tmp_pat
     fuse("a", "one")
     state = load_state(tmp_path / "one/state.safetensors", model)
     save_file(
-        {name: getattr(state, name) for name in ("mass", "feature", "style", "count")},
+        {stored: getattr(state, name) for name, stored in FILE_NAMES.items()},
         tmp_path / "old",
         {"model": model.content_digest},
     )

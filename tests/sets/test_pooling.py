@@ -2,7 +2,6 @@
 one by one."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgfr.core import TgfrError, rng, seed_everything
-from tgfr.data.augmentations import CHANGES, Augmentation, HorizontalFlip, augmentations
+from tgfr.data.augmentations import TRANSFORMS, Augmentation, HorizontalFlip, augmentations
 from tgfr.encoders.features import ImageFeatures, cosine_matrix, l2_normalize
 from tgfr.sets.caface import CAFace
 from tgfr.sets.caface_state import fuse_sharded, shard_states
@@ -276,7 +275,7 @@ def test_augmentations_depend_on_their_keys_alone():
         )
     strong = Augmentation(0)(image, 5)
     assert any((Augmentation(0)(image, k) != strong).any() for k in range(3))
-    for change in CHANGES:
+    for change in TRANSFORMS:
         outs = [change(image, rng(k)) for k in range(60)]
         assert (
             all(o.shape == image.shape and o.dtype == np.uint8 for o in outs) and len({o.tobytes() for o in outs}) > 40
@@ -290,14 +289,14 @@ def test_augmentations_depend_on_their_keys_alone():
 
 def _unflipped(image, key):
     strong = rng("augment", 0, key)
-    for change in CHANGES:
+    for change in TRANSFORMS:
         image = change(image, strong)
     return image
 
 
 def test_registry_builds_with_config():
     assert isinstance(build_set_fusion("caface", E, styles=S, style_width=8, norm_width=8, centres=3), CAFace)
-    assert isinstance(SET_FUSIONS["average"], partial) and build_set_fusion("average", E).power == 0
+    assert build_set_fusion("average", E).power == 0 and build_set_fusion("norm-squared", E).power == 2
 
 
 @pytest.mark.parametrize("score", [0.0, -1.0])

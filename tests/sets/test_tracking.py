@@ -22,13 +22,15 @@ from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.encoder_config import EncoderConfig
 from tgfr.encoders.features import ImageFeatures, l2_normalize
+from tgfr.formats.video import Frame, Frames
+from tgfr.report.video_figures import write_clip
 from tgfr.sets.caface import fuse_sets
 from tgfr.sets.caface_state import load_state, merge, save_state
-from tgfr.sets.checkpoints import save_set_fusion
+from tgfr.sets.checkpoints import named_fusion, save_set_fusion
 from tgfr.sets.pooling import FaceSet, build_set_fusion
 from tgfr.sets.stream import OnlineFusion
-from tgfr.sets.tracking import Frame, Frames, TrackingOptions, iou, link, track_faces
-from tgfr.workflows.fuse_video import fuse_video, make_fusion, write_clip
+from tgfr.sets.tracking import TrackingOptions, iou, link, track_faces
+from tgfr.workflows.fuse_video import fuse_video
 
 FACES = [read_image(cell) for cell in synthetic_faces(people=3, photos=1)["image"]]
 MEAN = np.stack([read_image(cell, size=16) for cell in synthetic_faces(people=20, photos=1, first=50)["image"]]).mean(0)
@@ -119,7 +121,7 @@ def gallery(tmp_path_factory):
 
 
 def test_a_clip_end_to_end(clip, gallery, tmp_path):
-    report = fuse_video(clip, Pixels(), gallery, out=tmp_path, clip=True)
+    report = fuse_video(clip, Pixels(), gallery, out=tmp_path, write_video=True)
     assert {p.name for p in tmp_path.iterdir()} == {
         "template.safetensors",
         "fuse.json",
@@ -438,12 +440,12 @@ def test_any_partition_in_any_order(seed, sizes, name):
 def test_a_fusion_of_another_encoder_is_refused(tmp_path):
     own, other = (IResNet((1, 1, 1, 1), width=4, embedding=32) for _ in range(2))
     save_set_fusion(build_set_fusion("quality", 32), tmp_path / "quality", encoder=own)
-    assert make_fusion(tmp_path / "quality", own, ())[0] == "quality"
+    assert named_fusion(tmp_path / "quality", own, ())[0] == "quality"
     with pytest.raises(
         TgfrError,
         match=f"fingerprint {own.content_digest}, but these are features of .* fingerprint {other.content_digest}",
     ):
-        make_fusion(tmp_path / "quality", other, ())
+        named_fusion(tmp_path / "quality", other, ())
     for damage, said in (
         ("[]", "not the config.json of a set fusion"),
         (
@@ -453,20 +455,20 @@ def test_a_fusion_of_another_encoder_is_refused(tmp_path):
     ):  # what it is comes before whose it is
         (tmp_path / "quality/config.json").write_text(damage)
         with pytest.raises(TgfrError, match=said):
-            make_fusion(tmp_path / "quality", other, ())
+            named_fusion(tmp_path / "quality", other, ())
 
 
 def test_a_fusion_of_other_widths_is_refused():
     encoder = IResNet((1, 1, 1, 1), width=4, embedding=32)
     with pytest.raises(TgfrError, match="ScalarQuality: for embeddings of 48 numbers, .* has 32"):
-        make_fusion(build_set_fusion("quality", 48), encoder, ())
+        named_fusion(build_set_fusion("quality", 48), encoder, ())
     caface = build_set_fusion("caface", 32, styles=encoder.style_width(("stage2", "stage3")))
-    assert make_fusion(caface, encoder, ("stage2", "stage3")) == ("CAFace", caface) and not caface.training
+    assert named_fusion(caface, encoder, ("stage2", "stage3")) == ("CAFace", caface) and not caface.training
     for styles, said in ((("stage1",), "for 24 channels of styles, .* has 4;"), ((), "has no styles; --styles")):
         with pytest.raises(TgfrError, match=said):
-            make_fusion(caface, encoder, styles)
+            named_fusion(caface, encoder, styles)
     with pytest.raises(TgfrError, match="fusion nosuch: neither the folder"):
-        make_fusion("nosuch", encoder, ())
+        named_fusion("nosuch", encoder, ())
 
 
 def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
@@ -517,7 +519,7 @@ def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
         ]
     )
     state, rows = load_state(later / "state.safetensors", model), read_json(later / "fuse.json")
-    for name in ("mass", "feature", "style", "count"):
+    for name in ("cluster_size", "feature", "style", "count"):
         torch.testing.assert_close(getattr(state, name), getattr(both, name), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
         load_file(later / "template.safetensors")["caface"],
@@ -557,16 +559,15 @@ def test_caface_in_chunks_and_states_of_two_videos(clip, tmp_path):
 
 @given(st.integers(0, 1000), st.integers(1, 6), st.integers(1, 6))
 def test_links_are_one_to_one(seed, tracks, faces):
-    draw, how = rng("link", seed), TrackingOptions()
+    draw, options = rng("link", seed), TrackingOptions()
     a, b = (np.concatenate([draw.uniform(0, 20, (n, 2)), draw.uniform(1, 20, (n, 2))], 1) for n in (tracks, faces))
-    alike = draw.uniform(-1, 1, (tracks, faces))
-    overlap, found = iou(a, b), link(iou(a, b), alike, how)
-    assert len(found) == faces and len(set(found[found >= 0])) == (found >= 0).sum() and found.max() < tracks
-    for face, track in enumerate(found):
+    cosines, overlap = draw.uniform(-1, 1, (tracks, faces)), iou(a, b)
+    links = link(overlap, cosines, options)
+    assert len(links) == faces and len(set(links[links >= 0])) == (links >= 0).sum() and links.max() < tracks
+    for face, track in enumerate(links):
         if track >= 0:
-            assert alike[track, face] >= how.same or (
-                overlap[track, face] >= how.overlap and alike[track, face] >= how.apart
-            )
+            near = overlap[track, face] >= options.min_iou and cosines[track, face] >= options.min_cosine_overlap
+            assert near or cosines[track, face] >= options.min_cosine_link
     assert (overlap <= 1 + 1e-9).all() and (overlap >= 0).all() and np.allclose(np.diag(iou(a, a)), 1)
 
 
@@ -595,7 +596,7 @@ def test_a_crowd_does_not_grow_without_end(tmp_path):
         Random(),
         build_set_fusion("norm", 32),
         Scripted([f for _, f in scenes]),
-        how=TrackingOptions(tracks=5, apart=0.9, same=0.99),
+        options=TrackingOptions(max_tracks=5, min_cosine_overlap=0.9, min_cosine_link=0.99),
         batch=8,
     )
     assert len(found.tracks) == 5 and found.dropped == 6 * 8 - sum(len(t.detections) for t in found.tracks)
@@ -622,7 +623,7 @@ def test_the_command(clip, gallery, tmp_path, capsys, refusal):
         "--out",
         str(tmp_path / "out"),
     ]
-    main([*good, "--clip"])
+    main([*good, "--write-video"])
     assert "40 frames read" in capsys.readouterr().err and (tmp_path / "out/clip.mp4").is_file()
     (junk := tmp_path / "junk.mp4").write_bytes(rng("junk").bytes(3000))
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,5 @@
-"""Training of set fusions: losses and gradients as recorded, honest sampling, two processes equal one, a killed run resumes to the same end."""
+"""Training of set fusions: losses and gradients as recorded, honest sampling, two processes equal one, a killed run
+resumes to the same end."""
 
 import sys
 from dataclasses import replace
@@ -18,14 +19,15 @@ from tgfr.encoders.record_features import RecordFeatures
 from tgfr.formats.records import Record, write_records
 from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import FaceSet, ScalarQuality
-from tgfr.training import set_fusion as training
+from tgfr.sets.set_features import identity_centres
 from tgfr.training.loop import fit, learning_rate, make_accelerator
 from tgfr.training.set_fusion import (
-    GroupBatches,
     SetObjective,
     SetPairBatch,
+    SetPairBatches,
     SetRecipe,
     cosine_loss,
+    draw_groups,
     group_templates,
     quick_sets,
     train_set_fusion,
@@ -78,36 +80,29 @@ def test_golden_losses(golden):
         for name in (k for k in golden.o if k.startswith("bn_after.")):
             layer, _, what = name.removeprefix("bn_after.").rpartition(".")
             golden.check(name, getattr(ours[layer], what))
-    found = group_templates(model, batch.first, batch.second)
-    for g, templates in enumerate(found.parts, 1):
-        for k, template in enumerate(templates):
+    templates = group_templates(model, batch.first, batch.second)
+    for g, group_of in enumerate(templates.prefixes, 1):
+        for k, template in enumerate(group_of):
             golden.check(f"agg{g}.{k}", template)
-    golden.check("single_aggregated", found.single)
-    golden.check("memory_aggregated", found.memory)
+    golden.check("single_aggregated", templates.single)
+    golden.check("memory_aggregated", templates.memory)
     if train:
         return gradients(golden, model, losses, rows)
     # in evaluation the original cuts the first group's state off from the gradient of the sequence
     first, second = model.compress(batch.first), model.compress(batch.second)
     state = model.cluster(first)[1]
-    memory = model.readout(
-        replace(state, mass=state.mass.detach(), feature=state.feature.detach(), style=state.style.detach())
-        + model.cluster(second)[1]
-    ).embedding
+    constant = state.map(torch.Tensor.detach)
+    memory = model.readout(constant + model.cluster(second)[1]).embedding
     centre = golden.i["center"][batch.label]
-    terms = [torch.stack([cosine_loss(x, centre) for x in g]).mean() for g in found.parts] + [
-        cosine_loss(x, centre).mean() for x in (found.single, memory)
-    ]
-    gradients(
-        golden,
-        model,
-        {"centre": sum(terms) / 4, "memory": cosine_loss(memory, found.single).mean() / len(centre)},
-        rows,
-    )
+    terms = [torch.stack([cosine_loss(x, centre) for x in group]).mean() for group in templates.prefixes]
+    terms += [cosine_loss(x, centre).mean() for x in (templates.single, memory)]
+    losses = {"centre": sum(terms) / 4, "memory": cosine_loss(memory, templates.single).mean() / len(centre)}
+    gradients(golden, model, losses, rows)
 
 
 def gradients(golden, model, losses, rows):
     "Gradients of inputs and parameters, by the published names."
-    from tgfr.sets.checkpoints import PARTS
+    from tgfr.sets.checkpoints import PUBLISHED_MODULES
 
     sum(losses.values()).backward()
     for name, value in zip(
@@ -120,8 +115,8 @@ def gradients(golden, model, losses, rows):
     recorded, seen = load_file(golden.path), 0
     for name in (k for k in recorded if k.startswith(("gparam.", "gsample.", "gnorm."))):
         kind, _, key = name.partition(".")
-        start = next(p for p in PARTS if key.startswith(p))
-        found = model.get_parameter(PARTS[start] + key.removeprefix(start)).grad
+        start = next(p for p in PUBLISHED_MODULES if key.startswith(p))
+        found = model.get_parameter(PUBLISHED_MODULES[start] + key.removeprefix(start)).grad
         if kind == "gsample":
             found = found.flatten()[:: max(1, found.numel() // 1024)][: len(recorded[name])]
         expected, largest = recorded[name].double(), recorded["gnorm." + key].double()
@@ -164,7 +159,7 @@ def small_model():
 def test_groups_are_of_their_person_and_of_few_photos():
     store, identity, people, _ = made_up()
     of = {tuple(row.tolist()): (v, r) for v, rows in enumerate(store.embedding) for r, row in enumerate(rows)}
-    batches = GroupBatches(store, identity, people, images=32)
+    batches = SetPairBatches(store, identity, people, images=32)
     for batch in batches.epoch("sets", 1, 8):
         for group in (batch.first, batch.second):
             assert group.mask.shape == (8, 16) and group.mask.all()
@@ -176,7 +171,7 @@ def test_groups_are_of_their_person_and_of_few_photos():
 
 def test_an_epoch_brings_each_person_once_for_each_photo():
     store, identity, people, _ = made_up()
-    batches = GroupBatches(store, identity, people, images=8)
+    batches = SetPairBatches(store, identity, people, images=8)
     labels = [torch.cat([b.label for b in batches.epoch("sets", epoch, 8)]) for epoch in (0, 0, 1)]
     assert torch.equal(labels[0], labels[1]) and not torch.equal(labels[0], labels[2])
     assert torch.bincount(labels[0]).tolist() == [3] * 8
@@ -184,7 +179,7 @@ def test_an_epoch_brings_each_person_once_for_each_photo():
 
 @pytest.mark.parametrize("images", [4, 6, 16, 40])
 def test_cuts_fall_anywhere_and_draws_are_even(images):
-    which, variant = training.draw_groups(np.full(3000, 10**9), images, np.full(7, 1 / 7), rng(0))
+    which, variant = draw_groups(np.full(3000, 10**9), images, np.full(7, 1 / 7), rng(0))
     cuts = (np.diff(which, axis=2) != 0).reshape(-1, images - 1)
     most = max(images // 4, 3) - 1
     assert sorted(np.unique(cuts.sum(1))) == list(range(min(most, images - 1)))
@@ -196,13 +191,13 @@ def test_cuts_fall_anywhere_and_draws_are_even(images):
 def test_wrong_use():
     store, identity, people, centres = made_up()
     for call, reason in (
-        (lambda: GroupBatches(store, identity, people, images=7), "even number"),
-        (lambda: GroupBatches(store, identity, people[:-1]), "no centre"),
-        (lambda: GroupBatches(SimpleNamespace(variants=["112px"]), identity, people), "no stored augmentation"),
+        (lambda: SetPairBatches(store, identity, people, images=7), "even number"),
+        (lambda: SetPairBatches(store, identity, people[:-1]), "no centre"),
+        (lambda: SetPairBatches(SimpleNamespace(variants=["112px"]), identity, people), "no stored augmentation"),
         (lambda: SetRecipe(schedule="up"), "not one of steps"),
         (lambda: SetRecipe(lr_heads=float("nan")), "lr_heads=nan: expected a finite number above 0"),
         (lambda: SetRecipe(epochs_sets=0), "epochs_sets=0: expected an integer of at least 1"),
-        (lambda: next(GroupBatches(store, identity, people).epoch("sets", 0, 9, 0, 2)), "does not divide"),
+        (lambda: next(SetPairBatches(store, identity, people).epoch("sets", 0, 9, 0, 2)), "does not divide"),
         (lambda: train_set_fusion("norm", store, identity, people, centres, RECIPE, "nowhere"), "nothing to learn"),
     ):
         with pytest.raises(TgfrError, match=reason):
@@ -221,13 +216,13 @@ def test_centres_are_means_of_directions_over_photos_and_mirror_images():
         Store(embedding=embedding, variants=["112px", "augmentation 0", "mirrored"], folder="x"),
         np.array([7, 2] * 5),
     )
-    people, centres = training.identity_centres(store, identity, block=3)
+    people, centres = identity_centres(store, identity, block=3)
     assert people.tolist() == [2, 7]
     for person, centre in zip(people, centres):
         images = torch.from_numpy(embedding[[0, 2]][:, identity == person].reshape(-1, 4).astype("f"))
         torch.testing.assert_close(centre, l2_normalize(l2_normalize(images).mean(0)))
     with pytest.raises(TgfrError, match="no variant"):
-        training.identity_centres(store, identity, ("112px", "turned"))
+        identity_centres(store, identity, ("112px", "turned"))
 
 
 def test_steps_schedule_is_the_published_one():
@@ -239,7 +234,7 @@ def test_steps_schedule_is_the_published_one():
 def test_scalar_quality_trains_by_the_same_objective():
     store, identity, people, centres = made_up()
     model = ScalarQuality(16)
-    batch = next(GroupBatches(store, identity, people, images=8).epoch("sets", 0, 8))
+    batch = next(SetPairBatches(store, identity, people, images=8).epoch("sets", 0, 8))
     losses = SetObjective(model, centres, RECIPE)(batch)
     assert set(losses) == {"centre"}
     losses["centre"].backward()
@@ -322,7 +317,7 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path):
         store, identity, people, centres = made_up()
         fit(
             SetObjective(small_model(), centres, RECIPE),
-            GroupBatches(store, identity, people, images=8),
+            SetPairBatches(store, identity, people, images=8),
             RECIPE,
             "sets",
             tmp_path / "whole/run1",

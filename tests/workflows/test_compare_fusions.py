@@ -39,7 +39,7 @@ def store(tmp_path_factory):
 def test_sets_are_of_other_photos_of_the_same_person():
     identity = rng("who").permutation(np.repeat(np.arange(30), 5))
     probes = draw_probe_sets(identity, {0: 1, 3: 3}, images=64, sets=4, seed=1)
-    assert (identity[probes.photo] == identity[probes.gallery][probes.owner][:, None]).all() and not np.isin(
+    assert (identity[probes.photo] == identity[probes.gallery][probes.person][:, None]).all() and not np.isin(
         probes.photo, probes.gallery
     ).any()
     assert (probes.gallery == [np.flatnonzero(identity == p)[0] for p in range(30)]).all()
@@ -71,8 +71,8 @@ def test_figures_are_the_loops(store):
     np.testing.assert_allclose(judge.templates(fusion, 4), template, rtol=1e-4, atol=1e-6)
     gallery = store.embedding[0, p.gallery] / np.linalg.norm(store.embedding[0, p.gallery], axis=1, keepdims=True)
     scores = gallery @ (template / np.linalg.norm(template, axis=1, keepdims=True)).T
-    genuine = p.owner == np.arange(len(gallery))[:, None]
-    assert found.value[Metric("rank", 1)] == pytest.approx((scores.argmax(0) == p.owner).mean())
+    genuine = p.person == np.arange(len(gallery))[:, None]
+    assert found.value[Metric("rank", 1)] == pytest.approx((scores.argmax(0) == p.person).mean())
     impostors = np.sort(scores[~genuine])[::-1]
     assert found.value[Metric("TPR", 1e-1)] == pytest.approx(
         (scores[genuine] > impostors[int(0.1 * len(impostors))]).mean()
@@ -85,24 +85,18 @@ def test_figures_are_the_loops(store):
 def test_a_fusion_does_not_differ_from_itself(store):
     store, identity = store
     average = build_set_fusion("average", 32)
-    rows = result_rows(
-        evaluate_fusions(
-            {"one": average, "two": average, "best": build_set_fusion("best-norm", 32)},
-            store,
-            identity,
-            {"112px": 0.5, "16px": 0.5},
-            (1, 4),
-            sets=3,
-            replicates=10,
-        ),
-        "one",
-    )
-    assert {r["probe"] for r in rows} == {"N=1", "N=4", "112px alone, N=8", "16px alone, N=8"} and all(
-        "difference" not in r for r in rows if r["system"] == "one"
-    )
-    for row in rows:
-        if row["system"] == "two" or row["probe"] == "N=1" and row["system"] == "best":
-            assert all(d == (0, 0, 0) for d in row["difference"].values())
+    fusions = {"one": average, "two": average, "best": build_set_fusion("best-norm", 32)}
+    variants = {"112px": 0.5, "16px": 0.5}
+    results = evaluate_fusions(fusions, store, identity, variants, (1, 4), sets=3, replicates=10)
+    assert {condition.label for _, condition in results} == {"N=1", "N=4", "112px alone, N=8", "16px alone, N=8"}
+    assert not any(row.differences for row in result_rows(results, "one") if row.system == "one")
+    compared = 0
+    for (name, condition), metrics in results.items():
+        if name == "two" or name == "best" and condition.set_size == 1:
+            for metric in metrics.samples:
+                assert metrics.difference(results["one", condition], metric) == (0, 0, 0)
+                compared += 1
+    assert compared >= 5 * 3
 
 
 def test_command_line(tmp_path, refusal):
@@ -119,14 +113,14 @@ def test_command_line(tmp_path, refusal):
     small = [
         "--set",
         "epochs_sets=1",
-        "--images",
+        "--set-sizes",
         "1",
         "4",
         "--replicates",
         "5",
-        "--poor",
+        "--degradation",
         "augmentations",
-        "--count",
+        "--augmentations",
         "2",
     ]
     main([*common, *small, "--fusions", "norm", "quality", "caface"])
@@ -145,7 +139,7 @@ def test_command_line(tmp_path, refusal):
     ).read_text()
     for args, said in (
         (["--fusions", "median"], "median unknown"),
-        (["--images", "0"], "numbers of at least 1"),
+        (["--set-sizes", "0"], "numbers of at least 1"),
         (["--data", "synthetic:people=6,photos=2"], "three photos"),
     ):
         call = [*common, *small]

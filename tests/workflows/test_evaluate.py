@@ -1,6 +1,7 @@
-"""Evaluation of a saved model: retrieval figures against loops, every task from folders to a report, and what is refused."""
+"""Evaluation of a saved model: retrieval metrics against loops, every task from folders to a report, refusals."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tgfr.evaluation.scoring import embed_photos, score_matrix
 from tgfr.evaluation.subgroups import attribute_subgroups, evaluate_subgroups
 from tgfr.formats.cards import parse_card
 from tgfr.fusion.model import TGFR, ModelConfig
+from tgfr.report.model_cards import NOT_BY_SUBGROUP
 from tgfr.report.subgroup_tables import subgroup_table
 from tgfr.workflows.evaluate import evaluate
 
@@ -125,26 +127,23 @@ def listed(photos, tmp_path):
 
 
 def by_row(report):
-    return {(r["system"], r["probe"], r["mode"]): r for r in report["results"]}
+    return {(r.system, r.condition.label, r.condition.captions): r for r in report.results}
 
 
 def differences(report, system):
+    rows = report.select(systems=[system]).results
     return {
-        (r["probe"], r["mode"], key): d
-        for r in report["results"]
-        if r["system"] == system
-        for key, d in r["difference"].items()
+        (r.condition.label, r.condition.captions, metric): d for r in rows for metric, d in r.differences.items()
     }
 
 
 @pytest.mark.parametrize("task", ["all pairs", "list"])
 def test_a_model_does_not_differ_from_itself(call, model, listed, task):
     report = evaluated(**call, pairs=listed[task], baseline=model)
-    found = differences(report, "linear")
-    assert (
-        report["reference"] == "other linear" and {mode for _, mode, _ in found} == {"one", "all"} and len(found) >= 8
-    )
-    assert all(tuple(d) == (0, 0, 0) for d in found.values())
+    deltas = differences(report, "linear")
+    assert report.reference == "other linear" and len(deltas) >= 8
+    assert {captions for _, captions, _ in deltas} == {"first", "all"}
+    assert all(tuple(d) == (0, 0, 0) for d in deltas.values())
 
 
 @pytest.mark.parametrize("task", ["all pairs", "list"])
@@ -156,21 +155,21 @@ def test_two_models_exchanged_change_signs(call, model, others, listed, task):
         assert back[key] == pytest.approx((-value, -high, -low), abs=1e-12), key
 
 
-def test_the_image_only_head_is_the_reference_of_both_modes(call, model, others):
+def test_the_image_only_head_is_the_reference_with_one_caption_and_with_all(call, model, others):
     report = evaluated(**call, baseline=others / "without")
     alone = evaluated(**call | {"model": others / "without"})
-    rows, own = by_row(report), by_row(alone)
-    assert {name for name, _, _ in rows} == {"frozen face", "image-only head", "linear"} and report[
-        "reference"
-    ] == "image-only head"
-    for mode in "one", "all":
-        assert rows["linear", "16px", mode]["difference"]["AUC"][0] == pytest.approx(
-            rows["linear", "16px", mode]["values"]["AUC"] - own["image-only head", "16px", "-"]["values"]["AUC"]
-        )
-    assert rows["frozen face", "16px", "-"]["difference"]["AUC"][0] == pytest.approx(
-        -own["image-only head", "16px", "-"]["difference"]["AUC"][0]
+    rows, alone = by_row(report), by_row(alone)
+    assert {name for name, _, _ in rows} == {"frozen face", "image-only head", "linear"}
+    assert report.reference == "image-only head"
+    auc = Metric("AUC")
+    for captions in "first", "all":
+        row = rows["linear", "16px", captions]
+        baseline = alone["image-only head", "16px", "none"].values[auc]
+        assert row.differences[auc][0] == pytest.approx(row.values[auc] - baseline)
+    assert rows["frozen face", "16px", "none"].differences[auc][0] == pytest.approx(
+        -alone["image-only head", "16px", "none"].differences[auc][0]
     )
-    assert report["setup"]["image-only head"] == str(others / "without")
+    assert report.setup["image-only head"] == str(others / "without")
     with pytest.raises(TgfrError, match="exchange the two"):
         evaluated(**call | {"model": others / "without"}, baseline=model)
     with pytest.raises(TgfrError, match="nowhere"):
@@ -190,26 +189,19 @@ def test_results_go_onto_the_card_and_facts_stay(call, model, tmp_path, capsys):
     evaluated(**call | {"model": folder}, card=False)
     assert "has not been evaluated yet" in card.read_text()
     report = evaluated(**call | {"model": folder})
-    said, sections = card.read_text(), parse_card(card.read_text()).sections
-    assert (
-        "not been judged" not in said and "| face encoder | made up |" in said and list(sections)[-1] == "Use with care"
-    )
-    assert (
-        format_rate(
-            next(r for r in report["results"] if r["system"] == "linear" and r["mode"] == "all")["values"][
-                "TPR@FPR=1e-2"
-            ]
-        )
-        in sections["Results"]
-    )
+    text, sections = card.read_text(), parse_card(card.read_text()).sections
+    assert "not been evaluated" not in text and "| face encoder | made up |" in text
+    assert list(sections)[-1] == "Use with care"
+    row = next(r for r in report.results if r.system == "linear" and r.condition.captions == "all")
+    assert format_rate(row.values[Metric("TPR", 1e-2)]) in sections["Results"]
+    assert [title[:10] for title in sections if title.startswith("Subgroups")] == ["Subgroups:"]
     evaluated(**call | {"model": folder}, pairs=4)
     evaluated(**call | {"model": folder}, task="retrieval")
     again = parse_card(card.read_text()).sections
-    assert (
-        "generated list, 112px" in again["Results"]
-        and "recall@10" in again["Find by description: Results"]
-        and again["Use with care"] == sections["Use with care"]
-    )
+    assert "generated list, 112px" in again["Results"] and "recall@10" in again["Find by description: Results"]
+    assert again["Subgroups"] == again["Find by description: Subgroups"] == NOT_BY_SUBGROUP
+    assert not [title for title in again if title.startswith("Subgroups:")], "those of all pairs are replaced"
+    assert again["Use with care"] == sections["Use with care"]
     TGFR.load(folder)
     assert not list(folder.glob(".*")), "nothing half-written is left"
 
@@ -239,7 +231,7 @@ def test_a_card_that_is_not_ours_to_write_is_left(call, model, tmp_path, capsys,
 def test_groups_where_attributes_are_known(call, model, encoder, others):  # noqa: F811
     drawn = dict(call, data="synthetic:people=40,photos=2", features=call["out"] / "drawn")
     report = evaluated(**drawn, baseline=others / "without")
-    ((title, table),) = report["tables"].items()
+    ((title, table),) = report.tables.items()
     assert "probes of 16px" in title and table["columns"][3:] == [
         f"{system}: {rate}" for system in ("image-only head", "linear") for rate in ("TPR", "FPR")
     ]
@@ -252,7 +244,7 @@ def test_groups_where_attributes_are_known(call, model, encoder, others):  # noq
     at = table["columns"].index("linear: TPR")
     assert [row[at : at + 2] for row in table["rows"]] == [row[3:5] for row in expected["rows"]] and len(groups) >= 4
     assert "gender=" in (call["out"] / "report.html").read_text()
-    ((small, few),) = evaluated(**call)["tables"].items()
+    ((small, few),) = evaluated(**call).tables.items()
     assert "fewer than 10 people" in small and all(row[3:] == ["–"] * 4 for row in few["rows"]), (
         "only ten people: no group is large enough, and that is said"
     )
@@ -263,21 +255,19 @@ def test_groups_where_attributes_are_known(call, model, encoder, others):  # noq
 
 def test_all_pairs(call, photos):
     report = evaluated(**call)
-    assert report == evaluated(**call) | {"run": report["run"]}  # the second call reads the features of the first
+    again = evaluated(**call)  # reads the features of the first
+    assert report == replace(again, run=report.run)
     rows = by_row(report)
-    assert set(rows) == {
-        (s, p, m) for p in ("112px", "16px") for s, m in (("frozen face", "-"), ("linear", "one"), ("linear", "all"))
-    }
-    assert "difference" in rows["linear", "16px", "one"] and "difference" not in rows["frozen face", "16px", "-"]
+    systems = ("frozen face", "none"), ("linear", "first"), ("linear", "all")
+    assert set(rows) == {(system, size, captions) for size in ("112px", "16px") for system, captions in systems}
+    assert rows["linear", "16px", "first"].differences and not rows["frozen face", "16px", "none"].differences
     store = FeatureStore.open(call["out"] / "features").embedding
     identity, scores = np.array(photos["identity"]), score_matrix(store[0], store[1])
     same, off = identity[:, None] == identity, ~np.eye(30, dtype=bool)
-    assert rows["frozen face", "16px", "-"]["values"]["TPR@FPR=1e-2"] == pytest.approx(
-        tpr_at_fpr(scores[same & off], scores[~same], [1e-2])[0]
-    )
-    assert (
-        read_json(call["out"] / "report.json")["reference"] == "frozen face" and (call["out"] / "report.html").is_file()
-    )
+    expected = tpr_at_fpr(scores[same & off], scores[~same], [1e-2])[0]
+    assert rows["frozen face", "16px", "none"].values[Metric("TPR", 1e-2)] == pytest.approx(expected)
+    assert read_json(call["out"] / "report.json")["reference"] == "frozen face"
+    assert (call["out"] / "report.html").is_file()
 
 
 def test_a_list_and_its_leak_free_half(call, photos, tmp_path):
@@ -288,34 +278,25 @@ def test_a_list_and_its_leak_free_half(call, photos, tmp_path):
     lines = [f"{ids[3 * p]} {ids[3 * q + 1]} {int(p == q)}" for p in range(10) for q in range(10)]
     (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
     report = evaluated(**call, pairs=tmp_path / "pairs.txt")
-    assert {r["probe"] for r in report["results"]} == {
-        f"{name} list, {p}" for name in ("published", "leak-free") for p in ("112px", "16px")
-    }
-    assert (
-        report["data"]["published list"] == "10 genuine, 90 impostor pairs"
-        and report["data"]["leak-free list"] == "9 genuine, 90 impostor pairs"
-    )
-    assert (
-        report["notes"]["TPR@FPR=1e-3"] == "0 false accepts"
-        and "false accepts" in (call["out"] / "report.html").read_text()
-    )
-    assert all(
-        set(r["interval"]) == {"EER", "AUC", "rank-1"} < set(r["values"]) for r in report["results"]
-    )  # 90 impostor pairs allow no false accept at any rate
+    labels = {f"{name} list, {size}" for name in ("published", "leak-free") for size in ("112px", "16px")}
+    assert {r.condition.label for r in report.results} == labels
+    assert report.data["published list"] == "10 genuine, 90 impostor pairs"
+    assert report.data["leak-free list"] == "9 genuine, 90 impostor pairs"
+    assert report.notes[Metric("TPR", 1e-3)] == "0 false accepts"
+    assert "false accepts" in (call["out"] / "report.html").read_text()
+    resolved = {Metric("EER"), Metric("AUC"), Metric("rank", 1)}  # 90 impostor pairs allow no false accept at any rate
+    assert all(set(r.intervals) == resolved < set(r.values) for r in report.results)
 
 
 def test_retrieval(call):
     report = evaluated(**call, task="retrieval")
     rows = by_row(report)
     assert len(rows) == 2 * (1 + 2 * 2)
-    assert rows["chance", "112px", "-"]["values"] == {
-        "recall@1": 1 / 30,
-        "recall@5": 5 / 30,
-        "recall@10": 10 / 30,
-        "median rank": 15.5,
-    }
+    median = Metric("median rank")
+    chance = {Metric("recall", k): k / 30 for k in (1, 5, 10)} | {median: 15.5}
+    assert rows["chance", "112px", "none"].values == chance
     for row in rows.values():
-        assert 1 <= row["values"]["median rank"] <= 30
+        assert 1 <= row.values[median] <= 30
     assert "recall@k" in (call["out"] / "report.html").read_text()
 
 
@@ -365,7 +346,7 @@ def test_an_encoder_that_does_not_fit(call, tmp_path):
     with pytest.raises(TgfrError, match="its embedding has 48 numbers, the model in .* was trained on 32"):
         evaluated(**call | {"encoder": str(tmp_path / "other")})
     TGFR(ModelConfig(32, (24, 7, 7), 16, "residual", use_captions=False)).save(tmp_path / "model")
-    with pytest.raises(TgfrError, match="local map"):
+    with pytest.raises(TgfrError, match="its feature map is"):
         evaluated(**call | {"model": tmp_path / "model"})
 
 
@@ -397,4 +378,4 @@ def test_captions_that_tell_no_photos_apart_bound_recall(call, photos, tmp_path)
     columns = {n: photos[n][:] for n in photos.column_names}
     columns["captions"][1] = columns["captions"][0]
     call["data"] = str(parquet(type(photos).from_dict(columns, features=photos.features), tmp_path, "same.parquet"))
-    assert any("of 30 photos have the same caption" in line for line in evaluated(**call, task="retrieval")["warnings"])
+    assert any("of 30 photos have the same caption" in line for line in evaluated(**call, task="retrieval").warnings)

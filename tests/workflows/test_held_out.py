@@ -1,4 +1,5 @@
-"""What the people held out of the training know, and what is said before a figure is believed: photos of the training among those judged, features that are no numbers, encoders that tell nobody apart."""
+"""Validation identities and what is said before a value is believed: training photos among those evaluated, features
+that are not numbers, encoders that tell nobody apart."""
 
 import json
 import pickle
@@ -21,12 +22,13 @@ from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.pretrained_faces import load_encoder
 from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.metrics import tpr_at_fpr
-from tgfr.evaluation.results import chance_warnings
+from tgfr.evaluation.results import Condition, chance_warnings
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.recipes import make_recipe
 from tgfr.training.set_fusion import quick_sets
+from tgfr.training.system import Trainer
 from tgfr.workflows.ablate import ablate
-from tgfr.workflows.compare import Trainer, shared_photos
+from tgfr.workflows.compare import shared_photos
 from tgfr.workflows.compare_fusions import compare_fusions
 from tgfr.workflows.demo import demo
 from tgfr.workflows.evaluate import evaluate
@@ -64,9 +66,9 @@ def test_photos_of_the_training_under_other_names_are_told(faces):
     )
     assert shared_photos(faces, other) == []
     assert shared_photos(faces, mixed)[0].startswith(
-        "3 of the 30 photos judged here (of 1 people) are photos of the training"
+        "3 of the 30 photos evaluated here (of 1 people) are photos of the training"
     )
-    assert shared_photos(faces, renamed(faces, 900))[0].startswith("30 of the 30 photos judged here (of 10 people)")
+    assert shared_photos(faces, renamed(faces, 900))[0].startswith("30 of the 30 photos evaluated here (of 10 people)")
 
 
 @pytest.mark.parametrize("command", ["demo", "ablate", "sets"])
@@ -78,12 +80,10 @@ def test_every_comparison_tells_them(faces, encoder, tmp_path, command, capsys):
     elif command == "ablate":
         report = ablate(data, str(encoder), out, make_recipe("demo", **TINY), {}, **tiny)
     else:
-        report = compare_fusions(data, str(encoder), out, ("average", "norm"), images=(1, 2), replicates=5)
-    assert report["warnings"][0].startswith("30 of the 30 photos judged here")
-    assert (
-        "photos of the training" in capsys.readouterr().err
-        and "photos of the training" in (out / "report.html").read_text()
-    )
+        report = compare_fusions(data, str(encoder), out, ("average", "norm"), set_sizes=(1, 2), replicates=5)
+    assert report.warnings[0].startswith("30 of the 30 photos evaluated here")
+    assert "photos of the training" in capsys.readouterr().err
+    assert "photos of the training" in (out / "report.html").read_text()
 
 
 def split(people=8, photos=5, sizes=("112px", "16px"), noise=0.1):
@@ -97,41 +97,37 @@ def split(people=8, photos=5, sizes=("112px", "16px"), noise=0.1):
     )
 
 
-def trainer(folder, own, **changes):
-    return Trainer(own, make_recipe("demo", **TINY | {"sizes": (112, 16)} | changes), folder)
+def trainer(folder, photos, **changes):
+    return Trainer(photos, make_recipe("demo", **TINY | {"train_resolutions": (112, 16)} | changes), folder)
 
 
 def test_a_model_below_the_untouched_encoder_is_told(tmp_path, capsys):
-    own = split()
-    t = trainer(tmp_path, own, lr_heads=3.0, epochs_fuse=2)
-    t.train("concat", words=False)
-    x, who = own.store.embedding[:, t.aside], own.identity[t.aside]
+    photos = split()
+    t = trainer(tmp_path, photos, lr_heads=3.0, epochs_fuse=2)
+    t.train("concat", use_captions=False)
+    x, who = photos.store.embedding[:, t.validation], photos.identity[t.validation]
     x, same, off = x / np.linalg.norm(x, axis=2, keepdims=True), who[:, None] == who, ~np.eye(len(who), dtype=bool)
     right = [tpr_at_fpr((x[0] @ v.T)[same & off], (x[0] @ v.T)[~same], [1e-2])[0] for v in x]  # by hand
     rows = [json.loads(line) for line in (tmp_path / "concat-image/metrics.jsonl").read_text().splitlines()]
     for row in rows:
-        assert row["frozen"] == pytest.approx(np.mean(right)) and [
-            row["frozen 112px"],
-            row["frozen 16px"],
-        ] == pytest.approx(right)
+        assert row["frozen"] == pytest.approx(np.mean(right))
+        assert [row["frozen 112px"], row["frozen 16px"]] == pytest.approx(right)
         assert row["score"] == pytest.approx((row["score 112px"] + row["score 16px"]) / 2)
-    said = t.below["concat-image"]
-    assert (
-        "2 training people held out" in said
-        and "at 112px" in said
-        and "lower learning rates" in said
-        and "--no-words" not in said
-    )
-    assert f"frozen {np.mean(right):.3f}" in (err := capsys.readouterr().err) and said in err
+    warning = t.below["concat-image"]
+    for part in "2 training people held out", "at 112px", "lower learning rates":
+        assert part in warning
+    assert "--image-only" not in warning, "it is the image-only head itself"
+    stderr = capsys.readouterr().err
+    assert f"frozen {np.mean(right):.3f}" in stderr and warning in stderr
 
 
 def test_a_model_that_is_not_below_says_nothing_and_shows_the_image_only_head(tmp_path, capsys):
     t = trainer(tmp_path, split(noise=3.0), lr_heads=1e-6)
     t.frozen = dict.fromkeys(t.split.store.variants, 0.0)
-    t.train("concat", words=False), t.train("concat")
-    assert t.below == {} and t.history["concat"][-1]["image-only"] == max(
-        row["score"] for row in t.history["concat-image"]
-    )
+    t.train("concat", use_captions=False)
+    t.train("concat")
+    assert t.below == {}
+    assert t.history["concat"][-1]["image-only"] == max(row["score"] for row in t.history["concat-image"])
     assert "image-only 0." in capsys.readouterr().err and "image-only" not in t.history["concat-image"][-1]
 
 
@@ -153,23 +149,23 @@ def test_it_stands_on_the_card(faces, encoder, tmp_path, monkeypatch):  # noqa: 
 def test_too_few_training_people(people):
     with pytest.raises(TgfrError, match=f"training people: {people}, .* expected at least 4"):
         hold_out(np.repeat(np.arange(people), 5))
-    rows, aside = hold_out(np.repeat(np.arange(4), 5))
-    assert len(rows) == len(aside) == 10
+    rows, validation = hold_out(np.repeat(np.arange(4), 5))
+    assert len(rows) == len(validation) == 10
 
 
 @pytest.mark.parametrize("what", ["embedding", "regions"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_features_that_are_no_numbers_are_named(tmp_path, what, value):
-    own = split()
-    getattr(own.store, what)[:, 5:] = value
+    photos = split()
+    getattr(photos.store, what)[:, 5:] = value
     with pytest.raises(TgfrError, match="features of .*NaN or infinite") as e:
-        trainer(tmp_path, own).train("concat", words=False)
+        trainer(tmp_path, photos).train("concat", use_captions=False)
     assert "learning rates" not in str(e.value)
 
 
 def test_a_loss_that_is_no_number_with_sound_features(tmp_path):
     with pytest.raises(TgfrError, match="features are sound: lower the learning rates"):
-        trainer(tmp_path, split(), lr_heads=1e30, epochs_fuse=4, lr_margin=1e30).train("concat", words=False)
+        trainer(tmp_path, split(), lr_heads=1e30, epochs_fuse=4, lr_margin=1e30).train("concat", use_captions=False)
 
 
 def test_an_encoder_that_tells_nobody_apart(faces, encoder, tmp_path):  # noqa: F811
@@ -190,7 +186,7 @@ def test_an_encoder_that_tells_nobody_apart(faces, encoder, tmp_path):  # noqa: 
             tmp_path / "sets",
             ("average",),
             recipe=quick_sets(),
-            images=(1,),
+            set_sizes=(1,),
             replicates=5,
         )
 
@@ -206,19 +202,13 @@ def test_a_figure_of_an_encoder_that_tells_nobody_apart_is_doubted(tmp_path):
         "random": draw.normal(size=(120, 120)),
         "face": x @ x.T,
     }
-    said = chance_warnings(
-        {(name, size, "-"): plan.evaluate(scores) for name, scores in systems.items() for size in ("112px", "16px")}
-    )
-    assert [line.split(":")[0] for line in said] == ["zero", "constant", "random"] and all(
-        re.search(r"an AUC of \.?0?\.(4|5)", line) for line in said
-    )
-    poor = chance_warnings(
-        {
-            ("face", size, "-"): plan.evaluate(scores)
-            for size, scores in (("112px", systems["face"]), ("16px", systems["random"]))
-        }
-    )
-    assert poor == []  # good at one size: small probes are hard, the encoder is sound
+    clean, small = Condition("112px"), Condition("16px")
+    results = {(name, c): plan.evaluate(scores) for name, scores in systems.items() for c in (clean, small)}
+    warnings = chance_warnings(results)
+    assert [line.split(":")[0] for line in warnings] == ["zero", "constant", "random"]
+    assert all(re.search(r"an AUC of \.?0?\.(4|5)", line) for line in warnings)
+    one_size = {("face", clean): results["face", clean], ("face", small): results["random", small]}
+    assert chance_warnings(one_size) == []  # good at one size: small probes are hard, the encoder is sound
 
 
 def test_evaluate_and_verify_doubt_a_zero_encoder(faces, tmp_path, capsys):
@@ -238,7 +228,7 @@ def test_evaluate_and_verify_doubt_a_zero_encoder(faces, tmp_path, capsys):
         replicates=5,
         card=False,
     )
-    assert any(said.startswith("frozen face: an AUC of 0.500 at best is chance") for said in report["warnings"])
+    assert any(w.startswith("frozen face: an AUC of 0.500 at best is chance") for w in report.warnings)
     photos = [faces["image"][i]["bytes"] for i in range(24)]
     (tmp_path / "lfw.bin").write_bytes(
         pickle.dumps(([p for k in range(12) for p in (photos[k], photos[k + 1])], [k % 2 == 0 for k in range(12)]))

@@ -17,8 +17,9 @@ import numpy as np
 def _spline(n, closed, steps=6):
     "The matrix that makes a Catmull-Rom curve of `n` points, `steps` points a segment."
     t = np.arange(steps)[:, None] / steps
-    near = np.arange(n + closed)[:, None] + (-1, 0, 1, 2)  # the four points that a segment depends on
-    a, b, c, d = np.eye(n)[near % n if closed else near.clip(0, n - 1)].swapaxes(0, 1)[:, :, None]
+    nearest = np.arange(n + closed)[:, None] + (-1, 0, 1, 2)  # the four points that a segment depends on
+    nearest = nearest % n if closed else nearest.clip(0, n - 1)
+    a, b, c, d = np.eye(n)[nearest].swapaxes(0, 1)[:, :, None]
     curve = b + t / 2 * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
     return curve.reshape(-1, n)[: (n - (not closed)) * steps + 1]
 
@@ -29,7 +30,8 @@ def smooth(points, closed=True):
     return _spline(points.shape[-2], closed) @ points
 
 
-SIDES, CIRCLE = np.array([[[1.0, 1.0]], [[-1.0, 1.0]]]), np.exp(np.arange(24) * 1j * np.pi / 12)[:, None].view(float)
+SIDES = np.array([[[1.0, 1.0]], [[-1.0, 1.0]]])  # signs of x and y, right and left
+CIRCLE = np.exp(np.arange(24) * 1j * np.pi / 12)[:, None].view(float)  # (24, 2)
 
 
 def both_sides(points):
@@ -39,7 +41,8 @@ def both_sides(points):
 
 def mirror(half):
     "The curve around an outline whose right side, from top to bottom, goes through `half` (n, 2)."
-    return smooth(np.concatenate([(sides := both_sides(half))[0], sides[1, ::-1]]))
+    right, left = both_sides(half)
+    return smooth(np.concatenate([right, left[::-1]]))
 
 
 def ripple(curve, height, period):
@@ -69,13 +72,16 @@ class Canvas:
         self.right_down, self.ahead, self.middle = np.split(16 * self.scale * steps.view(float), (2, 3))
 
     def place(self, points, depth=0.0):
-        "Pixels (k, n, 2) of `points`, in sixteenths; `depth` is how far they stand out of the face (hair at the back: negative)."
+        "Pixels (k, n, 2) of `points`, in sixteenths, `depth` out of the face (hair at the back: negative)."
         points = np.asarray(points, float).reshape(-1, np.shape(points)[-2], 2)
         placed = points @ self.right_down + (depth - points[..., :1] ** 2 / 80) * self.ahead + self.middle
         return np.rint(placed).astype(np.int32)
 
     def fill(self, points, colour, opacity=1.0, soft=0.0, depth=0.0, width=0.0, inside=None):
-        "Paint the areas within `points`, or with `width` the lines along them; `soft` blurs the edge, `inside` is a mask from `mask`."
+        """Paint the areas within `points`, or with `width` the lines along them.
+
+        `soft` blurs the edge, `inside` is a mask from `mask`.
+        """
         points, soft = self.place(points, depth), soft * self.scale
         if opacity == 1 and not soft and inside is None:
             return self._draw(self.image, points, colour, width)
@@ -86,16 +92,16 @@ class Canvas:
         if right <= x or low <= y:
             return
         points = points - np.int32((16 * x, 16 * y))
-        mask = self._draw(
-            np.zeros((low - y, right - x), np.uint8), points, 255, width, cv2.LINE_8 if soft else cv2.LINE_AA
-        )
+        mask = np.zeros((low - y, right - x), np.uint8)
+        mask = self._draw(mask, points, 255, width, cv2.LINE_8 if soft else cv2.LINE_AA)
         if soft:
-            mask = cv2.blur(cv2.blur(mask, box := (2 * round(1.2 * soft) + 1,) * 2), box)
+            box = (2 * round(1.2 * soft) + 1,) * 2
+            mask = cv2.blur(cv2.blur(mask, box), box)
         if inside is not None:
             mask = cv2.multiply(mask, inside[y:low, x:right], scale=1 / 255)
-        mask, part = cv2.convertScaleAbs(mask, alpha=opacity), self.image[y:low, x:right]
+        mask, region = cv2.convertScaleAbs(mask, alpha=opacity), self.image[y:low, x:right]
         paint = cv2.merge([cv2.convertScaleAbs(mask, alpha=c / 255) for c in colour])
-        cv2.add(cv2.multiply(part, cv2.merge([255 - mask] * 3), scale=1 / 255), paint, dst=part)
+        cv2.add(cv2.multiply(region, cv2.merge([255 - mask] * 3), scale=1 / 255), paint, dst=region)
 
     def line(self, points, colour, width, opacity=1.0, soft=0.0, depth=0.0):
         "Paint a line of `width` along the open curve through `points`."

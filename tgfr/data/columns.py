@@ -35,7 +35,10 @@ def _matches(kind: pa.DataType, tests: tuple[Callable, ...]) -> bool:
     return any(test(_decoded(kind)) for test in tests)
 
 
-def is_text(kind: pa.DataType) -> bool:
+def is_text(
+    kind: pa.DataType,  # of a column
+) -> bool:
+    "Whether a column holds text, in any of its layouts."
     return _matches(kind, _TEXTS)
 
 
@@ -71,14 +74,16 @@ def check_columns(
     captions: bool = True,  # they have to be there
 ) -> None:
     "`TgfrError` unless the four columns are there, once each, with types that can be brought to the canonical ones."
-    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+    twice = [name for name in schema.names if schema.names.count(name) > 1]
+    if twice:
         raise TgfrError(f"{where}: column {twice[0]!r} is there {schema.names.count(twice[0])} times")
     for name, (expected, fits) in COLUMNS.items():
         if name == "captions" and name not in schema.names and not captions:
             continue
         if name not in schema.names:
             raise TgfrError(f"{where}: no column {name!r} ({expected}); the columns are {', '.join(schema.names)}")
-        if not fits(kind := schema.field(name).type):
+        kind = schema.field(name).type
+        if not fits(kind):
             raise TgfrError(f"{where}: column {name!r} is {kind}; expected {expected}")
 
 # %% ../../nbs/01_data/10_columns.ipynb #4898da2e
@@ -90,9 +95,8 @@ CANONICAL = {
 }
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TEXT_LIST = pa.list_(pa.string())
-FIRST_NAME_NUMBER = (
-    1 << 52
-)  # numbers of names are from 2^52 to 2^53: beyond numbers people give, whole in JSON and float64
+FIRST_NAME_NUMBER = 1 << 52  # numbers of names are from 2^52 to 2^53: beyond numbers people give,
+# whole in JSON and float64
 
 
 def identity_number(name: str) -> int:
@@ -104,7 +108,9 @@ def identity_number(name: str) -> int:
     return FIRST_NAME_NUMBER + int.from_bytes(digest[:8], "big") % FIRST_NAME_NUMBER
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
+def plain_type(
+    kind: pa.DataType,  # of a column as a file has it
+) -> pa.DataType:
     "The type that `plain_column` gives."
     kind = _decoded(kind)
     if _matches(kind, _VIEWS):
@@ -120,9 +126,8 @@ def plain_column(column: pa.Array) -> pa.Array:
         return plain_column(column.dictionary).take(column.indices)
     if _matches(column.type, _VIEWS):  # by hand: pyarrow 26 casts list views to lists of other entries
         ends = np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False))
-        return pa.ListArray.from_arrays(
-            pa.array(np.append(0, ends), pa.int32()), column.flatten(), mask=column.is_null()
-        )
+        offsets = pa.array(np.append(0, ends), pa.int32())
+        return pa.ListArray.from_arrays(offsets, column.flatten(), mask=column.is_null())
     if _matches(column.type, _TEXTS[2:]):
         return column.cast(pa.string())
     if _matches(column.type, _BYTES[2:3]):
@@ -135,9 +140,8 @@ def image_column(column: pa.Array) -> pa.Array:
     column = plain_column(column)
     if pa.types.is_struct(column.type):
         return column.cast(IMAGE_TYPE)
-    return pa.StructArray.from_arrays(
-        [column.cast(pa.binary()), pa.nulls(len(column), pa.string())], fields=list(IMAGE_TYPE)
-    )
+    fields = [column.cast(pa.binary()), pa.nulls(len(column), pa.string())]
+    return pa.StructArray.from_arrays(fields, fields=list(IMAGE_TYPE))
 
 
 def caption_column(column: pa.Array) -> pa.Array:
@@ -145,9 +149,9 @@ def caption_column(column: pa.Array) -> pa.Array:
     if not is_text(column.type):
         return plain_column(column).cast(_TEXT_LIST)
     texts = plain_column(column).cast(pa.string())
-    there = pc.fill_null(pc.greater(pc.binary_length(texts), 0), False)
-    ends = np.concatenate([[0], np.cumsum(there.to_numpy(zero_copy_only=False))]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), texts.filter(there))
+    present = pc.fill_null(pc.greater(pc.binary_length(texts), 0), False)
+    ends = np.concatenate([[0], np.cumsum(present.to_numpy(zero_copy_only=False))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), texts.filter(present))
 
 
 def identity_columns(column: pa.Array) -> tuple[pa.Array, pa.Array]:  # numbers, names

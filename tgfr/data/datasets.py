@@ -241,11 +241,12 @@ def load_faces(
 
 
 def _read_registered(name: str, options: str, split: str | None, captions: bool) -> Dataset:  # canonical
-    "What a reader returns, in the canonical form."
+    "What a reader returns, in the canonical form; photos may be files in the folder that its options name."
     dataset = READERS[name](options, split)
     if not isinstance(dataset, Dataset):
         raise TgfrError(f"data reader {name!r} returned a {type(dataset).__name__}; expected a datasets.Dataset")
-    return canonical(dataset.with_format(None), Path(f"{name}:{options}"), captions)
+    root = Path(options) if options and Path(options).is_dir() else None
+    return canonical(dataset.with_format(None), Path(f"{name}:{options}"), captions, root)
 
 # %% ../../nbs/01_data/12_datasets.ipynb #3b9d7f7a
 def _clean(captions: list[str | None] | None) -> tuple[list[str], str]:  # captions, what was removed
@@ -268,7 +269,7 @@ def _problem(
 ) -> str:  # empty where there is none
     "Why a photo cannot be read."
     try:
-        read_image(image, name, size=None, said=[])  # damage inside is reported when features are computed
+        read_image(image, name, size=None, messages=[])  # damage inside is reported when features are computed
     except TgfrError as e:
         return "unreadable: " + str(e).partition("cannot be read: ")[2]
     return ""

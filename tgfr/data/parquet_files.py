@@ -18,7 +18,7 @@ from .folders import leads_out
 # %% ../../nbs/01_data/09_parquet_files.ipynb #7b0604fb
 @dataclass(frozen=True)
 class _FileName:
-    "What the name of a file says."
+    "Split and number of a file, read from its name."
 
     file: Path
     split: str  # empty: a number alone
@@ -39,27 +39,23 @@ def _read_name(file: Path) -> _FileName:
     for pattern in _OF, _SPARK, _NUMBERED:
         if not (match := pattern.match(stem)):
             continue
-        said = match.groupdict()
-        total = int(said["total"]) if said.get("total") else None
-        return _FileName(file, said.get("split", "part") or "", int(said["number"]), total, said.get("spark", ""))
+        fields = match.groupdict()
+        total = int(fields["total"]) if fields.get("total") else None
+        number, spark = int(fields["number"]), fields.get("spark", "")
+        return _FileName(file, fields.get("split", "part") or "", number, total, spark)
     return _FileName(file, stem.split("-")[0])
 
 # %% ../../nbs/01_data/09_parquet_files.ipynb #e48d5bc6
-NAMELESS = (
-    "",
-    "part",
-    "data",
-    "shard",
-    "chunk",
-    "file",
-)  # what programs call files of any split; in a folder of its own, a split is called as that
+NAMELESS = "", "part", "data", "shard", "chunk", "file"  # what programs call files of any split;
+# in a folder of its own, a split is called as that
 
 
 def _missing_numbers(
     names: list[_FileName],  # of one split, all with numbers and the same total
 ) -> list[int]:
     "The numbers that are not there."
-    numbers, total, padded = {n.number for n in names}, names[0].total, names[0].file.stem.startswith("0")
+    numbers = {name.number for name in names}
+    total, padded = names[0].total, names[0].file.stem.startswith("0")
     if total is not None:
         start = 1 if total in numbers and 0 not in numbers else 0
     elif min(numbers) >= 1000 and not padded:
@@ -73,42 +69,49 @@ def _missing_numbers(
         return [min(set(range(start, start + len(numbers) + 1)) - numbers)]  # the first will do
     return sorted(set(range(start, end)) - numbers)
 
-
+# %% ../../nbs/01_data/09_parquet_files.ipynb #5c4eab01
 def _check_numbers(
     where: Path,  # the folder, for the error
     split: str,
     names: list[_FileName],  # of the split
 ) -> None:
     "`TgfrError` where files of a split are missing or there twice."
-    plain = [n for n in names if n.number is None]
-    if len(plain) == len(names):
+    unnumbered = [name for name in names if name.number is None]
+    if len(unnumbered) == len(names):
         return
-    said = f"{where}: {len(names)} files of split {split!r}"
-    if plain:
-        raise TgfrError(f"{said}, some with a number and {plain[0].file.name} without; expected one way of naming")
-    totals = {n.total for n in names}
+    files = f"{where}: {len(names)} files of split {split!r}"
+    if unnumbered:
+        without = f"some with a number and {unnumbered[0].file.name} without"
+        raise TgfrError(f"{files}, {without}; expected one way of naming")
+    totals = {name.total for name in names}
     if len(totals) > 1:
-        raise TgfrError(f"{said}; their names promise {' and '.join(sorted(map(str, totals)))} files")
-    number, times = Counter((n.number, n.spark) for n in names).most_common(1)[0]
+        raise TgfrError(f"{files}; their names promise {' and '.join(sorted(map(str, totals)))} files")
+    number, times = Counter((name.number, name.spark) for name in names).most_common(1)[0]
     if times > 1:
-        raise TgfrError(
-            f"{said}, two of number {number[0]}: {' and '.join(n.file.name for n in names if (n.number, n.spark) == number)}"
-        )
-    if not (lacking := _missing_numbers(names)):
-        if names[0].total is None and names[0].split in NAMELESS and min(n.number for n in names) == 1:
-            log(f"{said}, from number 1: where a program wrote them, number 0 is missing", "yellow")
-        return
-    gap = f"number {lacking[0]}" + (f" and {len(lacking) - 1:,} more" if len(lacking) > 1 else "")
+        twins = " and ".join(name.file.name for name in names if (name.number, name.spark) == number)
+        raise TgfrError(f"{files}, two of number {number[0]}: {twins}")
+    missing = _missing_numbers(names)
+    if missing:
+        _tell_missing(files, names, missing)
+    elif names[0].total is None and names[0].split in NAMELESS and min(name.number for name in names) == 1:
+        log(f"{files}, from number 1: where a program wrote them, number 0 is missing", "yellow")
+
+
+def _tell_missing(
+    files: str,  # the beginning of the message
+    names: list[_FileName],  # of the split
+    missing: list[int],  # numbers
+) -> None:
+    "`TgfrError` because of missing files; a warning where Spark may not have written them."
+    gap = f"number {missing[0]}" + f" and {len(missing) - 1:,} more" * (len(missing) > 1)
     if names[0].total is not None:
-        raise TgfrError(f"{said}; their names promise {names[0].total}, without {gap}")
-    if not all(n.spark for n in names):
-        raise TgfrError(f"{said}, without {gap}; files are missing")
-    log(
-        f"{said}, without {gap}: Spark writes no file where there are no rows; if it is not that, files are missing",
-        "yellow",
-    )
+        raise TgfrError(f"{files}; their names promise {names[0].total}, without {gap}")
+    if not all(name.spark for name in names):
+        raise TgfrError(f"{files}, without {gap}; files are missing")
+    reason = "Spark writes no file where there are no rows; if it is not that, files are missing"
+    log(f"{files}, without {gap}: {reason}", "yellow")
 
-
+# %% ../../nbs/01_data/09_parquet_files.ipynb #5c4eab02
 def _files_by_split(
     folder: Path,
     root: Path,  # no link leads out of it
@@ -120,42 +123,47 @@ def _files_by_split(
             continue
         if leads_out(file, _link_root(root)):
             raise TgfrError(f"{file}: a symbolic link out of {root}; give the file or folder it leads to, or a copy")
-        splits[(name := _read_name(file)).split].append(name)
+        name = _read_name(file)
+        splits[name.split].append(name)
     return splits
 
 
 def _link_root(root: Path) -> Path:
-    "The folder that links may not leave: of a snapshot in the Hub's cache, whose files are links to its blobs, that data set's."
+    "The folder that links may not leave: of a snapshot in the Hub's cache, whose files are links, that data set's."
     real = Path(os.path.realpath(root))
-    return next(
-        (p.parent for p in (real, *real.parents) if p.name == "snapshots" and p.parent.name.startswith("datasets--")),
-        real,
-    )
+    for path in (real, *real.parents):
+        if path.name == "snapshots" and path.parent.name.startswith("datasets--"):
+            return path.parent
+    return real
+
+
+def _folders_by_split(source: Path) -> dict[str, tuple[Path, list[_FileName]]]:  # by split: its folder, its files
+    "The Parquet files of the folders in a folder."
+    splits = {}
+    for folder in sorted(source.iterdir()):
+        if not folder.is_dir() or folder.name.startswith((".", "_")) or leads_out(folder, _link_root(source)):
+            continue
+        by_name = _files_by_split(folder, source)
+        for name, names in by_name.items():
+            nameless = name in NAMELESS and len(by_name) == 1
+            split = folder.name.removeprefix("split=") if nameless else name or folder.name
+            if split in splits:
+                places = f"split {split!r} is in {splits[split][0].name} and in {folder.name}"
+                raise TgfrError(f"{source}: {places}; give one of these folders")
+            splits[split] = folder, names
+    return splits
 
 
 def parquet_splits(
     source: Path,  # a file, or a folder
 ) -> dict[str, list[Path]]:  # split: its files in order
-    "The Parquet files of a folder, or of the folders in it, by split; `TgfrError` when a split lacks some of its files."
+    "The Parquet files of a folder, or of those in it, by split; `TgfrError` when a split lacks some of its files."
     if source.is_file():
         return {_read_name(source).split or source.stem: [source]}
-    found, where = {name or source.resolve().name: names for name, names in _files_by_split(source, source).items()}, {}
-    for folder in (
-        sorted(f for f in source.iterdir() if f.is_dir() and not f.name.startswith((".", "_"))) if not found else ()
-    ):
-        if leads_out(folder, _link_root(source)):
-            continue
-        inside = _files_by_split(folder, source)
-        for name, names in inside.items():
-            split = folder.name.removeprefix("split=") if name in NAMELESS and len(inside) == 1 else name or folder.name
-            if split in found:
-                raise TgfrError(
-                    f"{source}: split {split!r} is in {where[split].name} and in {folder.name}; give one of these folders"
-                )
-            found[split], where[split] = names, folder
-    for split, names in found.items():
-        _check_numbers(where.get(split, source), split, names)
-    return {
-        split: [n.file for n in sorted(names, key=lambda n: (n.number or 0, n.file.name))]
-        for split, names in found.items()
-    }
+    by_name = _files_by_split(source, source)
+    splits = {name or source.resolve().name: (source, names) for name, names in by_name.items()}
+    files = {}
+    for split, (folder, names) in (splits or _folders_by_split(source)).items():
+        _check_numbers(folder, split, names)
+        files[split] = [name.file for name in sorted(names, key=lambda name: (name.number or 0, name.file.name))]
+    return files

@@ -49,8 +49,10 @@ def try_encoder(
         embedding = encoder.encode(photos, regions=False).embedding.cpu().float().numpy()
     if not np.isfinite(embedding).all(1).any():
         raise TgfrError(
-            f"{spec}: its embeddings are not finite, whatever the photo; the file is damaged, or its numbers overflow in half precision"
+            f"{spec}: its embeddings are not finite, whatever the photo; "
+            "the file is damaged, or its numbers overflow in half precision"
         )
-    if said := constant_embedding_warning(embedding):
-        log(f"warning: {spec}: {said}, a black one and one of noise", "yellow")
+    warning = constant_embedding_warning(embedding)
+    if warning:
+        log(f"warning: {spec}: {warning}, a black one and one of noise", "yellow")
     return encoder

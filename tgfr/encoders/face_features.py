@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from ..core import TgfrError, log, progress_bar
 from ..data.faces import cell_bytes, read_image
-from ..data.photo_log import PhotoLog, tell_of_photos
+from ..data.photo_log import PhotoLog, warn_of_photos
 from .feature_store import FeatureStore
 from .store_writing import store_meta, write_store
 
@@ -37,7 +37,8 @@ def hash_images(
     "A hash of every photo's id and bytes, in order, and what it is made of."
     whole, ids, digests = hashlib.sha256(), [], []
     for name, data in _iter_images(dataset):
-        ids.append(name), digests.append(image_digest(data))
+        ids.append(name)
+        digests.append(image_digest(data))
         whole.update(f"{name}\0{len(data)}\0".encode() + data)
     return whole.hexdigest()[:16], ids, digests
 
@@ -59,24 +60,21 @@ def image_digests(
 def _stored(
     values: torch.Tensor,  # (B, ...) from the encoder
     array: np.ndarray,  # (B, V, ...) where they go
-    what: str,  # embedding, regions or styles
+    field: str,  # embedding, regions or styles
     ids: list[str],  # B photo ids
-    variant: str,
-) -> tuple[
-    np.ndarray, dict[int, str]
-]:  # (B, ...) as they are stored, and the reason of each row with a number that is not finite (in float16, beyond 65,504)
+    variant: str,  # for messages
+) -> tuple[np.ndarray, dict[int, str]]:  # (B, ...) as they are stored, and the reason of each row with a number that is
+    # not finite (in float16, beyond 65,504)
     "Features in the store's type; `TgfrError` where the shape is wrong."
     expected = (len(ids), *array.shape[2:])
-    if values is None or tuple(values.shape) != expected:
-        raise TgfrError(
-            f"{what}: the encoder's config promises {expected}, it gave {None if values is None else tuple(values.shape)}"
-        )
+    given = None if values is None else tuple(values.shape)
+    if given != expected:
+        raise TgfrError(f"{field}: the encoder's config promises {expected}, it gave {given}")
     with np.errstate(over="ignore"):
         stored = values.detach().cpu().float().numpy().astype(array.dtype)
     finite = np.isfinite(stored).reshape(len(ids), -1).all(1)
-    return stored, {
-        int(row): f"({variant}): its {what} is not finite in {array.dtype}" for row in np.flatnonzero(~finite)
-    }
+    reason = f"({variant}): its {field} is not finite in {array.dtype}"
+    return stored, dict.fromkeys(np.flatnonzero(~finite).tolist(), reason)
 
 # %% ../../nbs/03_encoders/22_face_features.ipynb #e29d5269
 def encode_rows(
@@ -84,23 +82,25 @@ def encode_rows(
     images: Iterable[np.ndarray],  # for each variant uint8 (n, H, W, 3)
     ids: Sequence[str],  # n names
     meta: dict,  # from `store_meta`
-    lost: dict[int, str]
-    | None = None,  # gets row and reason of each photo whose features are not finite, which become NaN; None: the first such photo is an error
+    unreadable: dict[int, str] | None = None,  # gets row and reason of each photo whose features are not finite, which
+    # become NaN; None: the first such photo is an error
 ) -> dict[str, np.ndarray]:  # rows (n, V, ...) of each array, for `write_store`
     "All that is stored of some photos."
-    rows = {what: np.empty((len(ids), *array["shape"][1:]), array["dtype"]) for what, array in meta["arrays"].items()}
-    how = {"styles": tuple(meta["styles"])} if meta["styles"] else {}
+    arrays = {}
+    for field, array in meta["arrays"].items():
+        arrays[field] = np.empty((len(ids), *array["shape"][1:]), array["dtype"])
+    options = {"styles": tuple(meta["styles"])} if meta["styles"] else {}
     for v, (variant, batch) in enumerate(zip(meta["variants"], images, strict=True)):
-        features = encoder.encode(batch, **how)
-        for what, array in rows.items():
-            array[:, v], wrong = _stored(getattr(features, what), array, what, ids, variant)
-            for row, reason in wrong.items():
-                if lost is None:
+        features = encoder.encode(batch, **options)
+        for field, array in arrays.items():
+            array[:, v], reasons = _stored(getattr(features, field), array, field, ids, variant)
+            for row, reason in reasons.items():
+                if unreadable is None:
                     raise TgfrError(f"photo {ids[row]} {reason}")
-                lost[row] = reason
-    for array in rows.values():
-        array[list(lost or ())] = np.nan
-    return rows
+                unreadable[row] = reason
+    for array in arrays.values():
+        array[list(unreadable or ())] = np.nan
+    return arrays
 
 # %% ../../nbs/03_encoders/22_face_features.ipynb #0b7d9a52
 def warn_of_preparation(
@@ -108,43 +108,53 @@ def warn_of_preparation(
     read: Callable[[int], np.ndarray | None],  # a row's photo, uint8 (size, size, 3); None where it cannot be read
     count: int,  # rows
     identity: Sequence | None = None,  # of each row; None: nobody knows
-    most: int = 32,  # photos, or people with two of them
+    sample: int = 32,  # photos, or people with two of them
 ) -> None:
     "Let an encoder see a few photos of a set, and tell what it says of how they are prepared."
-    if not hasattr(encoder, "check_photos"):
+    if not hasattr(encoder, "check_images"):
         return
-    rows = np.unique(np.linspace(0, count - 1, most).astype(int))
+    rows = _spread_evenly(count, sample)
     if identity is not None:
-        places = {}
+        rows_of = {}
         for row, person in enumerate(identity):
-            places.setdefault(person, []).append(row)
-        twice = [found[:2] for found in places.values() if len(found) > 1]
-        if len(twice) >= 8:
-            rows = [row for k in np.unique(np.linspace(0, len(twice) - 1, most).astype(int)) for row in twice[k]]
-    photos = {row: photo for row in rows if (photo := read(int(row))) is not None}
+            rows_of.setdefault(person, []).append(row)
+        pairs = [rows[:2] for rows in rows_of.values() if len(rows) > 1]
+        if len(pairs) >= 8:
+            rows = [row for k in _spread_evenly(len(pairs), sample) for row in pairs[k]]
+    photos = {row: photo for row in rows if (photo := read(row)) is not None}
     if not photos:
         return
-    said = encoder.check_images(
-        np.stack(list(photos.values())), None if identity is None else [identity[int(row)] for row in photos]
-    )
-    if said:
-        log(f"warning: {said}", "yellow")
+    people = None if identity is None else [identity[row] for row in photos]
+    warning = encoder.check_images(np.stack(list(photos.values())), people)
+    if warning:
+        log(f"warning: {warning}", "yellow")
+
+
+def _spread_evenly(count: int, sample: int) -> list[int]:
+    "At most `sample` of `count` rows, from the first to the last."
+    return np.unique(np.linspace(0, count - 1, sample).astype(int)).tolist()
 
 # %% ../../nbs/03_encoders/22_face_features.ipynb #a99b16eb
 def encode_faces(
     dataset: Dataset,  # canonical: columns image (bytes or path) and photo_id
-    encoder,  # has `.config` and `.encode(images uint8 (B, H, W, 3)) -> ImageFeatures`; with a `.content_digest` changed weights are noticed
-    degradations: Sequence,  # the V variants of each photo: dataclasses with a `name`, called with the photo and its id (`Degradation`, `Augmentation`)
+    encoder,  # has `.config` and `.encode(images uint8 (B, H, W, 3)) -> ImageFeatures`; with a `.content_digest`
+    # changed weights are noticed
+    degradations: Sequence,  # the V variants of each photo: dataclasses with a `name`, called with the photo and its id
+    # (`Degradation`, `Augmentation`)
     folder: str | Path,  # one folder for each combination of the above; an outdated store in it is replaced
-    batch: int = 64,  # photos a call of the encoder; resuming with another size may differ in the last bits
-    regions: bool = True,  # False leaves the region maps out
+    batch: int = 64,  # photos per call of the encoder; resuming with another size may differ in the last bits
+    regions: bool = True,  # False leaves the feature maps out
     styles: Sequence[str] = (),  # stages whose styles are kept, by the encoder's names
     dtype: str = "float32",  # of the embeddings; float16 halves them
 ) -> FeatureStore:
-    "Encode every photo in every variant once; done at once where that has happened before, continued where it was interrupted or where photos were added at the end."
+    """Encode every photo in every variant once.
+
+    It returns at once where that has happened before, and continues where it was interrupted or where photos were added
+    at the end."""
     if batch < 1:
         raise TgfrError(f"batch {batch}: expected at least 1")
-    if missing := {"image", "photo_id"} - set(dataset.column_names):
+    missing = {"image", "photo_id"} - set(dataset.column_names)
+    if missing:
         raise TgfrError(f"dataset: no column {', '.join(sorted(missing))}; found {dataset.column_names}")
     if not len(dataset):
         raise TgfrError("no photo to encode: the dataset is empty")
@@ -155,33 +165,35 @@ def encode_faces(
     dataset = dataset.select_columns(["image", "photo_id"])
     kinds = [{"kind": type(d).__name__, **asdict(d)} for d in degradations]
     photos, ids, digests = hash_images(dataset)
-    meta, photo_log = (
-        store_meta(encoder, photos, ids, variants, regions, styles, dtype, degradations=kinds),
-        PhotoLog(Path(folder) / "photos.jsonl", encoder.config.size),
-    )
+    meta = store_meta(encoder, photos, ids, variants, regions, styles, dtype, degradations=kinds)
+    photo_log = PhotoLog(Path(folder) / "photos.jsonl", encoder.config.size)
 
-    def face(cell, name, expected) -> np.ndarray:
-        if image_digest(data := cell_bytes(cell, name)) != expected:
+    def read_face(cell, name, expected) -> np.ndarray:
+        data = cell_bytes(cell, name)
+        if image_digest(data) != expected:
             raise TgfrError(f"photo {name}: was changed while photos were encoded; the same command begins anew")
         return photo_log.read(data, name)
 
     def blocks(done) -> Iterator[dict[str, np.ndarray]]:
         photo_log.start(done)
         if not done:
-            warn_of_preparation(
-                encoder,
-                lambda row: read_image(dataset[row]["image"], dataset[row]["photo_id"], encoder.config.size, said=[]),
-                len(dataset),
-                identity,
-            )
+            warn_of_preparation(encoder, read_quietly, len(dataset), identity)
         for first in progress_bar(range(done, len(dataset), batch), "encoding photos", done=done // batch):
-            ids, images = (rows := dataset[first : first + batch])["photo_id"], rows["image"]
-            faces = [face(*row) for row in zip(images, ids, digests[first : first + batch])]
+            rows = dataset[first : first + batch]
+            names = rows["photo_id"]
+            faces = [read_face(*row) for row in zip(rows["image"], names, digests[first : first + batch])]
             photo_log.write(first)
-            yield encode_rows(
-                encoder, (np.stack([d(face, name) for name, face in zip(ids, faces)]) for d in degradations), ids, meta
-            )
+            yield encode_rows(encoder, (_degrade(d, faces, names) for d in degradations), names, meta)
 
-    return tell_of_photos(
-        write_store(folder, meta, blocks, lambda rows: hash_images(dataset.select(range(rows)))[0], photo_log.to_dict)
-    )
+    def read_quietly(row) -> np.ndarray:
+        return read_image(dataset[row]["image"], dataset[row]["photo_id"], encoder.config.size, said=[])
+
+    def first_photos(rows) -> str:
+        return hash_images(dataset.select(range(rows)))[0]
+
+    return warn_of_photos(write_store(folder, meta, blocks, first_photos, photo_log.to_dict))
+
+
+def _degrade(degradation, faces, names) -> np.ndarray:
+    "One variant of some faces."
+    return np.stack([degradation(face, name) for name, face in zip(names, faces)])

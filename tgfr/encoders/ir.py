@@ -12,7 +12,7 @@ from itertools import accumulate
 import torch
 from torch import nn
 
-from .backbones import STAGES, FaceEncoder, check_architecture, downsample
+from .backbones import FACE_ENCODERS, STAGES, FaceEncoder, check_architecture, downsample
 from .encoder_config import EncoderConfig
 
 # %% ../../nbs/03_encoders/10_ir.ipynb #e9085355
@@ -85,6 +85,7 @@ IR_DEPTHS = {  # depth: blocks of each stage
 }
 
 # %% ../../nbs/03_encoders/10_ir.ipynb #92c8a8e6
+@FACE_ENCODERS.register("ir")
 class IR(FaceEncoder):
     "IR and IR-SE as published by TFace, for TFace and AdaFace weights; any depth, width and input size."
 

@@ -64,7 +64,7 @@ def _known_shapes(model, path, image) -> dict[str, tuple[int, ...]]:
             shapes[name] = dims(value)
     for name, tensor in constants(model.graph).items():
         shapes[name] = tuple(tensor.dims)
-    return {name: shape for name, shape in shapes.items() if all(isinstance(d, int) for d in shape)}
+    return {name: shape for name, shape in shapes.items() if set(map(type, shape)) <= {int}}
 
 
 def check_graph_work(

@@ -11,12 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from onnx import TensorProto, helper
 
 from ..core import TgfrError, atomic_write, check_keys, content_digest, one_line, read_json, write_json
-from .backbones import stack_styles
+from .backbones import FACE_ENCODERS, stack_styles
 from .encoder_config import EncoderConfig, describe_preparation, preprocess
 from .features import ImageFeatures
 from .onnx_checks import check_graph_work, find_batch_dependence, find_random_nodes
@@ -35,6 +34,7 @@ from .onnx_sessions import open_session, run_session
 from .preparation import compare_preparations, expected_input, input_steps
 
 # %% ../../nbs/03_encoders/13_onnx_encoder.ipynb #72fbeed3
+@FACE_ENCODERS.register("onnx")
 class OnnxEncoder:
     "A face model of an ONNX file as frozen encoder, run by onnxruntime."
 

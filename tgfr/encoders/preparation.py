@@ -148,7 +148,7 @@ def _run_steps(model, name, source, values, shape, path) -> list[np.ndarray]:
 def _affine(outputs, name, model, is_last) -> InputSteps | None:
     "Scale, offset and order of channels from five outputs; None where the steps are not of that form."
     *pictures, noise = outputs
-    pictures = [p.reshape([d for d in p.shape if d != 1]) for p in pictures]
+    pictures = [np.squeeze(p) for p in pictures]
     is_first = pictures[0].shape[0] == 3
     if not is_first and pictures[0].shape[-1] != 3:
         return None

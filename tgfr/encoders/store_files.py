@@ -22,63 +22,63 @@ FORMAT = 2  # raised when the meaning of the files changes
 
 def read_npy_header(
     path: Path,  # a .npy file
-) -> tuple[
-    tuple[tuple[int, ...], bool, np.dtype] | None, int
-]:  # shape, Fortran order and dtype (None: of another version), and where the numbers begin
+) -> tuple[tuple[tuple[int, ...], bool, np.dtype] | None, int]:  # shape, Fortran order and dtype (None: of another
+    # version), and where the numbers begin
     "The header of a .npy file."
     try:
         with open(path, "rb") as file:
-            return np.lib.format.read_array_header_1_0(file) if np.lib.format.read_magic(file) == (
-                1,
-                0,
-            ) else None, file.tell()
-    except Exception as e:
-        raise TgfrError(
-            f"{path}: not a readable .npy file ({one_line(e)})"
-        ) from None  # a damaged head is parsed as Python: tokenize.TokenError, SyntaxError, TypeError ...
+            is_first_version = np.lib.format.read_magic(file) == (1, 0)
+            header = np.lib.format.read_array_header_1_0(file) if is_first_version else None
+            return header, file.tell()
+    except Exception as e:  # a damaged head is parsed as Python: tokenize.TokenError, SyntaxError, TypeError ...
+        raise TgfrError(f"{path}: not a readable .npy file ({one_line(e)})") from None
 
 
-def array_bytes(dtype: str | np.dtype, shape: Sequence[int]) -> int:
+def array_bytes(
+    dtype: str | np.dtype,  # of the array
+    shape: Sequence[int],  # likewise
+) -> int:
     "Bytes of an array's numbers."
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def check_array(
     path: Path,  # a .npy file
-    dtype: str,
-    shape: list[int],
+    dtype: str,  # expected
+    shape: list[int],  # expected
 ) -> None:
     "`TgfrError` unless the header and the length of a .npy file are those of such an array."
-    (found, start), expected = read_npy_header(path), (tuple(shape), False, np.dtype(dtype))
-    if found != expected:
-        raise TgfrError(f"{path}: its header says {found}; meta.json says {expected} (shape, Fortran order, dtype)")
-    if (size := path.stat().st_size) != (length := start + array_bytes(dtype, shape)):
-        raise TgfrError(f"{path}: {size:,} bytes; {length:,} expected of {tuple(shape)} {dtype}")
+    header, start = read_npy_header(path)
+    expected = (tuple(shape), False, np.dtype(dtype))
+    if header != expected:
+        raise TgfrError(f"{path}: its header says {header}; meta.json says {expected} (shape, Fortran order, dtype)")
+    size, expected_size = path.stat().st_size, start + array_bytes(dtype, shape)
+    if size != expected_size:
+        raise TgfrError(f"{path}: {size:,} bytes; {expected_size:,} expected of {tuple(shape)} {dtype}")
 
 # %% ../../nbs/03_encoders/19_store_files.ipynb #198338ef
 def read_checksums(
-    folder: Path,
-) -> list[
-    tuple[int, dict[str, int]]
-]:  # of each batch, in order: the row after its last, and a CRC-32 by array; last, of a finished store, that of meta.json
+    folder: Path,  # of a store
+) -> list[tuple[int, dict[str, int]]]:  # of each batch, in order: the row after its last, and a CRC-32 by array;
+    # last, of a finished store, that of meta.json
     "The checksums of a store."
     try:
-        lines = [
-            line.split() for line in (folder / "checksums.txt").read_text().rpartition("\n")[0].splitlines()
-        ]  # the last may be half a line
+        text = (folder / "checksums.txt").read_text().rpartition("\n")[0]  # the last may be half a line
     except (OSError, UnicodeDecodeError) as e:
         raise TgfrError(f"{folder / 'checksums.txt'}: not readable ({e})") from None
+    sums = []
     try:
-        return [
-            (int(end), {name: int(crc, 16) for name, crc in (part.split("=") for part in parts)})
-            for end, *parts in lines
-        ]
+        for line in text.splitlines():
+            end, *entries = line.split()
+            pairs = dict(entry.split("=") for entry in entries)
+            sums.append((int(end), {name: int(crc, 16) for name, crc in pairs.items()}))
+        return sums
     except ValueError:
         raise TgfrError(f"{folder / 'checksums.txt'}: expected lines such as `64 embedding=0a1b2c3d`") from None
 
 
 def check_meta(
-    folder: Path,
+    folder: Path,  # of a store
     sums: list[tuple[int, dict[str, int]]],  # from `read_checksums`
 ) -> None:
     "`TgfrError` where meta.json is not the one that the checksums belong to; without one it is believed."
@@ -90,7 +90,7 @@ def check_meta(
 def rows_crc(
     path: Path,  # a .npy file
     shape: Sequence[int],  # (n, ...) of some rows
-    dtype: str,
+    dtype: str,  # of the array
     first: int,  # of these rows
 ) -> int:
     "The checksum of rows of an array, read in pieces: nothing is mapped, and no memory is taken."
@@ -103,7 +103,7 @@ def rows_crc(
 
 
 def file_stamps(
-    folder: Path,
+    folder: Path,  # of a store
     names: Iterable[str],  # of arrays
 ) -> dict[str, tuple]:
     "Length, times and number of each file: they differ where another process wrote it."
@@ -119,7 +119,7 @@ def file_stamps(
 
 
 def first_damaged(
-    folder: Path,
+    folder: Path,  # of a store
     arrays: dict[str, dict],  # dtype and shape (N, V, ...) by name
     sums: list[tuple[int, dict[str, int]]],  # from `read_checksums`
     crc_of: Callable = rows_crc,  # another way to the numbers

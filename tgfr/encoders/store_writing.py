@@ -25,8 +25,8 @@ def store_meta(
     photos: str,  # a hash of all N of them, in order
     ids: Sequence[str],  # N names
     variants: Sequence[str],  # V names
-    regions: bool = False,
-    styles: Sequence[str] = (),
+    regions: bool = False,  # whether feature maps are stored
+    styles: Sequence[str] = (),  # stages whose styles are stored
     dtype: str = "float32",  # of the embeddings
     **more,  # whatever else the features depend on
 ) -> dict:  # the future meta.json, for `write_store`
@@ -36,16 +36,16 @@ def store_meta(
         raise TgfrError(f"encoder {config['name']} has no region map: ask for regions=False")
     if dtype not in ("float32", "float16"):
         raise TgfrError(f"dtype={dtype!r}: expected float32 or float16")
-    shapes = (
-        {"embedding": [config["embedding"]]}
-        | ({"regions": config["regions"]} if regions else {})
-        | ({"styles": [encoder.style_width(styles), 2]} if styles else {})
-    )
-    arrays = {
-        name: {"dtype": dtype if name == "embedding" else "float16", "shape": [len(ids), len(variants), *shape]}
-        for name, shape in shapes.items()
-    }
-    same = {
+    shapes = {"embedding": [config["embedding"]]}
+    if regions:
+        shapes["regions"] = config["regions"]
+    if styles:
+        shapes["styles"] = [encoder.style_width(styles), 2]
+    arrays = {}
+    for name, shape in shapes.items():
+        kind = dtype if name == "embedding" else "float16"
+        arrays[name] = {"dtype": kind, "shape": [len(ids), len(variants), *shape]}
+    causes = {
         "encoder": config,
         "weights": getattr(encoder, "content_digest", None),
         "variants": list(variants),
@@ -53,8 +53,8 @@ def store_meta(
         "dtype": dtype,
     } | more
     return {
-        "recipe": content_digest(FORMAT, same, list(shapes)),
-        **same,
+        "recipe": content_digest(FORMAT, causes, list(shapes)),
+        **causes,
         "photos": photos,
         "arrays": arrays,
         "photo_id": list(ids),
@@ -77,11 +77,8 @@ def _reserve(
     write_json(folder / "progress.json", {"fingerprint": meta["fingerprint"], "rows": keep}, private=True)
     (folder / "meta.json").unlink(missing_ok=True)
     sums = read_checksums(folder) if keep else []
-    write_text(
-        folder / "checksums.txt",
-        "".join(checksum_line(end, crc) for end, crc in sums if end <= keep and "meta" not in crc),
-        private=True,
-    )
+    lines = (checksum_line(end, crc) for end, crc in sums if end <= keep and "meta" not in crc)
+    write_text(folder / "checksums.txt", "".join(lines), private=True)
     for name, path in paths.items():
         if not keep or name not in meta["arrays"]:
             path.unlink(missing_ok=True)
@@ -90,37 +87,35 @@ def _reserve(
         paths[name].touch(0o600)
         with open(paths[name], "r+b") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-            length = file.tell() + array_bytes(dtype, shape)
-            file.truncate(length)
+            size = file.tell() + array_bytes(dtype, shape)
+            file.truncate(size)
             try:
-                getattr(os, "posix_fallocate", lambda *_: None)(file.fileno(), 0, length)
+                getattr(os, "posix_fallocate", lambda *_: None)(file.fileno(), 0, size)
             except OSError as e:
                 raise TgfrError(f"{what}, which could not be reserved ({e})") from None
 
 # %% ../../nbs/03_encoders/21_store_writing.ipynb #debe0f8f
 def _holds(
-    folder: Path,
+    folder: Path,  # with the arrays
     meta: dict,  # from `write_store`
-    rows: int,
+    rows: int,  # that there are at least
 ) -> bool:
-    "Whether the arrays in `folder` are of this kind and have at least so many rows; `TgfrError` where one is not readable."
+    "Whether arrays are of this kind and have so many rows; `TgfrError` where one is not readable."
     for name, array in meta["arrays"].items():
-        (found, start), dtype, shape = (
-            read_npy_header(path := folder / f"{name}.npy"),
-            array["dtype"],
-            [rows, *array["shape"][1:]],
-        )
-        if (
-            found is None
-            or ([rows, *found[0][1:]], *found[1:]) != (shape, False, np.dtype(dtype))
-            or path.stat().st_size < start + array_bytes(dtype, shape)
-        ):
+        path, dtype, shape = folder / f"{name}.npy", array["dtype"], [rows, *array["shape"][1:]]
+        header, start = read_npy_header(path)
+        if header is None:
+            return False
+        stored_shape, *layout = header
+        if [rows, *stored_shape[1:]] != shape or layout != [False, np.dtype(dtype)]:
+            return False
+        if path.stat().st_size < start + array_bytes(dtype, shape):
             return False
     return True
 
 # %% ../../nbs/03_encoders/21_store_writing.ipynb #b4d1239d
 def _rows_done(
-    folder: Path,
+    folder: Path,  # of a store, or none yet
     meta: dict,  # from `write_store`
     start: Callable[[int], str] | None,  # as for `write_store`
 ) -> int:  # 0: nothing there that could be continued
@@ -143,46 +138,47 @@ def _rows_done(
         if not rows:
             return 0
         if not sums or sums[-1][0] != rows or not _holds(folder, meta, rows):
-            sound, wrong = 0, f"{folder}: arrays or checksums of {rows:,} finished rows are cut or missing"
+            sound, damage = 0, f"{folder}: arrays or checksums of {rows:,} finished rows are cut or missing"
         else:
-            sound, wrong = first_damaged(folder, meta["arrays"], sums)
-        if wrong:
-            log(f"warning: {wrong}; they are made anew, and the disk may be failing", "yellow")
+            sound, damage = first_damaged(folder, meta["arrays"], sums)
+        if damage:
+            log(f"warning: {damage}; they are made anew, and the disk may be failing", "yellow")
         return sound
     except (TgfrError, KeyError, TypeError):
         return 0
 
 # %% ../../nbs/03_encoders/21_store_writing.ipynb #c4989b4e
 def _finished(
-    folder: Path,
+    folder: Path,  # of a store, or none yet
     meta: dict,  # from `write_store`
 ) -> FeatureStore | None:
     "The store in `folder`, if it is complete, whole, and has this fingerprint."
     try:
-        return (
-            FeatureStore.open(folder) if read_json(folder / "meta.json")["fingerprint"] == meta["fingerprint"] else None
-        )
+        is_same = read_json(folder / "meta.json")["fingerprint"] == meta["fingerprint"]
+        return FeatureStore.open(folder) if is_same else None
     except (TgfrError, KeyError, TypeError):
         return None
 
 # %% ../../nbs/03_encoders/21_store_writing.ipynb #8d47576e
 def write_store(
     folder: str | Path,  # an outdated store in it is replaced
-    meta: dict,  # variants, arrays (dtype and shape (N, V, ...) by name), photo_id (N names) and whatever else the features depend on, as `store_meta` makes it
-    blocks: Callable[
-        [int], Iterable[dict[str, np.ndarray]]
-    ],  # from a first row: the arrays' next rows (n, V, ...), and the next ones ...
-    start: Callable[[int], str]
-    | None = None,  # `meta["photos"]` of so many photos from the first: a finished store of just these grows; None: none does
-    found: Callable[[], dict] = dict,  # what else meta.json shall tell when all is written
+    meta: dict,  # variants, arrays (dtype and shape (N, V, ...) by name), photo_id (N names) and whatever else the
+    # features depend on, as `store_meta` makes it
+    blocks: Callable[[int], Iterable[dict[str, np.ndarray]]],  # from a first row: the arrays' next rows (n, V, ...),
+    # and the next ones ...
+    start: Callable[[int], str] | None = None,  # `meta["photos"]` of so many photos from the first: a finished store
+    # of just these grows; None: none does
+    more: Callable[[], dict] = dict,  # what else meta.json shall tell when all is written
 ) -> FeatureStore:
     "Write a feature store block by block, or go on with one that was interrupted; at once done where it is complete."
     hashed = {k: v for k, v in meta.items() if k != "preparation"}  # words about what is hashed already
     folder, meta = Path(folder), {"format": FORMAT, "fingerprint": content_digest(FORMAT, hashed), **meta}
-    if (store := _finished(folder, meta)) is not None:
+    store = _finished(folder, meta)
+    if store is not None:
         return store
     with writing(folder / "embedding.npy"), folder_lock(folder, wait=True):
-        if (store := _finished(folder, meta)) is not None:
+        store = _finished(folder, meta)  # another process may have written it meanwhile
+        if store is not None:
             return store
         done = _rows_done(folder, meta, start)
         _reserve(folder, meta, done)
@@ -192,13 +188,12 @@ def write_store(
             for name, array in arrays.items():
                 array[done:end] = block[name]
                 array.flush()
+            crcs = {name: zlib.crc32(array[done:end].tobytes()) for name, array in arrays.items()}
             with open(folder / "checksums.txt", "a") as sums:
-                sums.write(
-                    checksum_line(end, {name: zlib.crc32(array[done:end].tobytes()) for name, array in arrays.items()})
-                )
+                sums.write(checksum_line(end, crcs))
             write_json(folder / "progress.json", {"fingerprint": meta["fingerprint"], "rows": end}, private=True)
             done = end
-        text = json_text(meta | found())
+        text = json_text(meta | more())
         with open(folder / "checksums.txt", "a") as sums:
             sums.write(checksum_line(done, {"meta": zlib.crc32(text.encode())}))
         write_text(folder / "meta.json", text, private=True)

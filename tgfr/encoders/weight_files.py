@@ -23,29 +23,32 @@ from ..core import TgfrError, atomic_write, content_digest
 # %% ../../nbs/03_encoders/02_weight_files.ipynb #692cef8e
 def check_weights(
     file: str | Path,  # what is being read, for the message
-    found: dict[str, Sequence[int]],  # shape of each tensor there is
+    shapes: dict[str, Sequence[int]],  # shape of each tensor there is
     expected: dict[str, Sequence[int]],  # shape of each tensor there has to be
 ) -> None:
     "`TgfrError` that names the tensors missing, unknown and misshapen, unless there are none."
-    found, expected = ({name: tuple(shape) for name, shape in shapes.items()} for shapes in (found, expected))
-    wrong = {
-        "missing": [name for name in expected if name not in found],
-        "unknown": [name for name in found if name not in expected],
-        "misshapen": [f"{n} {found[n]} for {shape}" for n, shape in expected.items() if found.get(n, shape) != shape],
+    shapes = {name: tuple(shape) for name, shape in shapes.items()}
+    expected = {name: tuple(shape) for name, shape in expected.items()}
+    misshapen = [name for name, shape in expected.items() if shapes.get(name, shape) != shape]
+    faults = {
+        "missing": [name for name in expected if name not in shapes],
+        "unknown": [name for name in shapes if name not in expected],
+        "misshapen": [f"{name} {shapes[name]} for {expected[name]}" for name in misshapen],
     }
+    listed = [f"{fault}: {_first_names(names)}" for fault, names in faults.items() if names]
+    if listed:
+        raise TgfrError(f"{file}: does not fit; {'; '.join(listed)}")
 
-    def some(names):
-        return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
-    if any(wrong.values()):
-        raise TgfrError(
-            f"{file}: does not fit; " + "; ".join(f"{how}: {some(names)}" for how, names in wrong.items() if names)
-        )
+def _first_names(names: list[str]) -> str:
+    "A dozen names, and how many more there are."
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return ", ".join(names[:12]) + more
 
 # %% ../../nbs/03_encoders/02_weight_files.ipynb #31cbc567
 def check_finite(
     file: str | Path,  # what is being read, for the message
-    weights: dict[str, torch.Tensor],
+    weights: dict[str, torch.Tensor],  # a state dict
 ) -> None:
     "`TgfrError` that names the tensors with numbers that are none."
     if broken := [name for name, t in weights.items() if not t.isfinite().all()]:
@@ -53,26 +56,24 @@ def check_finite(
 
 
 def check_integers(
-    least: int,
-    most: int,
+    smallest: int,  # allowed
+    largest: int,  # allowed
     **values,  # arguments by name
 ) -> None:
-    "`TgfrError` that names the first of them that is no integer from `least` to `most`: a config.json may claim anything."
+    "`TgfrError` that names the first value that is no integer in these limits: a config.json may claim anything."
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise TgfrError(f"{name}: an integer from {least} to {most:,} is expected, found {short(value)}")
+        if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
+            raise TgfrError(f"{name}: an integer from {smallest} to {largest:,} is expected, found {short(value)}")
 
 # %% ../../nbs/03_encoders/02_weight_files.ipynb #c1f0a206
 def _sums(about: dict[str, str], tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     "Checksums of a head (under the empty name) and of tensors: their types, shapes and bytes."
 
-    def crc(t):
-        return zlib.crc32(
-            t.contiguous().flatten().view(torch.uint8).numpy(), zlib.crc32(f"{t.dtype}{list(t.shape)}".encode())
-        )
-
-    found = {"": zlib.crc32(json.dumps(about, sort_keys=True).encode())} | {name: crc(t) for name, t in tensors.items()}
-    return {name: f"{value:08x}" for name, value in found.items()}
+    sums = {"": zlib.crc32(json.dumps(about, sort_keys=True).encode())}
+    for name, t in tensors.items():
+        head = zlib.crc32(f"{t.dtype}{list(t.shape)}".encode())
+        sums[name] = zlib.crc32(t.contiguous().flatten().view(torch.uint8).numpy(), head)
+    return {name: f"{value:08x}" for name, value in sums.items()}
 
 
 def check_sums(
@@ -82,36 +83,33 @@ def check_sums(
 ) -> None:
     "`TgfrError` that names the tensors that are not what `write_weights` wrote; a file without checksums is believed."
     about = dict(about or {})
-    if (written := about.pop("crc32", None)) is None:
+    written = about.pop("crc32", None)
+    if written is None:
         return
     try:
         sums = dict(json.loads(written))
     except (ValueError, TypeError):
         sums = {}
-    wrong = [name or "its head" for name, value in _sums(about, tensors).items() if sums.get(name) != value]
-    if wrong:
+    damaged = [name or "its head" for name, value in _sums(about, tensors).items() if sums.get(name) != value]
+    if damaged:
         raise TgfrError(
-            f"{file}: damaged, not what was written in {', '.join(wrong[:8])} (checksum); take a copy, or remove it and make it anew"
+            f"{file}: damaged, not what was written in {', '.join(damaged[:8])} (checksum); "
+            "take a copy, or remove it and make it anew"
         )
 
 # %% ../../nbs/03_encoders/02_weight_files.ipynb #5b195eba
 def read_weights(
     path: str | Path,  # a safetensors file
-    expected: dict[
-        str, torch.Tensor
-    ],  # a state dict; names, shapes and types count (a network on the meta device will do)
+    expected: dict[str, torch.Tensor],  # a state dict; names, shapes and types count (the meta device will do)
 ) -> dict[str, torch.Tensor]:  # on the CPU, in the types of `expected`
     "The tensors of a file, if they are exactly those expected, and those that were written."
     try:
         with safe_open(path, "pt") as file:
-            check_weights(
-                path,
-                {name: file.get_slice(name).get_shape() for name in file.keys()},
-                {name: t.shape for name, t in expected.items()},
-            )
-            found = {name: file.get_tensor(name) for name in expected}
-            check_sums(path, file.metadata(), found)
-            return {name: found[name].to(t.dtype, copy=True) for name, t in expected.items()}
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+            check_weights(path, shapes, {name: t.shape for name, t in expected.items()})
+            tensors = {name: file.get_tensor(name) for name in expected}
+            check_sums(path, file.metadata(), tensors)
+            return {name: tensors[name].to(t.dtype, copy=True) for name, t in expected.items()}
     except (OSError, SafetensorError) as e:
         raise TgfrError(f"{path}: not a readable safetensors file ({e})") from None
 
@@ -125,17 +123,15 @@ def write_weights(
     "Write a safetensors file with its checksums, atomically, and the same bytes for the same weights."
     weights = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
     owners = Counter(t.untyped_storage().data_ptr() for t in weights.values())
-    weights = {
-        name: t.clone() if owners[t.untyped_storage().data_ptr()] > 1 else t for name, t in weights.items()
-    }  # tied tensors are written under each name
+    for name, t in weights.items():
+        if owners[t.untyped_storage().data_ptr()] > 1:
+            weights[name] = t.clone()  # tied tensors are written under each name
     facts = about or {}
-    data = memoryview(
-        save(weights, {"facts": ""})
-    )  # `save` shuffles several facts, and `save_file` would leave a file that only its owner may read
+    # `save` shuffles several facts, and `save_file` would leave a file that only its owner may read
+    data = memoryview(save(weights, {"facts": ""}))
     start = 8 + int.from_bytes(data[:8], "little")
-    head = json.loads(bytes(data[8:start])) | {
-        "__metadata__": {**facts, "crc32": json.dumps(_sums(facts, weights), ensure_ascii=False)}
-    }
+    head = json.loads(bytes(data[8:start]))
+    head["__metadata__"] = {**facts, "crc32": json.dumps(_sums(facts, weights), ensure_ascii=False)}
     text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with atomic_write(path, private=private) as tmp, open(tmp, "wb") as file:
@@ -156,15 +152,11 @@ def load_module(
 
 # %% ../../nbs/03_encoders/02_weight_files.ipynb #5ba7815e
 def weights_hash(
-    module: torch.nn.Module,
+    module: torch.nn.Module,  # on any device
     *more,  # what else decides about its results, as for `content_digest`
 ) -> str:  # 16 hexadecimal digits
     "A `content_digest` of a module's weights."
-    return content_digest(
-        *more,
-        *(
-            part
-            for name, tensor in sorted(module.state_dict().items())
-            for part in (name, tensor.detach().cpu().numpy())
-        ),
-    )
+    content = list(more)
+    for name, tensor in sorted(module.state_dict().items()):
+        content += [name, tensor.detach().cpu().numpy()]
+    return content_digest(*content)

@@ -94,7 +94,7 @@ def _hash_photo(cell: dict, name: str, skips: Skips, damaged: Skips) -> tuple[by
     complaints = []
     try:
         data = cell_bytes(cell, name)
-        hashed = perceptual_hash(read_image(data, name, size=None, said=complaints))
+        hashed = perceptual_hash(read_image(data, name, size=None, messages=complaints))
     except TgfrError as e:
         skips.add(name, str(e))
         return _digest(name.encode()), np.zeros((16, 16), np.float32)

@@ -102,7 +102,9 @@ def result_rows(
     "A row for each system and condition, in their order."
     pairs = {key: (metrics, _reference_of(key, results, reference)) for key, metrics in results.items()}
     probes = {condition.probes for _, condition in results}
-    reach = {p: _reach([pair for (_, c), pair in pairs.items() if c.probes == p]) for p in probes}
+    reach = {}
+    for table in probes:
+        reach[table] = _reach([pair for (_, condition), pair in pairs.items() if condition.probes == table])
     return [result_row(*key, *pair, reach[key[1].probes]) for key, pair in pairs.items()]
 
 
@@ -302,12 +304,9 @@ def _row_to_json(row: ResultRow) -> dict:
 
 def _row_from_json(row: dict, _) -> ResultRow:
     "A row of version 1."
-    values, intervals, differences = (
-        {Metric.read(metric): value for metric, value in row.get(name, {}).items()}
-        for name in ("values", "interval", "difference")
-    )
-    intervals = {metric: tuple(ends) for metric, ends in intervals.items()}
-    differences = {metric: tuple(ends) for metric, ends in differences.items()}
+    values = {Metric.read(metric): value for metric, value in row.get("values", {}).items()}
+    intervals = {Metric.read(metric): tuple(ends) for metric, ends in row.get("interval", {}).items()}
+    differences = {Metric.read(metric): tuple(ends) for metric, ends in row.get("difference", {}).items()}
     return ResultRow(row["system"], Condition(**row["condition"]), values, intervals, differences)
 
 

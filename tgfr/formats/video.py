@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core import Skips, TgfrError
 from ..data.faces import PIXEL_LIMIT, quiet_opencv, read_image
-from ..data.photo_files import IMAGES, list_pictures, name_left
+from ..data.photo_files import IMAGES, list_pictures, left_out_message
 from .video_containers import Container
 from .video_packets import Packets
 
@@ -118,7 +118,7 @@ class Frames:
         self.files, self.count = sorted(files, key=_natural), len(files)
         if not files:
             expected = f"expected files such as 0001.jpg ({', '.join(IMAGES)})"
-            raise TgfrError(f"{self.source}: no picture in this folder; {expected}; {name_left(self.left)}")
+            raise TgfrError(f"{self.source}: no picture in this folder; {expected}; {left_out_message(self.left)}")
 
     def _open_file(self):
         "What a video file says of itself."

@@ -72,7 +72,7 @@ def word_regions(
     sentence = split.captions[row][caption]
     text = model.encode_captions([sentence])
     image = model.image_head(split.store.batch(0, [row]).to(text.mask.device))
-    words = model.text_encoder.labels(sentence)
+    words = model.text_encoder.tokens(sentence)
     attention = word_attention(image.regions, text.words, text.mask)[1][0].cpu().numpy()
     return read_image(split.dataset[row]["image"], str(row)), words[: len(attention)], attention[: len(words)]
 

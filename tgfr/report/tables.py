@@ -98,8 +98,11 @@ def shown_columns(
 ) -> list[int]:
     "Which metrics a table shows: all, or those that it has where tables are of different kinds."
     of_one_kind = not any(probes.title for probes in report.probes)
-    nothing = format_rate(None)
-    return [i for i in range(len(metrics)) if of_one_kind or any(line.cells[i].value != nothing for line in lines)]
+    nothing, columns = format_rate(None), []
+    for i in range(len(metrics)):
+        if of_one_kind or any(line.cells[i].value != nothing for line in lines):
+            columns.append(i)
+    return columns
 
 
 def column_head(report: Report, metric: Metric) -> str:
@@ -157,9 +160,9 @@ def print_table(
     metrics, tables = results_table(report, metrics)
     for probes, lines in tables.items():
         columns = [_column(report, metrics[i], i, lines) for i in shown_columns(report, metrics, lines)]
-        for part in _side_by_side(columns, console.width):
+        for fitting in _side_by_side(columns, console.width):
             title = f"{report.title}, {probes.heading}"
-            console.print(_terminal_table(title, part, lines, roomy=console.width >= 90), "")
+            console.print(_terminal_table(title, fitting, lines, roomy=console.width >= 90), "")
     if legend := _legend(report):
         console.print(Text(legend))
     for warning in report.warnings:
@@ -189,16 +192,16 @@ def _terminal_table(title: str, columns, lines: Sequence[Line], roomy: bool) -> 
 
 def _side_by_side(columns, width: int) -> list[list]:
     "Columns in groups, each of which fits beside the names."
-    parts, room = [], 0
+    tables, room = [], 0
     for head, cells in columns:
         lines = [line for text in (head, *cells) for line in text.plain.splitlines() or [""]]
         needed = max(map(len, lines)) + 1 + (width >= 90)
         if needed > room:
-            parts.append([])
+            tables.append([])
             room = width - NAMES[1] - 2
-        parts[-1].append((head, cells))
+        tables[-1].append((head, cells))
         room -= needed
-    return parts
+    return tables
 
 
 def _legend(report: Report) -> str:

@@ -61,15 +61,15 @@ class Mlp(nn.Module):
 
     def __init__(
         self,
-        inside: int,  # width in
+        in_channels: int,
         hidden: int,
-        outside: int | None = None,  # width out; None: `inside`
+        out_channels: int | None = None,  # None: `in_channels`
     ):
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(inside, hidden), nn.Linear(hidden, outside or inside)
+        self.fc1, self.fc2 = nn.Linear(in_channels, hidden), nn.Linear(hidden, out_channels or in_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        "(..., inside) to (..., outside)."
+        "(..., in_channels) to (..., out_channels)."
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -100,13 +100,9 @@ class Block(nn.Module):
         drop: float = 0.0,  # probability that a branch is left out for a set, in training
     ):
         super().__init__()
-        self.norm1, self.attn, self.norm2, self.mlp, self.drop = (
-            nn.LayerNorm(width),
-            Attention(width, heads),
-            nn.LayerNorm(width),
-            Mlp(width, 4 * width),
-            drop,
-        )
+        self.norm1, self.attn = nn.LayerNorm(width), Attention(width, heads)
+        self.norm2, self.mlp = nn.LayerNorm(width), Mlp(width, 4 * width)
+        self.drop = drop
 
     def forward(
         self,
@@ -159,7 +155,7 @@ class ClusterNetwork(nn.Module):
 
 # %% ../../nbs/06_sets/02_networks.ipynb #7eb554ce
 class Mixer(nn.Module):
-    "A mixer block: across clusters, then across channels, with one layer norm for both and a learned number on the first skip."
+    "A mixer block: across clusters, then channels, with one layer norm for both and a learned gate on the first skip."
 
     def __init__(
         self,

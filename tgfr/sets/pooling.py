@@ -55,7 +55,7 @@ class FaceSet(TensorRecord):
         return there if self.score is None else there & self.score.isfinite()
 
     @property
-    def lost(self) -> torch.Tensor:
+    def not_finite(self) -> torch.Tensor:
         "Images of each set that `finite` leaves out, (B,)."
         return (self.mask & ~self.sound).sum(1)
 
@@ -64,10 +64,10 @@ class FaceSet(TensorRecord):
         there = self.sound
         if there.all():
             return self
-        lost = int((self.mask & ~there).sum())
-        if lost:
-            found = f"{lost:,} of {int(self.mask.sum()):,} images have numbers that are not finite"
-            warnings.warn(f"{found} and are left out of their sets", stacklevel=2)
+        left_out = int((self.mask & ~there).sum())
+        if left_out:
+            images = f"{left_out:,} of {int(self.mask.sum()):,} images"
+            warnings.warn(f"{images} have numbers that are not finite and are left out of their sets", stacklevel=2)
         kept = {}
         for name in ("embedding", "styles", "score"):
             value = getattr(self, name)
@@ -82,8 +82,8 @@ def face_set(
 ) -> FaceSet:
     "Features of several sets side by side."
 
-    def pad(parts):
-        return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+    def pad(tensors):
+        return torch.nn.utils.rnn.pad_sequence(list(tensors), batch_first=True)
 
     styles = [s.styles for s in sets]
     return FaceSet(
@@ -250,12 +250,12 @@ def build_set_fusion(
 def parameter_free_fusion(
     name: str,  # a name of SET_FUSIONS
     embedding: int,  # E of the face encoder
-    beside: str = "",  # what else a caller takes, for the message
+    alternatives: str = "",  # what else a caller takes, for the message
 ) -> SetFusion:
     "A fusion that needs no training; `TgfrError` where there is none of that name, or where it has parameters."
     if name not in SET_FUSIONS:
         free = ", ".join(n for n in SET_FUSIONS if n not in LEARNED)
-        raise TgfrError(f"fusion {name}: neither the folder of a trained one, {beside}nor one of {free}")
+        raise TgfrError(f"fusion {name}: neither the folder of a trained one, {alternatives}nor one of {free}")
     fusion = build_set_fusion(name, embedding)
     if fusion.learned:
         raise TgfrError(f"fusion {name}: it has weights; give the folder of a trained one")
@@ -274,17 +274,17 @@ def buckets(
     sizes = counts[order]
     while first < len(order):
         largest = int(sizes[first])
-        alike = int(np.searchsorted(-sizes, -0.8 * largest, side="right"))
-        last = min(alike, first + max(1, max_cells // largest))
+        like_it = int(np.searchsorted(-sizes, -0.8 * largest, side="right"))
+        last = min(like_it, first + max(1, max_cells // largest))
         yield order[first:last]
         first = last
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #eb67147c
 def padded_rows(
-    start: np.ndarray,  # (R,) the first place of each row
-    size: np.ndarray,  # (R,) places in it, at least 1
-) -> tuple[np.ndarray, np.ndarray]:  # places (R, longest), and where they are the row's own
-    "Rows of consecutive places, side by side; behind the last of a row stands its first again."
+    start: np.ndarray,  # (R,) the first position of each row
+    size: np.ndarray,  # (R,) positions in it, at least 1
+) -> tuple[np.ndarray, np.ndarray]:  # positions (R, longest), and where they belong to the row
+    "Rows of consecutive positions, side by side; behind the last of a row stands its first again."
     column = np.arange(size.max())
     mask = column < size[:, None]
     return start[:, None] + np.where(mask, column, 0), mask
@@ -306,23 +306,23 @@ def fuse_ragged(
     ids, set_index, counts = np.unique(template, return_inverse=True, return_counts=True)
     order, start = np.argsort(set_index, kind="stable"), np.cumsum(counts) - counts
     device = next((p.device for p in fusion.parameters()), torch.device("cpu"))
-    mode, parts, which = fusion.training, [], []
+    mode, templates, which = fusion.training, [], []
     fusion.eval()
     try:
         for sets in buckets(counts, max_cells):
-            places, mask = padded_rows(start[sets], counts[sets])
-            rows = order[places]
+            positions, mask = padded_rows(start[sets], counts[sets])
+            rows = order[positions]
 
             def take(array):
                 return None if array is None else torch.from_numpy(np.asarray(array)[rows]).float()  # noqa: B023
 
             faces = FaceSet(take(embedding), torch.from_numpy(mask), take(styles), take(score)).to(device)
-            parts.append(fusion.fuse(faces, **options).cpu())
+            templates.append(fusion.fuse(faces, **options).cpu())
             which.append(sets)
     finally:
         fusion.train(mode)
     back = np.argsort(np.concatenate(which)) if which else []
-    return ids, torch.cat(parts)[back] if parts else torch.zeros(0, embedding.shape[1])
+    return ids, torch.cat(templates)[back] if templates else torch.zeros(0, embedding.shape[1])
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #f686f931
 def chunk_bounds(
@@ -332,10 +332,10 @@ def chunk_bounds(
     "Consecutive chunks of sets, as equal as can be, the longer first (the published order of chunks)."
     if max_images < 1:
         raise TgfrError(f"chunk={max_images}: expected at least 1 image")
-    parts = (counts + max_images - 1) // max_images
-    set_index = torch.repeat_interleave(parts)
-    number = torch.arange(len(set_index), device=counts.device) - (parts.cumsum(0) - parts)[set_index]
-    fewest, longer = (counts // parts.clamp_min(1))[set_index], (counts % parts.clamp_min(1))[set_index]
+    chunks = (counts + max_images - 1) // max_images
+    set_index = torch.repeat_interleave(chunks)
+    number = torch.arange(len(set_index), device=counts.device) - (chunks.cumsum(0) - chunks)[set_index]
+    fewest, longer = (counts // chunks.clamp_min(1))[set_index], (counts % chunks.clamp_min(1))[set_index]
     return set_index, fewest * number + number.minimum(longer), fewest + (number < longer)
 
 # %% ../../nbs/06_sets/01_pooling.ipynb #4866b230

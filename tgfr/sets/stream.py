@@ -39,37 +39,34 @@ class OnlineFusion:
         share = (self.fusion.quality(seen) * seen.mask)[0]
         best, new = int(share.argmax()), share[-faces.mask.shape[1] :, None]
         scale = 1.0 if self.anchor is None else float(share[0] / self.share.max().clamp_min(1e-30))
-        state = SetState(
-            new.sum()[None, None],
-            (new.T @ l2_normalize(faces.embedding[0]))[None],
-            new.new_zeros(1, 1, 0),
-            faces.counts,
-        )
+        feature = (new.T @ l2_normalize(faces.embedding[0]))[None]
+        state = SetState(new.sum()[None, None], feature, new.new_zeros(1, 1, 0), faces.counts)
         return self._grown(state, new, scale, seen[:, best : best + 1])
 
     def _grown(self, state, share, scale, anchor):
+        "The set with a chunk's state and shares; the earlier ones are brought to its scale."
         if self.state is None:
             return replace(self, state=state, share=share, anchor=anchor)
-        old = SetState(scale * self.state.mass, scale * self.state.feature, self.state.style, self.state.count)
+        old = self.state
+        old = SetState(scale * old.cluster_size, scale * old.feature, old.style, old.count)
         return replace(self, state=old + state, share=torch.cat([scale * self.share, share]), anchor=anchor)
 
-    def after(
+    def merge_earlier(
         self,
         earlier: SetState,  # of one set, made by the same CAFace
-    ) -> (
-        "OnlineFusion"
-    ):  # whose template is of all images; its weights are still of those added here, and sum to their part of the whole
+    ) -> "OnlineFusion":  # the template of all images; its weights are still of those added here, and sum to their
+        # part of the whole
         "The set with the images of an earlier state before it."
         if not isinstance(self.fusion, CAFace):
             raise TgfrError(f"state: only CAFace keeps one, {type(self.fusion).__name__} does not")
         if self.state is None:
-            return replace(self, state=earlier, share=torch.zeros(0, earlier.mass.shape[1]))
+            return replace(self, state=earlier, share=torch.zeros(0, earlier.cluster_size.shape[1]))
         return replace(self, state=merge(earlier, self.state))
 
     def readout(self) -> tuple[torch.Tensor, torch.Tensor]:
         "The template (E,), and the weight of each image (n,); weights sum to 1, or to less after an earlier state."
         if isinstance(self.fusion, CAFace):
-            said = self.fusion.readout(self.state)
-            return said.embedding[0], self.share @ said.image_weight_scale[0]
-        mass = self.state.mass[0, 0].clamp_min(1e-12)
-        return self.state.feature[0, 0] / mass, self.share[:, 0] / mass
+            readout = self.fusion.readout(self.state)
+            return readout.embedding[0], self.share @ readout.image_weight_scale[0]
+        total = self.state.cluster_size[0, 0].clamp_min(1e-12)
+        return self.state.feature[0, 0] / total, self.share[:, 0] / total

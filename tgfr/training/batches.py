@@ -73,8 +73,8 @@ def steps_per_epoch(
 ) -> int:
     "Steps of one epoch; the rest of the epoch's order is left out."
     if photos < batch:
-        found = f"batch of {batch} {counted}, but only {photos} photos to train on{note}"
-        raise TgfrError(f"{found}; give more photos, or make {smaller} of the recipe smaller")
+        shortage = f"batch of {batch} {counted}, but only {photos} photos to train on{note}"
+        raise TgfrError(f"{shortage}; give more photos, or make {smaller} of the recipe smaller")
     return photos // batch
 
 

@@ -66,7 +66,7 @@ class PhotoBatches:
     def _photo(self, i, stage, epoch):
         "Photo `i` as this epoch sees it."
         draw = rng(self.seed, stage, epoch, int(i))
-        image = augment(read_image(self.images[int(i)], self.ids[int(i)], self.config.size, said=[]), draw)
+        image = augment(read_image(self.images[int(i)], self.ids[int(i)], self.config.size, messages=[]), draw)
         return self.degradations[draw.integers(len(self.degradations))](image, int(i), epoch)
 
 # %% ../../nbs/08_training/05_face_encoder.ipynb #643b1b90

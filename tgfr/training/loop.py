@@ -164,16 +164,16 @@ def run_digest(
     return content_digest(recipe_text(recipe), stage, batches.content_digest, shapes, *frozen)
 
 # %% ../../nbs/08_training/04_loop.ipynb #4c0d0802
-def _train_step(objective, model, optimizers, parts, clip, sums, accelerator):
-    "One step of all optimisers; adds its losses to `sums`, by name."
-    for k, part in enumerate(parts):
-        last = k == len(parts) - 1
+def _train_step(objective, model, optimizers, shares, clip, sums, accelerator):
+    "One step of all optimisers on the shares of its batch; adds its losses to `sums`, by name."
+    for k, share in enumerate(shares):
+        last = k == len(shares) - 1
         with nullcontext() if last else accelerator.no_sync(objective):
             with accelerator.autocast():
-                losses = objective(part.to(accelerator.device))
-            accelerator.backward(sum(losses.values()) / len(parts))
+                losses = objective(share.to(accelerator.device))
+            accelerator.backward(sum(losses.values()) / len(shares))
         for name, value in losses.items():
-            sums[name] = sums.get(name, 0) + value.detach() / len(parts)
+            sums[name] = sums.get(name, 0) + value.detach() / len(shares)
     if getattr(model, "text_encoder", None) is not None:
         accelerator.clip_grad_norm_(model.text_encoder.parameters(), clip)
     _step(optimizers, accelerator.scaler)
@@ -183,17 +183,17 @@ def _train_epoch(objective, model, optimizers, batches, recipe, stage: StageReci
     "One epoch; the mean losses over steps and processes by name."
     objective.train()
     torch.manual_seed(zlib.crc32(repr((recipe.seed, stage.name, epoch, accelerator.process_index)).encode()))
-    accumulate = recipe.accumulate  # each part is taken as the share of a process of its own
+    accumulate = recipe.accumulate  # each share counts as that of a further process
     world = accelerator.num_processes * accumulate
     first = accelerator.process_index * accumulate
-    shares = [batches.epoch(stage.name, epoch, stage.batch, first + k, world) for k in range(accumulate)]
+    streams = [batches.epoch(stage.name, epoch, stage.batch, first + k, world) for k in range(accumulate)]
     steps = batches.steps(stage.batch)
-    sums = {}
-    for step, parts in enumerate(progress_bar(zip(*shares), title, steps)):
+    sums, clip = {}, getattr(recipe, "clip_text", None)
+    for step, shares in enumerate(progress_bar(zip(*streams), title, steps)):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, stage.name, group["name"], epoch + step / steps, stage.epochs)
-        _train_step(objective, model, optimizers, parts, getattr(recipe, "clip_text", None), sums, accelerator)
+        _train_step(objective, model, optimizers, shares, clip, sums, accelerator)
     return {name: accelerator.reduce(value / steps, "mean").item() for name, value in sums.items()}
 
 # %% ../../nbs/08_training/04_loop.ipynb #4c0d0805
@@ -350,7 +350,7 @@ def _read_run(folder) -> dict:
     return run
 
 
-def _damaged(state) -> str:
+def _fault_of(state) -> str:
     "What is wrong with a state; empty: nothing, as far as can be told."
     if not state.is_dir():
         return "is not there"
@@ -359,8 +359,11 @@ def _damaged(state) -> str:
     sums = read_json(state / "checksums.json")
     if not isinstance(sums, dict):
         return "checksums.json is damaged"
-    wrong = [name for name, value in sums.items() if not (state / name).is_file() or _sha256(state / name) != value]
-    return f"{', '.join(wrong[:5])} missing or not what was written" if wrong else ""
+    damaged = []
+    for name, value in sums.items():
+        if not (state / name).is_file() or _sha256(state / name) != value:
+            damaged.append(name)
+    return f"{', '.join(damaged[:5])} missing or not what was written" if damaged else ""
 
 
 def _resume(folder, digest, epochs, accelerator) -> list[dict]:
@@ -374,18 +377,18 @@ def _resume(folder, digest, epochs, accelerator) -> list[dict]:
     if accelerator.is_main_process:
         _remove_old(folder, run["metrics"])
     state = folder / f"state-{run['epoch']}"
-    wrong = _damaged(state)
+    fault = _fault_of(state)
     if run["epoch"] >= epochs:
-        if wrong:
-            log(f"warning: {state}: {wrong}; the run is finished and does not need it", "yellow")
+        if fault:
+            log(f"warning: {state}: {fault}; the run is finished and does not need it", "yellow")
         return run["metrics"]
     try:
-        if not wrong:
+        if not fault:
             accelerator.load_state(str(state))
     except Exception as e:  # a damaged file may be an error of any kind
-        wrong = f"cannot be loaded ({type(e).__name__}: {one_line(e)})"
-    if wrong:
-        raise TgfrError(f"{state}: {wrong}; remove {folder} to train this run anew")
+        fault = f"cannot be loaded ({type(e).__name__}: {one_line(e)})"
+    if fault:
+        raise TgfrError(f"{state}: {fault}; remove {folder} to train this run anew")
     return run["metrics"]
 
 # %% ../../nbs/08_training/04_loop.ipynb #fe3ecb2c

@@ -58,9 +58,9 @@ def gather(
     "The rows of all processes: each puts its own in place, and they are summed."
     if _world() == 1:
         return x
-    places = x.new_zeros(_world(), *x.shape)
-    places[dist.get_rank()] = x
-    return _Sum.apply(places).flatten(0, 1)
+    gathered = x.new_zeros(_world(), *x.shape)
+    gathered[dist.get_rank()] = x
+    return _Sum.apply(gathered).flatten(0, 1)
 
 # %% ../../nbs/08_training/03_objectives.ipynb #97218e7f
 def gather_words(

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'ABOVE_0', 'RENAMED_FIELDS', 'ADDED_FIELDS', 'RECIPES', 'FOR_TRANSFORMERS', 'PARSERS', 'check_fields',
-           'Recipe', 'renamed_field', 'original_field', 'recipe_text', 'StageRecipe', 'stage_recipe', 'ours',
-           'ours_transformer', 'ours_celeba_dialog', 'ours_face2text', 'demo', 'paper_lstm', 'paper_bert',
-           'make_recipe', 'parse_settings', 'resolve_recipe', 'write_recipe', 'read_recipe']
+           'Recipe', 'renamed_field', 'original_field', 'recipe_text', 'ours', 'ours_transformer', 'ours_celeba_dialog',
+           'ours_face2text', 'demo', 'paper_lstm', 'paper_bert', 'make_recipe', 'parse_settings', 'resolve_recipe',
+           'write_recipe', 'read_recipe']
 
 # %% ../../nbs/08_training/01_recipes.ipynb #d555b70e
 import inspect
@@ -203,29 +203,6 @@ def recipe_text(recipe: Recipe) -> str:  # equal for equal recipes (a `SetRecipe
             parts.append(f"{original_field(f.name, type(recipe))}={value!r}")
     return f"{type(recipe).__qualname__}({', '.join(parts)})"
 
-# %% ../../nbs/08_training/01_recipes.ipynb #4c0d0605
-@dataclass(frozen=True)
-class StageRecipe:
-    "What the training loop needs to know of one stage."
-
-    name: str  # "encode", "align", "fuse" or "sets"
-    epochs: int
-    batch: int  # per step over all processes
-    rates: dict[str, float]  # learning rate by parameter group: "heads", "text", "margin"
-
-
-def stage_recipe(
-    recipe: Recipe,
-    stage: str,  # "encode", "align" or "fuse"; "sets" of a `SetRecipe`
-) -> StageRecipe:
-    "The part of a recipe that is about one stage."
-    values = vars(recipe)
-    if f"epochs_{stage}" not in values:
-        stages = [name.removeprefix("epochs_") for name in values if name.startswith("epochs_")]
-        raise TgfrError(f"stage {stage!r}: {type(recipe).__name__} has {', '.join(stages)}")
-    rates = {name.removeprefix("lr_"): value for name, value in values.items() if name.startswith("lr_")}
-    return StageRecipe(stage, values[f"epochs_{stage}"], values[f"batch_{stage}"], rates)
-
 # %% ../../nbs/08_training/01_recipes.ipynb #0f10f700
 def ours() -> Recipe:
     "The default: residual head and fusion, several captions per photo, consistency with the clean photo."
@@ -341,8 +318,8 @@ def _check_text(name: str, changes: dict) -> None:
     if "text" in changes and not isinstance(text, str):
         return  # `Recipe` names the field
     if name in FOR_TRANSFORMERS and text in (None, *RECURRENT):
-        found = "none is named" if text is None else f"found {text!r}, a recurrent one"
-        raise TgfrError(f"recipe {name}: expected the name or path of a pretrained text model (--text), {found}")
+        given = "none is named" if text is None else f"found {text!r}, a recurrent one"
+        raise TgfrError(f"recipe {name}: expected the name or path of a pretrained text model (--text), {given}")
     if name not in FOR_TRANSFORMERS and text not in RECURRENT and "lr_text" not in changes:
         hint = "take ours-transformer, or set lr_text too (1e-4 there)"
         raise TgfrError(

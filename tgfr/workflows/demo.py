@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from ..core import TgfrError, json_text, read_json, write_json
 from ..data.datasets import load_faces
-from ..data.degradation import Degradation
+from ..data.degradation import check_sizes
 from ..data.folders import one_at_a_time
 from ..data.splits import load_splits
 from ..encoders.backbones import save_encoder
@@ -63,15 +63,15 @@ def demo_encoder(
     "A small face encoder trained on synthetic people of its own."
     folder, file = Path(folder), Path(folder) / "encoder" / "made.json"
     fields = {original_field(name, Recipe): getattr(recipe, name) for name in ENCODE}
-    made = json.loads(json_text({"people": people, "photos": photos, "recipe": fields}))
-    if file.is_file() and read_json(file) != made:
-        mend = "choose a new folder, or remove this one and train-encoder beside it"
-        raise TgfrError(f"{file.parent}: was trained by another recipe or on other people; {mend}")
+    settings = json.loads(json_text({"people": people, "photos": photos, "recipe": fields}))
+    if file.is_file() and read_json(file) != settings:
+        hint = "choose a new folder, or remove this one and train-encoder beside it"
+        raise TgfrError(f"{file.parent}: was trained by another recipe or on other people; {hint}")
     if not (folder / "encoder" / "config.json").is_file():
         dataset = load_faces(f"synthetic:people={people},photos={photos},first=1000000")
         trained = train_encoder(dataset, recipe, folder / "train-encoder", accelerator=accelerator)
         save_encoder(trained, folder / "encoder")
-        write_json(file, made)
+        write_json(file, settings)
     return load_encoder(folder / "encoder")
 
 # %% ../../nbs/10_workflows/02_demo.ipynb #e57e7843
@@ -113,8 +113,7 @@ def demo(
     Without flags: synthetic people, no download, a few minutes on two cores. With --data and --encoder: real images."""
     job = Job.begin(out)
     recipe = resolve_recipe(recipe or default_recipe(data, text), set_, text=text, seed=seed)
-    for size in (*recipe.train_resolutions, *probe_size):
-        Degradation(size=size)  # a wrong size is said before anything long begins
+    check_sizes([*recipe.train_resolutions, *probe_size])  # before anything long begins
     check_systems(systems)
     check_replicates(replicates, 2)
     if output and not encoder:
@@ -130,7 +129,7 @@ def demo(
         return None
     for split in reversed(splits):
         job.check_store(split.store)
-    report = job.complete(comparison_report(comparison.evaluator, comparison.trainer, face, data))
+    report = job.complete(comparison_report(comparison, face, data))
     compared = comparison.evaluator.reference, "frozen face", comparison.system
     comparison.model.save(job.out / "model", None, result_sections(report, compared), face)
     record_training_images(job.out / "model", train)

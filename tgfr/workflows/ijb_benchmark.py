@@ -35,7 +35,7 @@ from ..evaluation.simulated_ijb import simulate_ijb
 from ..evaluation.templates import MediaPooling
 from ..formats.ijb_files import IjbFiles
 from ..report.charts import plot_cmc, plot_det, plot_roc, plot_score_histograms
-from ..report.page import Metrics, write_report
+from ..report.page import Figures, write_report
 from ..report.tables import print_table
 from ..sets.caface import CAFace
 from ..sets.checkpoints import load_fusion_for
@@ -225,7 +225,7 @@ CURVES = {
 }
 
 
-def ijb_figures(results: list[IjbResult]) -> Metrics:
+def ijb_figures(results: list[IjbResult]) -> Figures:
     "ROC, CMC and DET of all systems, and the scores of the first."
     figures = {}
     for name, (plot, caption) in CURVES.items():

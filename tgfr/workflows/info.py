@@ -43,11 +43,15 @@ def _version(package: str) -> str:
 # %% ../../nbs/10_workflows/08_info.ipynb #9b8b09ec
 def _extras() -> dict[str, str]:
     "Each optional extra of tgfr, and what of it is missing."
-    wanted = {}
+    missing = {}
     for line in requires("tgfr") or ():
-        if extra := re.search(r"""extra == ["'](\w+)""", line):
-            wanted.setdefault(extra[1], []).append(re.match(r"[\w.-]+", line)[0])
-    missing = {extra: [p for p in packages if _version(p) == "not installed"] for extra, packages in wanted.items()}
+        extra = re.search(r"""extra == ["'](\w+)""", line)
+        if not extra:
+            continue
+        packages = missing.setdefault(extra[1], [])
+        package = re.match(r"[\w.-]+", line)[0]
+        if _version(package) == "not installed":
+            packages.append(package)
     return {extra: f"missing {', '.join(packages)}" if packages else "installed" for extra, packages in missing.items()}
 
 # %% ../../nbs/10_workflows/08_info.ipynb #18c43c50

@@ -18,7 +18,7 @@ from ..core import Skips, log
 from ..data.photo_log import photo_warnings
 from ..encoders.feature_store import FeatureStore
 from ..evaluation.results import Report
-from ..report.page import PACKAGES, Metrics, run_facts, save_report
+from ..report.page import PACKAGES, Figures, run_facts, save_report
 from ..training.loop import make_accelerator
 
 # %% ../../nbs/10_workflows/00_job.ipynb #70b00005
@@ -68,6 +68,6 @@ class Job:
         run = run_facts(self.started, packages)
         return replace(report, warnings=warnings, skipped=self.skips.to_dict(max_items), run=run)
 
-    def save(self, report: Report, figures: Metrics | None = None, what: str = "photos") -> None:
+    def save(self, report: Report, figures: Figures | None = None, what: str = "photos") -> None:
         "Write a complete report, print its table, and say where it is; `what` may have been left out."
         save_report(self.out, report, figures, what)

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from ..core import log
 from ..data.datasets import drop_unusable, load_faces, usual_split
-from ..data.degradation import Degradation
+from ..data.degradation import check_sizes
 from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import encoder_reference, load_encoder
 from ..evaluation.all_pairs import with_features
@@ -21,7 +21,7 @@ from ..fusion.model import TGFR
 from ..report.model_cards import record_training_images, without_paths
 from ..training.loop import make_accelerator
 from ..training.recipes import Recipe, resolve_recipe, write_recipe
-from .compare import Trainer
+from ..training.system import Trainer
 
 # %% ../../nbs/10_workflows/14_train.ipynb #2e3a48ee
 @one_at_a_time()
@@ -49,8 +49,7 @@ def train(
     (or accelerate launch --no_python); mixed precision as accelerate is configured."""
     recipe = resolve_recipe(recipe, set_, text=text, seed=seed)
     out, accelerator = Path(out), accelerator or make_accelerator()
-    for size in recipe.train_resolutions:
-        Degradation(size=size)
+    check_sizes(recipe.train_resolutions)
     face = load_encoder(encoder, output)
     split = split or usual_split(data, "train")
     dataset, skips = drop_unusable(load_faces(data, split))
