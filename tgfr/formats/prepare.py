@@ -141,7 +141,7 @@ def photo_bytes(
     "One photo as it is stored."
     try:
         data = check_file(path, FILE_LIMIT).read_bytes()
-        image = read_image(data, size=None, said=complaints)
+        image = read_image(data, size=None, messages=complaints)
     except (TgfrError, OSError) as e:
         return None, "unreadable photo: " + str(e).partition(": ")[2]
     if detector is not None:

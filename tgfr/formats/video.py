@@ -196,7 +196,7 @@ def _read_folder(frames, skips) -> Iterator[Frame]:
     for number, path in enumerate(frames.files):
         complaints = []
         try:
-            yield Frame(number, path.name, None, read_image(path, size=None, said=complaints))
+            yield Frame(number, path.name, None, read_image(path, size=None, messages=complaints))
         except TgfrError as e:
             skips.add(path.name, str(e))
         if complaints:
