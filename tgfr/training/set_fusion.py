@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from ..core import TgfrError, check_choices, content_digest, rng, seed_everything
 from ..encoders.feature_store import FeatureStore
 from ..encoders.features import TensorRecord
+from ..encoders.record_features import RecordFeatures
 from ..sets.caface import CAFace
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
 from .batches import rank_slice, steps_per_epoch
