@@ -496,7 +496,7 @@ def test_sets_takes_its_old_flags_together(monkeypatch, capsys):
 
     monkeypatch.setattr(compare_fusions, "compare_fusions", functools.wraps(compare_fusions.compare_fusions)(noted))
     main("sets --data d --encoder e.onnx --poor augmentations --count 16 --images 1 2 --images 4".split())
-    assert given["degradation"] == "augmentations" and given["augmentations_per_image"] == 16
+    assert given["degradation"] == "augmentations" and given["augmentations"] == 16
     assert given["set_sizes"] == (1, 2, 4)
     names = [line.split()[0] for line in capsys.readouterr().err.splitlines() if "is called" in line]
     assert names == ["--poor", "--count", "--images", "--images"]

@@ -142,7 +142,7 @@ def options_of(function: Callable) -> type:  # a dataclass with a field for each
 RENAMED = {  # command to what a flag was called, and is called now
     "prepare": {"--split": "--split-by"},
     "train": {"--no-words": "--image-only", "--words": "--no-image-only"},
-    "sets": {"--poor": "--degradation", "--count": "--augmentations-per-image", "--images": "--set-sizes"},
+    "sets": {"--poor": "--degradation", "--count": "--augmentations", "--images": "--set-sizes"},
     "evaluate": {"--against": "--baseline"},
     "embed": {"--lenient": "--allow-duplicates", "--no-lenient": "--no-allow-duplicates"},
     "ijb": {"--lenient": "--allow-duplicates", "--no-lenient": "--no-allow-duplicates"},
