@@ -8,7 +8,7 @@ __all__ = ['COMMANDS', 'WORDS', 'PLUGIN_HELP', 'RENAMED', 'FETCHED', 'summary', 
 
 # %% ../nbs/12_cli.ipynb #218cd6ea
 import ast
-import importlib
+import importlib.util
 import inspect
 import io
 import os
@@ -48,7 +48,8 @@ def summary(
 ) -> str:  # without its full stop
     "The first line of a command's docstring; its module is read, not imported."
     module, _, name = COMMANDS[command].partition(":")
-    source = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+    package = Path(importlib.util.find_spec("tgfr").origin).parent
+    source = package.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
     function = next(node for node in ast.parse(source).body if getattr(node, "name", None) == name)
     return ast.get_docstring(function).partition("\n")[0].removesuffix(".")
 
@@ -141,7 +142,7 @@ def options_of(function: Callable) -> type:  # a dataclass with a field for each
 RENAMED = {  # command to what a flag was called, and is called now
     "prepare": {"--split": "--split-by"},
     "train": {"--no-words": "--image-only", "--words": "--no-image-only"},
-    "sets": {"--poor": "--degradation", "--count": "--augmentations-per-image", "--images": "--set-sizes"},
+    "sets": {"--poor": "--degradation", "--count": "--augmentations", "--images": "--set-sizes"},
     "evaluate": {"--against": "--baseline"},
     "embed": {"--lenient": "--allow-duplicates", "--no-lenient": "--no-allow-duplicates"},
     "ijb": {"--lenient": "--allow-duplicates", "--no-lenient": "--no-allow-duplicates"},

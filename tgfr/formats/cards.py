@@ -29,7 +29,7 @@ class Card:
 
 
 def parse_card(
-    text: str,
+    text: str,  # of a Markdown file
     name: str = "card",  # for the card and errors
 ) -> Card:
     "A card from its text; `TgfrError` where the YAML block is missing or broken."
@@ -102,7 +102,7 @@ def in_markdown(
 
 
 def markdown_rows(
-    columns: Sequence[str],
+    columns: Sequence[str],  # their heads
     rows: Iterable[Sequence],  # plain values, as many as columns
 ) -> str:
     "A Markdown table; bars, line breaks and HTML in a value do no harm, and a dict is written as `key: value, ...`."
@@ -119,7 +119,7 @@ def markdown_rows(
 
 
 def model_card(
-    name: str,
+    name: str,  # its title
     what: str,  # a sentence or two
     facts: dict[str, object],  # what it was made of, and what goes in and out
     code: str,  # Python that loads and uses it

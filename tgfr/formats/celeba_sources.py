@@ -26,7 +26,9 @@ from tgfr.formats.source_entries import (
 from .untrusted import json_items, json_lines, read_lines, squeeze
 
 # %% ../../nbs/02_formats/03_celeba_sources.ipynb #b85a87ab
-def read_attributes(path: Path) -> dict[int, str]:
+def read_attributes(
+    path: Path,  # CelebAMask-HQ-attribute-anno.txt
+) -> dict[int, str]:
     "CelebAMask-HQ's attributes: the names that are +1, for each photo."
     _, names, *rows = [line.split(" ") for line in read_lines(path)] + [[], []]
     table = {}
@@ -49,7 +51,7 @@ def _caption_files(source: Path) -> tuple[Path, dict[int, str]]:  # the folder, 
 
 
 def read_mm_celeba_hq(
-    source: Path,
+    source: Path,  # the folder as it was downloaded and unpacked
     photos: Path | None = None,  # folder of the photos, if not below `source`
     part: str | None = None,  # only CelebA-Dialog has parts
 ) -> Source:
@@ -85,7 +87,7 @@ def dialog_captions(
 
 
 def read_celeba_dialog(
-    source: Path,
+    source: Path,  # the folder as it was downloaded and unpacked
     photos: Path | None = None,  # folder of the photos, if not below `source`
     part: str | None = None,  # hq: 30,000 photos of CelebA-HQ; all: 202,599 of CelebA;
     # default: hq if captions_hq.json is there
@@ -114,7 +116,9 @@ def read_celeba_dialog(
     return faces
 
 # %% ../../nbs/02_formats/03_celeba_sources.ipynb #992746ab
-def read_levels(path: Path) -> dict[int, str]:
+def read_levels(
+    path: Path,  # combined_annotation.txt or combined_annotation_hq.txt
+) -> dict[int, str]:
     "CelebA-Dialog's fine-grained labels, such as `Bangs=3 Eyeglasses=0 ...`, for each photo."
     table = {}
     for line in read_lines(path):
@@ -126,7 +130,7 @@ def read_levels(path: Path) -> dict[int, str]:
 
 # %% ../../nbs/02_formats/03_celeba_sources.ipynb #f2b1d7c6
 def read_face2text(
-    source: Path,
+    source: Path,  # the folder as it was downloaded and unpacked
     photos: Path | None = None,  # folder of CelebA's photos, if not below `source`
     part: str | None = None,  # only CelebA-Dialog has parts
 ) -> Source:

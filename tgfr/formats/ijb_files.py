@@ -208,7 +208,11 @@ class IjbFiles:
     strict: bool = True  # False: rows that occur twice and points that are not finite are taken
 
     @classmethod
-    def open(cls, folder: str | Path, strict: bool = True) -> "IjbFiles":
+    def open(
+        cls,
+        folder: str | Path,  # IJBB, IJBC or the folder above
+        strict: bool = True,  # False: rows that occur twice and points that are not finite are taken
+    ) -> "IjbFiles":
         "The set in `folder`, which is IJBB or IJBC itself or holds one of them."
         folder = Path(folder)
         files = []
@@ -227,11 +231,17 @@ class IjbFiles:
         check_links(meta, "expected the files themselves")
         return cls(meta.parent, first.name[:4].upper(), strict)
 
-    def path(self, what: str) -> Path:
+    def path(
+        self,
+        what: str,  # the name without the set's prefix
+    ) -> Path:
         "A meta file, such as `face_tid_mid.txt`."
         return self.folder / "meta" / f"{self.name.lower()}_{what}"
 
-    def has(self, what: str) -> bool:
+    def has(
+        self,
+        what: str,  # as for `path`
+    ) -> bool:
         "Whether a meta file is there, as text or as Parquet."
         return self.path(what).is_file() or self.path(what).with_suffix(".parquet").is_file()
 
@@ -251,11 +261,17 @@ class IjbFiles:
         "Names, points, scores, templates and media of all images."
         return read_images(self.path("name_5pts_score.txt"), self.path("face_tid_mid.txt"), self.strict)
 
-    def pairs(self, templates: np.ndarray | None = None) -> IjbPairs:
+    def pairs(
+        self,
+        templates: np.ndarray | None = None,  # int32, those that exist; None: not checked
+    ) -> IjbPairs:
         "The 1:1 pairs; `templates` are those that exist."
         return read_pairs(self.path("template_pair_label.txt"), templates, self.strict)
 
-    def galleries(self, templates: np.ndarray | None = None) -> list[IjbSubjects]:
+    def galleries(
+        self,
+        templates: np.ndarray | None = None,  # int32, those that exist; None: not checked
+    ) -> list[IjbSubjects]:
         "The galleries of the 1:N protocol (S1 and S2, or G1 and G2); none where the set has none."
         files = {name: f"1N_gallery_{name}.csv" for name in GALLERIES}
         return [
@@ -264,7 +280,10 @@ class IjbFiles:
             if self.has(file)
         ]
 
-    def probe(self, templates: np.ndarray | None = None) -> IjbSubjects:
+    def probe(
+        self,
+        templates: np.ndarray | None = None,  # int32, those that exist; None: not checked
+    ) -> IjbSubjects:
         "The probes of the 1:N protocol."
         return read_subjects(self.path("1N_probe_mixed.csv"), "probe", templates, self.strict)
 

@@ -41,10 +41,10 @@ def _check_fractions(fractions) -> None:
 
 def assign_people(
     name: str,  # of the set
-    source: Source,
+    source: Source,  # from `read_source`
     rule: str = "auto",  # published, seeded, or auto: published where there are as many people as TGFR counted
     fractions: Sequence[float] = (0.7, 0.1, 0.2),  # of the people in train, validation, test, where they are drawn
-    seed: int = 0,
+    seed: int = 0,  # of the draw
 ) -> tuple[dict[int, str], str]:  # the source's number of each person to a split (empty: entries say it), what was done
     "The split of each person."
     people, counts = source.people, PUBLISHED.get(name, ())
@@ -116,7 +116,7 @@ def _file_order(entry: Entry) -> tuple:
 def plan_splits(
     name: str,  # of the set
     source: Source,  # replicas that are left out are added to its skips
-    options: Options,
+    options: Options,  # of the prepared set
 ) -> SplitPlan:
     "Divide the photos of a source into splits."
     split_of, description = assign_people(name, source, options.split, options.fractions, options.seed)
@@ -132,9 +132,9 @@ def plan_splits(
 
 # %% ../../nbs/02_formats/07_prepare.ipynb #a6f589fd
 def photo_bytes(
-    path: Path,
-    detector: YuNet | None,
-    options: Options,
+    path: Path,  # of the photo
+    detector: YuNet | None,  # None: photos are cropped
+    options: Options,  # size and quality are used
     complaints: list[str],  # gets what the decoder complains of
 ) -> tuple[bytes | None, str]:  # an image file, and whether it was "aligned", "kept" or "cropped";
     # None and the reason where it is left out
@@ -160,9 +160,9 @@ SCHEMA = datasets.Features(
 
 
 def make_row(
-    entry: Entry,
+    entry: Entry,  # of the source
     identity: int,  # rank of the person
-    image: bytes | None,
+    image: bytes | None,  # an image file; None: the source has no photos
 ) -> dict:
     "A row of the canonical form."
     return {
@@ -177,7 +177,7 @@ def make_row(
 
 
 def photos_content(
-    entries: list[Entry],
+    entries: list[Entry],  # whose photos are read
     photos: Path | None,  # their folder; None: the source has no photos
 ) -> str:  # a hash, empty where there are no photos
     "What is in the photos of some entries: one replaced under its name is noticed, whatever its size and date."
@@ -198,8 +198,8 @@ def write_file(
     entries: list[Entry],  # in their order
     rank: dict[int, int],  # the source's number of each person to the canonical identity
     photos: Path | None,  # folder of the photos; None: rows have no image
-    detector: YuNet | None,
-    options: Options,
+    detector: YuNet | None,  # None: photos are cropped
+    options: Options,  # of the prepared set
     key: str,  # of the plan
 ) -> None:
     "Write one file, completely or not at all."
@@ -265,10 +265,10 @@ def _split_counts(
 
 def make_report(
     name: str,  # of the set
-    source: Source,
+    source: Source,  # what was prepared, with its skips and notes
     files: dict[str, list[Path]],  # of each split, all finished
     description: str,  # of the split
-    options: Options,
+    options: Options,  # of the prepared set
     key: str,  # of the plan
 ) -> dict:
     "What a prepared set holds and what was left out of it."
@@ -300,7 +300,7 @@ def make_report(
 def summary(
     report: dict,  # from `make_report`
     max_names: int = 3,  # shown of each reason
-    max_notes: int = 10,
+    max_notes: int = 10,  # shown
 ) -> str:
     "A report in a few lines; all names are in the report itself."
 

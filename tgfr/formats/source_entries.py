@@ -44,7 +44,7 @@ class Source:
 
 # %% ../../nbs/02_formats/02_source_entries.ipynb #75d2de42
 def find_file(
-    source: Path,
+    source: Path,  # the folder as it was downloaded and unpacked
     *names: str,  # file names or patterns, the best first
 ) -> Path | None:
     "The first file of these names in a folder or at most two levels below."
@@ -57,7 +57,7 @@ def find_file(
 
 
 def require_file(
-    source: Path,
+    source: Path,  # the folder as it was downloaded and unpacked
     what: str,  # for the error
     *names: str,
 ) -> Path:
@@ -69,7 +69,7 @@ def require_file(
 
 # %% ../../nbs/02_formats/02_source_entries.ipynb #87f546ab
 def files_by_number(
-    folder: Path,
+    folder: Path,  # it alone, not what is below
     endings: str,  # such as "jpg|png"; of two files of one number the first ending counts
 ) -> dict[int, str]:  # number to name
     "Files that are named by a number."
@@ -86,7 +86,7 @@ IMAGE_ENDINGS = "|".join(ending[1:] for ending in (".jpg", ".jpeg", ".png", *IMA
 
 
 def find_image_folder(
-    source: Path,
+    source: Path,  # the folder as it was downloaded and unpacked
     photos: Path | None,  # as the user said
     *names: str,  # folders below `source`, the best first
 ) -> tuple[Path, dict[int, str]]:  # the folder, its images by number
@@ -100,7 +100,7 @@ def find_image_folder(
 
 # %% ../../nbs/02_formats/02_source_entries.ipynb #20e60a40
 def read_numbers(
-    path: Path,
+    path: Path,  # a text file
     pattern: str,  # of a whole line with single blanks; group 1 is the key, group 2 the value
     header: int = 0,  # lines at the top that are no data
 ) -> dict[str, int]:  # key to value
@@ -139,7 +139,9 @@ def hq_identities(source: Path) -> dict[int, int]:  # photo to person
     return {int(hq): people[number] for hq, number in mapping.items() if number in people}
 
 # %% ../../nbs/02_formats/02_source_entries.ipynb #45a266fc
-def unique_lines(lines: Iterable[str]) -> str:
+def unique_lines(
+    lines: Iterable[str],  # none of them empty
+) -> str:
     "Lines without repetitions, in their order, as one text."
     return "\n".join(dict.fromkeys(lines))
 
@@ -150,7 +152,7 @@ def add_entries(
     index: dict[int, str],  # number to file
     captions: dict[int, str],  # number to distinct lines
     people: dict[int, int],  # number to identity
-    attributes: dict[int, str] | None = None,
+    attributes: dict[int, str] | None = None,  # number to words; None: the source has none
 ) -> None:
     "An entry for each photo that has a person, a caption and a file."
     faces.people = sorted(set(people.values()))

@@ -33,7 +33,7 @@ NAMES_LIMIT = 16 << 20  # bytes of a pickle of names
 
 def tgfr_names(
     folder: Path,  # of a split
-    skips: Skips,
+    skips: Skips,  # gets the names that are left out
 ) -> list[tuple[int, str]]:  # identity and name, such as (0, "0_1")
     "The photos of a split of TGFR's layout."
     names = read_pickle(folder / "filenames.pickle", max_bytes=NAMES_LIMIT)
@@ -82,9 +82,9 @@ def _photo_path(
 
 def add_person(
     faces: Source,  # gets the entries and the skips
-    source: Path,
-    identity: int,
-    split: str,
+    source: Path,  # the folder as it was downloaded and unpacked
+    identity: int,  # the source's own number
+    split: str,  # train, validation or test
     rows: list[tuple[str, str]],  # the split's folder and the name of each photo
 ) -> None:
     "The entries of one person of TGFR's layout, replicas marked."
@@ -109,7 +109,7 @@ def add_person(
 
 # %% ../../nbs/02_formats/04_tgfr_layout.ipynb #12b9661b
 def read_tgfr(
-    source: Path,
+    source: Path,  # the folder as it was downloaded and unpacked
     photos: Path | None = None,  # folder of the photos (SPLIT/ID/ID_n.jpg or ID/ID_n.jpg); default `images`,
     # if it is there
     part: str | None = None,  # only CelebA-Dialog has parts

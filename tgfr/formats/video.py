@@ -100,7 +100,10 @@ class Shape:
 class Frames:
     "The images of a video file, or of a folder in the order of their names (2.jpg before 10.jpg)."
 
-    def __init__(self, source: str | Path):
+    def __init__(
+        self,
+        source: str | Path,  # a video file or a folder of images
+    ):
         self.source, self.rate = Path(source), None  # rate: frames per second
         self.facts, self.warnings = {}, []  # how images are brought into shape, and what is doubtful about them
         self.left, self.damaged = [], {}  # of a folder: files not read, and those of which the decoder complains

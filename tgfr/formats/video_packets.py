@@ -203,7 +203,10 @@ class Packets:
     # empty: the codec is not understood
 
     @classmethod
-    def read(cls, path: str | Path) -> "Packets":
+    def read(
+        cls,
+        path: str | Path,  # a video file
+    ) -> "Packets":
         "Read all packets, decode none."
         with quiet_opencv():
             capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])

@@ -32,8 +32,8 @@ from ..formats.sources import read_source
 # %% ../../nbs/10_workflows/09_prepare_data.ipynb #9d0a0007
 def plan_key(
     name: str,  # of the set
-    plan: SplitPlan,
-    options: Options,
+    plan: SplitPlan,  # from `plan_splits`
+    options: Options,  # of the prepared set
     detector: str | Path | None,  # YuNet's .onnx file
 ) -> str:
     "What a preparation is recognised by."
