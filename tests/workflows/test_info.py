@@ -1,4 +1,4 @@
-"""`tgfr info`: what is installed is told truly, data folders are judged by what they hold, and it prints what one pastes."""
+"""`tgfr info`: what is installed, what data folders hold, and what is printed to be pasted."""
 
 import json
 import subprocess
