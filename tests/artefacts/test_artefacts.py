@@ -266,7 +266,7 @@ def test_killed_fusions_of_sets_end_like_their_twin(v0, capsys):
         "killed-sets",
         ("quality", "norm-squared"),
         recipe=recipe,
-        images=(1, 2),
+        set_sizes=(1, 2),
         features="features/sets",
         replicates=10,
     )

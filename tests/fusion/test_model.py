@@ -9,7 +9,7 @@ from small_run import made_up
 
 from tgfr.core import TgfrError, load_plugin, read_json, seed_everything, write_json
 from tgfr.encoders.text_encoders import build_text_encoder
-from tgfr.fusion.fcfm import FUSIONS, list_fusions
+from tgfr.fusion.fcfm import list_fusions
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.batches import FaceBatches
 from tgfr.training.loop import fit
@@ -49,13 +49,12 @@ except TgfrError as e:
 
 
 @pytest.fixture
-def plugin(tmp_path):
+def plugin(tmp_path, own_registrations):
     "The file of a fusion that is not part of tgfr, loaded for one test."
     path = tmp_path / "my_fusion.py"
     path.write_text(PLUGIN)
     load_plugin(path)
-    yield path
-    FUSIONS._builders.pop("gated", None)
+    return path
 
 
 def load(*arguments) -> str:

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import tgfr
 from tgfr.core import Registry
@@ -32,17 +32,8 @@ def restored_registries(
     without: str | None = None,  # a module whose entries are out meanwhile, since a notebook defines them anew
 ) -> Iterator[None]:
     "Whatever is registered meanwhile, every registry holds afterwards what it held before."
-    before = entries()
-    for kind, registry in registries().items():  # the one place that reaches for a registry's own dict
-        kept = {name: builder for name, builder in before[kind].items() if builder.__module__ != without}
-        _replace(registry, kept)
-    try:
+    with ExitStack() as stack:
+        for registry in registries().values():
+            hidden = [name for name, builder in registry.items() if builder.__module__ == without]
+            stack.enter_context(registry.restored(hidden))
         yield
-    finally:
-        for kind, registry in registries().items():
-            _replace(registry, before[kind])
-
-
-def _replace(registry: Registry, builders: dict[str, Callable]) -> None:
-    registry._builders.clear()
-    registry._builders.update(builders)

@@ -5,7 +5,7 @@ import torch
 from small_run import objective_and_batches
 
 from tgfr.core import TgfrError, load_plugin
-from tgfr.losses.contrastive import LOSSES, global_loss, list_losses, same_id_mask, sentence_loss, word_region_loss
+from tgfr.losses.contrastive import global_loss, list_losses, same_id_mask, sentence_loss, word_region_loss
 from tgfr.training.loop import fit
 from tgfr.training.objectives import _caption_key
 from tgfr.training.recipes import make_recipe
@@ -32,14 +32,12 @@ class Centres(torch.nn.Module):
 
 
 @pytest.fixture
-def plugin(tmp_path):
+def plugin(tmp_path, own_registrations):
     "A file with two losses, loaded for one test."
     path = tmp_path / "my_losses.py"
     path.write_text(PLUGIN)
     load_plugin(path)
-    yield path
-    for name in ("spread-out", "centres"):
-        LOSSES._builders.pop(name, None)
+    return path
 
 
 @pytest.mark.parametrize("stage", ["align", "fuse"])

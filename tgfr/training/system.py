@@ -20,7 +20,7 @@ from ..data.degradation import Degradation
 from ..data.splits import hold_out
 from ..encoders.embedding_checks import constant_embedding_warning
 from ..encoders.feature_store import FeatureStore
-from ..encoders.text_encoders import RECURRENT, TextEncoder, build_text_encoder
+from ..encoders.text_encoders import TextEncoder, build_text_encoder, text_encoder_options
 from ..evaluation.all_pairs import FaceSplit
 from ..evaluation.metrics import pair_masks, tpr_at_fpr
 from ..evaluation.scoring import embed_photos, score_matrix
@@ -57,13 +57,13 @@ def recipe_text_encoder(
     identity: np.ndarray,  # (N,) of these photos
 ) -> TextEncoder:
     "The text encoder of a recipe; the vocabulary of a recurrent one is that of the training captions."
-    if recipe.text in RECURRENT:
-        options = dict(pooling=recipe.text_pooling, init_range=recipe.text_init_range, dropout=recipe.text_dropout)
-    else:
-        options = dict(train_layers=recipe.text_layers)
+    options = dict(length=recipe.text_length, train_layers=recipe.text_layers, dropout=recipe.text_dropout)
+    options |= dict(pooling=recipe.text_pooling, init_range=recipe.text_init_range)
+    known = text_encoder_options(recipe.text)
+    options = {name: value for name, value in options.items() if name in known}
     flat = [caption for of_photo in captions for caption in of_photo]
     people = [person for person, of_photo in zip(identity, captions) for _ in of_photo]
-    return build_text_encoder(recipe.text, flat, recipe.dim, people, length=recipe.text_length, **options)
+    return build_text_encoder(recipe.text, flat, recipe.dim, people, **options)
 
 # %% ../../nbs/08_training/07_system.ipynb #5f570009
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.25, 1.5)  # of the sentence, tried on validation identities

@@ -31,7 +31,7 @@ from ..report.pictures import plot_examples, plot_word_regions
 from ..report.subgroup_tables import subgroup_tables
 from ..training.loop import make_accelerator
 from ..training.recipes import Recipe
-from ..training.system import Trainer, check_features  # noqa: F401 - workflows.compare_fusions takes it from here
+from ..training.system import Trainer
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #5e1d0001
 def shared_photos(

@@ -31,14 +31,15 @@ from ..evaluation.pair_lists import group_by_identity
 from ..evaluation.results import Condition, Report, chance_warnings, result_rows, undersampled_fpr_warnings
 from ..report.charts import TPR3, plot_set_gain
 from ..report.model_cards import result_sections
-from ..report.page import Metrics
+from ..report.page import Figures
 from ..sets.caface import CAFace
 from ..sets.checkpoints import save_set_fusion
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion, list_set_fusions
 from ..sets.set_features import identity_centres, prepare_sets
 from ..training.recipes import resolve_recipe
 from ..training.set_fusion import SetRecipe, quick_sets, train_set_fusion
-from .compare import check_features, shared_photos
+from ..training.system import check_features
+from .compare import shared_photos
 from .job import Job
 
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #96960017
@@ -282,7 +283,7 @@ def _poor_images(degradation: str, count: int) -> tuple[list, dict[str, float]]:
     return changes, {change.name: 1 / count for change in changes}
 
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #4758ff8f
-def set_figures(report: Report) -> Metrics:
+def set_figures(report: Report) -> Figures:
     "The figures of the report."
     reference = report.reference
     compared = {row.system for row in report.results if row.system == reference or "caface" in row.system}

@@ -25,7 +25,7 @@ from ..encoders.pretrained_faces import load_encoder
 from ..encoders.weight_files import write_weights
 from ..evaluation.results import Report, format_rate
 from ..formats.video import Frames
-from ..report.page import Metrics, write_page
+from ..report.page import Figures, write_page
 from ..report.pictures import plot_set_strip
 from ..report.video_figures import thumbnails, write_clip
 from ..sets.caface import CAFace, SetState
@@ -234,7 +234,7 @@ def video_page(
     )
 
 # %% ../../nbs/10_workflows/07_fuse_video.ipynb #9a7f0003
-def video_figures(video: FusedVideo) -> Metrics:
+def video_figures(video: FusedVideo) -> Figures:
     "The strip: each frame's similarity and weight, the templates, and a row of faces."
     seen, compared = video.track.detections, video.photo is not None
     templates = {name: template.similarity for name, template in video.templates.items()}
@@ -310,7 +310,7 @@ def fuse_video(
     if isinstance(fusion, CAFace):
         digest = source_digest(frames, encoder, detector, gallery, styles, person, chunk, tracking)
         if earlier is not None:
-            _say_what_is_known(earlier, digest, frames.source, state)
+            _warn_of_known_frames(earlier, digest, frames.source, state)
             earlier, ledger = before_this_run(earlier, digest)
         known = frozenset(ledger.frames.tolist())
     options = tracking or TrackingOptions()
@@ -378,7 +378,7 @@ def _load_state(path, fusion: SetFusion, name: str) -> KeptState:
     return state
 
 
-def _say_what_is_known(state: KeptState, digest: str, source, path) -> None:
+def _warn_of_known_frames(state: KeptState, digest: str, source, path) -> None:
     "Say where frames may count twice, and where they would without the state's list of frames."
     if state.ledger is None:
         older = "an older state, which does not say what is in it; frames that are in it already are counted twice"
