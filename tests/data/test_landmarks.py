@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgfr.core import TgfrError, rng
+from tgfr.data.face_detection import YuNet
 from tgfr.data.faces import read_image
-from tgfr.data.landmarks import ARCFACE_TEMPLATE, YuNet, align, check_points, similarity_transform, template_distance
+from tgfr.data.landmarks import ARCFACE_TEMPLATE, align, check_points, similarity_transform, template_distance
 
 SIZES = st.floats(-200, 200)
 

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from tgfr.data.degradation import Degradation
+from tgfr.data.face_detection import Face
 from tgfr.data.faces import read_image
-from tgfr.data.landmarks import ARCFACE_TEMPLATE, Face
+from tgfr.data.landmarks import ARCFACE_TEMPLATE
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.encoder_config import EncoderConfig
 from tgfr.encoders.features import ImageFeatures

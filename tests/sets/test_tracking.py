@@ -16,8 +16,9 @@ from scenes import FACES, Pixels, Scripted, picture_file, scene, shots, stills, 
 
 from tgfr.cli import main
 from tgfr.core import Skips, TgfrError, read_json, rng, seed_everything
+from tgfr.data.face_detection import Face
 from tgfr.data.faces import encode_jpeg
-from tgfr.data.landmarks import ARCFACE_TEMPLATE, Face
+from tgfr.data.landmarks import ARCFACE_TEMPLATE
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.encoders.encoder_config import EncoderConfig
 from tgfr.encoders.features import ImageFeatures, l2_normalize

@@ -23,8 +23,9 @@ from datasets import Value
 
 from ..core import TgfrError, atomic_write, check_file, rng
 from ..data.columns import CANONICAL
+from ..data.face_detection import YuNet
 from ..data.faces import FILE_LIMIT, check_quality, encode_jpeg, read_image
-from ..data.landmarks import YuNet, align
+from ..data.landmarks import align
 from .source_entries import Entry, Source
 from .sources import PUBLISHED
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ..core import Skips, TgfrError, check_choices, log, write_json
+from ..data.face_detection import YuNet
 from ..data.folders import one_at_a_time
-from ..data.landmarks import YuNet
 from ..encoders.backbones import FaceEncoder
 from ..encoders.embed import has_constant_norm
 from ..encoders.features import l2_normalize

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..core import TgfrError, check_file, content_digest, log, progress_bar, write_json
+from ..data.face_detection import YuNet
 from ..data.folders import one_at_a_time
-from ..data.landmarks import YuNet
 from ..formats.ijb_files import prepare_ijb
 from ..formats.pairs import prepare_pairs
 from tgfr.formats.prepare import (
