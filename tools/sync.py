@@ -30,7 +30,8 @@ def readme() -> str:
         elif not source.startswith("#| hide"):
             parts.append(f"```python\n{source}\n```")
     text = "\n\n".join(parts) + "\n"
-    return re.sub(r"\]\((?!\w+:|#)", "](nbs/", text)  # links of the notebook, seen from the project's folder
+    text = re.sub(r"\]\((?!\w+:|#)", "](nbs/", text)  # links of the notebook, seen from the project's folder
+    return text.replace("](nbs/../", "](")
 
 
 def export(to: Path) -> None:
