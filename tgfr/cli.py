@@ -87,8 +87,8 @@ WORDS = str, int, float, bool, Path, NoneType
 
 
 def word_type(
-    annotation,  # of a parameter
-):  # what is left of it on the command line, for tyro; None: nothing
+    annotation: object,  # of a parameter
+) -> Any:  # what is left of it on the command line, for tyro; None: nothing
     "The part of an annotation that words can be: `str | Path | Recipe` is `str`, `Sequence[str]` is `tuple[str, ...]`."
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     kept = []

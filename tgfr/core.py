@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as short
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -65,7 +66,7 @@ def check_choices(
 
 def check_keys(
     path: str | Path,  # of a config.json
-    config,  # what was read from it
+    config: object,  # what was read from it
     expected: Iterable[str],  # keys
 ) -> None:
     "`TgfrError` unless it is a dict with just these keys: a config.json may come from anywhere."
@@ -162,7 +163,7 @@ def write_text(
 
 # %% ../nbs/00_core.ipynb #17595ee8
 def json_text(
-    value,  # anything JSON holds; numpy numbers and paths are turned into plain ones
+    value: object,  # anything JSON holds; numpy numbers and paths are turned into plain ones
 ) -> str:
     "`value` as indented JSON."
 
@@ -180,7 +181,7 @@ def json_text(
 
 def write_json(
     path: str | Path,  # the file to replace
-    value,  # as for `json_text`
+    value: object,  # as for `json_text`
     private: bool = False,  # as for `atomic_write`
 ) -> None:
     "Write `value` as indented JSON, atomically."
@@ -204,7 +205,7 @@ def check_file(
 def read_json(
     path: str | Path,  # a file of ours: config.json, meta.json ...
     max_bytes: int = 64 << 20,  # a larger file is refused before it is read
-):
+) -> Any:
     "Read a JSON file; `TgfrError` names it when it is missing, too large or broken."
     path = check_file(path, max_bytes)
     try:
@@ -214,7 +215,7 @@ def read_json(
 
 # %% ../nbs/00_core.ipynb #eb0702a2
 def content_digest(
-    *values,  # str, bytes, numpy arrays, or anything JSON holds
+    *values: object,  # str, bytes, numpy arrays, or anything JSON holds
 ) -> str:  # 16 hexadecimal digits
     "A short stable hash of `values`."
     digest = hashlib.sha256()
@@ -276,7 +277,7 @@ def is_main() -> bool:
 
 
 def printable(
-    text,  # anything that a file or a person may have named
+    text: object,  # anything that a file or a person may have named
 ) -> str:
     "`text` with the characters written out that a terminal would act on."
     return CONTROLS.sub(lambda match: repr(match[0])[1:-1], str(text))

@@ -8,9 +8,12 @@ __all__ = ['SIDES', 'CIRCLE', 'smooth', 'both_sides', 'mirror', 'ripple', 'ellip
 # %% ../../nbs/01_data/05_canvas.ipynb #ca110003
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 # %% ../../nbs/01_data/05_canvas.ipynb #18c1855a
 @functools.cache
@@ -24,7 +27,7 @@ def _spline(n, closed, steps=6):
     return curve.reshape(-1, n)[: (n - (not closed)) * steps + 1]
 
 
-def smooth(points, closed=True):
+def smooth(points: ArrayLike, closed: bool = True) -> np.ndarray:
     "A smooth curve through `points` (..., n, 2)."
     points = np.asarray(points, float)
     return _spline(points.shape[-2], closed) @ points
@@ -34,25 +37,25 @@ SIDES = np.array([[[1.0, 1.0]], [[-1.0, 1.0]]])  # signs of x and y, right and l
 CIRCLE = np.exp(np.arange(24) * 1j * np.pi / 12)[:, None].view(float)  # (24, 2)
 
 
-def both_sides(points):
+def both_sides(points: ArrayLike) -> np.ndarray:
     "`points` (n, 2) of the right side, and the same on the left: (2, n, 2)."
     return np.multiply(points, SIDES)
 
 
-def mirror(half):
+def mirror(half: ArrayLike) -> np.ndarray:
     "The curve around an outline whose right side, from top to bottom, goes through `half` (n, 2)."
     right, left = both_sides(half)
     return smooth(np.concatenate([right, left[::-1]]))
 
 
-def ripple(curve, height, period):
+def ripple(curve: np.ndarray, height: float, period: float) -> np.ndarray:
     "`curve` (n, 2) pushed in and out along its normals by a wave."
     step = np.gradient(curve, axis=0)
     length = np.hypot(*step.T)[:, None] + 1e-9
     return curve + step[:, ::-1] * (1, -1) / length * height * np.sin(length.cumsum(0) * 2 * np.pi / period)
 
 
-def ellipse(x, y, rx, ry):
+def ellipse(x: float | np.ndarray, y: float | np.ndarray, rx: float, ry: float) -> np.ndarray:
     "Outlines (..., 24, 2) of ellipses; `x` and `y` may be arrays of centres."
     return np.array([x, y + 0 * x]).T[..., None, :] + CIRCLE * (rx, ry)
 
@@ -60,7 +63,7 @@ def ellipse(x, y, rx, ry):
 class Canvas:
     "A picture that is painted on in face coordinates."
 
-    def __init__(self, image, photo):
+    def __init__(self, image: np.ndarray, photo: Any):
         self.image, self.scale = image, len(image) / 112
         turn = photo.zoom * np.exp(1j * photo.roll)  # where a step right, down and ahead leads to, as complex numbers
         right, down, ahead = (
@@ -71,13 +74,22 @@ class Canvas:
         steps = np.array([right, down, ahead, 56 + 61j + photo.shift + 5 * ahead - 62 * down])[:, None]
         self.right_down, self.ahead, self.middle = np.split(16 * self.scale * steps.view(float), (2, 3))
 
-    def place(self, points, depth=0.0):
+    def place(self, points: ArrayLike, depth: float = 0.0) -> np.ndarray:
         "Pixels (k, n, 2) of `points`, in sixteenths, `depth` out of the face (hair at the back: negative)."
         points = np.asarray(points, float).reshape(-1, np.shape(points)[-2], 2)
         placed = points @ self.right_down + (depth - points[..., :1] ** 2 / 80) * self.ahead + self.middle
         return np.rint(placed).astype(np.int32)
 
-    def fill(self, points, colour, opacity=1.0, soft=0.0, depth=0.0, width=0.0, inside=None):
+    def fill(
+        self,
+        points: ArrayLike,
+        colour: Sequence[float] | np.ndarray,
+        opacity: float = 1.0,
+        soft: float = 0.0,
+        depth: float = 0.0,
+        width: float = 0.0,
+        inside: np.ndarray | None = None,
+    ) -> np.ndarray | None:
         """Paint the areas within `points`, or with `width` the lines along them.
 
         `soft` blurs the edge, `inside` is a mask from `mask`.
@@ -103,11 +115,19 @@ class Canvas:
         paint = cv2.merge([cv2.convertScaleAbs(mask, alpha=c / 255) for c in colour])
         cv2.add(cv2.multiply(region, cv2.merge([255 - mask] * 3), scale=1 / 255), paint, dst=region)
 
-    def line(self, points, colour, width, opacity=1.0, soft=0.0, depth=0.0):
+    def line(
+        self,
+        points: ArrayLike,
+        colour: Sequence[float] | np.ndarray,
+        width: float,
+        opacity: float = 1.0,
+        soft: float = 0.0,
+        depth: float = 0.0,
+    ) -> None:
         "Paint a line of `width` along the open curve through `points`."
         self.fill(smooth(points, closed=False), colour, opacity, soft, depth, width)
 
-    def mask(self, points):
+    def mask(self, points: ArrayLike) -> np.ndarray:
         "The areas within `points` as a mask of the whole canvas."
         return self._draw(np.zeros(self.image.shape[:2], np.uint8), self.place(points), 255)
 

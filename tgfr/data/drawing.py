@@ -7,6 +7,8 @@ __all__ = ['SKIN', 'HAIR', 'IRIS', 'FACE', 'STYLE', 'shade', 'render']
 
 # %% ../../nbs/01_data/06_drawing.ipynb #b45d3be6
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,7 +48,7 @@ STYLE = {  # volume above and beside the head, where the hair ends, height and p
 }
 
 
-def shade(colour, factor):
+def shade(colour: Iterable[float], factor: float) -> tuple[float, ...]:
     "`colour` made darker (factor below 1) or lighter (up to 2: white)."
     return tuple(c * factor if factor <= 1 else c + (255 - c) * (factor - 1) for c in colour)
 
@@ -359,8 +361,8 @@ def _light(photo, size):
 
 
 def render(
-    person,  # who: a `Person` of `data.synthetic`, or anything with the same attributes
-    photo,  # on which occasion: a `Photo`, likewise
+    person: Any,  # who: a `Person` of `data.synthetic`, or anything with the same attributes
+    photo: Any,  # on which occasion: a `Photo`, likewise
     size: int = 112,  # side in pixels, that of most face encoders
 ) -> np.ndarray:  # (size, size, 3) uint8, RGB
     "Paint one photo; the picture depends on the arguments alone."

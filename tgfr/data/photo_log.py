@@ -10,11 +10,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from ..core import log, write_text
-from .faces import read_image
+from .faces import ImageSource, read_image
 
 # %% ../../nbs/01_data/17_photo_log.ipynb #3b2c52df
 TEMPLATE = 112  # pixels a side of the crops that face data is kept in
@@ -56,7 +57,7 @@ class PhotoLog:
 
     def read(
         self,
-        source,  # as for `read_image`
+        source: ImageSource,  # as for `read_image`
         name: str,
     ) -> np.ndarray:  # uint8 (size, size, 3)
         "Read a photo as an aligned face, and note it."
@@ -145,9 +146,27 @@ def _shape_warning(
     return f"{number} not square ({listed}, width x height), {square}: {pad}align others by their five points first"
 
 
+class _Photos(Protocol):
+    "What is asked of a feature store here."
+
+    @property
+    def folder(self) -> Path:
+        "Where it lies."
+
+    @property
+    def meta(self) -> dict:
+        "Its meta.json."
+
+    def __len__(self) -> int:
+        "Rows."
+
+
+_Store = TypeVar("_Store", bound=_Photos)
+
+
 def warn_of_photos(
-    store,  # a feature store
-):  # the same
+    store: _Store,  # a feature store
+) -> _Store:  # the same
     "Log the warnings about a store's photos."
     for line in photo_warnings(store.meta, len(store)):
         log(f"warning: {store.folder}: {line}", "yellow")

@@ -11,13 +11,14 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from ..core import Registry, TgfrError, check_keys, plugin_of, read_json, write_json, write_text
-from .encoder_config import EncoderConfig, describe_preparation, preprocess
+from .encoder_config import Encoder, EncoderConfig, describe_preparation, preprocess
 from .features import ImageFeatures
 from .preparation import compare_preparations
 from .weight_files import check_integers, read_weights, weights_hash, write_weights
@@ -264,7 +265,7 @@ class IResNet(FaceEncoder):
         embedding: int = 512,  # E
         size: int = 112,  # pixels, divisible by 16
         dropout: float = 0.0,  # before the last linear layer
-        **config,  # name, channels, mean, std, source of `EncoderConfig`, where they differ from ArcFace's
+        **config: Any,  # name, channels, mean, std, source of `EncoderConfig`, where they differ from ArcFace's
     ):
         super().__init__()
         layers = check_architecture(depth, STAGE_BLOCKS, width, embedding, size, dropout)
@@ -304,7 +305,7 @@ class IResNet(FaceEncoder):
 
 # %% ../../nbs/03_encoders/09_backbones.ipynb #288ca5db
 def save_encoder(
-    encoder,  # a `FaceEncoder` or an `OnnxEncoder`
+    encoder: Encoder,  # a `FaceEncoder` or an `OnnxEncoder`
     folder: str | Path,  # made where it does not exist
     facts: dict[str, object] | None = None,  # more to say on its card, such as where it comes from
 ) -> None:

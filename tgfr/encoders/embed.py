@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -24,6 +25,7 @@ from ..data.landmark_checks import check_place, check_places
 from ..data.landmarks import check_points, crop_face
 from ..data.photo_files import IMAGES, left_out_message, list_pictures
 from ..data.photo_log import PhotoLog, warn_of_photos
+from .encoder_config import Encoder
 from .face_features import encode_rows, image_digest, warn_of_preparation
 from .feature_store import FeatureStore
 from .store_writing import store_meta, write_store
@@ -120,7 +122,7 @@ def embed_crops(
     crops: str | Path,  # folder of images
     names: Sequence[str],  # N file names in it
     points: np.ndarray | None,  # (N, 5, 2) pixels of each image; None: the images are aligned already
-    encoder,  # has `.config` and `.encode`
+    encoder: Encoder,  # has `.config` and `.encode`
     out: str | Path,  # folder of the feature store
     mirror: bool = False,  # also the mirror images, for the flip test
     styles: Sequence[str] = (),  # stages whose styles are kept, for CAFace; ("auto",): the encoder's `default_styles`
@@ -241,10 +243,10 @@ def _unreadable(path) -> list:
 # %% ../../nbs/03_encoders/23_embed.ipynb #e7997027
 def embed_ijb(
     folder: str | Path,  # as for `IjbFiles.open`, with loose_crop/
-    encoder,  # as for `embed_crops`
+    encoder: Encoder,  # as for `embed_crops`
     out: str | Path,  # folder of the feature store
     strict: bool = True,  # False: take images named twice, and leave out those whose points are not finite
-    **options,  # mirror, styles, batch, workers: as for `embed_crops`
+    **options: Any,  # mirror, styles, batch, workers: as for `embed_crops`
 ) -> FeatureStore:
     "Features of all images of an IJB set; see `embed_crops`."
     files = IjbFiles.open(folder, strict)
@@ -256,10 +258,10 @@ def embed_ijb(
 def embed_file(
     points: str | Path,  # `name x1 y1 .. x5 y5 score` per line, as ..._name_5pts_score.txt
     crops: str | Path,  # folder of the images
-    encoder,  # as for `embed_crops`
+    encoder: Encoder,  # as for `embed_crops`
     out: str | Path,  # folder of the feature store
     strict: bool = True,  # as for `embed_ijb`
-    **options,  # mirror, styles, batch, workers: as for `embed_crops`
+    **options: Any,  # mirror, styles, batch, workers: as for `embed_crops`
 ) -> FeatureStore:
     "Features of the images that a file names; see `embed_crops`."
     names, coordinates, _ = read_points(points, strict)
@@ -270,9 +272,9 @@ def embed_file(
 # %% ../../nbs/03_encoders/23_embed.ipynb #cacfc4ae
 def embed_folder(
     folder: str | Path,  # of aligned crops
-    encoder,  # as for `embed_crops`
+    encoder: Encoder,  # as for `embed_crops`
     out: str | Path,  # folder of the feature store
-    **options,  # mirror, styles, batch, workers: as for `embed_crops`
+    **options: Any,  # mirror, styles, batch, workers: as for `embed_crops`
 ) -> FeatureStore:
     """Features of all pictures of a folder, taken for aligned faces, in the order of their names.
 

@@ -6,10 +6,13 @@
 __all__ = ['valid_rows', 'constant_embedding_warning', 'try_encoder']
 
 # %% ../../nbs/03_encoders/14_embedding_checks.ipynb #bf130d49
+from typing import TypeVar
+
 import numpy as np
 import torch
 
 from ..core import TgfrError, log, rng
+from .encoder_config import Encoder
 from .features import ImageFeatures
 
 # %% ../../nbs/03_encoders/14_embedding_checks.ipynb #f43edbbd
@@ -38,10 +41,13 @@ def constant_embedding_warning(
     return "all embeddings are the same: the encoder sees no difference between these photos" if same else ""
 
 # %% ../../nbs/03_encoders/14_embedding_checks.ipynb #a9b85820
+_AnEncoder = TypeVar("_AnEncoder", bound=Encoder)
+
+
 def try_encoder(
-    encoder,  # has `config` and `encode`
+    encoder: _AnEncoder,  # has `config` and `encode`
     spec: str,  # where it comes from, for the message
-):  # the same encoder
+) -> _AnEncoder:  # the same encoder
     "An encoder that gives numbers; `TgfrError` where it gives none, a warning where it sees nothing."
     side = encoder.config.size
     photos = np.stack([np.zeros((side, side, 3), np.uint8), rng("try").integers(0, 256, (side, side, 3), np.uint8)])

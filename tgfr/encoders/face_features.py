@@ -18,6 +18,7 @@ from datasets import Dataset
 from ..core import TgfrError, log, progress_bar
 from ..data.faces import cell_bytes, read_image
 from ..data.photo_log import PhotoLog, warn_of_photos
+from .encoder_config import Encoder
 from .feature_store import FeatureStore
 from .store_writing import store_meta, write_store
 
@@ -78,7 +79,7 @@ def _stored(
 
 # %% ../../nbs/03_encoders/22_face_features.ipynb #e29d5269
 def encode_rows(
-    encoder,  # has `.encode`
+    encoder: Encoder,  # has `.encode`
     images: Iterable[np.ndarray],  # for each variant uint8 (n, H, W, 3)
     ids: Sequence[str],  # n names
     meta: dict,  # from `store_meta`
@@ -104,7 +105,7 @@ def encode_rows(
 
 # %% ../../nbs/03_encoders/22_face_features.ipynb #0b7d9a52
 def warn_of_preparation(
-    encoder,  # with a `check_images`, or nothing happens
+    encoder: Encoder,  # with a `check_images`, or nothing happens
     read: Callable[[int], np.ndarray | None],  # a row's photo, uint8 (size, size, 3); None where it cannot be read
     count: int,  # rows
     identity: Sequence | None = None,  # of each row; None: nobody knows
@@ -137,8 +138,8 @@ def _spread_evenly(count: int, sample: int) -> list[int]:
 # %% ../../nbs/03_encoders/22_face_features.ipynb #a99b16eb
 def encode_faces(
     dataset: Dataset,  # canonical: columns image (bytes or path) and photo_id
-    encoder,  # has `.config` and `.encode(images uint8 (B, H, W, 3)) -> ImageFeatures`; with a `.content_digest`
-    # changed weights are noticed
+    encoder: Encoder,  # has `.config` and `.encode(images uint8 (B, H, W, 3)) -> ImageFeatures`; with a
+    # `.content_digest` changed weights are noticed
     degradations: Sequence,  # the V variants of each photo: dataclasses with a `name`, called with the photo and its id
     # (`Degradation`, `Augmentation`)
     folder: str | Path,  # one folder for each combination of the above; an outdated store in it is replaced

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..core import Skips, TgfrError, read_json
 from .features import ImageFeatures
@@ -79,8 +80,8 @@ class FeatureStore:
 
     def batch(
         self,
-        variant_indices,  # integers of any shape, or one for all
-        row_indices,  # likewise
+        variant_indices: ArrayLike,  # integers of any shape, or one for all
+        row_indices: ArrayLike,  # likewise
         regions: bool = True,  # False leaves the feature maps unread
     ) -> ImageFeatures:  # float32, in the shape of the indices
         "Features of photo `row_indices[i]` in variant `variant_indices[i]`, for all i."

@@ -8,7 +8,7 @@ __all__ = ['TensorRecord', 'ImageFeatures', 'TextFeatures', 'l2_normalize', 'cos
 # %% ../../nbs/03_encoders/01_features.ipynb #f0a10003
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -33,8 +33,8 @@ class TensorRecord:
 
     def to(
         self,
-        *args,  # as for `torch.Tensor.to`: a device, a dtype
-        **kwargs,  # likewise
+        *args: Any,  # as for `torch.Tensor.to`: a device, a dtype
+        **kwargs: Any,  # likewise
     ) -> Self:
         "The same on another device or in another dtype."
         return self.map(lambda t: t.to(*args, **kwargs))

@@ -8,6 +8,7 @@ __all__ = ['IR_DEPTHS', 'SqueezeExcitation', 'IRBlock', 'IR']
 # %% ../../nbs/03_encoders/10_ir.ipynb #75db0563
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import nn
@@ -102,8 +103,8 @@ class IR(FaceEncoder):
         bottleneck: bool
         | None = None,  # bottleneck blocks, whose outputs have four times the channels; None: at depths
         # 152 and 200, as published
-        **config,  # name, channels, mean, std, source of `EncoderConfig`, where they differ from ArcFace's (AdaFace
-        # reads BGR)
+        **config: Any,  # name, channels, mean, std, source of `EncoderConfig`, where they differ from ArcFace's
+        # (AdaFace reads BGR)
     ):
         super().__init__()
         layers = check_architecture(depth, IR_DEPTHS, width, embedding, size, dropout)

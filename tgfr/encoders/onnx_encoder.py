@@ -9,6 +9,7 @@ __all__ = ['OnnxEncoder']
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class OnnxEncoder:
         threads: int | None = None,  # of onnxruntime; None: as many as torch uses
         batch: int = 16,  # images that go through at a time
         output: str | None = None,  # tensor of the embedding; None: the one output that can be it
-        **options,  # name, channels, mean, std, size, source of `EncoderConfig`
+        **options: Any,  # name, channels, mean, std, size, source of `EncoderConfig`
     ):
         self.path = Path(path)
         self.batch = batch

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -78,8 +79,8 @@ def image_input(
 def attribute(
     node: onnx.NodeProto,  # of a graph
     name: str,  # of the attribute
-    default=None,  # where the node does not have it
-):
+    default: Any = None,  # where the node does not have it
+) -> Any:
     "The value of a node's attribute."
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 

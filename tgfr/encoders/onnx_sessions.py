@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ def run_with_timeout(
     stop: Callable,  # what ends it, from another thread
     seconds: float,  # allowed
     what: str,  # is done, for the error where it was ended
-):  # what the call returns
+) -> Any:  # what the call returns
     "The result of a call with a time limit; `TgfrError` where that was not enough."
     is_late = threading.Event()
 

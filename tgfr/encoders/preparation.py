@@ -20,7 +20,7 @@ import torch
 from onnx import helper
 
 from ..core import TgfrError
-from .encoder_config import describe_preparation
+from .encoder_config import Encoder, describe_preparation
 from .features import l2_normalize
 from .onnx_graph import attribute, constants, dims, image_input, infer, required_nodes, without_weights
 from .onnx_sessions import open_session, run_session
@@ -307,7 +307,7 @@ def _other_preparations(config) -> dict[str, tuple]:  # channel order, mean and 
 
 
 def compare_preparations(
-    encoder,  # has `encode` and `config`
+    encoder: Encoder,  # has `encode` and `config`
     images: np.ndarray | torch.Tensor,  # (N, H, W, 3) uint8 RGB, aligned, of several people; N of at least 8
     identity: Sequence | None = None,  # N of who it is; None, or few with two images: an image and its mirror image
     # count as one person
@@ -339,7 +339,7 @@ def compare_preparations(
 
 
 def preparation_check(
-    encoder,  # has `encode` and `config`
+    encoder: Encoder,  # has `encode` and `config`
     images: np.ndarray | torch.Tensor,  # as for `compare_preparations`
     identity: Sequence | None = None,  # likewise
 ) -> PreparationCheck:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from ..data.faces import read_image
 from ..data.photo_files import IMAGES, left_out_message, list_pictures
 from .backbones import FACE_ENCODERS, STAGE_BLOCKS, FaceEncoder, IResNet, save_encoder
 from .embedding_checks import try_encoder
-from .encoder_config import check_plugin
+from .encoder_config import Encoder, check_plugin
 from .ir import IR, IR_DEPTHS
 from .onnx_encoder import OnnxEncoder
 from .weight_files import check_finite, check_sums, check_weights
@@ -236,7 +237,7 @@ def load_checkpoint(
     prefix: str | None = None,  # what stands before the network's names, keys included, where a file holds several
     skips: Skips | None = None,  # gets what was left out of the file
     limit: int = LIMIT,  # bytes; a larger file is refused
-    **config,  # name, channels, mean, std of `EncoderConfig`, where the family's are wrong
+    **config: Any,  # name, channels, mean, std of `EncoderConfig`, where the family's are wrong
 ) -> FaceEncoder:  # an `IResNet` or `IR`, on the CPU, in eval mode
     "A face encoder from a published checkpoint; `TgfrError` names what is missing, unknown or misshapen."
     if family not in (None, *FAMILIES):
@@ -282,7 +283,7 @@ class ChannelCheck:
 
 # %% ../../nbs/03_encoders/15_pretrained_faces.ipynb #b574220c
 def channel_check(
-    encoder,  # has `encode` and `config`
+    encoder: Encoder,  # has `encode` and `config`
     photos: np.ndarray | torch.Tensor,  # (N, H, W, 3) uint8 RGB, N of at least 8, in colour
 ) -> ChannelCheck:
     "Compare the norms of embeddings in both channel orders; warns where the other one fits better."

@@ -21,7 +21,7 @@ import transformers
 from huggingface_hub import model_info, snapshot_download
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..core import TgfrError, one_line, read_json
 from .features import TextFeatures, l2_normalize
@@ -80,7 +80,7 @@ TOKENIZER_FIELDS = (
 def read_tokenizer(
     folder: str | Path,  # with the files of a tokenizer
     kind: str,  # the model_type it belongs to
-):
+) -> PreTrainedTokenizerBase:
     "A tokenizer of transformers: its files from the folder alone, and of its config what concerns text."
     folder = Path(folder)
     given = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
@@ -239,7 +239,7 @@ def read_text_model(
 # %% ../../nbs/03_encoders/17_pretrained_text.ipynb #3343ff38
 def max_tokens(
     model: nn.Module,  # a text model
-    tokenizer,  # its tokenizer
+    tokenizer: PreTrainedTokenizerBase,  # its tokenizer
 ) -> int:
     "How many tokens a model reads at most."
     limit = getattr(model.config, "max_position_embeddings", None) or -1

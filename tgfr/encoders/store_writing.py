@@ -11,24 +11,26 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..core import TgfrError, content_digest, json_text, log, read_json, write_json, write_text, writing
 from ..data.folders import folder_lock
+from .encoder_config import Encoder
 from .feature_store import FeatureStore
 from .store_files import FORMAT, array_bytes, checksum_line, first_damaged, read_checksums, read_npy_header
 
 # %% ../../nbs/03_encoders/21_store_writing.ipynb #e4f66725
 def store_meta(
-    encoder,  # has `.config`; with a `.content_digest` changed weights are noticed
+    encoder: Encoder,  # has `.config`; with a `.content_digest` changed weights are noticed
     photos: str,  # a hash of all N of them, in order
     ids: Sequence[str],  # N names
     variants: Sequence[str],  # V names
     regions: bool = False,  # whether feature maps are stored
     styles: Sequence[str] = (),  # stages whose styles are stored
     dtype: str = "float32",  # of the embeddings
-    **more,  # whatever else the features depend on
+    **more: Any,  # whatever else the features depend on
 ) -> dict:  # the future meta.json, for `write_store`
     "What will be stored, and all it depends on."
     config = dict(vars(encoder.config))

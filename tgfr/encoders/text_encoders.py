@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from reprlib import repr as short
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class TextEncoder(nn.Module):
         captions: Sequence[str],  # training captions
         dim: int,  # D, the shared width
         people: Sequence | None = None,  # whose photo each caption is of
-        **options,  # further arguments of the class
+        **options: Any,  # further arguments of the class
     ) -> "TextEncoder":
         "A new encoder, untrained. This one does not look at the captions."
         return cls(dim=dim, **options)
@@ -169,7 +170,7 @@ class RNNTextEncoder(TextEncoder):
         # captions a word is
         min_count: int = 1,  # of these people, for a word to be in the vocabulary
         vocabulary: str | Path | None = None,  # the file of one, instead
-        **options,  # further arguments of the class
+        **options: Any,  # further arguments of the class
     ) -> "RNNTextEncoder":
         "A new encoder with a vocabulary of the captions."
         if vocabulary:
@@ -292,7 +293,7 @@ class TransformerTextEncoder(TextEncoder):
         captions: Sequence[str],  # not looked at
         dim: int,  # D, the shared width
         people: Sequence | None = None,  # not looked at
-        **options,  # further arguments of the class
+        **options: Any,  # further arguments of the class
     ) -> "TransformerTextEncoder":
         "A pretrained text model with a new word head."
         return cls(spec, dim, **options)
@@ -422,8 +423,8 @@ def build_text_encoder(
     dim: int = 256,  # D, the shared width
     people: Sequence | None = None,  # whose photo each caption is of; a vocabulary counts in how many people's captions
     # a word is
-    **options,  # further arguments of `RNNTextEncoder` (and `min_count` of its vocabulary, or `vocabulary`, the file of
-    # one), of `TransformerTextEncoder` or of the plug-in's class
+    **options: Any,  # further arguments of `RNNTextEncoder` (and `min_count` of its vocabulary, or `vocabulary`, the
+    # file of one), of `TransformerTextEncoder` or of the plug-in's class
 ) -> TextEncoder:
     "A new text encoder."
     check_choices(f"text encoder {spec}, options", options, text_encoder_options(spec))

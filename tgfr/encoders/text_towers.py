@@ -9,6 +9,7 @@ __all__ = ['ENCODERS', 'VISION_LANGUAGE', 'TOWER_KINDS', 'KINDS', 'EXPECTED', 'F
 
 # %% ../../nbs/03_encoders/16_text_towers.ipynb #e316aa03
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from reprlib import repr as short
 
@@ -123,7 +124,7 @@ def _plain(value, depth: int = 0) -> bool:
 
 
 def text_config(
-    config,  # what a config.json holds; "model_type" tells the kind
+    config: object,  # what a config.json holds; "model_type" tells the kind
     source: str | Path,  # for messages
 ) -> dict:  # "model_type", a key of KINDS, and those of FIELDS that it has
     "What counts of a config.json; `TgfrError` for a model that is no text encoder we know."
@@ -197,7 +198,7 @@ def _text_tower(
 
 # %% ../../nbs/03_encoders/16_text_towers.ipynb #c161952f
 @contextlib.contextmanager
-def quiet_transformers():
+def quiet_transformers() -> Iterator[None]:
     "transformers speaks of marks beyond a vocabulary, which only a writing model would need."
     before = logging.get_verbosity()
     logging.set_verbosity_error()

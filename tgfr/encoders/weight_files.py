@@ -58,7 +58,7 @@ def check_finite(
 def check_integers(
     smallest: int,  # allowed
     largest: int,  # allowed
-    **values,  # arguments by name
+    **values: object,  # arguments by name
 ) -> None:
     "`TgfrError` that names the first value that is no integer in these limits: a config.json may claim anything."
     for name, value in values.items():
@@ -153,7 +153,7 @@ def load_module(
 # %% ../../nbs/03_encoders/02_weight_files.ipynb #5ba7815e
 def weights_hash(
     module: torch.nn.Module,  # on any device
-    *more,  # what else decides about its results, as for `content_digest`
+    *more: object,  # what else decides about its results, as for `content_digest`
 ) -> str:  # 16 hexadecimal digits
     "A `content_digest` of a module's weights."
     content = list(more)

@@ -9,7 +9,7 @@ __all__ = ['Metrics', 'Verification', 'check_replicates', 'person_weights', 'Per
 # %% ../../nbs/07_evaluation/04_bootstrap.ipynb #4761f31e
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Metrics:
     people: float = field(default=np.inf, kw_only=True)  # how many are drawn; infinite: not known
 
     @classmethod
-    def of(cls, replicates: dict[Metric, np.ndarray], *more, **named) -> Self:
+    def of(cls, replicates: dict[Metric, np.ndarray], *more: Any, **named: Any) -> Self:
         "From replicates (1 + R,), each first on everything and then on each draw, and the other fields."
         value = {metric: float(x[0]) for metric, x in replicates.items()}
         return cls(value, {metric: x[1:] for metric, x in replicates.items()}, *more, **named)

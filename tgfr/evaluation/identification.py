@@ -9,6 +9,7 @@ __all__ = ['open_set_scores', 'tpir_at_fpir', 'published_tpir']
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import TgfrError
 from .metrics import Search, check_scores, false_accepts, ratio_or_nan, search, tpr_at_fpr
@@ -55,9 +56,9 @@ def _weight_above(scores, weights):
 
 # %% ../../nbs/07_evaluation/09_identification.ipynb #12dc4aaf
 def published_tpir(
-    scores,  # (P, G) probes against gallery, every probe mated
-    probe_ids,  # (P,)
-    gallery_ids,  # (G,)
+    scores: ArrayLike,  # (P, G) probes against gallery, every probe mated
+    probe_ids: ArrayLike,  # (P,)
+    gallery_ids: ArrayLike,  # (G,)
     fpirs: float | Sequence[float] = (0.01, 0.1),
 ) -> tuple[np.ndarray, np.ndarray]:  # (f,) shares, (f,) thresholds
     "TPIR of the CAFace and insightface scripts: the share above the ceil(f * P)-th largest score of any nonmate."

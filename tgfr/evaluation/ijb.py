@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -85,7 +86,7 @@ class IjbProtocol:
         fusion: str | MediaPooling | nn.Module = "N1D1F0",  # a media pooling or its name, or a set fusion
         styles: np.ndarray | None = None,  # (N, S, 2), for fusions that read them
         use: np.ndarray | None = None,  # (N,) bool, images that have features; None: all
-        **options,  # further arguments of a set fusion, such as CAFace's `chunk`
+        **options: Any,  # further arguments of a set fusion, such as CAFace's `chunk`
     ) -> np.ndarray:  # (T, E) unit norm
         "The template of every set of images; a set fusion reads the images in file order and without their media."
         count = len(self.images)

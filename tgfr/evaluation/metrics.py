@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import TgfrError
 
@@ -50,7 +51,7 @@ def scientific(rate: float) -> str:
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #b34cc131
 def check_scores(
-    scores,  # numbers
+    scores: ArrayLike,  # numbers
     name: str = "scores",  # of the argument, for the error
     dimensions: int = 1,
 ) -> np.ndarray:  # float
@@ -68,8 +69,8 @@ def check_scores(
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #8c17e41c
 def split_scores(
-    scores,  # (n,) higher is more alike
-    labels,  # (n,) 1 or True for a genuine pair, 0 or False for an impostor pair
+    scores: ArrayLike,  # (n,) higher is more alike
+    labels: ArrayLike,  # (n,) 1 or True for a genuine pair, 0 or False for an impostor pair
 ) -> tuple[np.ndarray, np.ndarray]:  # (g,) genuine scores, (m,) impostor scores, in input order
     "The scores of genuine and of impostor pairs; `TgfrError` when a score is NaN or one kind is missing."
     scores, labels = check_scores(scores), np.asarray(labels)
@@ -95,8 +96,8 @@ class Roc:
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #35b0e956
 def roc(
-    genuine_scores,  # (g,)
-    impostor_scores,  # (m,)
+    genuine_scores: ArrayLike,  # (g,)
+    impostor_scores: ArrayLike,  # (m,)
     drop_intermediate: bool = True,  # leave out points in the middle of a straight run (scikit-learn's default)
 ) -> Roc:
     "The ROC curve, as `sklearn.metrics.roc_curve`."
@@ -123,7 +124,7 @@ def roc(
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #75e2a03a
 def false_accepts(
-    fprs,  # (f,) false positive rates, 0 to 1
+    fprs: ArrayLike,  # (f,) false positive rates, 0 to 1
     impostors: int,  # how many impostor pairs there are
 ) -> np.ndarray:  # (f,) int, the largest k with k / impostors <= fpr
     "How many impostor pairs may be accepted at each FPR."
@@ -165,8 +166,8 @@ def impostor_thresholds(
 
 
 def operating_points(
-    genuine_scores,  # (g,)
-    impostor_scores,  # (m,)
+    genuine_scores: ArrayLike,  # (g,)
+    impostor_scores: ArrayLike,  # (m,)
     fprs: float | Sequence[float] = (1e-2, 1e-3, 1e-4),  # false positive rates
     definition: str = "standard",  # "standard" (at most that FPR) or "published" (nearest ROC point)
 ) -> OperatingPoints:
@@ -187,8 +188,8 @@ def _nearest_points(curve, fprs, impostors):
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #e6fcb519
 def tpr_at_fpr(
-    genuine_scores,  # (g,)
-    impostor_scores,  # (m,)
+    genuine_scores: ArrayLike,  # (g,)
+    impostor_scores: ArrayLike,  # (m,)
     fprs: float | Sequence[float] = (1e-2, 1e-3, 1e-4),  # false positive rates
     definition: str = "standard",  # see `operating_points`
 ) -> np.ndarray:  # (f,)
@@ -218,8 +219,8 @@ def _crossing(genuine_scores, impostor_scores):
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #82105357
 def eer(
-    genuine_scores,  # (g,)
-    impostor_scores,  # (m,)
+    genuine_scores: ArrayLike,  # (g,)
+    impostor_scores: ArrayLike,  # (m,)
     definition: str = "standard",  # "standard" (interpolated) or "published" (FPR of the nearest ROC point)
 ) -> float:  # 0 to 1
     "The equal error rate, where FNR = FPR."
@@ -232,8 +233,8 @@ def eer(
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #be880afa
 def auc(
-    genuine_scores,  # (g,)
-    impostor_scores,  # (m,)
+    genuine_scores: ArrayLike,  # (g,)
+    impostor_scores: ArrayLike,  # (m,)
 ) -> float:  # 0 to 1
     "The area under the ROC curve, as `sklearn.metrics.roc_auc_score`; ties count half."
     genuine_scores = check_scores(genuine_scores, "genuine")
@@ -244,8 +245,8 @@ def auc(
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #30426174
 def score_histogram(
-    genuine_scores,  # (g,)
-    impostor_scores,  # (m,)
+    genuine_scores: ArrayLike,  # (g,)
+    impostor_scores: ArrayLike,  # (m,)
     bins: int = 60,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # edges (bins + 1,), shares of genuine (bins,), of impostors (bins,)
     "Histograms of both kinds of scores from the lowest score to the highest, as shares of the kind."
@@ -260,8 +261,8 @@ def score_histogram(
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #0a067866
 def accuracy(
-    scores,  # (n,)
-    labels,  # (n,) 1 genuine, 0 impostor
+    scores: ArrayLike,  # (n,)
+    labels: ArrayLike,  # (n,) 1 genuine, 0 impostor
 ) -> tuple[float, float]:  # the accuracy, 0 to 1, and its threshold
     "Best accuracy over thresholds taken from the scores, accepting `score >= threshold` (TGFR, published script)."
     genuine_scores, impostor_scores = map(np.sort, split_scores(scores, labels))
@@ -289,9 +290,9 @@ def _mates(probe_ids, gallery_ids):
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #23916275
 def search(
-    scores,  # (P, G) probes against gallery
-    probe_ids,  # (P,)
-    gallery_ids,  # (G,)
+    scores: ArrayLike,  # (P, G) probes against gallery
+    probe_ids: ArrayLike,  # (P,)
+    gallery_ids: ArrayLike,  # (G,)
     block: int = 1 << 22,  # scores read at a time
 ) -> Search:
     "Search each probe in the gallery."
@@ -326,9 +327,9 @@ def _finite_block(scores, start, step):
 
 # %% ../../nbs/07_evaluation/01_metrics.ipynb #f525d0a0
 def mate_ranks(
-    scores,  # (P, G) probes against gallery
-    probe_ids,  # (P,)
-    gallery_ids,  # (G,)
+    scores: ArrayLike,  # (P, G) probes against gallery
+    probe_ids: ArrayLike,  # (P,)
+    gallery_ids: ArrayLike,  # (G,)
 ) -> np.ndarray:  # (P,) int, 0 when the mate comes first, -1 without a mate
     "How many nonmates score at least as high as each probe's best mate."
     return search(scores, probe_ids, gallery_ids).rank

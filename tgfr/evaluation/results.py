@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from ..core import TgfrError, read_json
 from .bootstrap import Metrics, Verification
 from .intervals import MIN_PEOPLE, joint_deviations
 from .metrics import Metric, label_floor
+
+if TYPE_CHECKING:  # charts do without torch
+    from tgfr.encoders.feature_store import FeatureStore
 
 # %% ../../nbs/07_evaluation/05_results.ipynb #e5b10002
 CAPTIONS = {"none": "no captions", "first": "one caption", "all": "all captions"}  # of an image, and what tables say
@@ -52,7 +55,7 @@ class Condition:
 
 
 def store_conditions(
-    store,  # a FeatureStore of V variants
+    store: "FeatureStore",  # of V variants
 ) -> list[Condition]:  # V
     "The condition of each variant of a feature store."
     degradations = store.meta.get("degradations") or [{}] * len(store.variants)

@@ -10,6 +10,7 @@ import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csc_matrix
@@ -125,7 +126,7 @@ def pool_sets(
     styles: np.ndarray | None = None,  # (N, S, 2)
     score: np.ndarray | None = None,  # (N,) of the detector
     use: np.ndarray | None = None,  # (N,) bool, images that have features; None: all
-    **options,  # further arguments of `fusion.fuse`, such as CAFace's `chunk`
+    **options: Any,  # further arguments of `fusion.fuse`, such as CAFace's `chunk`
 ) -> np.ndarray:  # (T, E) float32, unit norm, zero for a template without images
     "Templates by a set fusion."
     use = np.ones(len(template), bool) if use is None else use

@@ -9,6 +9,7 @@ __all__ = ['FoldMetrics', 'fold_of_pairs', 'ten_fold_metrics']
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import TgfrError
 from .metrics import check_scores, impostor_thresholds, is_published, split_scores
@@ -52,8 +53,8 @@ def fold_of_pairs(
 
 # %% ../../nbs/07_evaluation/10_ten_fold.ipynb #47c2d0e1
 def ten_fold_metrics(
-    scores,  # (n,) cosines
-    labels,  # (n,) 1 genuine, 0 impostor
+    scores: ArrayLike,  # (n,) cosines
+    labels: ArrayLike,  # (n,) 1 genuine, 0 impostor
     folds: int | np.ndarray = 10,  # how many consecutive ones, or (n,) the fold of each pair
     far: float = 1e-3,  # false accept rate of the validation rate
     definition: str = "standard",  # or "published"

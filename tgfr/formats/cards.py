@@ -95,7 +95,7 @@ _TERMS = (
 
 
 def in_markdown(
-    value,  # anything
+    value: object,  # anything
 ) -> str:
     "A value as one line of a Markdown table: bars, line breaks and HTML in it do no harm."
     return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")

@@ -75,7 +75,7 @@ ASPECTS = ("Bangs", "Eyeglasses", "No_Beard", "Smiling", "Young")
 
 
 def dialog_captions(
-    value,  # a member of captions.json
+    value: object,  # a member of captions.json
 ) -> str:  # distinct lines, the overall caption first
     "The captions of a photo, whatever is missing."
     value = value if isinstance(value, dict) else {}

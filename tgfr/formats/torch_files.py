@@ -150,7 +150,7 @@ def module_entries(
 
 # %% ../../nbs/02_formats/13_torch_files.ipynb #339a0312
 def places(
-    content,  # from a `Machine`
+    content: object,  # from a `Machine`
 ) -> dict[
     str, dict
 ]:  # by the keys that lead there, each followed by a dot: "" the top, "state_dict.", "ema.module." ...

@@ -9,6 +9,7 @@ __all__ = ['STORAGES', 'REBUILD', 'WRAP', 'STEPS', 'ATOMS', 'FRESH', 'Storage', 
 import io
 import pickletools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -135,7 +136,7 @@ class Machine:
     ):
         self.file, self.storages = file, {}
 
-    def read(self):
+    def read(self) -> Any:
         "What the next pickle holds, of dicts with text as keys, lists, tuples, numbers, text, `Described` and `Inert`."
         self.stack, self.marks, self.memo = [], [], {}
         for step, (opcode, arg, _) in enumerate(pickletools.genops(self.file)):

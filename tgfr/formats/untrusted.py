@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -220,7 +221,7 @@ def read_pickle(
     path: str | Path,  # such as filenames.pickle or lfw.bin
     arrays: bool = False,  # numpy arrays and scalars of numbers are allowed too; text of Python 2 comes as bytes then
     max_bytes: int = 1 << 30,  # a larger file is refused unread
-):  # lists, tuples, dicts, strings, bytes, numbers, truth values, None
+) -> Any:  # lists, tuples, dicts, strings, bytes, numbers, truth values, None
     "Read a pickle of plain values; `TgfrError` for whatever would import, call or take more memory than the file has."
     data = check_file(path, max_bytes).read_bytes()
     try:

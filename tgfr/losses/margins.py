@@ -101,7 +101,7 @@ class ArcFace(Margin):
         super().__init__(dim, classes, scale)
         self.margin, self.easy = margin, easy
 
-    def apply_margin(self, cos, norm):
+    def apply_margin(self, cos: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         return _angular(cos, torch.as_tensor(self.margin), self.easy)
 
 # %% ../../nbs/04_losses/03_margins.ipynb #ef98d5ff
@@ -129,7 +129,7 @@ class CosFace(Margin):
         super().__init__(dim, classes, scale)
         self.margin = margin
 
-    def apply_margin(self, cos, norm):
+    def apply_margin(self, cos: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         return cos - self.margin
 
 # %% ../../nbs/04_losses/03_margins.ipynb #5c19435e
@@ -151,7 +151,7 @@ class SphereFace(Margin):
         self.margin = int(margin)
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))  # batches seen in training
 
-    def apply_margin(self, cos, norm):
+    def apply_margin(self, cos: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         if self.training:
             self.calls += 1
         k = (self.margin * cos.detach().acos() / math.pi).floor()
@@ -161,7 +161,7 @@ class SphereFace(Margin):
         psi = (1 - 2 * (k % 2)) * multiple - 2 * k
         return cos + (psi - cos) / (1 + (1000 / (1 + 0.12 * self.calls)).clamp_min(5))
 
-    def scale_logits(self, cos, norm):
+    def scale_logits(self, cos: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         return norm * cos
 
 # %% ../../nbs/04_losses/03_margins.ipynb #6ea7a9aa
@@ -211,7 +211,7 @@ class AdaFace(Margin):
         if len(norm) > 1:
             self.std.lerp_(norm.std().to(self.std.dtype), self.t_alpha)
 
-    def apply_margin(self, cos, norm):
+    def apply_margin(self, cos: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         z = (self.h * (norm - self.mean) / (self.std + self.eps)).clamp(-1, 1)
         return (cos.acos() - self.margin * z).clamp(self.eps, math.pi - self.eps).cos() - self.margin * (1 + z)
 
@@ -240,7 +240,7 @@ class MagFace(Margin):
             raise TgfrError(f"{found}: expected 0 < l_a < u_a and l_margin <= u_margin")
         self.l_a, self.u_a, self.l_margin, self.u_margin, self.easy = l_a, u_a, l_margin, u_margin, easy
 
-    def apply_margin(self, cos, norm):
+    def apply_margin(self, cos: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         share = (norm.clamp(self.l_a, self.u_a) - self.l_a) / (self.u_a - self.l_a)
         return _angular(cos, self.l_margin + (self.u_margin - self.l_margin) * share, self.easy)
 

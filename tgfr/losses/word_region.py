@@ -8,6 +8,8 @@ __all__ = ['CACHE_BYTES', 'full_precision', 'word_attention', 'textbook_word_reg
 # %% ../../nbs/04_losses/01_word_region.ipynb #4c0d0003
 import functools
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +18,12 @@ from torch.autograd.function import once_differentiable
 from ..core import TgfrError
 
 # %% ../../nbs/04_losses/01_word_region.ipynb #21248f6a
+_Function = TypeVar("_Function", bound=Callable)
+
+
 def full_precision(
-    f,  # a function of tensors and other things
-):  # the same function, for tensors of any precision
+    f: _Function,  # a function of tensors and other things
+) -> _Function:  # the same function, for tensors of any precision
     "Decorator: `f` runs outside autocast, with its half-precision tensors as float32 (float64 stays)."
 
     def up(x):

@@ -16,6 +16,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
 from ..core import TgfrError
 from ..evaluation.metrics import Metric, score_histogram
@@ -159,8 +160,8 @@ def _curves(curves, ax, drawstyle, **settings) -> Axes:
 # %% ../../nbs/09_report/04_charts.ipynb #1ee45f86
 @rc_context(style)
 def plot_score_histograms(
-    genuine,  # (g,) scores of genuine pairs
-    impostor,  # (m,) scores of impostor pairs
+    genuine: ArrayLike,  # (g,) scores of genuine pairs
+    impostor: ArrayLike,  # (m,) scores of impostor pairs
     ax: Axes | None = None,  # drawn on; None: a new figure
     title: str = "",
     bins: int = 60,

@@ -15,6 +15,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
+from numpy.typing import ArrayLike
 
 from ..core import TgfrError
 from .charts import COLOURS, new_axes, style, subfigure, system_styles
@@ -137,11 +138,11 @@ def plot_word_regions(
 # %% ../../nbs/09_report/05_pictures.ipynb #d9b8d58c
 @rc_context(style)
 def plot_set_strip(
-    frame,  # (n,) the index of each image in its video or folder, rising
-    value,  # (n,) its similarity to the gallery photo, say
-    weight,  # (n,) in the template, not negative
+    frame: ArrayLike,  # (n,) the index of each image in its video or folder, rising
+    value: ArrayLike,  # (n,) its similarity to the gallery photo, say
+    weight: ArrayLike,  # (n,) in the template, not negative
     templates: dict[str, float] | None = None,  # template to its value; the first is the fused one
-    so_far=None,  # (n,) value of the fused template by then
+    so_far: ArrayLike | None = None,  # (n,) value of the fused template by then
     thumbnails: Sequence[tuple[int, np.ndarray]] = (),  # index of an image and its picture, evenly chosen
     gallery: np.ndarray | None = None,  # the picture it is compared with
     label: str = "similarity to gallery",

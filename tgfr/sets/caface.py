@@ -7,6 +7,7 @@ __all__ = ['NAN_ORDERS', 'SetState', 'Aggregation', 'CAFace', 'Template', 'fuse_
 
 # %% ../../nbs/06_sets/03_caface.ipynb #15d0e452
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -151,11 +152,11 @@ class CAFace(SetFusion):
         "A hash of configuration and weights; states of models with the same one can be merged."
         return weights_hash(self, self.config)
 
-    def fuse(self, faces: FaceSet, **options) -> torch.Tensor:
+    def fuse(self, faces: FaceSet, **options: Any) -> torch.Tensor:
         "The template of each set, (B, E); further arguments as in `fuse_sets`."
         return fuse_sets(self, faces, **options).embedding
 
-    def weights(self, faces: FaceSet, **options) -> torch.Tensor:
+    def weights(self, faces: FaceSet, **options: Any) -> torch.Tensor:
         "The weight of each image, (B, N); further arguments as in `fuse_sets`."
         return fuse_sets(self, faces, **options).weights
 

@@ -10,6 +10,7 @@ __all__ = ['FILE_NAMES', 'Ledger', 'KeptState', 'merge', 'fuse_stream', 'save_st
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -203,7 +204,7 @@ def fuse_sharded(
     embedding: np.ndarray,  # (n, E)
     template: np.ndarray,  # (n,)
     styles: np.ndarray,  # (n, S, 2)
-    **options,  # chunk, max_cells, accelerator: see `shard_states`
+    **options: Any,  # chunk, max_cells, accelerator: see `shard_states`
 ) -> tuple[np.ndarray, torch.Tensor]:  # T set numbers, rising, and templates (T, E) on the CPU
     "Fuse many sets of any size on many processes; the result is that of one process."
     ids, states = shard_states(model, embedding, template, styles, **options)

@@ -12,6 +12,7 @@ __all__ = ['SET_FUSIONS', 'register_set_fusion', 'LEARNED', 'FaceSet', 'face_set
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -239,7 +240,7 @@ register_set_fusion("quality")(ScalarQuality)
 def build_set_fusion(
     name: str,  # a name of SET_FUSIONS
     embedding: int,  # E of the face encoder
-    **config,  # further arguments of its class
+    **config: Any,  # further arguments of its class
 ) -> SetFusion:
     "The fusion called `name`."
     try:
@@ -299,7 +300,7 @@ def fuse_ragged(
     styles: np.ndarray | torch.Tensor | None = None,  # (n, S, 2)
     score: np.ndarray | torch.Tensor | None = None,  # (n,)
     max_cells: int = 1 << 14,  # cells in memory at once: 84 MB with 512 numbers and 384 styles each
-    **options,  # further arguments of `fusion.fuse`
+    **options: Any,  # further arguments of `fusion.fuse`
 ) -> tuple[np.ndarray, torch.Tensor]:  # T set numbers, rising, and templates (T, E) on the CPU
     "Fuse many sets of very different size; within a set, images keep their order."
     if len(template) != len(embedding):

@@ -19,16 +19,17 @@ from ..core import TgfrError, content_digest
 from ..data.faces import read_image
 from ..data.landmarks import crop_face
 from ..encoders.embedding_checks import valid_rows
+from ..encoders.encoder_config import Encoder
 from ..encoders.features import cosine_matrix
 from ..formats.video import Frames
 from .caface import SetState
 from .caface_state import KeptState, Ledger
-from .tracking import Detection, Track, TrackingOptions
+from .tracking import Detection, Detector, Track, TrackingOptions
 
 # %% ../../nbs/06_sets/09_video_templates.ipynb #7f79f07b
 def gallery_face(
     photo: str | Path,
-    detector,  # None: the photo is an aligned face
+    detector: Detector | None,  # None: the photo is an aligned face
     size: int,  # of the crop
 ) -> np.ndarray:  # uint8 (size, size, 3)
     "The main face of a photo."
@@ -40,7 +41,7 @@ def gallery_face(
 
 
 def gallery_embedding(
-    encoder,
+    encoder: Encoder,
     face: np.ndarray,  # uint8 (size, size, 3)
     photo: str | Path,  # where it is from, for the message
 ) -> torch.Tensor:  # (E,)
@@ -145,8 +146,8 @@ DIGEST_NAMES = {  # of TrackingOptions, as digests have them since the first sta
 
 def source_digest(
     frames: Frames,
-    encoder,
-    detector,  # None: images are aligned faces
+    encoder: Encoder,
+    detector: Detector | None,  # None: images are aligned faces
     gallery: str | Path | None,
     styles: Sequence[str],
     person: str,  # of PERSONS

@@ -76,7 +76,7 @@ class PhotoBatch(tuple):
     def __new__(cls, photos: torch.Tensor, label: torch.Tensor):
         return super().__new__(cls, (photos, label))
 
-    def to(self, device) -> "PhotoBatch":
+    def to(self, device: torch.device | str) -> "PhotoBatch":
         "The batch on a device."
         return PhotoBatch(*(x.to(device) for x in self))
 

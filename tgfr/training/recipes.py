@@ -37,7 +37,7 @@ ABOVE_0 = math.ulp(0.0)  # the smallest number above 0
 
 
 def check_fields(
-    recipe,  # a dataclass; each field is of its default's kind
+    recipe: object,  # a dataclass; each field is of its default's kind
     minima: dict[str, float],  # of fields that hold numbers; 0 for the rest
     below: dict[str, float] | None = None,  # what they are smaller than
 ) -> None:

@@ -10,6 +10,7 @@ __all__ = ['PREFIX_SIZES', 'SetPairBatch', 'draw_groups', 'SetPairBatches', 'cos
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -227,7 +228,7 @@ class SetRecipe:
             raise TgfrError(f"schedule={self.schedule!r}: not one of steps, one-cycle")
 
 
-def quick_sets(**changes) -> SetRecipe:
+def quick_sets(**changes: Any) -> SetRecipe:
     "Smaller batches, fewer prefixes, one cycle, four epochs: for thousands of people."
     quick = dict(parts="doubling", epochs_sets=4, batch_sets=64, schedule="one-cycle")
     return SetRecipe(**quick | changes)

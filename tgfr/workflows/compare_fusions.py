@@ -10,7 +10,7 @@ __all__ = ['FUSIONS_COMPARED', 'SHARES', 'QUALITIES', 'RECIPES', 'TERMS', 'Probe
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ class SetEvaluator:
         fusion: SetFusion,  # in eval mode
         images: int,  # N, the first of each set
         batch: int = 256,  # sets at a time
-        **options,  # further arguments of its `fuse`
+        **options: Any,  # further arguments of its `fuse`
     ) -> torch.Tensor:  # (S, E)
         "The template of each set."
         device = next((p.device for p in fusion.parameters()), torch.device("cpu"))

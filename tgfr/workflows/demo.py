@@ -16,7 +16,7 @@ from ..data.datasets import load_faces
 from ..data.degradation import check_sizes
 from ..data.folders import one_at_a_time
 from ..data.splits import load_splits
-from ..encoders.backbones import save_encoder
+from ..encoders.backbones import FaceEncoder, save_encoder
 from ..encoders.pretrained_faces import load_encoder
 from ..encoders.text_encoders import RECURRENT
 from ..evaluation.bootstrap import check_replicates
@@ -59,7 +59,7 @@ def demo_encoder(
     people: int = 150,  # synthetic people it learns from
     photos: int = 8,  # of each
     accelerator: Accelerator | None = None,
-):
+) -> FaceEncoder:
     "A small face encoder trained on synthetic people of its own."
     folder, file = Path(folder), Path(folder) / "encoder" / "made.json"
     fields = {original_field(name, Recipe): getattr(recipe, name) for name in ENCODE}
