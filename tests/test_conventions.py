@@ -26,7 +26,6 @@ BANNED = {  # names given no more, and what is said instead
     "Judge": "AllPairsEvaluator",
     "SetJudge": "SetEvaluator",
     "judge": "evaluate",
-    "Figures": "Metrics",
     "fingerprint": "digest (stored files keep the key)",
     "set_aside": "split_people",
     "OnnxFace": "OnnxEncoder",

@@ -57,13 +57,10 @@ def make_dialog(folder: Path, drawn, celeba: bool = False) -> Path:
     def name(n):
         return f"{n + 1:06d}.jpg" if celeba else f"{n}.jpg"
 
-    captions = {
-        name(n): {
-            "attribute_wise_captions": {a: f"{a} of photo {n}." for a in ASPECTS},
-            "overall_caption": f"Photo {n}.",
-        }
-        for n in range(len(drawn))
-    }
+    captions = {}
+    for n in range(len(drawn)):
+        aspects = {a: f"{a} of photo {n}." for a in ASPECTS}
+        captions[name(n)] = {"attribute_wise_captions": aspects, "overall_caption": f"Photo {n}."}
     captions[name(1)]["overall_caption"] = None
     captions[name(2)]["attribute_wise_captions"] = {
         "Bangs": None,

@@ -17,7 +17,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ..core import Skips, TgfrError, one_line, progress_bar
-from ..data.landmarks import Face, crop_face
+from ..data.face_detection import Face
+from ..data.landmarks import crop_face
 from ..encoders.embedding_checks import valid_rows
 from ..encoders.encoder_config import Encoder
 from ..encoders.features import ImageFeatures, cosine_matrix, l2_normalize
