@@ -222,7 +222,7 @@ def test_a_trained_model_is_kept_with_its_recipe_and_evaluated(tmp_path, encoder
     assert again.returncode == 0, "a run that is finished is read, not refused: " + again.stderr
     judged = tgfr("evaluate", tmp_path / "model", *data, "--out", tmp_path / "judged", *TINY[-5:])
     assert judged.returncode == 0 and (tmp_path / "judged" / "report.html").is_file(), judged.stderr
-    said, card = "10 of the 10 people judged here were in the training", (tmp_path / "model/README.md").read_text()
+    said, card = "10 of the 10 people evaluated here were in the training", (tmp_path / "model/README.md").read_text()
     assert said in " ".join(judged.stdout.split()) and said in card and "TPR@FPR=1e-3: " in card, (
         "whom it was trained on, and rates that so few pairs cannot tell, are no result"
     )

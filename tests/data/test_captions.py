@@ -199,7 +199,7 @@ def test_vocabulary_round_trip_and_checks(tmp_path):
         v.encode(["a", None])
     with pytest.raises(TgfrError, match="no word"):
         Vocabulary.from_captions(["...", "!"])
-    with pytest.raises(TgfrError, match="length"):
+    with pytest.raises(TgfrError, match="max_words"):
         v.encode(["a"], 0)
 
 
