@@ -243,7 +243,7 @@ def test_a_trained_model_is_kept_with_its_recipe_and_evaluated(tmp_path, encoder
 
 
 def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encoder, monkeypatch):
-    from tgfr.training.recipes import make_recipe, read_recipe
+    from tgfr.training.recipes import build_recipe, read_recipe
     from tgfr.workflows import compare
     from tgfr.workflows.train import train
 
@@ -253,7 +253,7 @@ def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encod
     monkeypatch.setattr(compare.Trainer, "train", killed)
     for dim, kept in (16, 16), (24, 24), (32, 24):
         with pytest.raises(KeyboardInterrupt):
-            recipe = make_recipe("demo", dim=dim)
+            recipe = build_recipe("demo", dim=dim)
             train(recipe, "synthetic:people=10,photos=3", str(encoder), tmp_path, image_only=True)
         assert read_recipe(tmp_path / "config.yaml").dim == kept, "an epoch that is kept keeps its recipe"
         if dim == 24:
@@ -291,10 +291,10 @@ def test_a_killed_run_has_its_recipe_and_a_refused_one_leaves_it(tmp_path, encod
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(setting, said):
-    from tgfr.training.recipes import make_recipe
+    from tgfr.training.recipes import build_recipe
 
     with pytest.raises(TgfrError) as error:
-        make_recipe("ours", **parse_settings((setting,)))
+        build_recipe("ours", **parse_settings((setting,)))
     assert said in str(error.value)
 
 
@@ -302,7 +302,7 @@ def test_every_field_of_a_recipe_is_looked_at():
     "Whatever stands in a file: another kind of value, or a number that is none, is refused by the field's name."
     from dataclasses import fields
 
-    from tgfr.training.recipes import Recipe, make_recipe
+    from tgfr.training.recipes import Recipe, build_recipe
 
     wrong = {
         int: (None, True, "x", math.nan, -1, 1.5, (1,)),
@@ -315,7 +315,7 @@ def test_every_field_of_a_recipe_is_looked_at():
     for f in fields(Recipe):
         for value in wrong[type(f.default)]:
             with pytest.raises(TgfrError, match=rf"recipe ours: {f.name}="):
-                make_recipe("ours", **{f.name: value})
+                build_recipe("ours", **{f.name: value})
     assert parse_settings(("text_layers=None", "residual=False", "sizes=64,16", "lr_text=1e-4")) == {
         "text_layers": None,
         "residual_head": False,

@@ -24,7 +24,7 @@ from tgfr.evaluation.bootstrap import PersonBootstrap
 from tgfr.evaluation.metrics import tpr_at_fpr
 from tgfr.evaluation.results import Condition, chance_warnings
 from tgfr.fusion.model import TGFR, ModelConfig
-from tgfr.training.recipes import make_recipe
+from tgfr.training.recipes import build_recipe
 from tgfr.training.set_fusion import quick_sets
 from tgfr.training.system import Trainer
 from tgfr.workflows.ablate import ablate
@@ -76,9 +76,9 @@ def test_every_comparison_tells_them(faces, encoder, tmp_path, command, capsys):
     data, out = written(tmp_path / "data", faces, renamed(faces, 900)), tmp_path / "out"
     tiny = dict(probe_size=(112, 16), replicates=5)
     if command == "demo":
-        report = demo(data, out, str(encoder), make_recipe("demo", **TINY), systems=("image-only head",), **tiny)
+        report = demo(data, out, str(encoder), build_recipe("demo", **TINY), systems=("image-only head",), **tiny)
     elif command == "ablate":
-        report = ablate(data, str(encoder), out, make_recipe("demo", **TINY), {}, **tiny)
+        report = ablate(data, str(encoder), out, build_recipe("demo", **TINY), {}, **tiny)
     else:
         report = compare_fusions(data, str(encoder), out, ("average", "norm"), set_sizes=(1, 2), replicates=5)
     assert report.warnings[0].startswith("30 of the 30 photos evaluated here")
@@ -98,7 +98,7 @@ def split(people=8, photos=5, sizes=("112px", "16px"), noise=0.1):
 
 
 def trainer(folder, photos, **changes):
-    return Trainer(photos, make_recipe("demo", **TINY | {"train_resolutions": (112, 16)} | changes), folder)
+    return Trainer(photos, build_recipe("demo", **TINY | {"train_resolutions": (112, 16)} | changes), folder)
 
 
 def test_a_model_below_the_untouched_encoder_is_told(tmp_path, capsys):
@@ -141,7 +141,7 @@ def test_it_stands_on_the_card(faces, encoder, tmp_path, monkeypatch):  # noqa: 
         monkeypatch.setattr(
             Trainer, "frozen", property(lambda self, better=better: dict.fromkeys(self.split.store.variants, better))
         )
-        train(make_recipe("demo", **TINY), str(path), str(encoder), tmp_path / f"out{better}", image_only=True)
+        train(build_recipe("demo", **TINY), str(path), str(encoder), tmp_path / f"out{better}", image_only=True)
         assert said in (tmp_path / f"out{better}/model/README.md").read_text()
 
 
@@ -176,9 +176,8 @@ def test_an_encoder_that_tells_nobody_apart(faces, encoder, tmp_path):  # noqa: 
     save_encoder(same, tmp_path / "zero")
     data = written(tmp_path / "data", faces, synthetic_faces(people=10, photos=3, first=500))
     with pytest.raises(TgfrError, match="one and the same embedding"):
-        demo(
-            data, tmp_path / "out", str(tmp_path / "zero"), make_recipe("demo", **TINY), probe_size=(112,), replicates=5
-        )
+        recipe = build_recipe("demo", **TINY)
+        demo(data, tmp_path / "out", str(tmp_path / "zero"), recipe, probe_size=(112,), replicates=5)
     with pytest.raises(TgfrError, match="one and the same embedding"):
         compare_fusions(
             data,

@@ -16,7 +16,7 @@ from tgfr.encoders.feature_store import FeatureStore
 from tgfr.evaluation.bootstrap import Metrics
 from tgfr.evaluation.results import Report, ResultRow
 from tgfr.training.batches import FaceBatches
-from tgfr.training.recipes import make_recipe
+from tgfr.training.recipes import build_recipe
 from tgfr.workflows.demo import demo
 
 ROOMS = "core data formats encoders losses fusion sets evaluation training report workflows".split()
@@ -118,7 +118,7 @@ def test_the_way_of_an_image_and_a_caption_is_as_it_is_told(tmp_path, monkeypatc
     (tmp_path / "data").mkdir()
     faces.to_parquet(str(tmp_path / "data/photos.parquet"))
     save_encoder(IResNet((1, 1, 1, 1), width=4, embedding=32), tmp_path / "encoder")
-    recipe = make_recipe("demo", dim=16, epochs_align=1, epochs_fuse=1, batch_align=8, batch_fuse=8)
+    recipe = build_recipe("demo", dim=16, epochs_align=1, epochs_fuse=1, batch_align=8, batch_fuse=8)
     recorder, before = Recorder(), sys.getprofile()
     sys.setprofile(recorder)
     try:

@@ -266,10 +266,10 @@ def read_parquet(folder):
     drop_unusable(load_faces(folder))
 
 
-def make_recipe(folder):
-    from tgfr.training.recipes import make_recipe, write_recipe
+def build_recipe(folder):
+    from tgfr.training.recipes import build_recipe, write_recipe
 
-    write_recipe(folder / "config.yaml", make_recipe("ours"), {"data": "x"})
+    write_recipe(folder / "config.yaml", build_recipe("ours"), {"data": "x"})
 
 
 def read_recipe(folder):
@@ -446,7 +446,7 @@ READERS = {
     "ijb": Reader(make_ijb, read_ijb, change_text),
     "pairs": Reader(make_pairs, read_pairs, change_text),
     "parquet": Reader(make_parquet, read_parquet),
-    "recipe": Reader(make_recipe, read_recipe, change_text),
+    "recipe": Reader(build_recipe, read_recipe, change_text),
     "checkpoints": Reader(make_checkpoints, read_checkpoints),
     "model config": Reader(make_model, read_model, change_text, "*.json"),
     "model weights": Reader(make_model, read_model, change_bytes, "*.safetensors"),

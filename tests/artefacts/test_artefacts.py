@@ -34,7 +34,7 @@ from tgfr.report.tables import results_table
 from tgfr.sets.caface_state import load_state
 from tgfr.sets.checkpoints import load_set_fusion
 from tgfr.sets.pooling import FaceSet
-from tgfr.training.recipes import ADDED_FIELDS, make_recipe, read_recipe
+from tgfr.training.recipes import ADDED_FIELDS, build_recipe, read_recipe
 from tgfr.training.set_fusion import SetRecipe
 from tgfr.workflows.audit_data import print_audit
 from tgfr.workflows.compare import intervals_figure
@@ -126,11 +126,11 @@ def test_face_encoders(name):
 def test_the_encoder_of_a_demo_is_not_trained_again(v0):
     changes = dict(zip(("epochs_encode", "batch_encode"), (1, 8)))
     assert (
-        demo_encoder("made", make_recipe("demo", **changes), people=8, photos=2).content_digest
+        demo_encoder("made", build_recipe("demo", **changes), people=8, photos=2).content_digest
         == EXPECTED["made/encoder"]["fingerprint"]
     )
     with pytest.raises(TgfrError, match="another recipe"):
-        demo_encoder("made", make_recipe("demo", **changes), people=9, photos=2)
+        demo_encoder("made", build_recipe("demo", **changes), people=9, photos=2)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -186,7 +186,7 @@ def test_recipes(path):
     assert {name: getattr(recipe, name) for name in added} == added
     values = [value for name, value in vars(recipe).items() if name not in added]
     assert [list(v) if isinstance(v, tuple) else v for v in values] == EXPECTED[f"recipes/{path}"]
-    assert make_recipe(str(V0 / "recipes" / path)) == recipe
+    assert build_recipe(str(V0 / "recipes" / path)) == recipe
     if path == "every-field.yaml":
         old = [f for f in fields(recipe) if f.name not in ADDED_FIELDS]
         assert all(getattr(recipe, f.name) != f.default for f in old), "no field fell back to its default"

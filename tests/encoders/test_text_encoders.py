@@ -208,11 +208,11 @@ from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.batches import FaceBatches
 from tgfr.training.loop import fit
 from tgfr.training.objectives import FuseObjective
-from tgfr.training.recipes import make_recipe
+from tgfr.training.recipes import build_recipe
 
 load_plugin(sys.argv[2])
 assert text_encoder_options("by-length") == ("longest",)
-recipe = make_recipe("ours", dim=16, text="by-length", lr_text=1e-3, batch_fuse=12, epochs_fuse=1)
+recipe = build_recipe("ours", dim=16, text="by-length", lr_text=1e-3, batch_fuse=12, epochs_fuse=1)
 store, identity, captions = made_up()
 seed_everything(0)
 text = build_text_encoder("by-length", [c for row in captions for c in row], dim=16, longest=9)

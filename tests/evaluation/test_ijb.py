@@ -22,7 +22,7 @@ from tgfr.report.tables import definitions
 from tgfr.sets.caface import CAFace
 from tgfr.sets.checkpoints import save_set_fusion
 from tgfr.sets.pooling import build_set_fusion
-from tgfr.workflows.ijb_benchmark import ijb, make_systems, stored_fusion
+from tgfr.workflows.ijb_benchmark import build_systems, ijb, stored_fusion
 
 
 class Recorded:
@@ -567,7 +567,7 @@ def test_a_fusion_of_another_encoder_is_refused(made, tmp_path):
         match=f"{encoder.config.name}, fingerprint {encoder.content_digest}, but "
         ".*features of other, fingerprint 0123456789abcdef",
     ):
-        make_systems([other.folder], [str(known)])
+        build_systems([other.folder], [str(known)])
     save_set_fusion(CAFace(32, 12), silent := tmp_path / "silent")
     assert isinstance(stored_fusion(silent, other), CAFace)
     with pytest.raises(TgfrError, match="no styles.*--styles auto"):

@@ -14,7 +14,7 @@ from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.batches import FaceBatches
 from tgfr.training.loop import fit
 from tgfr.training.objectives import FuseObjective
-from tgfr.training.recipes import make_recipe
+from tgfr.training.recipes import build_recipe
 
 PLUGIN = """
 import torch
@@ -65,7 +65,7 @@ def load(*arguments) -> str:
 
 def test_a_plugins_fusion_trains_saves_and_loads_in_a_new_process(tmp_path, plugin):
     assert list_fusions()[-1] == "gated"
-    recipe = make_recipe("ours", dim=16, fusion="gated", batch_fuse=12, epochs_fuse=1)
+    recipe = build_recipe("ours", dim=16, fusion="gated", batch_fuse=12, epochs_fuse=1)
     store, identity, captions = made_up()
     seed_everything(0)
     text = build_text_encoder("lstm", [c for row in captions for c in row], dim=16, embedding=12)
@@ -83,7 +83,7 @@ def test_a_plugins_fusion_trains_saves_and_loads_in_a_new_process(tmp_path, plug
 
 def test_a_recipe_with_an_unknown_fusion_names_the_plugin_option():
     with pytest.raises(TgfrError, match="fusion='gated': not one of concat.*--plugin"):
-        make_recipe("ours", fusion="gated")
+        build_recipe("ours", fusion="gated")
 
 
 def test_a_model_of_an_earlier_version_loads(tmp_path):

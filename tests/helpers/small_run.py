@@ -16,9 +16,9 @@ from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.batches import FaceBatches
-from tgfr.training.loop import fit, make_accelerator
+from tgfr.training.loop import build_accelerator, fit
 from tgfr.training.objectives import AlignObjective, FuseObjective
-from tgfr.training.recipes import make_recipe
+from tgfr.training.recipes import build_recipe
 
 WORDS = "she he has wavy black blond hair a beard big nose smiles wears glasses and is young old".split()
 
@@ -65,12 +65,12 @@ def same_end(folder):
 def small_run(folder, stage, epochs=1, changes=None):
     "A run whose weights end in a file named after the number of processes, which hold the same buffers at every step."
     torch.set_num_threads(1)  # as in processes of its own, to the bit
-    recipe = make_recipe(
+    recipe = build_recipe(
         "ours",
         **dict(dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions_per_image=3)
         | (changes or {}),
     )
-    accelerator, (objective, batches), buffers = make_accelerator(), objective_and_batches(stage, recipe), {}
+    accelerator, (objective, batches), buffers = build_accelerator(), objective_and_batches(stage, recipe), {}
     if not accelerator.is_main_process:
         for buffer in objective.buffers():
             buffer += 1  # those of the main process count

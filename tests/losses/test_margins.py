@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tgfr.core import TgfrError
 from tgfr.encoders.features import l2_normalize
 from tgfr.losses.contrastive import focal_loss
-from tgfr.losses.margins import MARGINS, AdaFace, ArcFace, CosFace, MagFace, SphereFace, create_margin
+from tgfr.losses.margins import MARGINS, AdaFace, ArcFace, CosFace, MagFace, SphereFace, build_margin
 
 
 def head_of(case: str, p: dict, dim: int, classes: int):
@@ -74,7 +74,7 @@ def test_golden_magface(golden):
 @pytest.fixture(params=MARGINS)
 def head(request):
     torch.manual_seed(0)
-    return create_margin(request.param, 12, 6)
+    return build_margin(request.param, 12, 6)
 
 
 def batch():
@@ -104,7 +104,7 @@ def test_gradients_are_finite_where_feature_and_class_are_parallel(head, dtype):
 def test_exactly_parallel_in_floating_point():
     "One-hot vectors: the cosine is exactly 1 or -1, where the published code divides by zero."
     for name in MARGINS:
-        head = create_margin(name, 4, 4)
+        head = build_margin(name, 4, 4)
         head.weight.data = torch.eye(4)
         x = torch.stack([torch.eye(4)[0] * 16, -torch.eye(4)[1] * 16]).requires_grad_()
         F.cross_entropy(head(x, torch.tensor([0, 1])), torch.tensor([0, 1])).backward()
@@ -126,7 +126,7 @@ def test_cosines_stay_float32_under_autocast(head):
 def test_a_margin_never_helps_a_good_sample(name, seed, length):
     "Within 60 degrees of its class, the margin lowers the true logit."
     torch.manual_seed(seed)
-    head = create_margin(name, 5, 3).eval()
+    head = build_margin(name, 5, 3).eval()
     theta = torch.rand(4, 1) * math.pi / 3
     axis = l2_normalize(head.weight.detach()[:1])
     side = l2_normalize(torch.randn(4, 5) - (torch.randn(4, 5) @ axis.T) * axis)
@@ -160,7 +160,7 @@ def test_the_state_survives_a_save(head, tmp_path):
     x, y = batch()
     head.train()(x, y)
     torch.save(head.state_dict(), tmp_path / "head.pt")
-    other = create_margin(next(n for n, c in MARGINS.items() if type(head) is c), 12, 6)
+    other = build_margin(next(n for n, c in MARGINS.items() if type(head) is c), 12, 6)
     other.load_state_dict(torch.load(tmp_path / "head.pt", weights_only=True))
     torch.testing.assert_close(other.eval()(x, y), head.eval()(x, y))
 
@@ -179,7 +179,7 @@ def test_magface_trains_the_length(easy):
 
 def test_wrong_use_is_named():
     with pytest.raises(TgfrError, match="arcface"):
-        create_margin("nosuch", 4, 4)
+        build_margin("nosuch", 4, 4)
     with pytest.raises(TgfrError, match="l_a"):
         MagFace(4, 4, l_a=200.0)
     with pytest.raises(TgfrError, match="margin"):

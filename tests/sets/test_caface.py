@@ -30,7 +30,7 @@ from tgfr.sets.checkpoints import (
     read_centres,
 )
 from tgfr.sets.pooling import FaceSet, fuse_ragged
-from tgfr.training.loop import make_accelerator
+from tgfr.training.loop import build_accelerator
 
 HERE = Path(__file__).parent
 
@@ -253,7 +253,7 @@ def test_ragged_and_sharded_equal_one_at_a_time():
 
 
 def test_two_processes_equal_one(tmp_path):
-    shard(tmp_path, make_accelerator(cpu=True))
+    shard(tmp_path, build_accelerator(cpu=True))
     run_two(__file__, tmp_path)
     one, two = (
         load_file(tmp_path / f"{n}.safetensors") for n in (1, 2)
@@ -377,4 +377,4 @@ def test_other_checkpoints_are_refused_with_a_reason(tmp_path):
 
 
 if __name__ == "__main__":
-    shard(sys.argv[1], make_accelerator())
+    shard(sys.argv[1], build_accelerator())

@@ -22,12 +22,12 @@ from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.training import objectives
 from tgfr.training.batches import CaptionTable, FaceBatches
 from tgfr.training.face_encoder import PhotoBatches
-from tgfr.training.loop import fit, learning_rate, make_accelerator
+from tgfr.training.loop import build_accelerator, fit, learning_rate
 from tgfr.training.objectives import AlignObjective, SyncBatchNorm, clean_consistency_loss
-from tgfr.training.recipes import RECIPES, make_recipe
+from tgfr.training.recipes import RECIPES, build_recipe
 
 HERE = Path(__file__).parent
-SMALL = make_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=1, epochs_fuse=1, captions_per_image=3)
+SMALL = build_recipe("ours", dim=16, batch_align=12, batch_fuse=12, epochs_align=1, epochs_fuse=1, captions_per_image=3)
 
 
 EVERY = {f"lambda_{name}": 0.5 for name in ("clip", "soft_clip", "cmpm", "cmpc")} | {
@@ -298,7 +298,7 @@ def test_scaled_gradients_take_the_same_steps(tmp_path, monkeypatch, margins):
     "What float16 does to the gradients, in float32: a power of two on the loss, off again before each step."
     recipe, weights = replace(SMALL, margin_optimizer=margins, epochs_fuse=2), []
     for scaled in (False, True):
-        accelerator, (objective, batches) = make_accelerator(), objective_and_batches("fuse", recipe)
+        accelerator, (objective, batches) = build_accelerator(), objective_and_batches("fuse", recipe)
         if scaled:
             accelerator.scaler, accelerator.native_amp, accelerator.autocast_handler = (
                 torch.amp.GradScaler("cpu"),
@@ -377,7 +377,7 @@ def test_keep_loss_is_zero_for_clean_faces():
 
 def test_schedules_end_low():
     for name in RECIPES:
-        recipe = make_recipe(name, **{"text": "some/transformer"} if name == "ours-transformer" else {})
+        recipe = build_recipe(name, **{"text": "some/transformer"} if name == "ours-transformer" else {})
         rates = [
             learning_rate(recipe, "fuse", "heads", done, recipe.epochs_fuse)
             for done in np.linspace(0.2 * recipe.epochs_fuse, recipe.epochs_fuse - 1e-3, 20)
@@ -399,7 +399,7 @@ def test_trackers_hear_every_epoch(tmp_path):
             heard.append((step, values))
 
     objective, batches = objective_and_batches("align", SMALL)
-    accelerator = make_accelerator(log_with=Listener())
+    accelerator = build_accelerator(log_with=Listener())
     rows = fit(objective, batches, SMALL, "align", tmp_path / "one", accelerator=accelerator)
     config, *logged = heard
     assert config["dim"] == SMALL.dim and [step for step, _ in logged] == [row["epoch"] for row in rows]

@@ -8,7 +8,7 @@ from tgfr.core import TgfrError, load_plugin
 from tgfr.losses.contrastive import global_loss, list_losses, same_id_mask, sentence_loss, word_region_loss
 from tgfr.training.loop import fit
 from tgfr.training.objectives import _caption_key
-from tgfr.training.recipes import make_recipe
+from tgfr.training.recipes import build_recipe
 
 PLUGIN = """
 import torch
@@ -46,7 +46,7 @@ def test_losses_of_a_plugin_train(tmp_path, plugin, stage):
     small = dict(dim=16, batch_align=12, batch_fuse=12, epochs_align=2, epochs_fuse=2)
     weights = []
     for extra in ("", "spread-out:0.5,centres"):
-        recipe = make_recipe("ours", extra_losses=extra, **small)
+        recipe = build_recipe("ours", extra_losses=extra, **small)
         objective, batches = objective_and_batches(stage, recipe)
         start = {k: v.clone() for k, v in objective.state_dict().items()}
         *_, row = fit(objective, batches, recipe, stage, tmp_path / (extra or "none"))
@@ -63,14 +63,14 @@ def test_losses_of_a_plugin_train(tmp_path, plugin, stage):
 )
 def test_wrong_extra_losses_are_named(extra, said):
     with pytest.raises(TgfrError, match=said):
-        make_recipe("ours", extra_losses=extra)
+        build_recipe("ours", extra_losses=extra)
 
 
 @pytest.mark.parametrize("scales", [(10.0, 10.0, 10.0), (3.0, 5.0, 7.0)])
 def test_what_is_taught_is_what_trains(scales):
     "The objective's losses are those of the chapter, to the bit."
     names = ("word", "sentence", "global")
-    recipe = make_recipe("ours", dim=16, **{f"logit_scale_{name}": s for name, s in zip(names, scales)})
+    recipe = build_recipe("ours", dim=16, **{f"logit_scale_{name}": s for name, s in zip(names, scales)})
     objective, batches = objective_and_batches("align", recipe)
     batch = next(batches.epoch("align", 0, 12))
     losses = objective.eval()(batch)

@@ -11,7 +11,7 @@ from tgfr.training.recipes import (
     RECIPES,
     RENAMED_FIELDS,
     Recipe,
-    make_recipe,
+    build_recipe,
     paper_lstm,
     parse_settings,
     read_recipe,
@@ -60,11 +60,11 @@ def test_old_names_are_settings_too(capsys):
     assert parse_settings(["captions=2", "residual=False"]) == {"captions_per_image": 2, "residual_head": False}
     told = capsys.readouterr()
     assert "--set captions: this field is now called captions_per_image" in told.out + told.err
-    assert make_recipe("ours", captions=2) == make_recipe("ours", captions_per_image=2)
+    assert build_recipe("ours", captions=2) == build_recipe("ours", captions_per_image=2)
     with pytest.raises(TgfrError, match="captions_per_image: given twice"):
         parse_settings(["captions=2", "captions_per_image=3"])
     with pytest.raises(TgfrError, match="captions and captions_per_image are the same"):
-        make_recipe("ours", captions_per_image=2, captions=2)
+        build_recipe("ours", captions_per_image=2, captions=2)
 
 
 def test_resolve_recipe_takes_a_name_a_file_or_a_value(tmp_path):

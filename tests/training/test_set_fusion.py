@@ -20,7 +20,7 @@ from tgfr.formats.records import Record, write_records
 from tgfr.sets.caface import CAFace
 from tgfr.sets.pooling import FaceSet, ScalarQuality
 from tgfr.sets.set_features import identity_centres
-from tgfr.training.loop import fit, learning_rate, make_accelerator
+from tgfr.training.loop import build_accelerator, fit, learning_rate
 from tgfr.training.set_fusion import (
     SetObjective,
     SetPairBatch,
@@ -271,7 +271,7 @@ def small_run(folder, epochs=1, accelerator=None):
     torch.set_num_threads(1)
     seed_everything(0)
     store, identity, people, centres = made_up()
-    accelerator = accelerator or make_accelerator(cpu=True)
+    accelerator = accelerator or build_accelerator(cpu=True)
     run = folder / f"run{accelerator.num_processes}"
     model = train_set_fusion(
         small_model(),
@@ -325,4 +325,4 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path):
 
 
 if __name__ == "__main__":
-    small_run(Path(sys.argv[1]), int(sys.argv[2]), make_accelerator())
+    small_run(Path(sys.argv[1]), int(sys.argv[2]), build_accelerator())

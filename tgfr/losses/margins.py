@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARGINS', 'register_margin', 'list_margins', 'Margin', 'safe_sine', 'ArcFace', 'CosFace', 'SphereFace', 'AdaFace',
-           'MagFace', 'create_margin']
+           'MagFace', 'build_margin']
 
 # %% ../../nbs/04_losses/03_margins.ipynb #d5c3a305
 import math
@@ -251,7 +251,7 @@ class MagFace(Margin):
         return (a / self.u_a**2 + 1 / a).mean()
 
 # %% ../../nbs/04_losses/03_margins.ipynb #2e95c65a
-def create_margin(
+def build_margin(
     name: str,  # one of `list_margins()`
     dim: int,  # D, width of the features
     classes: int,  # number of identities

@@ -28,7 +28,7 @@ from tgfr.losses.contrastive import (
     same_id_mask,
     soft_clip_loss,
 )
-from ..losses.margins import MARGINS, ArcFace, Margin, create_margin
+from ..losses.margins import MARGINS, ArcFace, Margin, build_margin
 from ..losses.word_region import word_region_similarity
 from .batches import Batch
 from .recipes import Recipe
@@ -141,7 +141,7 @@ def identity_head(
     options = {name: getattr(recipe, name) for name in head.recipe_options}
     if "gather" in inspect.signature(head).parameters:
         options["gather"] = gather  # AdaFace: statistics of all processes
-    return create_margin(recipe.identity, dim, classes, **options)
+    return build_margin(recipe.identity, dim, classes, **options)
 
 # %% ../../nbs/08_training/03_objectives.ipynb #aca9b4fd
 def identity_logits(

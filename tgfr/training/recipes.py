@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'ABOVE_0', 'RENAMED_FIELDS', 'ADDED_FIELDS', 'RECIPES', 'FOR_TRANSFORMERS', 'PARSERS', 'check_fields',
            'Recipe', 'renamed_field', 'original_field', 'recipe_text', 'ours', 'ours_transformer', 'ours_celeba_dialog',
-           'ours_face2text', 'demo', 'paper_lstm', 'paper_bert', 'make_recipe', 'parse_settings', 'resolve_recipe',
+           'ours_face2text', 'demo', 'paper_lstm', 'paper_bert', 'build_recipe', 'parse_settings', 'resolve_recipe',
            'write_recipe', 'read_recipe']
 
 # %% ../../nbs/08_training/01_recipes.ipynb #d555b70e
@@ -293,7 +293,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
 FOR_TRANSFORMERS = ("ours-transformer", "paper-bert")
 
 
-def make_recipe(
+def build_recipe(
     name: str = "ours",  # a key of RECIPES, or a config.yaml written by `write_recipe`
     **changes: object,  # fields of `Recipe` that are to be different
 ) -> Recipe:
@@ -405,7 +405,7 @@ def resolve_recipe(
 ) -> Recipe:  # of the kind given; a name or a file gives a `Recipe`
     "The recipe that a workflow runs: by name, from a file or as a value, with settings changed."
     if isinstance(recipe, (str, Path)):
-        return make_recipe(str(recipe), **parse_settings(set_, text=text, seed=seed))
+        return build_recipe(str(recipe), **parse_settings(set_, text=text, seed=seed))
     name = type(recipe).__name__
     return _known(name, recipe, parse_settings(set_, type(recipe), text=text, seed=seed))
 

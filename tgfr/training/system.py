@@ -27,7 +27,7 @@ from ..evaluation.scoring import embed_photos, score_matrix
 from ..fusion.fcfm import scale_sentence
 from ..fusion.model import TGFR, ModelConfig
 from .batches import FaceBatches
-from .loop import fit, make_accelerator
+from .loop import build_accelerator, fit
 from .objectives import AlignObjective, FuseObjective
 from .recipes import Recipe
 
@@ -91,7 +91,7 @@ class Trainer:
     split: FaceSplit  # of the training people
     recipe: Recipe
     folder: Path  # a run directory per stage and system is made in it
-    accelerator: Accelerator = field(default_factory=make_accelerator)
+    accelerator: Accelerator = field(default_factory=build_accelerator)
 
     def __post_init__(self):
         self.identity, self.captions = self.split.identity, self.split.captions

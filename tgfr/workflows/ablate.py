@@ -18,7 +18,7 @@ from ..encoders.text_encoders import RECURRENT
 from ..evaluation.all_pairs import AllPairsEvaluator
 from ..evaluation.bootstrap import check_replicates
 from ..evaluation.results import Report
-from ..training.recipes import Recipe, make_recipe, resolve_recipe, write_recipe
+from ..training.recipes import Recipe, build_recipe, resolve_recipe, write_recipe
 from ..training.system import Trainer
 from .compare import Comparison, comparison_report, intervals_figure, shared_photos, split_features
 from .job import Job
@@ -56,7 +56,7 @@ def other_recipe(
     text: str,  # its text encoder
 ) -> Recipe:
     "Another recipe on the data and for the time of ours."
-    return make_recipe(name, text=text, **{field: getattr(recipe, field) for field in SHARED})
+    return build_recipe(name, text=text, **{field: getattr(recipe, field) for field in SHARED})
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #17693a64
 @one_at_a_time()

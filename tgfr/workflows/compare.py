@@ -29,7 +29,7 @@ from ..report.examples import pair_examples, relative_attention, word_regions
 from ..report.page import Figures
 from ..report.pictures import plot_examples, plot_word_regions
 from ..report.subgroup_tables import subgroup_tables
-from ..training.loop import make_accelerator
+from ..training.loop import build_accelerator
 from ..training.recipes import Recipe
 from ..training.system import Trainer
 
@@ -87,7 +87,7 @@ def compare(
 ) -> Comparison:
     "Train and evaluate all systems."
     check_systems(systems)
-    trainer = Trainer(train, recipe, Path(folder), accelerator or make_accelerator())
+    trainer = Trainer(train, recipe, Path(folder), accelerator or build_accelerator())
     evaluator = AllPairsEvaluator(test, replicates=replicates, seed=recipe.seed)
     trainer.new_model(None)  # an unreadable text encoder is an error before anything long begins
     image_only = trainer.train(recipe.fusion, use_captions=False)  # first: the others' logs show its score

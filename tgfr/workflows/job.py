@@ -19,7 +19,7 @@ from ..data.photo_log import photo_warnings
 from ..encoders.feature_store import FeatureStore
 from ..evaluation.results import Report
 from ..report.page import PACKAGES, Figures, run_facts, save_report
-from ..training.loop import make_accelerator
+from ..training.loop import build_accelerator
 
 # %% ../../nbs/10_workflows/00_job.ipynb #70b00005
 @dataclass
@@ -27,7 +27,7 @@ class Job:
     "A workflow while it runs."
 
     out: Path  # everything is written here
-    accelerator: Accelerator = field(default_factory=make_accelerator)
+    accelerator: Accelerator = field(default_factory=build_accelerator)
     started: float = field(default_factory=time.perf_counter)
     skips: Skips = field(default_factory=Skips)  # what was left out
     warnings: list[str] = field(default_factory=list)  # for the reader of the report
@@ -35,7 +35,7 @@ class Job:
     @classmethod
     def begin(cls, out: str | Path, accelerator: Accelerator | None = None) -> Self:
         "A job that begins now."
-        return cls(Path(out), accelerator or make_accelerator())
+        return cls(Path(out), accelerator or build_accelerator())
 
     @property
     def reports(self) -> bool:

@@ -19,7 +19,7 @@ from ..encoders.pretrained_faces import encoder_reference, load_encoder
 from ..evaluation.all_pairs import with_features
 from ..fusion.model import TGFR
 from ..report.model_cards import record_training_images, without_paths
-from ..training.loop import make_accelerator
+from ..training.loop import build_accelerator
 from ..training.recipes import Recipe, resolve_recipe, write_recipe
 from ..training.system import Trainer
 
@@ -48,7 +48,7 @@ def train(
     Interrupted runs resume. For several processes: torchrun --no-python --nproc_per_node N tgfr train ...
     (or accelerate launch --no_python); mixed precision as accelerate is configured."""
     recipe = resolve_recipe(recipe, set_, text=text, seed=seed)
-    out, accelerator = Path(out), accelerator or make_accelerator()
+    out, accelerator = Path(out), accelerator or build_accelerator()
     check_sizes(recipe.train_resolutions)
     face = load_encoder(encoder, output)
     split = split or usual_split(data, "train")
