@@ -59,11 +59,13 @@ class PhotoLog:
         self,
         source: ImageSource,  # as for `read_image`
         name: str,
+        note: bool = True,  # False: it is looked at beforehand, and noted when it is read again
     ) -> np.ndarray:  # uint8 (size, size, 3)
         "Read a photo as an aligned face, and note it."
         messages = []
         image = read_image(source, name, None, messages=messages)
-        self.add(name, image.shape, messages)
+        if note:
+            self.add(name, image.shape, messages)
         return read_image(image, size=self.size)
 
     def write(

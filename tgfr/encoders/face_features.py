@@ -16,7 +16,7 @@ import torch
 from datasets import Dataset
 
 from ..core import TgfrError, log, progress_bar
-from ..data.faces import cell_bytes, read_image
+from ..data.faces import cell_bytes
 from ..data.photo_log import PhotoLog, warn_of_photos
 from .encoder_config import Encoder
 from .feature_store import FeatureStore
@@ -187,7 +187,7 @@ def encode_faces(
             yield encode_rows(encoder, (_degrade(d, faces, names) for d in degradations), names, meta)
 
     def read_quietly(row) -> np.ndarray:
-        return read_image(dataset[row]["image"], dataset[row]["photo_id"], encoder.config.size, messages=[])
+        return photo_log.read(dataset[row]["image"], dataset[row]["photo_id"], note=False)
 
     def first_photos(rows) -> str:
         return hash_images(dataset.select(range(rows)))[0]
