@@ -236,11 +236,11 @@ def kills(home, folder, number):
     return found
 
 
-def test_killed_and_run_again(home, tmp_path):
+def test_killed_and_run_again(home, tmp_path, one_thread):
     assert kills(home, tmp_path, 3) == [(True, True)] * 3
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_killed_at_twenty_places(home, tmp_path):
+def test_killed_at_twenty_places(home, tmp_path, one_thread):
     assert kills(home, tmp_path, 20) == [(True, True)] * 20
