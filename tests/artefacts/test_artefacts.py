@@ -89,10 +89,11 @@ def same_end(resumed, twin):
     assert len(found) == len(expected)
     if os.environ.get("TGFR_EXACT"):
         assert digest(found) == digest(expected)
-    apart = [(found[key].double() - value.double()).abs().flatten() for key, value in expected.items()]
-    # AdamW makes whole steps (lr 1e-3) of gradients next to nothing: where another machine rounds otherwise, a bias of
-    # a query is 5e-4 away, with the code that recorded it too
-    assert torch.cat(apart).max() < 1e-3 and torch.cat(apart).mean() < 1e-6
+    for key, value in expected.items():
+        # AdamW makes whole steps (lr 1e-3) of gradients next to nothing, which another machine rounds otherwise: the
+        # bias of a query ends 5e-4 away, with the code that recorded it too
+        atol = 1e-3 if key.endswith("query.bias") else 1e-4
+        np.testing.assert_allclose(found[key].double().numpy(), value.double().numpy(), rtol=0, atol=atol, err_msg=key)
 
 
 def same_values(report, name):
