@@ -68,6 +68,9 @@ class ImageFeatures(TensorRecord):
     regions: torch.Tensor | None = None  # (B, C, H, W) feature map, None where only the embedding was asked for
     styles: torch.Tensor | None = None  # (B, S, 2) mean and unbiased standard deviation of each channel of the stages
     # asked for, side by side
+    attributes: torch.Tensor | None = (
+        None  # (B, A) what of the photo captions speak of, from an image head that reads it
+    )
 
     @property
     def norm(self) -> torch.Tensor:
@@ -82,6 +85,7 @@ class TextFeatures(TensorRecord):
     sentence: torch.Tensor  # (B, D), unit norm
     words: torch.Tensor  # (B, D, T), zero where `mask` is False
     mask: torch.Tensor  # (B, T) bool, True at real words
+    counts: torch.Tensor | None = None  # (B,) how many captions were merged; None: one each
 
 # %% ../../nbs/03_encoders/01_features.ipynb #05457555
 def l2_normalize(
