@@ -1118,6 +1118,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'tgfr/evaluation/caption_conditions.py'),
                                                     'tgfr.evaluation.caption_conditions._evaluated': ( '07_evaluation/caption_conditions.html#_evaluated',
                                                                                                        'tgfr/evaluation/caption_conditions.py'),
+                                                    'tgfr.evaluation.caption_conditions._selected': ( '07_evaluation/caption_conditions.html#_selected',
+                                                                                                      'tgfr/evaluation/caption_conditions.py'),
                                                     'tgfr.evaluation.caption_conditions._wrong': ( '07_evaluation/caption_conditions.html#_wrong',
                                                                                                    'tgfr/evaluation/caption_conditions.py'),
                                                     'tgfr.evaluation.caption_conditions.caption_conditions': ( '07_evaluation/caption_conditions.html#caption_conditions',

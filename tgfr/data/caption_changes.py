@@ -160,7 +160,8 @@ class Sentence:
     @property
     def sex(self) -> str:
         "What the subject says of it: woman, man, or nothing."
-        return {"She": "woman", "He": "man", "person": ""}.get(last := self.subject.split()[-1], last)
+        noun = self.subject.split()[-1]
+        return {"She": "woman", "He": "man", "person": ""}.get(noun, noun)
 
     @property
     def phrases(self) -> list[str]:
@@ -302,10 +303,11 @@ def _seen_part(text, size, sizes):
 
 def _joined(parts):
     "The sentences that are left; where they lost the sex, the first subject that said it."
-    lost = not any(text and bare for text, bare in parts)
-    texts = []
-    for text, bare in parts:
-        if not text and lost:
-            text, lost = bare, not bare
-        texts.append(text)
+    texts = [text for text, _ in parts]
+    if all(texts):
+        return " ".join(texts)
+    subjects = [bare for _, bare in parts if bare]
+    if subjects and not any(text and bare for text, bare in parts):
+        first = parts.index(("", subjects[0]))
+        texts[first] = subjects[0]
     return " ".join(filter(None, texts))

@@ -47,6 +47,8 @@ def grammar_coverage(
 _PARTS = "hair eyes? eyebrows? brows? eyelids? nose lips? face skin complexion chin cheeks? cheekbones jaw jawline"
 _STOP = "|".join((*_PARTS.split(), *"mouth beard ears forehead teeth man woman person lady girl boy".split()))
 _BETWEEN = rf"(?:(?!(?:{_STOP}|with|has|have|is|are|his|her|wearing)\b)\w+,? ){{0,4}}"
+_BROWS = "(?:eye ?)?brows?"
+_NEVER = "(?!)"  # matches nothing
 _COPULA = r"(?:is|are|was|looks?|seems?(?: to be)?|appears?(?: to be)?)"
 
 
@@ -56,9 +58,9 @@ def _of(part: str, adjectives: str) -> str:
     return rf"{before}|\b(?:{part}) {_COPULA} {_BETWEEN}(?:{adjectives})\b"
 
 
-PHRASINGS = {  # attribute: (patterns that say it, patterns that deny it)
-    "woman": (r"\b(?:wom[ae]n|lady|girl|female|she|her)\b", ""),
-    "man": (r"\b(?:m[ae]n|guy|gentleman|boy|male|he|his)\b", ""),
+PHRASINGS = {  # attribute: (pattern that says it, pattern that denies it)
+    "woman": (r"\b(?:wom[ae]n|lady|girl|female|she|her)\b", _NEVER),
+    "man": (r"\b(?:m[ae]n|guy|gentleman|boy|male|he|his)\b", _NEVER),
     "young": (
         r"\b(?:young|youthful|youngish|teen\w*|child|boy|girl|(?:early|mid|late) twenties)\b",
         r"\b(?:old|older|elderly|aged|aging|ageing|senior|wrinkl\w+|(?:thirt|fort|fift|sixt|sevent)ies)\b",
@@ -68,28 +70,31 @@ PHRASINGS = {  # attribute: (patterns that say it, patterns that deny it)
         r"\b(?:chubby|fat|overweight|obese|plus size\w*)\b|" + _of("cheeks?|face", "full|plump|fat|puffy"),
         r"\b(?:gaunt|skinny|slim|lean)\b|" + _of("face", "thin|slender|narrow") + "|" + _of("cheeks?", "hollow|sunken"),
     ),
-    "bald": (r"\bbald\b|\b(?:shaved|shaven) head\b|\bhairless\b", ""),
+    "bald": (r"\bbald\b|\b(?:shaved|shaven) head\b|\bhairless\b", _NEVER),
     "smiling": (
         r"\b(?:smil\w+|grin\w*|laugh\w*|beaming|cheerful|happy|happily)\b",
         r"\b(?:serious\w*|frown\w*|angry|sad|stern|grumpy|unhappy|scowl\w*)\b",
     ),
-    "black hair": (_of("hair", "black|jet|raven"), ""),
-    "brown hair": (_of("hair", "brown|brunette|chestnut") + r"|\bbrunette\b", ""),
-    "blond hair": (_of("hair", "blonde?|golden|bleach\w*|platinum|fair") + r"|\bblondes?\b", ""),
-    "gray hair": (_of("hair", "gr[ae]y|gr[ae]ying|white|silver"), ""),
-    "wavy hair": (_of("hair", "wavy|waves|curly|curled") + r"|\bcurls\b", ""),
+    "black hair": (_of("hair", "black|jet|raven"), _NEVER),
+    "brown hair": (_of("hair", "brown|brunette|chestnut") + r"|\bbrunette\b", _NEVER),
+    "blond hair": (_of("hair", "blonde?|golden|bleached|platinum|fair") + r"|\bblondes?\b", _NEVER),
+    "gray hair": (_of("hair", "gr[ae]y|gr[ae]ying|white|silver"), _NEVER),
+    "wavy hair": (_of("hair", "wavy|waves|curly|curled") + r"|\bcurls\b", _NEVER),
     "straight hair": (_of("hair", "straight|straightened|sleek"), _of("hair", "curly|curled|frizzy")),
-    "receding hairline": (r"\breceding\b|\bbalding\b|\bthinning hair\b", ""),
-    "bangs": (r"\b(?:bangs|fringe)\b", ""),
-    "sideburns": (r"\bside ?burns?\b", ""),
-    "goatee": (r"\b(?:goatee|chin beard)\b", ""),
+    "receding hairline": (r"\breceding\b|\bbalding\b|\bthinning hair\b", _NEVER),
+    "bangs": (r"\b(?:bangs|fringe)\b", _NEVER),
+    "sideburns": (r"\bside ?burns?\b", _NEVER),
+    "goatee": (r"\b(?:goatee|chin beard)\b", _NEVER),
     "mustache": (r"\b(?:moustaches?|mustaches?)\b", r"\bclean shaven\b"),
     "beard": (r"\b(?:beards?|bearded|stubble|stubbly|goatee)\b|\b5 o clock shadow\b", r"\bclean shaven\b"),
-    "pale skin": (_of("skin|skinned|complexion", "pale|fair|porcelain") + r"|\bpale\b(?=,? \w*,? ?(?:wo)?man\b)", ""),
+    "pale skin": (
+        _of("skin|skinned|complexion", "pale|fair|porcelain") + r"|\bpale\b(?=,? \w*,? ?(?:wo)?man\b)",
+        _NEVER,
+    ),
     "oval face": (_of("face", "oval"), _of("face", "square|round|rounded|rectangular|heart")),
-    "rosy cheeks": (_of("cheeks?", "rosy|red|reddish|pink|flushed|ruddy"), ""),
-    "high cheekbones": (_of("cheekbones?|cheek bones?", "high|prominent|defined|strong|sharp"), ""),
-    "double chin": (r"\bdouble chin\b", ""),
+    "rosy cheeks": (_of("cheeks?", "rosy|red|reddish|pink|flushed|ruddy"), _NEVER),
+    "high cheekbones": (_of("cheekbones?|cheek bones?", "high|prominent|defined|strong|sharp"), _NEVER),
+    "double chin": (r"\bdouble chin\b", _NEVER),
     "big nose": (
         _of("nose", "big|large|wide|broad|huge|bulbous|prominent|long"),
         _of("nose", "small|tiny|little|petite|dainty|button|short"),
@@ -100,24 +105,21 @@ PHRASINGS = {  # attribute: (patterns that say it, patterns that deny it)
         _of("eyes?", "small|tiny|narrow|slit|beady|squinty|squinting|thin") + r"|\bsquinting\b",
         _of("eyes?", "large|big|wide|huge|round"),
     ),
-    "bags under eyes": (r"\b(?:bags|rings|circles) (?:under|below|beneath)\b|" + _of("eyes?", "puffy|baggy"), ""),
-    "arched eyebrows": (
-        _of("(?:eye ?)?brows?", "arched|curved|rounded|high"),
-        _of("(?:eye ?)?brows?", "straight|flat"),
-    ),
-    "bushy eyebrows": (_of("(?:eye ?)?brows?", "bushy|thick|heavy|full"), _of("(?:eye ?)?brows?", "thin|sparse|fine")),
+    "bags under eyes": (r"\b(?:bags|rings|circles) (?:under|below|beneath)\b|" + _of("eyes?", "puffy|baggy"), _NEVER),
+    "arched eyebrows": (_of(_BROWS, "arched|curved|rounded|high"), _of(_BROWS, "straight|flat")),
+    "bushy eyebrows": (_of(_BROWS, "bushy|thick|heavy|full"), _of(_BROWS, "thin|sparse|fine")),
     "mouth slightly open": (
         r"\b(?:mouth|lips?) (?:is |are )?(?:\w+ )?(?:open|parted|agape)\b|\b(?:open|parted) (?:mouth|lips)\b"
         r"|\bteeth (?:is |are |can be )?(?:\w+ )?(?:visible|showing|seen)\b|\bshowing (?:\w+ ){0,3}teeth\b",
         r"\b(?:mouth|lips?) (?:is |are )?(?:\w+ )?(?:closed|shut|pressed)\b|\b(?:closed) (?:mouth|lips)\b",
     ),
-    "eyeglasses": (r"\b(?:eye ?glasses|glasses|sunglasses|spectacles|goggles)\b", ""),
-    "hat": (r"\b(?:hat|cap|beanie|helmet|bonnet|beret|fedora)\b", ""),
-    "lipstick": (r"\b(?:lipstick|lip ?gloss)\b|" + _of("lips?", "painted|glossy|red"), ""),
-    "heavy makeup": (r"\b(?:make ?up|eye ?liner|eye ?shadow|mascara|blush)\b", ""),
-    "earrings": (r"\bear ?rings?\b|\bear studs?\b", ""),
-    "necklace": (r"\b(?:necklaces?|choker|pendant)\b", ""),
-    "necktie": (r"\b(?:neck ?tie|bow ?tie|(?:a|and|red|blue|black|white) tie)\b", ""),
+    "eyeglasses": (r"\b(?:eye ?glasses|glasses|sunglasses|spectacles|goggles)\b", _NEVER),
+    "hat": (r"\b(?:hat|cap|beanie|helmet|bonnet|beret|fedora)\b", _NEVER),
+    "lipstick": (r"\b(?:lipstick|lip ?gloss)\b|" + _of("lips?", "painted|glossy|red"), _NEVER),
+    "heavy makeup": (r"\b(?:make ?up|eye ?liner|eye ?shadow|mascara|blush)\b", _NEVER),
+    "earrings": (r"\bear ?rings?\b|\bear studs?\b", _NEVER),
+    "necklace": (r"\b(?:necklaces?|choker|pendant)\b", _NEVER),
+    "necktie": (r"\b(?:neck ?tie|bow ?tie|(?:a|and|red|blue|black|white) tie)\b", _NEVER),
 }
 
 # %% ../../nbs/01_data/21_human_captions.ipynb #5edd50c2
@@ -142,9 +144,10 @@ class Facts:
 
 _VERBS = dict.fromkeys(("young", "attractive", "chubby", "bald", "smiling"), "is")
 _VERBS |= dict.fromkeys(("hat", "lipstick", "heavy makeup", "earrings", "necklace", "necktie"), "wears")
-_PATTERNS = {name: [re.compile(p) if p else None for p in patterns] for name, patterns in PHRASINGS.items()}
+_PATTERNS = {name: tuple(map(re.compile, patterns)) for name, patterns in PHRASINGS.items()}
 _NEGATED = re.compile(
-    r"\b(?:no|not|non|without|never|isn t|doesn t|hasn t|lacks?|neither|nor)(?: (?!(?:and|but|with|his|her)\b)\w+){0,3} (?:his |her )?$"
+    r"\b(?:no|not|non|without|never|isn t|doesn t|hasn t|lacks?|neither|nor)"
+    r"(?: (?!(?:and|but|with|his|her)\b)\w+){0,3} (?:his |her )?$"
 )
 
 
@@ -157,7 +160,7 @@ def to_grammar(
         text = ", ".join(" ".join(tokenize(part)) for part in sentence.split(","))
         for name, (says, denies) in _PATTERNS.items():
             for pattern, kinds in (says, (present, denied)), (denies, (denied, present)):
-                for found in pattern.finditer(text) if pattern else ():
+                for found in pattern.finditer(text):
                     negated = _NEGATED.search(text[: found.start()].rpartition(",")[2])
                     kinds[negated is not None][name] = None
     if "beard" in denied and "beard" not in present:

@@ -112,12 +112,17 @@ def caption_table(
         evaluated[condition.text, _PROBES] = _evaluated(score, condition, bootstrap, fprs)
     results, metrics = [], [Metric("TPR", float(fpr)) for fpr in fprs]
     for condition, row in zip(conditions, result_rows(evaluated, NO_CAPTIONS)):
-        known = [{m: of[m] for m in metrics if m in of} for of in (row.values, row.intervals, row.differences)]
+        known = [_selected(of, metrics) for of in (row.values, row.intervals, row.differences)]
         results.append(CaptionResult(condition.group, condition.text, *known))
     return results
 
 
 _PROBES = Condition("the same")  # what all rows have in common
+
+
+def _selected(of_metrics: dict, metrics: Sequence[Metric]) -> dict:
+    "What is known of some metrics."
+    return {metric: of_metrics[metric] for metric in metrics if metric in of_metrics}
 
 
 def _evaluated(score, condition: CaptionCondition, bootstrap: PersonBootstrap, fprs) -> Verification:
