@@ -146,16 +146,11 @@ class Sentence:
     @classmethod
     def read(cls, text: str) -> "Sentence | None":
         "From its text; None where it is not of the grammar."
-        found = _SENTENCE.fullmatch(text)
-        if found is None:
+        parts = _taken_apart(text)
+        if parts is None:
             return None
-        first = re.match(r"\w+", text)[0]
-        before, *parts = _VERB.split(found["clauses"])
-        if before.strip():
-            return None
-        clauses = tuple((verb, _listed(listed)) for verb, listed in zip(parts[::2], parts[1::2]))
-        subject = f"{first} {found['noun']}" if found["noun"] else first
-        return cls(subject, _listed(found["adjectives"] or ""), clauses)
+        subject, adjectives, clauses = parts
+        return cls(subject, _listed(adjectives), tuple((verb, _listed(listed)) for verb, listed in clauses))
 
     @property
     def sex(self) -> str:
@@ -178,6 +173,18 @@ class Sentence:
         subject = " ".join(filter(None, (first, adjectives, *noun)))
         clauses = [f"{verb} {_written(listed)}" for verb, listed in self.clauses if listed]
         return f"{subject}{' ' if clauses else ''}{' and '.join(clauses)}."
+
+
+def _taken_apart(text):
+    "Subject, adjectives and clauses, whose lists are still text; None where a text is not of the grammar."
+    found = _SENTENCE.fullmatch(text)
+    if found is None:
+        return None
+    before, *parts = _VERB.split(found["clauses"])
+    if before.strip():
+        return None
+    first, noun = re.match(r"\w+", text)[0], found["noun"]
+    return f"{first} {noun}" if noun else first, found["adjectives"] or "", list(zip(parts[::2], parts[1::2]))
 
 
 def _listed(text):
@@ -254,10 +261,13 @@ def smallest_size(
     phrase: str,  # with its verb: "has wavy hair"
 ) -> float:  # pixels
     "The width of an aligned crop from which on an attribute is seen; `TgfrError` for one that no cue shows."
-    for cue in CUES:
-        if phrase in cue.phrases.split("/"):
-            return cue.size
-    raise TgfrError(f"captions: {phrase!r} is not among the phrases of CUES, so nobody knows at which size it is seen")
+    if phrase not in _SIZES:
+        fault = "is not among the phrases of CUES, so it is not known at which size it is seen"
+        raise TgfrError(f"captions: {phrase!r} {fault}")
+    return _SIZES[phrase]
+
+
+_SIZES = {phrase: cue.size for cue in CUES for phrase in cue.phrases.split("/")}
 
 # %% ../../nbs/01_data/20_caption_changes.ipynb #5bb9353d
 def visible_at(
@@ -265,12 +275,12 @@ def visible_at(
     size: float,  # width of an aligned crop in pixels
 ) -> list[list[str]]:
     "Captions of what is seen at a size; `TgfrError` names a sentence or phrase that the rule does not know."
-    sizes, sentences, seen = {}, {}, {}
+    lists, sentences, seen = {}, {}, {}  # each different text is read once
     for caption in dict.fromkeys(chain.from_iterable(captions)):
         parts = _SENTENCES.split(caption.strip())
         for sentence in parts:
             if sentence not in sentences:
-                sentences[sentence] = _seen_part(sentence, size, sizes)
+                sentences[sentence] = _seen_part(sentence, size, lists)
         seen[caption] = _joined([sentences[sentence] for sentence in parts])
     return [list(filter(None, map(seen.__getitem__, of_photo))) for of_photo in captions]
 
@@ -278,27 +288,34 @@ def visible_at(
 _SENTENCES = re.compile(r"(?<=\.)\s+")
 
 
-def _seen_part(text, size, sizes):
+def _seen_part(text, size, lists):
     "What is left of a sentence, and its subject alone where that says the sex."
-    sentence = Sentence.read(text)
-    if sentence is None:
+    parts = _taken_apart(text)
+    if parts is None:
         raise TgfrError(f"captions: {text!r} is not in the grammar of MM-CelebA-HQ, expected such as 'She has bangs.'")
-    phrases, subject = sentence.phrases, sentence.subject
-    for phrase in phrases:
-        if phrase not in sizes:
-            sizes[phrase] = smallest_size(phrase)
-    if size < SEX.size and sentence.sex:
-        subject = "This person" if subject in ("She", "He") else f"{subject.split()[0]} person"
-    bare = f"{subject}." if sentence.sex and size >= SEX.size else ""
-    seen = {phrase for phrase in phrases if sizes[phrase] <= size}
-    if subject == sentence.subject and len(seen) == len(set(phrases)):
+    subject, adjectives, clauses = parts
+    kept, whole = [], True
+    for clause in (("is", adjectives), *clauses):
+        if clause not in lists:
+            lists[clause] = _seen_items(*clause, size)
+        items, all_seen = lists[clause]
+        kept.append((clause[0], items))
+        whole &= all_seen
+    seen, says_sex = subject, not subject.endswith("person")
+    if says_sex and size < SEX.size:
+        seen = "This person" if subject in ("She", "He") else f"{subject.split()[0]} person"
+    bare = f"{subject}." if says_sex and seen == subject else ""
+    if whole and seen == subject:
         return text, bare
-    clauses = []
-    for verb, listed in sentence.clauses:
-        plain = _PLAIN.get(verb, verb)
-        clauses.append((verb, tuple(item for item in listed if f"{plain} {item}" in seen)))
-    adjectives = tuple(adjective for adjective in sentence.adjectives if f"is {adjective}" in seen)
-    return str(Sentence(subject, adjectives, tuple(clauses))) if seen else "", bare
+    left = Sentence(seen, kept[0][1], tuple(kept[1:]))
+    return str(left) if any(items for _, items in kept) else "", bare
+
+
+def _seen_items(verb, listed, size):
+    "What is seen of a list, and whether that is all."
+    items = _listed(listed)
+    seen = tuple(item for item in items if smallest_size(f"{_PLAIN.get(verb, verb)} {item}") <= size)
+    return seen, len(seen) == len(items)
 
 
 def _joined(parts):
