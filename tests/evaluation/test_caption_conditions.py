@@ -79,7 +79,7 @@ def test_counts_that_are_all_there_are_stand_once():
 
 def test_a_system_that_reads_names(results):
     """True captions tell everybody apart, captions on one side nobody; of wrong ones the share of genuine pairs that
-    still agree is counted. At most one pair in a hundred agrees by a wrong caption, so TPR at FPR 1e-2 is that share."""
+    still agree is counted. Where at most one impostor pair in a hundred agrees, TPR at FPR 1e-2 is that share."""
     assert results["all captions"].values[TPR2] == results["one caption"].values[TPR2] == 1
     for text in ("no captions", "all captions, probe only", "3 captions, gallery only"):
         assert results[text].values[TPR2] == 0
