@@ -280,8 +280,10 @@ def plot_intervals(
     probes = list(dict.fromkeys(row.condition.probes for row in rows))
     columns = min(columns, len(probes))
     lines, offsets = -(-len(probes) // columns), _offsets(rows)
-    height = 0.45 + 0.27 * max(1, len(offsets) / 3) * len(systems)
-    place = new_axes(ax, 1.3 + 2.1 * columns, 0.7 + lines * height)
+    height, handles = 0.45 + 0.27 * max(1, len(offsets) / 3) * len(systems), _legend(rows, metric, report.reference)
+    ncols = (2, 3, 5)[min(columns, 3) - 1] if len(offsets) == 3 else columns  # longer names
+    above = 0.7 + 0.18 * max(0, -(-len(handles) // ncols) - 3)
+    place = new_axes(ax, 1.3 + 2.1 * columns, above + lines * height)
     figure = subfigure(place)
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for ax, kind in zip(axes, probes):
@@ -297,9 +299,8 @@ def plot_intervals(
     for ax in axes[len(probes) :]:
         ax.set_axis_off()
     figure.supxlabel(f"{metric}{' (lower is better)' if metric.name == 'EER' else ''}", size=9)
-    ncols = (2, 3, 5)[min(columns, 3) - 1]
     look = {"loc": "outside upper center", "ncols": ncols, "handlelength": 1.6, "columnspacing": 1.2}
-    figure.legend(handles=_legend(rows, metric, report.reference), **look)
+    figure.legend(handles=handles, **look)
     return place
 
 
