@@ -432,6 +432,9 @@ def test_an_axes_that_is_given_is_drawn_on():
         "cmc": lambda ax: plots.plot_cmc({"a": ([1], [1])}, ax),
         "det": lambda ax: plots.plot_det({"a": ([0.1], [0.1])}, ax),
         "gain": lambda ax: plots.plot_set_gain(Report("sets", sets, "a"), ax=ax),
+        "captions": lambda ax: plots.plot_caption_conditions(
+            [plots.CaptionResult("a", "b", {TPR2: 0.5}, {}, {TPR2: (0.1, 0.0, 0.2)})], ax=ax
+        ),
         "training": lambda ax: plots.plot_training(log, ax),
         "intervals": lambda ax: plots.plot_intervals(made_up(), EER, ax=ax),
         "examples": lambda ax: pictures.plot_examples([pair()], ax),

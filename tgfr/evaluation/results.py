@@ -26,7 +26,15 @@ if TYPE_CHECKING:  # charts do without torch
     from tgfr.encoders.feature_store import FeatureStore
 
 # %% ../../nbs/07_evaluation/05_results.ipynb #e5b10002
-CAPTIONS = {"none": "no captions", "first": "one caption", "all": "all captions"}  # of an image, and what tables say
+CAPTIONS = {  # of each image on both sides, or on one; and what tables say
+    "none": "no captions",
+    "first": "one caption",
+    "first-probe": "one caption, probe only",
+    "first-gallery": "one caption, gallery only",
+    "all": "all captions",
+    "all-probe": "all captions, probe only",
+    "all-gallery": "all captions, gallery only",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,9 @@ class Condition:
     "What a system was evaluated on, and which captions it read."
 
     label: str  # of the probes, as tables show it: "16px", "N=4", "leak-free list, 112px", "1:1"
-    captions: Literal["none", "first", "all"] = "none"  # of each image
+    captions: Literal[  # of CAPTIONS
+        "none", "first", "first-probe", "first-gallery", "all", "all-probe", "all-gallery"
+    ] = "none"
     resolution: int | None = None  # pixels that the probes were reduced to; None: not what is varied
     set_size: int | None = None  # images of a probe set; None: single images
     title: str = ""  # of the table of such probes; "": the label and "probes"
