@@ -101,6 +101,23 @@ class ModelConfig:
                 raise TgfrError(f"{name}={short(getattr(self, name))}: expected {expected}")
 
     @property
+    def optional_captions(self) -> bool:
+        "Whether a photo may have no caption: without any on either side, a score is that of the image-only model."
+        return self.use_captions and getattr(self._fusion_class, "optional_captions", False)
+
+    @property
+    def _fusion_class(self):
+        "The class of the fusion; None in a model without one."
+        return FUSIONS[self.fusion] if self.fusion else None
+
+    def build_image_head(self) -> nn.Module:
+        "The image head, untrained: ours, the paper's, or that of a fusion which needs one of its own."
+        head = ResidualImageHead if self.residual_head else ImageHead
+        if self.use_captions:
+            head = getattr(self._fusion_class, "image_head", head)
+        return head(self.embedding, self.regions if self.needs_regions else None, self.dim)
+
+    @property
     def needs_regions(self) -> bool:
         "Whether the local map is read at all: the paper's `concat` and `linear` read the embedding alone."
         return self.residual_head or self.fusion is None or FUSIONS[self.fusion].needs_regions
@@ -144,9 +161,11 @@ def _card(model, encoder_line, facts, sections, plugin) -> str:
     c = model.config
     maps = f" and local maps {c.regions}" if c.needs_regions else ""
     captions = "; captions" if c.use_captions else ""
+    captions += ", which may be missing" if c.optional_captions else ""
+    compared = "`model.similarity`" if hasattr(model.fusion, "similarity") else "cosine"
     known = {
         "takes": f"embeddings of {c.embedding} numbers{maps} of the frozen face encoder it was trained with{captions}",
-        "gives": f"one embedding per photo, compared by cosine; fusion: {c.fusion}",
+        "gives": f"one embedding per photo, compared by {compared}; fusion: {c.fusion}",
         **encoder_line,
         "text encoder": model.text_encoder.config if c.use_captions else "none: it was trained without captions",
     }
@@ -176,8 +195,7 @@ class TGFR(nn.Module):
         if text is not None and text.config["dim"] != config.dim:
             raise TgfrError(f"dim={config.dim}: the text encoder's is {text.config['dim']}, they must agree")
         self.config = config
-        head = ResidualImageHead if config.residual_head else ImageHead
-        self.image_head = head(config.embedding, config.regions if config.needs_regions else None, config.dim)
+        self.image_head = config.build_image_head()
         self.text_encoder = text
         self.fusion = None
         if config.fusion:
@@ -195,10 +213,13 @@ class TGFR(nn.Module):
         self,
         tokens: dict[str, torch.Tensor],  # from `text_encoder.tokenize`, M captions
         counts: torch.Tensor | None = None,  # (B,) captions per photo; None: one each
-    ) -> TextFeatures:  # of B photos
+    ) -> TextFeatures | None:  # of B photos; None where no photo has a caption and none needs one
         "Encode captions and merge those of one photo."
+        optional = self.config.optional_captions
+        if optional and counts is not None and not counts.any():
+            return None
         text = self.text_encoder(**tokens)
-        return text if counts is None else merge_captions(text, counts)
+        return text if counts is None else merge_captions(text, counts, optional)
 
     def forward(
         self,
@@ -210,13 +231,32 @@ class TGFR(nn.Module):
         if isinstance(text, dict):
             text = self.encode_text(text, counts)
         if self.fusion and self.config.use_captions:
-            if text is None:
+            if text is None and not self.config.optional_captions:
                 raise TgfrError(f"text: no captions are given; {NEEDED}")
-            if len(text.sentence) != len(photos):
+            if text is not None and len(text.sentence) != len(photos):
                 counted = f"{len(text.sentence):,} captions, or sets of them, for {len(photos):,} photos"
                 raise TgfrError(f"text: {counted}; {NEEDED}")
         image = self.image_head(photos)
         return Fused(self.fusion(image, text) if self.fusion else None, image, text)
+
+    def similarity(
+        self,
+        gallery: torch.Tensor,  # (N, width) fused embeddings
+        probe: torch.Tensor,  # (M, width)
+    ) -> torch.Tensor:  # (N, M)
+        "The score of each pair: a cosine, unless the fusion has a sum of its own."
+        compare = getattr(self.fusion, "similarity", cosine_matrix)
+        return compare(gallery, probe)
+
+    def index_vectors(
+        self,
+        embedding: torch.Tensor,  # (N, width) fused embeddings
+        probe: bool = False,  # True: as what is looked for; False: as what lies in an index
+    ) -> torch.Tensor:  # (N, width)
+        "Vectors whose inner products are `similarity`."
+        if hasattr(self.fusion, "index_vectors"):
+            return self.fusion.index_vectors(embedding, probe)
+        return l2_normalize(embedding)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         "All but the text encoder's."
