@@ -27,7 +27,7 @@ from tgfr.evaluation.results import (
     store_conditions,
     undersampled_fpr_warnings,
 )
-from .scoring import embed_photos, score_matrix
+from .scoring import CAPTIONS_READ, embed_photos, score_matrix
 from .subgroups import Subgroup, attribute_subgroups, evaluate_subgroups
 from ..fusion.model import TGFR
 
@@ -87,7 +87,7 @@ class AllPairsEvaluator:
         for probes, matrix in zip(store_conditions(self.split.store), scores):
             self.results[system, replace(probes, captions=captions)] = self.bootstrap.evaluate(matrix)
             smallest = matrix
-        if captions != "first":
+        if captions == "all" or (captions == "none" and system not in self.scores):
             self.scores[system] = smallest
 
     def add_embeddings(
@@ -95,9 +95,12 @@ class AllPairsEvaluator:
         system: str,
         captions: str,
         embedding: np.ndarray,  # (V, N, D), the first undegraded
+        model: TGFR | None = None,  # whose fused embeddings they are; None: compared by cosine
+        gallery: np.ndarray | None = None,  # (N, D); None: the first of `embedding`
     ) -> None:
-        "Evaluate a system by cosines of its embeddings."
-        self.add(system, captions, (score_matrix(embedding[0], probe) for probe in embedding))
+        "Evaluate a system by its embeddings."
+        gallery = embedding[0] if gallery is None else gallery
+        self.add(system, captions, (score_matrix(gallery, probe, model) for probe in embedding))
 
     def add_model(
         self,
@@ -105,9 +108,14 @@ class AllPairsEvaluator:
         model: TGFR,  # trained
     ) -> dict[str, dict[str, np.ndarray]]:  # as `embed_photos` gives it
         "Evaluate a model with each choice of captions that it has."
-        embeddings = embed_photos(model, self.split.store, self.split.captions)
+        optional = model.config.optional_captions
+        modes = ("none", *CAPTIONS_READ) if optional else CAPTIONS_READ
+        embeddings = embed_photos(model, self.split.store, self.split.captions, modes=modes)
         for captions, kinds in embeddings.items():
-            self.add_embeddings(system, captions, kinds["fused"])
+            self.add_embeddings(system, captions, kinds["fused"], model)
+        for captions in CAPTIONS_READ if optional else ():
+            silent = embeddings["none"]["fused"][0]
+            self.add_embeddings(system, f"{captions}-probe", embeddings[captions]["fused"], model, silent)
         return embeddings
 
     @property

@@ -22,13 +22,14 @@ def non_blank_captions(
     captions: list[list[str]],  # N lists
     rows: np.ndarray | None = None,  # photos that need one; None: all
     names: list[str] | None = None,  # of the N photos, for the message; None: their numbers
+    optional: bool = False,  # True: a photo may have none, and gets an empty list
 ) -> list[list[str]]:  # without captions that are blank
     "Captions without blank ones; `TgfrError` names the photos that have none."
     kept, rows = list(captions), np.arange(len(captions)) if rows is None else np.asarray(rows)
     for row in rows.tolist():
         kept[row] = [text for text in captions[row] or () if text and text.strip()]
     missing = [str(row if names is None else names[row]) for row in rows.tolist() if not kept[row]]
-    if missing:
+    if missing and not optional:
         counts = f"none of {len(missing):,} of {len(rows):,} photos"
         raise TgfrError(f"captions: {counts} ({', '.join(missing[:8])}); {NEEDED}")
     return kept
@@ -41,19 +42,22 @@ CAPTIONS_READ = ("first", "all")  # of an image: its first caption, or every one
 def embed_photos(
     model: TGFR,  # trained; in eval mode
     store: FeatureStore,  # of the photos, V variants
-    captions: list[list[str]],  # N lists; at least one caption per wanted photo, where the model reads captions
+    captions: list[list[str]],  # N lists; at least one caption per wanted photo, where the model needs them
     rows: np.ndarray | None = None,  # photos wanted; None: all
     variants: list[int] | None = None,  # of the store; None: all
-    modes: tuple[str, ...] = CAPTIONS_READ,  # "first" (first caption) and "all"; without captions it is "none"
+    modes: tuple[str, ...] = CAPTIONS_READ,  # "first" (first caption), "all", and "none" where captions are optional;
+    # of a model without captions it is "none"
     batch: int = 128,  # photos at a time
     progress: bool = True,
 ) -> dict[str, dict[str, np.ndarray]]:  # mode to {"face": (V, N, D), "fused": (V, N, width), "sentence": (N, D)}
     "Aligned faces and fused embeddings of photos at each resolution, and their sentences."
     rows = np.arange(len(store)) if rows is None else rows
     variants = list(range(len(store.variants))) if variants is None else variants
-    words = model.config.use_captions
+    words, optional = model.config.use_captions, model.config.optional_captions
     if words:
-        captions = non_blank_captions(captions, rows, store.meta.get("photo_id"))
+        captions = non_blank_captions(captions, rows, store.meta.get("photo_id"), optional)
+        if "none" in modes and not optional:
+            raise TgfrError(f"modes: none, but {NEEDED}")
     batches = {mode: {"face": [], "fused": [], "sentence": []} for mode in (modes if words else ("none",))}
     starts = range(0, len(rows), batch)
     for start in progress_bar(starts, "embedding photos") if progress else starts:
@@ -67,7 +71,8 @@ def embed_photos(
             fused = [model.fusion(image, text) for image in images] if model.fusion else []
             parts["fused"].append(torch.stack(fused).cpu() if fused else faces)
             if words:
-                parts["sentence"].append(text.sentence.cpu())
+                silent = torch.zeros(len(photos), model.config.dim)
+                parts["sentence"].append(silent if text is None else text.sentence.cpu())
     return {mode: _joined(parts) for mode, parts in batches.items()}
 
 
@@ -87,10 +92,13 @@ def stored_faces(
     return model.image_head(features.to(next(model.parameters()).device))
 
 
-def _encode(model, captions, modes, batch=256) -> dict[str, TextFeatures]:
-    "Text features of photos in each mode; every caption is encoded once, `batch` at a time."
-    counts = torch.tensor([len(c) for c in captions])
-    flat = [c for row in captions for c in row] if "all" in modes else [row[0] for row in captions]
+def _encode(model, captions, modes, batch=256) -> dict[str, TextFeatures | None]:
+    "Text features of photos in each mode; every caption is encoded once, `batch` at a time. None: no captions."
+    taken = captions if "all" in modes else [row[:1] for row in captions]
+    counts = torch.tensor([len(row) for row in taken])
+    flat = [c for row in taken for c in row] if set(modes) - {"none"} else []
+    if not flat:
+        return dict.fromkeys(modes)
     parts = [model.encode_captions(flat[i : i + batch]) for i in range(0, len(flat), batch)]
     longest = max(part.mask.shape[1] for part in parts)
 
@@ -98,21 +106,24 @@ def _encode(model, captions, modes, batch=256) -> dict[str, TextFeatures]:
         return torch.nn.functional.pad(x, (0, longest - x.shape[-1]))
 
     text = TextFeatures.cat([TextFeatures(part.sentence, pad(part.words), pad(part.mask)) for part in parts])
-    if "all" not in modes:
-        return {"first": text}
-    counts = counts.to(text.mask.device)
-    encoded = {"all": merge_captions(text, counts)}
+    counts, optional = counts.to(text.mask.device), model.config.optional_captions
+    encoded = dict.fromkeys(modes)
+    if "all" in modes:
+        encoded["all"] = merge_captions(text, counts, optional)
     if "first" in modes:
-        encoded["first"] = text[counts.cumsum(0) - counts]
+        first = (counts.cumsum(0) - counts)[counts > 0]
+        encoded["first"] = merge_captions(text[first], counts.clamp_max(1), optional)
     return encoded
 
 # %% ../../nbs/07_evaluation/06_scoring.ipynb #88b46455
 def score_matrix(
     gallery: np.ndarray,  # (N, D)
     probe: np.ndarray,  # (M, D)
-) -> np.ndarray:  # (N, M) float32 cosines
-    "Cosines of all gallery embeddings with all probe embeddings."
-    return cosine_matrix(torch.tensor(gallery), torch.tensor(probe)).numpy()
+    model: TGFR | None = None,  # whose fused embeddings they are; None: they are compared by cosine
+) -> np.ndarray:  # (N, M) float32
+    "The scores of all gallery embeddings with all probe embeddings: cosines, or what the model compares by."
+    compare = cosine_matrix if model is None else model.similarity
+    return compare(torch.tensor(gallery), torch.tensor(probe)).numpy()
 
 # %% ../../nbs/07_evaluation/06_scoring.ipynb #250a94c1
 class CaptionIndex:

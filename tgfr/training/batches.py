@@ -34,11 +34,13 @@ class CaptionTable:
 
     def __init__(
         self,
-        captions: list[list[str]],  # N lists, none empty
+        captions: list[list[str]],  # N lists; None or a blank sentence is no caption
+        optional: bool = False,  # True: a list may be empty
     ):
-        self.counts = np.array([len(c) for c in captions])
+        captions = [[c for c in row or () if c and c.strip()] for row in captions]
+        self.counts = np.array([len(c) for c in captions], int)
         empty = np.flatnonzero(self.counts == 0)
-        if len(empty):
+        if len(empty) and not optional:
             hint = "`tgfr.data.datasets.drop_unusable` drops such photos"
             raise TgfrError(f"captions of row {empty[0]} are empty; {hint}")
         self.flat = np.array([c for row in captions for c in row], dtype=object)
@@ -54,12 +56,13 @@ class CaptionTable:
         have = self.counts[rows]
         take = have if max_captions is None else np.minimum(have, max_captions)
         if generator is None:
-            order = np.arange(have.max())[None].repeat(len(rows), 0)
+            order = np.arange(have.max(initial=0))[None].repeat(len(rows), 0)
         else:
             keys = generator.random((len(rows), have.max()))
             keys[np.arange(have.max()) >= have[:, None]] = 2  # after all that exist
             order = keys.argsort(1)
-            take = np.where(generator.random(len(rows)) < 0.5, 1, generator.integers(1, take + 1))
+            drawn = np.where(generator.random(len(rows)) < 0.5, 1, generator.integers(1, np.maximum(take, 1) + 1))
+            take = np.minimum(drawn, take)  # none of a photo without captions
         chosen = (self.start[rows][:, None] + order)[np.arange(order.shape[1]) < take[:, None]]
         return self.flat[chosen].tolist(), torch.from_numpy(take)
 
@@ -93,6 +96,8 @@ def rank_slice(
 class FaceBatches:
     "Training batches of captioned faces, a function of (stage, epoch, step)."
 
+    optional_captions = False  # whether a photo may have none
+
     def __init__(
         self,
         store: FeatureStore,  # features of the photos, first variant: undegraded
@@ -108,7 +113,7 @@ class FaceBatches:
         self.store, self.rows, self.text = store, rows, text
         self.captions_per_image, self.regions, self.seed = captions_per_image, regions, seed
         self.variants = np.arange(len(store.variants)) if variants is None else np.array(variants)
-        self.captions = CaptionTable(captions)
+        self.captions = CaptionTable(captions, self.optional_captions)
         people, label = np.unique(identity[rows], return_inverse=True)
         self.label, self.classes = np.full(len(identity), -1), len(people)
         self.label[rows] = label

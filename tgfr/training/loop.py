@@ -89,13 +89,13 @@ def learning_rate(
     return rate * {"heads": 0.97 ** (epoch // 5), "text": 0.8 ** (epoch // 10), "margin": 0.6 ** (epoch // 5)}[group]
 
 # %% ../../nbs/08_training/04_loop.ipynb #9c418f3f
-def _parameter_group(name) -> str:
+def _parameter_group(name, heads="heads") -> str:
     "The group that a parameter of an objective learns in."
     if not name.startswith("model."):
         return "margin"
     if name.startswith("model.text_encoder.") and ".head." not in name:
         return "text"
-    return "heads"
+    return heads
 
 
 def build_optimizers(
@@ -107,7 +107,7 @@ def build_optimizers(
     for name, p in objective.named_parameters():
         if not p.requires_grad:
             continue
-        group = _parameter_group(name)
+        group = _parameter_group(name, getattr(objective, "head_group", "heads"))
         decay = recipe.weight_decay if p.ndim > 1 and group != "margin" else 0.0
         parameters.setdefault((group, decay), []).append(p)
     heads, margins = [], []

@@ -88,18 +88,23 @@ class Recipe:
     residual_head: bool = True  # the image head that keeps the frozen embedding (ours); False: the paper's
     train_resolutions: tuple[int, ...] = (112, 32, 16)  # px of the photos trained on, drawn with equal probability
     captions_per_image: int = 5  # at most so many are used at once in stage 2; 1: the paper's
+    captions_evidence: int = 10  # the same for evidence
+    cross_fit: bool = True  # evidence is learned beside the face score of people whom its head has not seen
     epochs_encode: int = 8  # a face encoder of our own, where none is given
     epochs_align: int = 2  # stage 1 (FCAM); for verification alone better 0, and as many epochs more of stage 2
     epochs_fuse: int = 6  # stage 2 (FCFM)
+    epochs_evidence: int = 12  # of the fusion `evidence`, after its image-only head
     batch_encode: int = 64  # photos per step over all processes
     batch_align: int = 64
     batch_fuse: int = 256
+    batch_evidence: int = 512  # pairs of photos per step
     accumulate: int = 1  # parts of a step's batch; negatives and batch statistics are those of a part
     schedule: str = "one-cycle"  # or "paper": step decay by epoch
     margin_optimizer: str = "adamw"  # or "sgd": 0.1 with momentum, the paper's
     lr_heads: float = 1e-3  # image head and fusion
     lr_text: float = 1e-2  # text encoder; 1e-3 (RNN) and 2e-5 (BERT) are the paper's
     lr_margin: float = 1e-2  # margin classifiers
+    lr_evidence: float = 4e-3  # readers of photos and captions
     weight_decay: float = 5e-4  # of heads and text
     clip_text: float = 0.5  # largest gradient norm of the text encoder (paper: 0.5 RNN, 1.0 BERT)
     lambda_word: float = 1.0  # word-region loss
@@ -127,8 +132,9 @@ class Recipe:
 
     def __post_init__(self):
         at_least_1 = ("text_length", "dim", "captions_per_image", "accumulate", "epochs_encode", "epochs_fuse")
-        batches = ("batch_encode", "batch_align", "batch_fuse")
-        rates = ("text_init_range", "lr_heads", "lr_text", "lr_margin", "clip_text")
+        at_least_1 += ("captions_evidence", "epochs_evidence")
+        batches = ("batch_encode", "batch_align", "batch_fuse", "batch_evidence")
+        rates = ("text_init_range", "lr_heads", "lr_text", "lr_margin", "lr_evidence", "clip_text")
         scales = ("scale", "text_scale", "logit_scale_word", "logit_scale_sentence", "logit_scale_global")
         minima = dict.fromkeys(at_least_1 + batches, 1) | dict.fromkeys(rates + scales, ABOVE_0)
         check_fields(self, minima | {"train_resolutions": 2}, {"text_dropout": 1, "seed": 2**63})
@@ -174,7 +180,17 @@ RENAMED_FIELDS: dict[str, dict[str, str]] = {  # by the recipe's class: old name
         "lambda_keep": "lambda_clean_consistency",
     }
 }
-ADDED_FIELDS = ("logit_scale_word", "logit_scale_sentence", "logit_scale_global", "extra_losses")  # since then
+ADDED_FIELDS = (  # since then
+    "logit_scale_word",
+    "logit_scale_sentence",
+    "logit_scale_global",
+    "extra_losses",
+    "epochs_evidence",
+    "batch_evidence",
+    "lr_evidence",
+    "captions_evidence",
+    "cross_fit",
+)
 
 
 def renamed_field(
