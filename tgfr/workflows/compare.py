@@ -131,20 +131,21 @@ def compare(
     trainer.new_model(None)  # an unreadable text encoder is an error before anything long begins
     sums = [name for name in PLAIN_SUMS if name in systems]
     needed = [*systems, *(PLAIN_SUMS[name][0] for name in sums)]
-    heads, faces = {}, {"frozen face": test.store.embedding}
+    image_only = faces = None
     if "image-only head" in needed:  # first: the others' logs show its score
-        heads["image-only head"] = trainer.train(recipe.fusion, use_captions=False)
+        image_only = trainer.train(recipe.fusion, use_captions=False)
     model = trainer.train(recipe.fusion)
-    for name, head in heads.items():
-        faces[name] = embed_photos(head, test.store, test.captions)["none"]["fused"]
-    for name in ("image-only head", "frozen face"):
-        if name in systems:
-            evaluator.add_embeddings(name, "none", faces[name])
+    if image_only is not None:
+        faces = embed_photos(image_only, test.store, test.captions)["none"]["fused"]
+    if faces is not None and "image-only head" in systems:
+        evaluator.add_embeddings("image-only head", "none", faces)
+    if "frozen face" in systems:
+        evaluator.add_embeddings("frozen face", "none", test.store.embedding)
     embeddings = evaluator.add_model(recipe.fusion, model)
-    sentences = {captions: kinds["sentence"] for captions, kinds in embeddings.items()}
-    add_plain_sums(evaluator, trainer, sums, faces, sentences, heads, model)
+    add_plain_sums(evaluator, trainer, sums, image_only, faces, model, embeddings)
     for captions in CAPTIONS_READ if "words only" in systems else ():
-        evaluator.add_embeddings("words only", captions, np.stack([sentences[captions]] * len(test.store.variants)))
+        sentences = np.stack([embeddings[captions]["sentence"]] * len(test.store.variants))
+        evaluator.add_embeddings("words only", captions, sentences)
     for name in ("concat", "linear"):
         if name in systems and name != recipe.fusion:
             evaluator.add_model(name, trainer.train(name))
@@ -178,10 +179,10 @@ def add_plain_sums(
     evaluator: AllPairsEvaluator,  # of the test people; the sums are added to its results
     trainer: Trainer,  # of the training people
     names: Sequence[str],  # of PLAIN_SUMS
-    faces: dict[str, np.ndarray],  # system to embeddings (V, N, D) of the test people, the first undegraded
-    sentences: dict[str, np.ndarray],  # which captions are read to sentences (N, D) of the test people
-    heads: dict[str, TGFR],  # system to the image-only model that embeds its faces; the frozen face has none
-    model: TGFR,  # whose sentences those are
+    image_only: TGFR | None,  # the image-only head; None: no sum takes its scores
+    faces: np.ndarray | None,  # (V, N, D) the test people's embeddings of it, the first undegraded
+    model: TGFR,  # the recipe's own fusion
+    embeddings: dict[str, dict[str, np.ndarray]],  # the test people's of it, as `embed_photos` gives them
 ) -> None:
     "Evaluate plain sums of scores, their weights tuned on the validation identities."
     if not names:
@@ -189,15 +190,15 @@ def add_plain_sums(
     rows, store, test = trainer.validation, trainer.split.store, evaluator.split
     held_out = [0, *(store.variants.index(name) for name in test.store.variants)]
     photos = store, trainer.captions, rows
-    tuned = _Photos(
-        {"frozen face": store.embedding[np.ix_(held_out, rows)]}
-        | {
-            name: embed_photos(head, *photos, held_out, progress=False)["none"]["fused"] for name, head in heads.items()
-        },
-        [trainer.captions[row] for row in rows],
-        {read: kinds["sentence"] for read, kinds in embed_photos(model, *photos, [0], progress=False).items()},
-    )
-    tested = _Photos({name: x[[0, *range(len(x))]] for name, x in faces.items()}, test.captions, sentences)
+    tuned_faces = {"frozen face": store.embedding[np.ix_(held_out, rows)]}
+    tested_faces = {"frozen face": test.store.embedding}
+    if image_only is not None and faces is not None:
+        tuned_faces["image-only head"] = embed_photos(image_only, *photos, held_out, progress=False)["none"]["fused"]
+        tested_faces["image-only head"] = faces
+    tested_faces = {name: x[[0, *range(len(x))]] for name, x in tested_faces.items()}
+    tuned_captions = [trainer.captions[row] for row in rows]
+    tuned = _Photos(tuned_faces, tuned_captions, _sentences(embed_photos(model, *photos, [0], progress=False)))
+    tested = _Photos(tested_faces, test.captions, _sentences(embeddings))
     index = CaptionIndex([trainer.captions[row] for row in trainer.rows])
     for name in names:
         system, kind = PLAIN_SUMS[name]
@@ -206,6 +207,11 @@ def add_plain_sums(
             face_scores = tuned.sums(system, text, [0] * len(test.store.variants))
             weights = [tune_weight(face, text, trainer.identity[rows], SUM_WEIGHTS) for face in face_scores]
             evaluator.add(name, read, tested.sums(system, tested.caption_scores(kind, read, index), weights))
+
+
+def _sentences(embeddings) -> dict[str, np.ndarray]:
+    "The sentences among what `embed_photos` gives, by which captions are read."
+    return {read: kinds["sentence"] for read, kinds in embeddings.items()}
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #b23619a9
 def split_features(
