@@ -408,4 +408,7 @@ def pool_results(
     runs: Sequence[dict[Any, _AnyMetrics]],  # S: one for each seed, with the same keys
 ) -> dict[Any, _AnyMetrics]:
     "The results of several seeds as one."
-    return {key: pool_seeds([run[key] for run in runs]) for key in runs[0]}
+    pooled = {}
+    for key in runs[0]:
+        pooled[key] = pool_seeds([run[key] for run in runs])
+    return pooled

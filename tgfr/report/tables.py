@@ -322,7 +322,8 @@ OVER_SEEDS = (
     "seeds. For its interval people are drawn, and within each draw as many seeds, both with replacement; a difference "
     "is taken on the same draws of both. Seeds drawn so would spread too little by (S-1)/S of their variance for S "
     "seeds; that is mended, and the interval is wider by Student's quantile for as much as its spread is that of "
-    "{seeds} seeds. So it speaks of other people and of other seeds."
+    "{seeds} seeds. So it speaks of other people and of other seeds; by simulation it holds in 94 % at least with five "
+    "seeds, in 92 % with three, in 87 % with two."
 )
 
 

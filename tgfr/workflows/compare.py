@@ -34,7 +34,7 @@ from ..report.charts import plot_intervals, plot_roc, plot_score_histograms, plo
 from ..report.examples import pair_examples, relative_attention, word_regions
 from ..report.page import Figures
 from ..report.pictures import plot_examples, plot_word_regions
-from ..report.seeds import plot_seeds, pooled_report, pooled_subgroups
+from ..report.seeds import pooled_report, pooled_subgroups, seeds_figure
 from ..report.subgroup_tables import subgroup_tables
 from ..report.tables import TPR2, rival_sentence
 from ..training.loop import build_accelerator
@@ -366,6 +366,4 @@ def seeds_report(
 
 def seeds_figures(report: Report) -> Figures:
     "The figures of a report of several seeds."
-    alt = "TPR at FPR 1e-2 of each system with each seed"
-    caption = "TPR at FPR 1e-2: a point for each seed, a line at their mean."
-    return {**intervals_figure(report), "seeds": (plot_seeds(report).figure, alt, caption)}
+    return intervals_figure(report) | seeds_figure(report)
