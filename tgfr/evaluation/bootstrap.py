@@ -393,8 +393,9 @@ def pool_seeds(
         raise TgfrError("results: come from different photos or draws, expected one bootstrap for all seeds")
     if count == 1:
         return first
-    values = {metric: np.array([result.value[metric] for result in results]) for metric in first.value}
-    samples, wider = {}, np.sqrt(count / (count - 1))
+    values, samples, wider = {}, {}, np.sqrt(count / (count - 1))
+    for metric in first.value:
+        values[metric] = np.array([result.value[metric] for result in results])
     for metric in first.samples:
         drawn = np.stack([result.samples[metric] for result in results], axis=1)  # (R, S)
         share = rng("seeds", count).multinomial(count, np.full(count, 1 / count), len(drawn)) / count

@@ -209,7 +209,7 @@ class Report:
     reference: str = ""  # the system that differences are taken from
     warnings: Sequence[str] = ()
     summary: Sequence[str] | None = None  # sentences in place of those made from the results
-    findings: Sequence[str] = ()  # sentences after those
+    findings: Sequence[str] = field(default_factory=list)  # sentences after those
     data: dict[str, Any] = field(default_factory=dict)  # name to fact: on whom was measured
     setup: dict[str, Any] = field(default_factory=dict)  # name to fact: what was measured, and how it was made
     definition: Literal["standard", "published"] = "standard"  # of metrics: ISO/IEC 19795-1, or the papers' scripts

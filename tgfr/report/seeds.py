@@ -112,7 +112,7 @@ def pooled_report(
     seeds = ", ".join(map(str, reports))
     setup = first.setup | {"recipe": first.setup["recipe"] | {"seed": seeds}}
     data["seeds"] = f"{seeds}: one training of every system with each; the report of each is in its folder seed-…"
-    report = replace(first, results=rows, warnings=said, data=data, setup=setup, findings=(), tables={})
+    report = replace(first, results=rows, warnings=said, data=data, setup=setup, findings=[], tables={})
     if metric in report.metrics:
         report = replace(
             report, tables={f"Over seeds: {metric}, mean ± standard deviation": seeds_table(report, metric)}
