@@ -218,7 +218,7 @@ def test_a_demo_of_two_seeds_that_is_killed_between_them(tmp_path, encoder, monk
     assert said in page and "Over seeds" in page and "each of 2 seeds" in page and (out / "seeds.png").is_file()
     assert report.data["seeds"].startswith("0, 1:") and report.setup["recipe"]["seed"] == "0, 1"
     card = (out / "seed-1/model/README.md").read_text()
-    assert all(name in card for name in PLAIN_SUMS)
+    assert all(name in card for name in PLAIN_SUMS) and "residual against the best plain sum of scores" in card
     assert not (out / "model").exists() and {p.name for p in out.iterdir()} >= {"features", "seed-0", "seed-1"}
 
 
