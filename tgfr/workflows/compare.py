@@ -211,7 +211,7 @@ def add_plain_sums(
 
 def _sentences(embeddings) -> dict[str, np.ndarray]:
     "The sentences among what `embed_photos` gives, by which captions are read."
-    return {read: kinds["sentence"] for read, kinds in embeddings.items()}
+    return {read: embeddings[read]["sentence"] for read in CAPTIONS_READ}
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #b23619a9
 def split_features(
