@@ -4,18 +4,26 @@
 
 # %% auto #0
 __all__ = ['Metrics', 'Verification', 'check_replicates', 'person_weights', 'PersonBootstrap', 'PairBootstrap',
-           'verification_metrics']
+           'verification_metrics', 'pool_seeds', 'pool_results']
 
 # %% ../../nbs/07_evaluation/04_bootstrap.ipynb #4761f31e
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from ..core import TgfrError, content_digest, rng
 from ..data.lookup import distinct_values, index_of
-from .intervals import MIN_PEOPLE, deviations, difference_interval, rank_interval, rate_interval
+from tgfr.evaluation.intervals import (
+    MIN_PEOPLE,
+    deviations,
+    difference_interval,
+    doubtful_deviations,
+    rank_interval,
+    rate_interval,
+    spread,
+)
 from tgfr.evaluation.metrics import (
     Metric,
     auc,
@@ -38,6 +46,8 @@ class Metrics:
     samples: dict[Metric, np.ndarray]  # the same keys, (R,)
     draws: str  # identifies the people and the draws; results with equal `draws` are paired
     people: float = field(default=np.inf, kw_only=True)  # how many are drawn; infinite: not known
+    by_seed: dict[Metric, np.ndarray] = field(default_factory=dict, kw_only=True)  # the same keys, (S,): the value with
+    # each seed of the training, see `pool_seeds`; empty: of one training
 
     @classmethod
     def of(cls, replicates: dict[Metric, np.ndarray], *more: Any, **named: Any) -> Self:
@@ -53,18 +63,19 @@ class Metrics:
         "The interval of a metric over people, see `tgfr.evaluation.intervals`."
         self._check(metric)
         interval = rank_interval if metric.name == "median rank" else rate_interval
-        return interval(self.value[metric], self.samples[metric], self.people, level)
+        return interval(self.value[metric], self.samples[metric], self.people, level, self.worth(metric))
 
     def difference(
         self,
         other: "Metrics",
         metric: Metric,
         level: float = 0.95,
-        reach: float | None = None,  # in standard deviations, in place of `level`
+        reach: float | None = None,  # in standard deviations of a spread known from all people, in place of `level`
     ) -> tuple[float, float, float]:
         "`self - other` of a metric on everything, and its interval over the common draws."
         samples, value = self.drawn_difference(other, metric), self.value[metric] - other.value[metric]
         reach = deviations(self.people, level) if reach is None else reach
+        reach = doubtful_deviations(reach, self.people, self.worth(metric, other))
         return value, *difference_interval(value, samples, self.people, reach)
 
     def drawn_difference(self, other: "Metrics", metric: Metric) -> np.ndarray:
@@ -74,6 +85,22 @@ class Metrics:
         self._check(metric)
         other._check(metric)
         return self.samples[metric] - other.samples[metric]
+
+    def worth(
+        self,
+        metric: Metric,
+        other: "Metrics | None" = None,  # given: of the difference from it
+    ) -> float:
+        "From how many people the spread would be known as well: fewer where a few seeds make part of it."
+        if metric not in self.by_seed:
+            return self.people
+        values, samples = self.by_seed[metric], self.samples[metric]
+        if other is not None:
+            values, samples = values - other.by_seed[metric], self.drawn_difference(other, metric)
+        total = float(spread(samples, self.people) ** 2)
+        seeds = min(float(values.var(ddof=1)) / len(values), total)
+        doubt = (total - seeds) ** 2 / (self.people - 1) + seeds**2 / (len(values) - 1)  # Satterthwaite 1946
+        return 1 + total**2 / doubt if doubt > 0 else self.people
 
     def withheld(self, metric: Metric) -> bool:
         "Whether the draws cannot know the interval of a metric."
@@ -352,3 +379,37 @@ def verification_metrics(
     metrics[Metric("EER")] = eer(genuine_scores, impostor_scores, definition)
     metrics[Metric("AUC")] = auc(genuine_scores, impostor_scores)
     return metrics
+
+# %% ../../nbs/07_evaluation/04_bootstrap.ipynb #5eed0002
+_AnyMetrics = TypeVar("_AnyMetrics", bound=Metrics)
+
+
+def pool_seeds(
+    results: Sequence[_AnyMetrics],  # S: of one system under one condition with each seed, on common draws of people
+) -> _AnyMetrics:  # the very result where there is one
+    "Means over seeds, with replicates over people and, within each, over seeds."
+    first, count = results[0], len(results)
+    if any(result.draws != first.draws for result in results):
+        raise TgfrError("results: come from different photos or draws, expected one bootstrap for all seeds")
+    if count == 1:
+        return first
+    values, samples, wider = {}, {}, np.sqrt(count / (count - 1))
+    for metric in first.value:
+        values[metric] = np.array([result.value[metric] for result in results])
+    for metric in first.samples:
+        drawn = np.stack([result.samples[metric] for result in results], axis=1)  # (R, S)
+        share = rng("seeds", count).multinomial(count, np.full(count, 1 / count), len(drawn)) / count
+        mean = drawn.mean(axis=1)
+        samples[metric] = mean + wider * ((share * drawn).sum(axis=1) - mean)
+    means = {metric: float(value.mean()) for metric, value in values.items()}
+    return replace(first, value=means, samples=samples, draws=content_digest(first.draws, count), by_seed=values)
+
+
+def pool_results(
+    runs: Sequence[dict[Any, _AnyMetrics]],  # S: one for each seed, with the same keys
+) -> dict[Any, _AnyMetrics]:
+    "The results of several seeds as one."
+    pooled = {}
+    for key in runs[0]:
+        pooled[key] = pool_seeds([run[key] for run in runs])
+    return pooled

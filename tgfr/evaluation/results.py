@@ -83,6 +83,8 @@ class ResultRow:
     intervals: dict[Metric, tuple[float, float]] = field(default_factory=dict)  # 95 %, of those the draws can know
     differences: dict[Metric, tuple[float, float, float]] = field(default_factory=dict)
     # from the reference, with its 95 % interval; empty for the reference itself
+    by_seed: dict[Metric, tuple[float, ...]] = field(default_factory=dict)  # with each seed of the training, where
+    # `values` are means over several; empty: one training
 
     def significant(self, metric: Metric) -> bool:
         "Whether the interval of a difference excludes zero."
@@ -105,7 +107,8 @@ def result_row(
     for m in known:
         if reference is not None and not reference.withheld(m):
             differences[m] = metrics.difference(reference, m, reach=(reach or {}).get(m))
-    return ResultRow(system, condition, metrics.value, intervals, differences)
+    by_seed = {m: tuple(values.tolist()) for m, values in metrics.by_seed.items()}
+    return ResultRow(system, condition, metrics.value, intervals, differences, by_seed)
 
 
 def result_rows(
@@ -216,6 +219,7 @@ class Report:
     reference: str = ""  # the system that differences are taken from
     warnings: Sequence[str] = ()
     summary: Sequence[str] | None = None  # sentences in place of those made from the results
+    findings: Sequence[str] = field(default_factory=list)  # sentences after those
     data: dict[str, Any] = field(default_factory=dict)  # name to fact: on whom was measured
     setup: dict[str, Any] = field(default_factory=dict)  # name to fact: what was measured, and how it was made
     definition: Literal["standard", "published"] = "standard"  # of metrics: ISO/IEC 19795-1, or the papers' scripts
@@ -249,6 +253,11 @@ class Report:
     def has_differences(self) -> bool:
         "Whether any system is compared with the reference."
         return any(row.differences for row in self.results)
+
+    @property
+    def seeds(self) -> int:
+        "How many trainings a value is the mean of."
+        return max((len(values) for row in self.results for values in row.by_seed.values()), default=1)
 
     def select(
         self,
@@ -312,7 +321,8 @@ def _row_to_json(row: ResultRow) -> dict:
 
     kept = {name: value for name, value in asdict(row.condition).items() if value not in (None, "")}
     plain = {"system": row.system, "condition": kept, "values": named(row.values), "interval": named(row.intervals)}
-    return plain | ({"difference": named(row.differences)} if row.differences else {})
+    more = {"difference": row.differences, "by_seed": row.by_seed}
+    return plain | {name: named(values) for name, values in more.items() if values}
 
 
 def _row_from_json(row: dict, _) -> ResultRow:
@@ -320,7 +330,8 @@ def _row_from_json(row: dict, _) -> ResultRow:
     values = {Metric.read(metric): value for metric, value in row.get("values", {}).items()}
     intervals = {Metric.read(metric): tuple(ends) for metric, ends in row.get("interval", {}).items()}
     differences = {Metric.read(metric): tuple(ends) for metric, ends in row.get("difference", {}).items()}
-    return ResultRow(row["system"], Condition(**row["condition"]), values, intervals, differences)
+    by_seed = {Metric.read(metric): tuple(each) for metric, each in row.get("by_seed", {}).items()}
+    return ResultRow(row["system"], Condition(**row["condition"]), values, intervals, differences, by_seed)
 
 
 def _row_of_version_0(row: dict, report: dict) -> ResultRow:
@@ -359,6 +370,7 @@ SCHEMA = {
         "definition": {"enum": ["standard", "published"]},
         "warnings": {"type": "array", "items": {"type": "string"}},
         "summary": {"type": ["array", "null"], "items": {"type": "string"}},
+        "findings": {"type": "array", "items": {"type": "string"}},
         "notes": _TEXTS,
         "terms": _TEXTS,
         "data": {"type": "object"},
@@ -387,6 +399,7 @@ SCHEMA = {
                     "values": _NUMBERS,
                     "interval": _lists_of_numbers(2),
                     "difference": _lists_of_numbers(3),
+                    "by_seed": {"type": "object", "additionalProperties": {"type": "array"}},
                 },
             },
         },

@@ -61,6 +61,10 @@ _systems = (
     "words only",
     "frozen face",
 )  # in the order of `COLOURS`
+_also = {  # more systems than colours: these share the colour of "frozen + tf-idf", a plain sum as they are
+    "image-only head + tf-idf": {"color": COLOURS[4], "linestyle": (0, (6, 1, 1, 1, 1, 1))},
+    "image-only head + sentence": {"color": COLOURS[4], "linestyle": (0, (1, 3))},
+}
 
 
 def system_styles(
@@ -69,9 +73,10 @@ def system_styles(
     "The colour and line style of each system."
     positions = {name: _systems.index(name) for name in names if name in _systems}
     free = [k for k in range(len(_systems)) if k not in positions.values()] or [0]
-    others = [name for name in names if name not in positions]
+    others = [name for name in names if name not in positions and name not in _also]
     positions |= {name: free[k % len(free)] for k, name in enumerate(others)}
-    return {name: {"color": COLOURS[k], "linestyle": DASHES[k]} for name, k in positions.items()}
+    styles = {name: {"color": COLOURS[k], "linestyle": DASHES[k]} for name, k in positions.items()}
+    return styles | {name: dict(look) for name, look in _also.items() if name in names}
 
 # %% ../../nbs/09_report/04_charts.ipynb #4c914584
 class _Chart(Figure):

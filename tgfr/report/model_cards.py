@@ -57,14 +57,15 @@ def result_sections(
     for row in kept.results:
         rows.append(replace(row, values={metric: row.values[metric] for metric in shown if metric in row.values}))
     kept = replace(kept, results=rows)
-    warnings = "".join(f"**Warning:** {in_markdown(warning)}\n\n" for warning in report.warnings)
+    said = "".join(f"**Warning:** {in_markdown(warning)}\n\n" for warning in report.warnings)
+    said += "".join(f"{in_markdown(finding)}\n\n" for finding in report.findings)
     terms = []
     for term, meaning in definitions(kept).items():
         terms.append("* **{}**: {}".format(term.replace("*", "\\*"), meaning))
     tables = {title: markdown_rows(**table) for title, table in report.tables.items()}
     return {
         "Data and set-up": markdown_rows(("", ""), without_paths(report.data | report.setup).items()),
-        "Results": f"{warnings}{markdown_table(kept, shown)}\n" + "\n".join(terms),
+        "Results": f"{said}{markdown_table(kept, shown)}\n" + "\n".join(terms),
         **(tables or {"Subgroups": no_subgroups}),
     }
 

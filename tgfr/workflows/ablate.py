@@ -20,8 +20,20 @@ from ..evaluation.bootstrap import check_replicates
 from ..evaluation.results import Report
 from ..training.recipes import Recipe, build_recipe, resolve_recipe, write_recipe
 from ..training.system import Trainer
-from .compare import Comparison, comparison_report, intervals_figure, shared_photos, split_features
-from .job import Job
+from tgfr.workflows.compare import (
+    PLAIN_SUMS,
+    Comparison,
+    SeedRun,
+    add_plain_sums,
+    check_reference,
+    comparison_report,
+    intervals_figure,
+    seeds_figures,
+    seeds_report,
+    shared_photos,
+    split_features,
+)
+from .job import Job, chosen_seeds, seed_folder
 
 # %% ../../nbs/10_workflows/03_ablate.ipynb #11bb2ac9
 ABLATIONS = {
@@ -71,6 +83,10 @@ def ablate(
     text: str | None = None,  # text encoder: lstm, gru, or a Hugging Face text model (name or local path);
     # default: the recipe's
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
+    seeds: tuple[
+        int, ...
+    ] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4; every variant is trained with each
+    # in OUT/seed-S, on one division into training and test people (the first seed's), and values are means
     transformer: str | None = None,  # a Hugging Face text model (name or local path) for one more variant,
     # in place of the recurrent text encoder
     set_: tuple[str, ...] = (),  # changes of the recipe, e.g. --set epochs_fuse=2
@@ -79,12 +95,15 @@ def ablate(
     test_split: str | None = None,  # split of --data to evaluate on; default: validation, where there is one
     features: str | Path | None = None,  # folder of cached features, shared between runs; default: inside --out
     replicates: int = 500,  # bootstrap replicates (over people) behind the intervals
+    reference: str = "image-only head",  # that differences are taken from: image-only head, a plain sum of scores
+    # (frozen + tf-idf, image-only head + tf-idf, image-only head + sentence), ours, or a variant
     output: str | None = None,  # of an .onnx encoder: the tensor that is the embedding, if the file does not tell
 ) -> Report | None:  # None in processes that do not report
     """Train a recipe and its single-change ablations, and evaluate all on unseen people."""
     job = Job.begin(out)
-    recipe = resolve_recipe(recipe, set_, text=text, seed=seed)
-    recipes = _recipes(recipe, variants, transformer)
+    ours = [resolve_recipe(recipe, set_, text=text, seed=number) for number in chosen_seeds(seed, seeds)]
+    recipe = ours[0]
+    check_reference(reference, ["image-only head", *PLAIN_SUMS, *_recipes(recipe, variants, transformer)])
     check_sizes([*recipe.train_resolutions, *probe_size])
     check_replicates(replicates)
     face = load_encoder(encoder, output)
@@ -92,15 +111,27 @@ def ablate(
     job.leave_out(skips)
     job.warn(shared_photos(train, test))
     splits = split_features(train, test, face, recipe, probe_size, features or job.out / "features")
-    comparison = _evaluate_all(*splits, recipes, job.out, replicates, job.accelerator)
+    runs, several = {}, len(ours) > 1
+    for recipe in ours:
+        evaluator = AllPairsEvaluator(splits[1], reference, replicates, ours[0].seed)
+        recipes, folder = _recipes(recipe, variants, transformer), seed_folder(job.out, recipe.seed, several)
+        comparison = _evaluate_all(splits[0], evaluator, recipes, folder, job.accelerator)
+        if not job.reports:
+            continue
+        for split in reversed(splits):
+            job.check_store(split.store)
+        report = comparison_report(comparison, face, data, "What each part of the recipe is worth")
+        changes = {name: _changes(r, recipe) for name, r in recipes.items() if r != recipe}
+        report = job.complete(replace(report, setup=report.setup | {"variants": changes}))
+        if not several:
+            job.save(report, intervals_figure(report))
+            return report
+        job.save_seed(recipe.seed, report, intervals_figure(report))
+        runs[recipe.seed] = SeedRun.of(comparison, report)
     if not job.reports:
         return None
-    for split in reversed(splits):
-        job.check_store(split.store)
-    report = comparison_report(comparison, face, data, "What each part of the recipe is worth")
-    changes = {name: _changes(r, recipe) for name, r in recipes.items() if r != recipe}
-    report = job.complete(replace(report, setup=report.setup | {"variants": changes}))
-    job.save(report, intervals_figure(report))
+    report = job.complete(seeds_report(runs))
+    job.save(report, seeds_figures(report))
     return report
 
 
@@ -135,10 +166,9 @@ STAGE_TWO = (
 
 
 def _evaluate_all(
-    train, test, recipes: dict[str, Recipe], out: Path, replicates: int, accelerator
+    train, evaluator: AllPairsEvaluator, recipes: dict[str, Recipe], out: Path, accelerator
 ) -> Comparison:  # with the trainer and the model of the recipe itself
-    "Results of all variants."
-    evaluator = AllPairsEvaluator(test, replicates=replicates, seed=recipes["ours"].seed)
+    "Results of all variants, and of the plain sums of the recipe itself."
     trainers, ours = {}, None
     for name, recipe in recipes.items():
         trainer = Trainer(train, recipe, out / "runs" / name.replace(" ", "-"), accelerator)
@@ -146,13 +176,15 @@ def _evaluate_all(
         if accelerator.is_main_process:
             write_recipe(trainer.folder / "config.yaml", recipe)
         if name == "ours":
-            evaluator.add_model(evaluator.reference, trainer.train(recipe.fusion, use_captions=False))
+            image_only = trainer.train(recipe.fusion, use_captions=False)
+            faces = evaluator.add_model("image-only head", image_only)["none"]["fused"]
         start = trainers[_same_stage_one(recipe, recipes)]
         model = trainer.train(recipe.fusion, start=start)
-        evaluator.add_model(name, model)
+        embeddings = evaluator.add_model(name, model)
         if name == "ours":
             ours = model
-    return Comparison(trainers["ours"], evaluator, ours)
+            add_plain_sums(evaluator, trainer, tuple(PLAIN_SUMS), image_only, faces, model, embeddings)
+    return Comparison(trainers["ours"], evaluator, ours, "ours")
 
 
 def _same_stage_one(recipe: Recipe, recipes: dict[str, Recipe]) -> str:

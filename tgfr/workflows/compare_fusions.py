@@ -22,16 +22,18 @@ from ..data.augmentations import augmentations as make_augmentations
 from ..data.degradation import Degradation
 from ..data.folders import one_at_a_time
 from ..data.splits import hold_out, load_splits
+from ..encoders.backbones import FaceEncoder
 from ..encoders.feature_store import FeatureStore
 from ..encoders.features import l2_normalize
 from ..encoders.pretrained_faces import load_encoder
-from ..evaluation.bootstrap import PairBootstrap, Verification, check_replicates
+from ..evaluation.bootstrap import PairBootstrap, Verification, check_replicates, pool_results
 from ..evaluation.metrics import Metric, mate_ranks
 from ..evaluation.pair_lists import group_by_identity
 from ..evaluation.results import Condition, Report, chance_warnings, result_rows, undersampled_fpr_warnings
 from ..report.charts import TPR3, plot_set_gain
 from ..report.model_cards import result_sections
 from ..report.page import Figures
+from ..report.seeds import pooled_report, seeds_figure
 from ..sets.caface import CAFace
 from ..sets.checkpoints import save_set_fusion
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion, list_set_fusions
@@ -40,7 +42,7 @@ from ..training.recipes import resolve_recipe
 from ..training.set_fusion import SetRecipe, quick_sets, train_set_fusion
 from ..training.system import check_features
 from .compare import shared_photos
-from .job import Job
+from .job import Job, chosen_seeds, seed_folder
 
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #96960017
 @dataclass(frozen=True)
@@ -228,6 +230,10 @@ def compare_fusions(
     recipe: Literal["quick", "paper"] | SetRecipe = "quick",  # quick: for thousands of people; paper: CAFace's
     # published settings, for hundreds of thousands
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
+    seeds: tuple[
+        int, ...
+    ] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4; fusions are trained with each in
+    # OUT/seed-S, division, probe sets and bootstrap are the first seed's, and values are means
     set_: tuple[str, ...] = (),  # changes of the recipe (tgfr.training.set_fusion.SetRecipe), e.g. epochs_sets=2
     train_split: str | None = None,  # split of --data to train on; default: train, where there is one
     test_split: str | None = None,  # split of --data to evaluate on; default: validation, where there is one
@@ -237,7 +243,9 @@ def compare_fusions(
 ) -> Report | None:  # None in processes that do not report
     """Train fusions of many images on one split, and evaluate them on sets of poor images of unseen people."""
     job = Job.begin(out)
-    recipe = resolve_recipe(RECIPES[recipe]() if isinstance(recipe, str) else recipe, set_, seed=seed)
+    wanted = RECIPES[recipe]() if isinstance(recipe, str) else recipe
+    recipes = [resolve_recipe(wanted, set_, seed=number) for number in chosen_seeds(seed, seeds)]
+    first = recipes[0].seed
     check_replicates(replicates)
     check_choices("--degradation", [degradation], ("sizes", "augmentations"))
     check_choices("--fusions", fusions, (*FUSIONS_COMPARED, *list_set_fusions()))
@@ -245,31 +253,48 @@ def compare_fusions(
         given = f"{list(fusions)}, {list(set_sizes)}"
         raise TgfrError(f"fusions, set_sizes: {given}; expected at least one name, and numbers of at least 1")
     face = load_encoder(encoder, output)
-    train, test, skips = load_splits(data, train_split, test_split, recipe.seed, captions=False)
+    train, test, skips = load_splits(data, train_split, test_split, first, captions=False)
     job.skips.items.extend(skips.items)
     job.warn(shared_photos(train, test))
     changes, shares = _poor_images(degradation, augmentations)
     folder = Path(features or job.out / "features")
     splits = {"train": train, "test": test}
     stores = [prepare_sets(dataset, face, folder / name, changes=changes) for name, dataset in splits.items()]
-    trainer = SetTrainer(stores[0], np.array(train["identity"]), shares, recipe, job.out / "runs", job.accelerator)
     names = sorted(fusions, key=lambda name: name != "quality")
-    trained = {name: trainer.train(name) for name in names}
+    identity, alone = np.array(test["identity"]), 8 if degradation == "sizes" else 0
+    reports, runs = {}, []
+    for recipe in recipes:
+        out = seed_folder(job.out, recipe.seed, len(recipes) > 1)
+        trainer = SetTrainer(stores[0], np.array(train["identity"]), shares, recipe, out / "runs", job.accelerator)
+        trained = {name: trainer.train(name) for name in names}
+        if not job.reports:
+            continue
+        options = {"replicates": replicates, "seed": first}
+        results = evaluate_fusions(trained, stores[1], identity, shares, set_sizes, alone, **options)
+        for store in stores:
+            store.recheck()
+        report = job.complete(_report(results, trainer, names[0], data, identity, face, degradation))
+        _keep_fusions(trained, report, face, out / "fusions")
+        if len(recipes) == 1:
+            job.save(report, set_figures(report))
+            return report
+        job.save_seed(recipe.seed, report, set_figures(report))
+        reports[recipe.seed] = report
+        runs.append(results)
     if not job.reports:
         return None
-    identity, alone = np.array(test["identity"]), 8 if degradation == "sizes" else 0
-    options = {"replicates": replicates, "seed": recipe.seed}
-    results = evaluate_fusions(trained, stores[1], identity, shares, set_sizes, alone, **options)
-    for store in stores:
-        store.recheck()
-    report = job.complete(_report(results, trainer, names[0], data, identity, face, degradation))
+    report = job.complete(pooled_report(reports, result_rows(pool_results(runs), names[0]), TPR3))
+    job.save(report, set_figures(report) | seeds_figure(report, TPR3))
+    return report
+
+
+def _keep_fusions(trained: dict[str, SetFusion], report: Report, face: FaceEncoder, folder: Path) -> None:
+    "Save the fusions that learned something, with their results; the first of all is the reference."
     for name, fusion in trained.items():
         if fusion.learned:
-            compared, metrics = (name, names[0], "average"), (TPR3, Metric("rank", 1))
+            compared, metrics = (name, report.reference, "average"), (TPR3, Metric("rank", 1))
             sections = result_sections(report, compared, metrics, "Fusions of sets are not measured by group.")
-            save_set_fusion(fusion, job.out / "fusions" / name, None, sections, face)
-    job.save(report, set_figures(report))
-    return report
+            save_set_fusion(fusion, folder / name, None, sections, face)
 
 
 RECIPES = {"quick": quick_sets, "paper": SetRecipe}
@@ -285,7 +310,7 @@ def _poor_images(degradation: str, count: int) -> tuple[list, dict[str, float]]:
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #4758ff8f
 def set_figures(report: Report) -> Figures:
     "The figures of the report."
-    reference = report.reference
+    reference, drawn = report.reference, "people" if report.seeds == 1 else f"people and {report.seeds} seeds"
     compared = {row.system for row in report.results if row.system == reference or "caface" in row.system}
     gains = report.select(systems=compared) if len(compared) > 1 else report
     return {
@@ -297,7 +322,7 @@ def set_figures(report: Report) -> Figures:
         "gain": (
             plot_set_gain(gains, reference=reference).figure,
             f"Difference from {reference} over the images of a set",
-            f"Difference from {reference} with 95 % intervals over people.",
+            f"Difference from {reference} with 95 % intervals over {drawn}.",
         ),
     }
 

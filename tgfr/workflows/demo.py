@@ -25,15 +25,20 @@ from ..report.model_cards import record_training_images, result_sections
 from ..training.face_encoder import train_encoder
 from ..training.recipes import Recipe, original_field, resolve_recipe, write_recipe
 from tgfr.workflows.compare import (
+    PLAIN_SUMS,
     SYSTEMS,
+    Comparison,
+    SeedRun,
     check_systems,
     compare,
     comparison_figures,
     comparison_report,
+    seeds_figures,
+    seeds_report,
     shared_photos,
     split_features,
 )
-from .job import Job
+from .job import Job, chosen_seeds, seed_folder
 
 # %% ../../nbs/10_workflows/02_demo.ipynb #41662238
 ENCODE = (  # fields of a recipe that the encoder is trained by
@@ -98,12 +103,18 @@ def demo(
     text: str | None = None,  # text encoder: lstm, gru, or a Hugging Face text model (name or local path);
     # default: the recipe's
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
+    seeds: tuple[
+        int, ...
+    ] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4; every system is trained with each
+    # in OUT/seed-S, on one division into training and test people (the first seed's), and values are means
     set_: tuple[str, ...] = (),  # changes of the recipe, e.g. --set epochs_fuse=2 lr_text=1e-3
     train_split: str | None = None,  # split of --data to train on; default: train, where there is one
     test_split: str | None = None,  # split of --data to evaluate on; default: validation, where there is one
     probe_size: tuple[int, ...] = (112, 32, 16),  # sizes of the probe images in px
-    systems: tuple[str, ...] = SYSTEMS,  # compared with the recipe's fusion: image-only head (always), frozen face,
-    # words only, frozen + tf-idf, concat, linear
+    systems: tuple[str, ...] = SYSTEMS,  # compared with the recipe's fusion: image-only head, frozen face, words only,
+    # concat, linear, and plain sums of scores: frozen + tf-idf, image-only head + tf-idf, image-only head + sentence
+    reference: str = "image-only head",  # that differences are taken from: one of the systems, or the recipe's fusion;
+    # one that reads captions is compared under the same captions
     replicates: int = 500,  # bootstrap replicates (over people) behind the intervals
     features: str | Path | None = None,  # folder of cached features, shared between runs; default: inside --out
     output: str | None = None,  # of an .onnx encoder: the tensor that is the embedding, if the file does not tell
@@ -112,9 +123,11 @@ def demo(
 
     Without flags: synthetic people, no download, a few minutes on two cores. With --data and --encoder: real images."""
     job = Job.begin(out)
-    recipe = resolve_recipe(recipe or default_recipe(data, text), set_, text=text, seed=seed)
+    wanted, numbers = recipe or default_recipe(data, text), chosen_seeds(seed, seeds)
+    recipes = [resolve_recipe(wanted, set_, text=text, seed=number) for number in numbers]
+    recipe = recipes[0]
     check_sizes([*recipe.train_resolutions, *probe_size])  # before anything long begins
-    check_systems(systems)
+    check_systems(systems, recipe.fusion, reference)
     check_replicates(replicates, 2)
     if output and not encoder:
         raise TgfrError(f"--output {output}: names a tensor of --encoder, which is not given")
@@ -124,15 +137,33 @@ def demo(
     job.warn(shared_photos(train, test))
     face = face or demo_encoder(job.out, recipe, accelerator=job.accelerator)
     splits = split_features(train, test, face, recipe, probe_size, features or job.out / "features")
-    comparison = compare(*splits, recipe, job.out / "runs", systems, replicates, job.accelerator)
+    runs, several = {}, len(recipes) > 1
+    for recipe in recipes:
+        folder = seed_folder(job.out, recipe.seed, several)
+        options = job.accelerator, reference, recipes[0].seed
+        comparison = compare(*splits, recipe, folder / "runs", systems, replicates, *options)
+        if not job.reports:
+            continue
+        for split in reversed(splits):
+            job.check_store(split.store)
+        report = job.complete(comparison_report(comparison, face, data))
+        _keep_model(comparison, report, face, folder)
+        figures = comparison_figures(comparison, report)
+        if not several:
+            job.save(report, figures)
+            return report
+        job.save_seed(recipe.seed, report, figures)
+        runs[recipe.seed] = SeedRun.of(comparison, report)
     if not job.reports:
         return None
-    for split in reversed(splits):
-        job.check_store(split.store)
-    report = job.complete(comparison_report(comparison, face, data))
-    compared = comparison.evaluator.reference, "frozen face", comparison.system
-    comparison.model.save(job.out / "model", None, result_sections(report, compared), face)
-    record_training_images(job.out / "model", train)
-    write_recipe(job.out / "config.yaml", recipe)
-    job.save(report, comparison_figures(comparison, report))
+    report = job.complete(seeds_report(runs))
+    job.save(report, seeds_figures(report))
     return report
+
+
+def _keep_model(comparison: Comparison, report: Report, face: FaceEncoder, folder: Path) -> None:
+    "Save the model of the recipe's own fusion, with its results and its recipe."
+    compared = comparison.evaluator.reference, "image-only head", "frozen face", *PLAIN_SUMS, comparison.system
+    comparison.model.save(folder / "model", None, result_sections(report, compared), face)
+    record_training_images(folder / "model", comparison.trainer.split.dataset)
+    write_recipe(folder / "config.yaml", comparison.trainer.recipe)

@@ -16,12 +16,13 @@ from ..data.datasets import drop_unusable, load_faces, usual_split
 from ..data.degradation import check_sizes
 from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import encoder_reference, load_encoder
-from ..evaluation.all_pairs import with_features
+from ..evaluation.all_pairs import FaceSplit, with_features
 from ..fusion.model import TGFR
 from ..report.model_cards import record_training_images, without_paths
 from ..training.loop import build_accelerator
 from ..training.recipes import Recipe, resolve_recipe, write_recipe
 from ..training.system import Trainer
+from .job import chosen_seeds, seed_folder
 
 # %% ../../nbs/10_workflows/14_train.ipynb #2e3a48ee
 @one_at_a_time()
@@ -36,44 +37,56 @@ def train(
     text: str | None = None,  # text encoder: lstm, gru, or a Hugging Face text model (name or local path);
     # default: the recipe's
     seed: int | None = None,  # seed of weights and batches; default: the recipe's
+    seeds: tuple[int, ...] = (),  # in place of --seed: several, e.g. --seeds 0 1 2; each is trained into OUT/seed-S
     image_only: bool = False,  # train without captions: the baseline for `tgfr evaluate MODEL --baseline`
     set_: tuple[str, ...] = (),  # changes of the recipe, e.g. --set epochs_fuse=2 lr_text=1e-3; all fields:
     # notebook 08_training/01_recipes
     features: str | Path | None = None,  # folder of cached features, shared between runs; default: inside --out
     output: str | None = None,  # of an .onnx encoder: the tensor that is the embedding, if the file does not tell
     accelerator: Accelerator | None = None,  # from Python: the one that trains
-) -> TGFR:  # in eval mode
+) -> TGFR:  # in eval mode; of several seeds the first
     """Train one system on captioned faces, both stages, and save it.
 
     Interrupted runs resume. For several processes: torchrun --no-python --nproc_per_node N tgfr train ...
     (or accelerate launch --no_python); mixed precision as accelerate is configured."""
-    recipe = resolve_recipe(recipe, set_, text=text, seed=seed)
+    recipes = [resolve_recipe(recipe, set_, text=text, seed=number) for number in chosen_seeds(seed, seeds)]
     out, accelerator = Path(out), accelerator or build_accelerator()
-    check_sizes(recipe.train_resolutions)
+    check_sizes(recipes[0].train_resolutions)
     face = load_encoder(encoder, output)
     split = split or usual_split(data, "train")
     dataset, skips = drop_unusable(load_faces(data, split))
-    faces = with_features(dataset, face, recipe.train_resolutions, features or out / "features")
+    faces = with_features(dataset, face, recipes[0].train_resolutions, features or out / "features")
     about = {
         "data": f"{data}{f', split {split}' if split else ''}",
         "encoder": encoder,
         **encoder_reference(face)[1],
         "words": "no: the image-only head" if image_only else "yes",
     }
-    if accelerator.is_main_process and not any((out / "runs").glob("*/run.json")):
-        write_recipe(out / "config.yaml", recipe, about)  # a run that is kept there has its own
-    trainer = Trainer(faces, recipe, out / "runs", accelerator)
-    model = trainer.train(recipe.fusion, not image_only)
+    log(skips.summary())
+    models = []
+    for recipe in recipes:
+        folder = seed_folder(out, recipe.seed, len(recipes) > 1)
+        models.append(_train_one(faces, recipe, folder, not image_only, face, accelerator, Path(data).name, about))
+        log(f"{folder / 'model'}: {recipe.fusion}{' without words' * image_only}, for `tgfr evaluate`")
+    return models[0]
+
+
+def _train_one(
+    faces: FaceSplit, recipe: Recipe, folder: Path, use_captions: bool, face, accelerator, data, about
+) -> TGFR:
+    "One system, kept in its folder with its recipe and a card."
+    if accelerator.is_main_process and not any((folder / "runs").glob("*/run.json")):
+        write_recipe(folder / "config.yaml", recipe, about)  # a run that is kept there has its own
+    trainer = Trainer(faces, recipe, folder / "runs", accelerator)
+    model = trainer.train(recipe.fusion, use_captions)
     if accelerator.is_main_process:
         below = "; ".join(f"Warning: {warning}" for warning in trainer.below.values())
         facts = {
-            "trained on": f"{Path(data).name}, {len(faces.identity):,} photos of {len(set(faces.identity)):,} people",
+            "trained on": f"{data}, {len(faces.identity):,} photos of {len(set(faces.identity)):,} people",
             "recipe": without_paths(asdict(recipe)),
             "on training people held out": below or "not below the untouched encoder at any size",
         }
-        model.save(out / "model", facts, None, face)
-        record_training_images(out / "model", dataset)
-        write_recipe(out / "config.yaml", recipe, about)
-        kind = f"{recipe.fusion}{' without words' if image_only else ''}"
-        log(f"{skips.summary()}\n{out / 'model'}: {kind}, for `tgfr evaluate`")
+        model.save(folder / "model", facts, None, face)
+        record_training_images(folder / "model", faces.dataset)
+        write_recipe(folder / "config.yaml", recipe, about)
     return model
