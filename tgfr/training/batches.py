@@ -29,6 +29,11 @@ class Batch(TensorRecord):
     counts: torch.Tensor | None  # (B,) captions per photo
 
 # %% ../../nbs/08_training/02_batches.ipynb #d00a5957
+def _has_words(caption) -> bool:
+    "Whether a caption is there and not blank."
+    return bool(caption and caption.strip())
+
+
 class CaptionTable:
     "The captions of N photos, flat, with where each photo's begin."
 
@@ -37,7 +42,7 @@ class CaptionTable:
         captions: list[list[str]],  # N lists; None or a blank sentence is no caption
         optional: bool = False,  # True: a list may be empty
     ):
-        captions = [[c for c in row or () if c and c.strip()] for row in captions]
+        captions = [list(filter(_has_words, row or ())) for row in captions]
         self.counts = np.array([len(c) for c in captions], int)
         empty = np.flatnonzero(self.counts == 0)
         if len(empty) and not optional:

@@ -6,7 +6,7 @@
 __all__ = ['GALLERY_CLEAN', 'TERMS', 'PairBatch', 'PairBatches', 'EvidenceObjective']
 
 # %% ../../nbs/08_training/07_caption_evidence.ipynb #67b97496
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..core import content_digest, rng
+from ..encoders.feature_store import FeatureStore
 from ..encoders.features import ImageFeatures, TensorRecord
+from ..encoders.text_encoders import TextEncoder
 from ..fusion.model import TGFR
 from .batches import FaceBatches, rank_slice, steps_per_epoch
 from .objectives import gather
@@ -44,13 +46,19 @@ class PairBatches(FaceBatches):
 
     def __init__(
         self,
-        *args,  # as for `FaceBatches`; photos may have no caption
-        sizes: list[int],  # px of `variants`
+        store: FeatureStore,  # features of the photos, first variant: undegraded
+        identity: np.ndarray,  # (N,) of the store's rows
+        captions: list[list[str]],  # N lists, which may be empty
+        rows: np.ndarray,  # the photos trained on
+        text: TextEncoder,  # for its tokens
+        sizes: Sequence[int],  # px of `variants`
+        captions_per_image: int = 10,  # at most so many at once
+        variants: list[int] | None = None,  # of the store's first axis; None: all
+        seed: int = 0,
         faces: np.ndarray | None = None,  # (V, N, F) unit embeddings of the image-only heads, see `half`
-        half: np.ndarray | None = None,  # (N,) 0 or 1: pairs are drawn within one
-        **kwargs,  # likewise
+        half: np.ndarray | None = None,  # (N,) 0 or 1: pairs are drawn within one; None: all people are in one
     ):
-        super().__init__(*args, **kwargs)
+        super().__init__(store, identity, captions, rows, text, captions_per_image, variants, seed=seed)
         order = self.rows[np.argsort(self.label[self.rows], kind="stable")]
         self.mates = order  # photos by person
         self.start = np.searchsorted(self.label[order], np.arange(self.classes))

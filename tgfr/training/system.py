@@ -199,9 +199,8 @@ class Trainer:
             parameter.requires_grad_(name.startswith(EVIDENCE_PARTS))
         cross_fit = start.cross_fitted(fusion) if recipe.cross_fit else {}
         photos = store, self.identity, self.captions, self.rows
-        options = {"sizes": list(recipe.train_resolutions), **cross_fit}
-        captions = recipe.captions_evidence
-        batches = PairBatches(*photos, model.text_encoder, captions, self.variants, seed=recipe.seed, **options)
+        reads = model.text_encoder, recipe.train_resolutions, recipe.captions_evidence
+        batches = PairBatches(*photos, *reads, self.variants, recipe.seed, **cross_fit)
         objective = EvidenceObjective(model, len(store.variants), recipe)
         run = self.folder / fusion
         self.history[fusion] = fit(objective, batches, recipe, "evidence", run, self._validate, self.accelerator)
@@ -284,8 +283,8 @@ class Trainer:
 
         def score(pair):
             tprs = []
-            for face, *terms in conditions:
-                sides = [f + sum(w * x for w, x in zip(pair, kinds)) for f, *kinds in zip(face, *terms)]
+            for parts in conditions:
+                sides = [face + pair[0] * cross + pair[1] * captions for face, cross, captions in zip(*parts)]
                 tprs.append(tpr_at_fpr(*sides, [1e-2, 1e-3]))
             return np.mean(tprs)
 
