@@ -72,7 +72,8 @@ def test_golden_linear_fusion(golden):
 
 def batch(size=4, dim=64, side=7, words=6):
     mask = torch.arange(words) < torch.randint(1, words + 1, (size, 1))
-    image = ImageFeatures(l2_normalize(torch.randn(size, dim)), l2_normalize(torch.randn(size, dim, side, side), dim=1))
+    face, regions = l2_normalize(torch.randn(size, dim)), l2_normalize(torch.randn(size, dim, side, side), dim=1)
+    image = ImageFeatures(face, regions, attributes=torch.randn(size, 512))
     return image, TextFeatures(
         l2_normalize(torch.randn(size, dim)), torch.randn(size, dim, words) * mask[:, None], mask
     )
@@ -95,8 +96,8 @@ def test_gradient_reaches_every_tensor(name, words):
     image, text = batch()
     image.embedding.requires_grad_()
     fusion = build_fusion(name, 64, (7, 7), use_captions=words)
-    if name == "residual":
-        torch.nn.init.normal_(fusion.correction[-1].weight)
+    if name in ("residual", "evidence"):
+        torch.nn.init.normal_(getattr(fusion, "face", fusion).correction[-1].weight)
     out = fusion(image, text if words else None)
     assert out.shape == (4, fusion.width)
     (out * torch.randn_like(out)).sum().backward()

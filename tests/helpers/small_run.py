@@ -16,6 +16,7 @@ from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.fusion.model import TGFR, ModelConfig
 from tgfr.training.batches import FaceBatches
+from tgfr.training.caption_evidence import EvidenceObjective, PairBatches
 from tgfr.training.loop import build_accelerator, fit
 from tgfr.training.objectives import AlignObjective, FuseObjective
 from tgfr.training.recipes import build_recipe
@@ -40,11 +41,20 @@ def objective_and_batches(stage, recipe):
     store, identity, captions = made_up()
     seed_everything(0)
     text = build_text_encoder("lstm", [c for row in captions for c in row], dim=recipe.dim, embedding=12)
-    model = TGFR(ModelConfig(16, (8, 7, 7), recipe.dim, recipe.fusion if stage == "fuse" else None), text)
-    objective = (FuseObjective if stage == "fuse" else AlignObjective)(model, 6, recipe)
+    fusion = {"fuse": recipe.fusion, "evidence": "evidence", "align": None}[stage]
+    model = TGFR(ModelConfig(16, (8, 7, 7), recipe.dim, fusion), text)
+    if stage == "evidence":
+        objective = EvidenceObjective(model, 2, recipe)
+    else:
+        objective = (FuseObjective if stage == "fuse" else AlignObjective)(model, 6, recipe)
     for module in objective.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0
+    if stage == "evidence":
+        faces, half = rng(0, "faces").normal(size=(2, 24, 8)).astype("f"), np.arange(24) % 6 // 3
+        captions = [row if i % 5 else [] for i, row in enumerate(captions)]
+        pairs = PairBatches(store, identity, captions, np.arange(24), text, (112, 16), 3, faces=faces, half=half)
+        return objective, pairs
     return objective, FaceBatches(
         store, identity, captions, np.arange(24), text, recipe.captions_per_image if stage == "fuse" else 1
     )
@@ -67,7 +77,8 @@ def small_run(folder, stage, epochs=1, changes=None):
     torch.set_num_threads(1)  # as in processes of its own, to the bit
     recipe = build_recipe(
         "ours",
-        **dict(dim=16, batch_align=12, batch_fuse=12, epochs_align=epochs, epochs_fuse=epochs, captions_per_image=3)
+        **dict(dim=16, batch_align=12, batch_fuse=12, batch_evidence=12, captions_per_image=3)
+        | dict(epochs_align=epochs, epochs_fuse=epochs, epochs_evidence=epochs)
         | (changes or {}),
     )
     accelerator, (objective, batches), buffers = build_accelerator(), objective_and_batches(stage, recipe), {}

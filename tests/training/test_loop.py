@@ -41,6 +41,7 @@ CASES = {
     "residual": ("fuse", {}),
     "linear": ("fuse", {"fusion": "linear"}),
     "concat": ("fuse", {"fusion": "concat"}),
+    "evidence": ("evidence", {}),
 }
 
 

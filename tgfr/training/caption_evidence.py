@@ -108,17 +108,21 @@ class PairBatches(FaceBatches):
         variant = draw.choice(self.variants, len(probe), p=self.probability)
         clean = draw.random(len(probe)) < GALLERY_CLEAN
         other = np.where(clean, 0, draw.choice(self.variants, len(probe)))
+        tokens, counts = self._captions(np.concatenate([probe, gallery]), share, draw)
         rows = np.concatenate([probe[share], gallery[share]])
         variants = np.concatenate([variant[share], other[share]])
-        tokens, counts = self._captions(rows, draw)
         face = None if self.faces is None else torch.from_numpy(self.faces[variants, rows])
         label, seen = torch.from_numpy(person[share]), torch.from_numpy(variant[share])
         return PairBatch(self.store.batch(variants, rows), label, seen, counts, tokens, face)
 
-    def _captions(self, rows, draw):
-        "Tokens and counts of the captions drawn for some photos."
+    def _captions(self, rows, share, draw):
+        "Tokens and counts of one process's captions; they are drawn for all."
         sentences, counts = self.captions.pick(rows, self.captions_per_image, draw)
-        return self.text.tokenize(sentences, draw) if sentences else None, counts
+        mine = np.zeros((2, len(rows) // 2), bool)
+        mine[:, share] = True
+        of_mine = np.repeat(mine.ravel(), counts)
+        sentences = np.array(sentences, object)[of_mine].tolist()
+        return self.text.tokenize(sentences, draw) if sentences else None, counts[torch.from_numpy(mine.ravel())]
 
 # %% ../../nbs/08_training/07_caption_evidence.ipynb #337887b3
 TERMS = {  # name of the loss to the evidence it reads; x: probe's captions and gallery's photo, y: the other way

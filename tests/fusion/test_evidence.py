@@ -1,0 +1,144 @@
+"""Evidence: the sum of its terms, nothing where captions are missing, a bound on what they can say."""
+
+import numpy as np
+import pytest
+import torch
+
+from tgfr.core import seed_everything
+from tgfr.encoders.feature_store import FeatureStore
+from tgfr.encoders.features import ImageFeatures, TextFeatures, cosine_matrix, l2_normalize
+from tgfr.encoders.text_encoders import build_text_encoder
+from tgfr.evaluation.scoring import embed_photos, score_matrix
+from tgfr.fusion.evidence import CaptionReader, EvidenceFusion, PhotoReader, clip_norm
+from tgfr.fusion.model import TGFR, ModelConfig
+
+CAPTIONS = [["a man"], [], ["a woman", "old", "a man"], [" "], ["old"]]
+
+
+def photos(n=5):
+    return ImageFeatures(torch.randn(n, 32), torch.randn(n, 16, 7, 7))
+
+
+@pytest.fixture
+def models():
+    "An image-only model and one of evidence that continues it."
+    seed_everything(0)
+    image_only = TGFR(ModelConfig(32, (16, 7, 7), 64, "residual", use_captions=False)).eval()
+    torch.nn.init.normal_(image_only.fusion.correction[-1].weight, std=0.1)
+    text = build_text_encoder("lstm", ["a man", "a woman old"], dim=64, embedding=12)
+    model = TGFR(ModelConfig(32, (16, 7, 7), 64, "evidence"), text).eval()
+    model.image_head.load_state_dict(image_only.image_head.state_dict(), strict=False)
+    model.fusion.face.load_state_dict(image_only.fusion.state_dict())
+    return image_only, model
+
+
+@pytest.fixture
+def store(tmp_path):
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(2, 5, 32)).astype("f"), draw.normal(size=(2, 5, 16, 7, 7)).astype("f")
+    return FeatureStore(tmp_path, *features, ["112px", "16px"], {"photo_id": list("abcde")})
+
+
+def fused(model, captions, seen):
+    tokens = model.text_encoder.tokenize([c for row in captions for c in row] or ["none"])
+    with torch.no_grad():
+        return model(seen, tokens, torch.tensor([len(row) for row in captions])).embedding
+
+
+def test_a_score_is_the_sum_of_its_terms(models):
+    model, (left, right) = models[1], (photos(), photos())
+    told = [["a man"], ["old"], ["a woman", "old", "a man"], ["man"], ["old"]]
+    gallery, probe = fused(model, told, left), fused(model, told[::-1], right)
+    scores = model.similarity(gallery, probe)
+    cross, captions = model.fusion.weights.double().tolist()
+    for i in range(5):
+        for j in range(5):
+            sides = []
+            for seen, said, row in ((left, told, i), (right, told[::-1], j)):
+                with torch.no_grad():
+                    head = model.image_head(seen[[row]])
+                    text = model.encode_text(model.text_encoder.tokenize(said[row]), torch.tensor([len(said[row])]))
+                    parts = model.fusion.evidence(head.attributes, text)
+                    sides.append([model.fusion.face(head)[0].double(), *(part[0].double() for part in parts)])
+            (face_g, says_g, shows_g, said_g), (face_p, says_p, shows_p, said_p) = sides
+            cosine = face_g @ face_p / face_g.norm() / face_p.norm()
+            expected = cosine + cross * (says_p @ shows_g + says_g @ shows_p) + captions * said_g @ said_p
+            assert scores[i, j].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_an_index_gives_the_same_and_either_side_may_be_the_probe(models):
+    model = models[1]
+    x = fused(model, [["a man"], ["old"], [], ["man"], ["old", "a"]], photos())
+    y = fused(model, [[], [], ["a man"], ["old"], ["woman"]], photos())
+    scores = model.similarity(x, y)
+    torch.testing.assert_close(model.index_vectors(x) @ model.index_vectors(y, probe=True).T, scores)
+    torch.testing.assert_close(model.similarity(y, x).T, scores)
+    unit = models[0].index_vectors(torch.randn(3, 128))
+    torch.testing.assert_close(unit.norm(dim=1), torch.ones(3))
+
+
+def test_without_captions_it_is_the_image_only_model_to_the_bit(models, store):
+    image_only, model = models
+    expected = embed_photos(image_only, store, CAPTIONS, progress=False)["none"]["fused"]
+    found = embed_photos(model, store, CAPTIONS, modes=("none",), progress=False)["none"]["fused"]
+    for variant in (0, 1):
+        scores = score_matrix(found[0], found[variant], model)
+        np.testing.assert_array_equal(scores, score_matrix(expected[0], expected[variant]))
+    silent = fused(model, [[]] * 5, photos())
+    assert silent.isfinite().all()
+
+
+def test_a_photo_without_caption_is_as_if_nobody_had_one(models, store):
+    model = models[1]
+    read = embed_photos(model, store, CAPTIONS, modes=("none", "first", "all"), progress=False)
+    for mode in ("first", "all"):
+        assert np.isfinite(read[mode]["fused"]).all() and np.isfinite(read[mode]["sentence"]).all()
+        np.testing.assert_allclose(read[mode]["fused"][:, [1, 3]], read["none"]["fused"][:, [1, 3]], atol=1e-6)
+    np.testing.assert_allclose(read["first"]["fused"][:, [0, 4]], read["all"]["fused"][:, [0, 4]], atol=1e-5)
+    assert np.abs(read["first"]["fused"][:, 2] - read["all"]["fused"][:, 2]).max() > 1e-3
+    alone = embed_photos(model, store, CAPTIONS, np.array([2]), modes=("all",), progress=False)["all"]["fused"]
+    np.testing.assert_allclose(alone[:, 0], read["all"]["fused"][:, 2], atol=1e-5)
+
+
+def test_the_order_of_captions_does_not_matter(models):
+    model, seen = models[1], photos(1)
+    a, b = (fused(model, [row], seen) for row in (["a man", "old", "a woman"], ["a woman", "a man", "old"]))
+    torch.testing.assert_close(a, b)
+
+
+def test_captions_can_say_no_more_than_the_bound(models):
+    model = models[1]
+    with torch.no_grad():
+        for reader in (model.fusion.described, model.fusion.sentence):
+            reader.network[-1].weight.mul_(1e4)
+        model.fusion.shown.weight.mul_(1e4)
+    told, silent = (fused(model, rows, photos()) for rows in ([["a man"]] * 5, [[]] * 5))
+    cross, captions = model.fusion.weights.tolist()
+    nat = model.fusion.bound**2 / model.fusion.terms**0.5
+    face = cosine_matrix(told[:, :128], silent[:, :128])
+    one_sided = (model.similarity(told, silent) - face).abs().max()
+    assert 0.01 < one_sided <= cross * nat * 1.0001
+    both = (model.similarity(told, told) - cosine_matrix(told[:, :128], told[:, :128])).abs().max()
+    assert both <= (2 * cross + captions) * nat * 1.0001
+
+
+def test_a_saved_model_scores_the_same(models, tmp_path):
+    model, seen = models[1], photos()
+    model.fusion.weights.copy_(torch.tensor([0.03, 0.07]))
+    model.save(tmp_path / "model")
+    again = TGFR.load(tmp_path / "model")
+    rows = [["a man"], [], ["old"], [], ["a woman", "old"]]
+    x, y = fused(model, rows, seen), fused(again, rows, seen)
+    assert torch.equal(model.similarity(x, x), again.similarity(y, y))
+    assert "which may be missing" in (tmp_path / "model/README.md").read_text()
+
+
+def test_readers():
+    reader = PhotoReader(8, (4, 3, 3)).eval()  # a map smaller than the grid
+    assert reader(ImageFeatures(torch.zeros(2, 8), torch.zeros(2, 4, 3, 3))).isfinite().all()
+    text = TextFeatures(l2_normalize(torch.randn(2, 8)), torch.zeros(2, 8, 1), torch.tensor([[True], [False]]))
+    assert (CaptionReader(8, 4).eval()(text)[1] == 0).all()  # no word, no count: no caption
+    long, short = torch.tensor([[30.0, 40.0]]), torch.tensor([[0.3, 0.4]])
+    torch.testing.assert_close(clip_norm(long, 5), torch.tensor([[3.0, 4.0]]))
+    assert torch.equal(clip_norm(short, 5), short)
+    assert EvidenceFusion(16, (7, 7), use_captions=False).width == 32
