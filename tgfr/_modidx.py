@@ -2738,6 +2738,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'tgfr/training/system.py'),
                                       'tgfr.training.system._face_products': ( '08_training/system.html#_face_products',
                                                                                'tgfr/training/system.py'),
+                                      'tgfr.training.system._image_only': ( '08_training/system.html#_image_only',
+                                                                            'tgfr/training/system.py'),
                                       'tgfr.training.system._scaled_cosines': ( '08_training/system.html#_scaled_cosines',
                                                                                 'tgfr/training/system.py'),
                                       'tgfr.training.system.check_features': ( '08_training/system.html#check_features',

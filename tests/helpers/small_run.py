@@ -51,7 +51,7 @@ def objective_and_batches(stage, recipe):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0
     if stage == "evidence":
-        faces, half = rng(0, "faces").normal(size=(2, 24, 8)).astype("f"), np.arange(24) % 6 // 3
+        faces, half = 0.1 * rng(0, "faces").normal(size=(2, 24, 8)).astype("f"), np.arange(24) % 6 // 3
         captions = [row if i % 5 else [] for i, row in enumerate(captions)]
         pairs = PairBatches(store, identity, captions, np.arange(24), text, (112, 16), 3, faces=faces, half=half)
         return objective, pairs

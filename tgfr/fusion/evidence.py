@@ -34,7 +34,7 @@ class PhotoReader(nn.Module):
         self.network = nn.Sequential(
             nn.BatchNorm1d(in_features, affine=False),
             nn.Dropout(dropout / 2),
-            nn.Linear(in_features, width),
+            nn.Linear(in_features, width, bias=False),
             nn.BatchNorm1d(width),
             nn.PReLU(),
             nn.Dropout(dropout),

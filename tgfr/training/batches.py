@@ -118,7 +118,7 @@ class FaceBatches:
         self.store, self.rows, self.text = store, rows, text
         self.captions_per_image, self.regions, self.seed = captions_per_image, regions, seed
         self.variants = np.arange(len(store.variants)) if variants is None else np.array(variants)
-        self.captions = CaptionTable(captions, self.optional_captions)
+        self.captions = CaptionTable(captions, self.optional_captions or text is None)
         people, label = np.unique(identity[rows], return_inverse=True)
         self.label, self.classes = np.full(len(identity), -1), len(people)
         self.label[rows] = label

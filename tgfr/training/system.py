@@ -105,6 +105,11 @@ def evidence_terms(
     return left[:, :cross] @ right[:, :cross].T, left[:, cross:] @ right[:, cross:].T
 
 # %% ../../nbs/08_training/08_system.ipynb #5f57000b
+def _image_only(fusion) -> str | None:
+    "The fusion that a fusion is without captions."
+    return getattr(FUSIONS[fusion], "image_only", fusion) if fusion else None
+
+
 @dataclass
 class Trainer:
     "Trains systems on one set of features; a second call for the same system reads the first one's result."
@@ -175,7 +180,7 @@ class Trainer:
         if use_captions and hasattr(FUSIONS[fusion], "image_only"):
             return self._train_evidence(fusion, start or self)
         if not use_captions:
-            fusion = getattr(FUSIONS[fusion], "image_only", fusion)
+            fusion = _image_only(fusion)
         aligned = (start or self).aligned().state_dict() if use_captions else {}
         model = self.new_model(fusion, use_captions)  # last: what is drawn after it depends on its seed
         expected = model.state_dict()
@@ -192,6 +197,8 @@ class Trainer:
     def _train_evidence(self, fusion: str, start: "Trainer") -> TGFR:
         "The image-only head, then evidence of captions beside it."
         face = start.train(fusion, use_captions=False)
+        shared = f"{_image_only(fusion)}-image"
+        self.history[shared] = start.history[shared]
         model, store, recipe = self.new_model(fusion), self.split.store, self.recipe
         model.image_head.load_state_dict(face.image_head.state_dict(), strict=False)
         model.fusion.face.load_state_dict(face.fusion.state_dict())
@@ -211,7 +218,7 @@ class Trainer:
 
     def cross_fitted(self, fusion: str) -> dict[str, np.ndarray]:  # "faces" (V, N, F) and "half" (N,)
         "Unit embeddings of each half of the training people by an image-only head trained on the other half."
-        image_only, store = FUSIONS[fusion].image_only, self.split.store
+        image_only, store = _image_only(fusion), self.split.store
         people = rng(self.recipe.seed, "halves").permutation(np.unique(self.identity[self.rows]))
         half = np.isin(self.identity, people[1::2]).astype(int)
         faces = None
@@ -234,7 +241,7 @@ class Trainer:
             scores.append(self._scores(score_matrix(fused[0], probe, model) for probe in fused))
         row = {"score": float(np.mean([np.mean(s) for s in scores]))}
         row["frozen"] = float(np.mean(list(self.frozen.values())))
-        image_only = self.history.get(f"{model.config.fusion}-image", [])
+        image_only = self.history.get(f"{_image_only(model.config.fusion)}-image", [])
         if model.config.use_captions and image_only:
             row["image-only"] = max(epoch["score"] for epoch in image_only)
         row |= {f"score {name}": float(s) for name, s in zip(variants, np.mean(scores, axis=0))}

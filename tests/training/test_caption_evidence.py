@@ -1,0 +1,133 @@
+"""Pairs and the loss of evidence, and a whole training of it on a few made-up people."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from small_run import made_up, objective_and_batches
+
+from tgfr.core import TgfrError
+from tgfr.encoders.text_encoders import build_text_encoder
+from tgfr.evaluation.scoring import embed_photos, score_matrix
+from tgfr.training.caption_evidence import TERMS, PairBatches
+from tgfr.training.recipes import build_recipe
+from tgfr.training.system import Trainer
+
+RECIPE = build_recipe(
+    dim=16, batch_fuse=8, batch_evidence=8, epochs_align=0, epochs_fuse=1, epochs_evidence=2, train_resolutions=(112, 16)
+)
+
+
+def pair_batches(photos=60, people=12, **options):
+    store, identity, captions = made_up(photos, people)
+    captions = [row if i % 3 else [None, " "] for i, row in enumerate(captions)]
+    text = build_text_encoder("lstm", [c for row in captions for c in row if c], dim=16, embedding=12)
+    return identity, captions, PairBatches(store, identity, captions, np.arange(photos), text, (112, 16), **options)
+
+
+def test_pairs_are_of_one_person_and_two_photos_of_one_half():
+    half = np.arange(60) % 12 // 6
+    identity, captions, batches = pair_batches(half=half)
+    store = batches.store
+    assert batches.steps(8) == 2 * (30 // 8)
+    seen = []
+    for batch in batches.epoch("evidence", 0, 8):
+        rows = []
+        for k, embedding in enumerate(batch.photos.embedding):
+            variants, photos = np.nonzero((store.embedding == embedding.numpy()).all(-1))
+            assert len(photos) == 1
+            rows.append(photos[0])
+            assert k >= 8 or variants[0] == batch.variant[k]
+        probe, gallery = np.array(rows[:8]), np.array(rows[8:])
+        assert (identity[probe] == identity[gallery]).all() and (probe != gallery).all()
+        assert len(set(half[probe])) == 1
+        assert (batch.counts.numpy() > 0).tolist() == [row % 3 > 0 for row in rows]
+        seen += probe.tolist()
+    assert len(seen) == len(set(seen))  # a probe once an epoch
+
+
+def test_the_batches_are_known_by_what_they_hold():
+    faces = np.zeros((2, 60, 4), np.float32)
+    digests = {pair_batches(**options)[2].content_digest for options in ({}, {"faces": faces}, {"faces": faces + 1})}
+    assert len(digests) == 3
+    with pytest.raises(TgfrError, match="batch_evidence"):
+        pair_batches()[2].steps(61)
+
+
+def test_people_with_one_photo_are_in_no_pair():
+    identity, _, batches = pair_batches(photos=13, people=12)
+    assert sorted(identity[batches.probes]) == [0, 0]
+
+
+def test_the_loss_is_the_logistic_one_of_each_sum():
+    objective, batches = objective_and_batches("evidence", RECIPE)
+    objective.eval()
+    batch = next(batches.epoch("evidence", 0, 8))
+    model = objective.model
+    with torch.no_grad():
+        losses = objective(batch)
+        text = model.encode_text(batch.tokens, batch.counts)
+        parts = model.fusion.evidence(model.image_head.reader(batch.photos), text)
+        described, shown, sentence = (part.double().numpy() for part in parts)
+    faces, label = batch.face.double().numpy(), batch.label.numpy()
+    for name, kinds in TERMS.items():
+        total = 0.0
+        for i in range(8):
+            slope = math.exp(objective.log_slope[batch.variant[i]].item())
+            for j in range(8):
+                terms = {"x": described[i] @ shown[8 + j], "y": shown[i] @ described[8 + j]}
+                terms["c"] = sentence[i] @ sentence[8 + j]
+                logit = objective.bias[batch.variant[i]].item() + slope * faces[i] @ faces[8 + j]
+                logit += sum(terms[kind] for kind in kinds)
+                total += np.logaddexp(0, -logit if label[i] == label[j] else logit)
+        assert losses[name].item() == pytest.approx(total / 8, rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    store, identity, captions = made_up(120, 24)
+    store.meta["photo_id"] = list(range(120))
+    captions = [row if i % 4 else [] for i, row in enumerate(captions)]
+    split = SimpleNamespace(store=store, identity=identity, captions=captions)
+    trainer = Trainer(split, RECIPE, tmp_path_factory.mktemp("evidence"))
+    return trainer, trainer.train("evidence")
+
+
+def test_a_training_from_image_only_head_to_weights(trained):
+    trainer, model = trained
+    runs = {path.name for path in trainer.folder.iterdir()}
+    assert {"residual-image", "residual-image-half0", "residual-image-half1", "evidence"} <= runs
+    image_only = trainer.train("evidence", use_captions=False)
+    assert image_only.config.fusion == "residual" and not image_only.config.use_captions
+    store, captions = trainer.split.store, trainer.captions
+    face = embed_photos(image_only, store, captions, progress=False)["none"]["fused"]
+    read = embed_photos(model, store, captions, modes=("none", "all"), progress=False)
+    for variant in (0, 1):
+        expected = score_matrix(face[0], face[variant])
+        np.testing.assert_array_equal(score_matrix(*read["none"]["fused"][[0, variant]], model), expected)
+    assert np.isfinite(read["all"]["fused"]).all()
+    assert "image-only" in trainer.history["evidence"][0]
+
+
+def test_each_half_is_scored_by_the_head_of_the_other(trained):
+    trainer, _ = trained
+    fitted = trainer.cross_fitted("evidence")
+    faces, half = fitted["faces"], fitted["half"]
+    trained_on = trainer.rows
+    assert len(set(trainer.identity[trained_on[half[trained_on] == 0]])) == pytest.approx(
+        len(set(trainer.identity[trained_on[half[trained_on] == 1]])), abs=1
+    )
+    assert not set(trainer.identity[half == 0]) & set(trainer.identity[half == 1])
+    np.testing.assert_allclose(np.linalg.norm(faces[:, trained_on], axis=-1), 1, rtol=1e-5)
+    assert (faces[:, trainer.validation] == 0).all()
+
+
+def test_another_trainer_continues_the_same_image_only_head(trained, tmp_path):
+    trainer, model = trained
+    other = Trainer(trainer.split, RECIPE, tmp_path)
+    again = other.train("evidence", start=trainer)
+    assert {path.name for path in tmp_path.iterdir()} == {"evidence"}
+    for key, value in again.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
