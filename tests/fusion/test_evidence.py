@@ -8,6 +8,7 @@ from tgfr.core import seed_everything
 from tgfr.encoders.feature_store import FeatureStore
 from tgfr.encoders.features import ImageFeatures, TextFeatures, cosine_matrix, l2_normalize
 from tgfr.encoders.text_encoders import build_text_encoder
+from tgfr.evaluation.retrieval import retrieve, search_by_text
 from tgfr.evaluation.scoring import embed_photos, score_matrix
 from tgfr.fusion.evidence import CaptionReader, EvidenceFusion, PhotoReader, clip_norm
 from tgfr.fusion.model import TGFR, ModelConfig
@@ -142,3 +143,19 @@ def test_readers():
     torch.testing.assert_close(clip_norm(long, 5), torch.tensor([[3.0, 4.0]]))
     assert torch.equal(clip_norm(short, 5), short)
     assert EvidenceFusion(16, (7, 7), use_captions=False).width == 32
+
+
+def test_a_description_finds_the_photo_whose_attributes_fit(models, store):
+    model = models[1]
+    rows, scores = search_by_text(model, store, ["a man", "old"], max_results=5)
+    with torch.no_grad():
+        shown = model.fusion.show(model.image_head(store.batch(0, range(5))).attributes)
+        for query, caption in enumerate(["a man", "old"]):
+            expected = (shown @ model.fusion.describe(model.encode_captions([caption]))[0]).numpy()
+            np.testing.assert_array_equal(rows[query], np.argsort(-expected))
+            np.testing.assert_allclose(scores[query], np.sort(expected)[::-1], rtol=1e-4)
+    model.fusion.weights.zero_()  # what verification weighs does not matter here
+    np.testing.assert_array_equal(search_by_text(model, store, ["a man", "old"], max_results=5)[0], rows)
+    captions = [["a man"], ["old"], ["a woman"], ["old man"], ["woman"]]
+    found = retrieve(model, store, captions, np.arange(5), replicates=2)
+    assert {row.system for row in found} == {"chance", "text to image", "image to text"}

@@ -16,7 +16,13 @@ from tgfr.training.recipes import build_recipe
 from tgfr.training.system import Trainer
 
 RECIPE = build_recipe(
-    dim=16, batch_fuse=8, batch_evidence=8, epochs_align=0, epochs_fuse=1, epochs_evidence=2, train_resolutions=(112, 16)
+    dim=16,
+    batch_fuse=8,
+    batch_evidence=8,
+    epochs_align=0,
+    epochs_fuse=1,
+    epochs_evidence=2,
+    train_resolutions=(112, 16),
 )
 
 

@@ -49,7 +49,8 @@ def embed_photos(
     # of a model without captions it is "none"
     batch: int = 128,  # photos at a time
     progress: bool = True,
-) -> dict[str, dict[str, np.ndarray]]:  # mode to {"face": (V, N, D), "fused": (V, N, width), "sentence": (N, D)}
+) -> dict[str, dict[str, np.ndarray]]:  # mode to {"face": (V, N, D), "fused": (V, N, width), "sentence": (N, D)};
+    # where captions are optional "shown" (V, N, K) and "described" (N, K), too
     "Aligned faces and fused embeddings of photos at each resolution, and their sentences."
     rows = np.arange(len(store)) if rows is None else rows
     variants = list(range(len(store.variants))) if variants is None else variants
@@ -70,6 +71,10 @@ def embed_photos(
             parts["face"].append(faces)
             fused = [model.fusion(image, text) for image in images] if model.fusion else []
             parts["fused"].append(torch.stack(fused).cpu() if fused else faces)
+            if optional and text is not None:
+                parts.setdefault("described", []).append(model.fusion.describe(text).cpu())
+                shown = [model.fusion.show(image.attributes) for image in images]
+                parts.setdefault("shown", []).append(torch.stack(shown).cpu())
             if words:
                 silent = torch.zeros(len(photos), model.config.dim)
                 parts["sentence"].append(silent if text is None else text.sentence.cpu())

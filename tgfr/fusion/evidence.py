@@ -140,11 +140,24 @@ class EvidenceFusion(nn.Module):
         text: TextFeatures | None,  # of B photos; None: no captions at all
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # described, shown, sentence, (B, K) each
         "The three kinds of evidence of each side; products of two sides are in nats."
-        shown = self.shown(attributes)
-        described, sentence = torch.zeros_like(shown), torch.zeros_like(shown)
-        if text is not None:
-            described, sentence = self.described(text), self.sentence(text)
-        return self._bounded(described), self._bounded(shown), self._bounded(sentence)
+        shown = self.show(attributes)
+        if text is None:
+            return torch.zeros_like(shown), shown, torch.zeros_like(shown)
+        return self.describe(text), shown, self._bounded(self.sentence(text))
+
+    def show(
+        self,
+        attributes: torch.Tensor,  # (N, A)
+    ) -> torch.Tensor:  # (N, K)
+        "What photos show; its products with `describe` say, in nats, how well captions fit photos."
+        return self._bounded(self.shown(attributes))
+
+    def describe(
+        self,
+        text: TextFeatures,  # (M), merged
+    ) -> torch.Tensor:  # (M, K)
+        "What captions describe."
+        return self._bounded(self.described(text))
 
     def _bounded(self, x) -> torch.Tensor:
         "Vectors whose products are at most bound^2 / K^0.5."

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'ABOVE_0', 'RENAMED_FIELDS', 'ADDED_FIELDS', 'RECIPES', 'FOR_TRANSFORMERS', 'PARSERS', 'check_fields',
-           'Recipe', 'renamed_field', 'original_field', 'recipe_text', 'ours', 'ours_transformer', 'ours_celeba_dialog',
-           'ours_face2text', 'demo', 'paper_lstm', 'paper_bert', 'build_recipe', 'parse_settings', 'resolve_recipe',
-           'write_recipe', 'read_recipe']
+           'Recipe', 'renamed_field', 'original_field', 'recipe_text', 'ours', 'evidence', 'ours_transformer',
+           'ours_celeba_dialog', 'ours_face2text', 'demo', 'paper_lstm', 'paper_bert', 'build_recipe', 'parse_settings',
+           'resolve_recipe', 'write_recipe', 'read_recipe']
 
 # %% ../../nbs/08_training/01_recipes.ipynb #d555b70e
 import inspect
@@ -224,6 +224,11 @@ def ours() -> Recipe:
     "The default: residual head and fusion, several captions per photo, consistency with the clean photo."
     return Recipe()
 
+# %% ../../nbs/08_training/01_recipes.ipynb #3739cd06
+def evidence() -> Recipe:
+    "Captions as evidence: on one side, on both or on none; no stage 1, for it aligns faces and not photos."
+    return Recipe(fusion="evidence", epochs_align=0, epochs_fuse=8)
+
 # %% ../../nbs/08_training/01_recipes.ipynb #a8a8ad8a
 def ours_transformer(
     text: str,  # Hugging Face name or local path of a text model: a recipe for a transformer has no default one
@@ -254,7 +259,14 @@ def ours_face2text() -> Recipe:
 def demo() -> Recipe:
     "Ours, for the 1,100 synthetic photos that `make demo` trains on: narrower, and more rounds of fewer photos."
     return Recipe(
-        dim=128, epochs_encode=6, epochs_align=6, epochs_fuse=10, batch_encode=32, batch_align=32, batch_fuse=32
+        dim=128,
+        epochs_encode=6,
+        epochs_align=6,
+        epochs_fuse=10,
+        batch_encode=32,
+        batch_align=32,
+        batch_fuse=32,
+        batch_evidence=64,
     )
 
 # %% ../../nbs/08_training/01_recipes.ipynb #f4c6ae83
@@ -304,7 +316,7 @@ def paper_bert() -> Recipe:
 # %% ../../nbs/08_training/01_recipes.ipynb #2845cb5c
 RECIPES: dict[str, Callable[..., Recipe]] = {
     f.__name__.replace("_", "-"): f
-    for f in (ours, ours_transformer, ours_celeba_dialog, ours_face2text, demo, paper_lstm, paper_bert)
+    for f in (ours, evidence, ours_transformer, ours_celeba_dialog, ours_face2text, demo, paper_lstm, paper_bert)
 }
 FOR_TRANSFORMERS = ("ours-transformer", "paper-bert")
 
