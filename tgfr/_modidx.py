@@ -2519,6 +2519,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                'tgfr/training/caption_evidence.py'),
                                                 'tgfr.training.caption_evidence.PairBatches.epoch': ( '08_training/caption_evidence.html#pairbatches.epoch',
                                                                                                       'tgfr/training/caption_evidence.py'),
+                                                'tgfr.training.caption_evidence.PairBatches.largest_batch': ( '08_training/caption_evidence.html#pairbatches.largest_batch',
+                                                                                                              'tgfr/training/caption_evidence.py'),
                                                 'tgfr.training.caption_evidence.PairBatches.steps': ( '08_training/caption_evidence.html#pairbatches.steps',
                                                                                                       'tgfr/training/caption_evidence.py')},
             'tgfr.training.face_encoder': { 'tgfr.training.face_encoder.EncodeObjective': ( '08_training/face_encoder.html#encodeobjective',

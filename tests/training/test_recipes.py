@@ -79,7 +79,7 @@ def test_resolve_recipe_takes_a_name_a_file_or_a_value(tmp_path):
 
 def test_a_stage_is_named():
     stage = stage_recipe(Recipe(epochs_fuse=3, batch_fuse=8), "fuse")
-    assert (stage.epochs, stage.batch, set(stage.rates)) == (3, 8, {"heads", "text", "margin"})
+    assert (stage.epochs, stage.batch, set(stage.rates)) == (3, 8, {"heads", "text", "margin", "evidence"})
     assert stage_recipe(SetRecipe(), "sets").rates == {"heads": 1e-3}
-    with pytest.raises(TgfrError, match="stage 'sets': Recipe has encode, align, fuse"):
+    with pytest.raises(TgfrError, match="stage 'sets': Recipe has encode, align, fuse, evidence"):
         stage_recipe(Recipe(), "sets")

@@ -76,10 +76,19 @@ class PairBatches(FaceBatches):
         faces = () if self.faces is None else (self.faces[:, self.probes],)
         return content_digest(super().content_digest, self.half, self.probability, *faces)
 
+    def largest_batch(
+        self,
+        batch: int,  # pairs a step that are wished for
+        steps: int = 16,  # of an epoch, at least
+    ) -> int:  # pairs a step
+        "As many pairs a step, a multiple of 8, as leave an epoch so many steps; 8 where there are few photos."
+        fewest = min(filter(None, np.bincount(self.half[self.probes])), default=0)
+        return min(batch, max(8, 2 * fewest // steps // 8 * 8))
+
     def steps(self, batch: int) -> int:
         "Steps of one epoch with `batch` pairs each, of one half of the people at a time."
         note = " (people with one photo do not count)"
-        fewest = min(np.bincount(self.half[self.probes])) if len(self.probes) else 0
+        fewest = min(filter(None, np.bincount(self.half[self.probes])), default=0)
         steps_per_epoch(fewest, batch, "batch_evidence", "pairs", note)
         return sum(count // batch for count in np.bincount(self.half[self.probes]))
 

@@ -25,13 +25,8 @@ from ..losses.contrastive import LOSSES
 from ..losses.margins import MARGINS
 
 # %% ../../nbs/08_training/01_recipes.ipynb #3f897308
-KINDS = {
-    bool: "True or False",
-    str: "a text",
-    int: "an integer",
-    float: "a finite number",
-    tuple: "integers",
-    type(None): "None or an integer",
+KINDS = {bool: "True or False", str: "a text", int: "an integer", float: "a finite number", tuple: "integers"} | {
+    type(None): "None or an integer"
 }  # by that of a field's default
 ABOVE_0 = math.ulp(0.0)  # the smallest number above 0
 
@@ -97,7 +92,7 @@ class Recipe:
     batch_encode: int = 64  # photos per step over all processes
     batch_align: int = 64
     batch_fuse: int = 256
-    batch_evidence: int = 512  # pairs of photos per step
+    batch_evidence: int = 512  # pairs of photos per step, at most; fewer where an epoch would have fewer than 16 steps
     accumulate: int = 1  # parts of a step's batch; negatives and batch statistics are those of a part
     schedule: str = "one-cycle"  # or "paper": step decay by epoch
     margin_optimizer: str = "adamw"  # or "sgd": 0.1 with momentum, the paper's
@@ -131,21 +126,16 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        at_least_1 = ("text_length", "dim", "captions_per_image", "accumulate", "epochs_encode", "epochs_fuse")
-        at_least_1 += ("captions_evidence", "epochs_evidence")
-        batches = ("batch_encode", "batch_align", "batch_fuse", "batch_evidence")
+        counts = "text_length dim captions_per_image captions_evidence accumulate".split()
+        counts += "epochs_encode epochs_fuse epochs_evidence batch_encode batch_align batch_fuse batch_evidence".split()
         rates = ("text_init_range", "lr_heads", "lr_text", "lr_margin", "lr_evidence", "clip_text")
         scales = ("scale", "text_scale", "logit_scale_word", "logit_scale_sentence", "logit_scale_global")
-        minima = dict.fromkeys(at_least_1 + batches, 1) | dict.fromkeys(rates + scales, ABOVE_0)
+        minima = dict.fromkeys(counts, 1) | dict.fromkeys(rates + scales, ABOVE_0)
         check_fields(self, minima | {"train_resolutions": 2}, {"text_dropout": 1, "seed": 2**63})
         if not self.train_resolutions:
             raise TgfrError("train_resolutions=(): expected at least one size in px")
-        for name, known in (
-            ("fusion", FUSIONS),
-            ("schedule", ("one-cycle", "paper")),
-            ("margin_optimizer", ("adamw", "sgd")),
-            ("identity", MARGINS),
-        ):
+        choices = {"schedule": ("one-cycle", "paper"), "margin_optimizer": ("adamw", "sgd")}
+        for name, known in (choices | {"fusion": FUSIONS, "identity": MARGINS}).items():
             if getattr(self, name) not in known:
                 raise TgfrError(f"{name}={getattr(self, name)!r}: not one of {', '.join(known)}{_hint(known)}")
         for name in self.extra_loss_weights:
@@ -180,16 +170,9 @@ RENAMED_FIELDS: dict[str, dict[str, str]] = {  # by the recipe's class: old name
         "lambda_keep": "lambda_clean_consistency",
     }
 }
-ADDED_FIELDS = (  # since then
-    "logit_scale_word",
-    "logit_scale_sentence",
-    "logit_scale_global",
-    "extra_losses",
-    "epochs_evidence",
-    "batch_evidence",
-    "lr_evidence",
-    "captions_evidence",
-    "cross_fit",
+ADDED_FIELDS = tuple(  # since then
+    "logit_scale_word logit_scale_sentence logit_scale_global extra_losses epochs_evidence batch_evidence lr_evidence "
+    "captions_evidence cross_fit".split()
 )
 
 
@@ -259,14 +242,7 @@ def ours_face2text() -> Recipe:
 def demo() -> Recipe:
     "Ours, for the 1,100 synthetic photos that `make demo` trains on: narrower, and more rounds of fewer photos."
     return Recipe(
-        dim=128,
-        epochs_encode=6,
-        epochs_align=6,
-        epochs_fuse=10,
-        batch_encode=32,
-        batch_align=32,
-        batch_fuse=32,
-        batch_evidence=64,
+        dim=128, epochs_encode=6, epochs_align=6, epochs_fuse=10, batch_encode=32, batch_align=32, batch_fuse=32
     )
 
 # %% ../../nbs/08_training/01_recipes.ipynb #f4c6ae83

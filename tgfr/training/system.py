@@ -208,6 +208,7 @@ class Trainer:
         photos = store, self.identity, self.captions, self.rows
         reads = model.text_encoder, recipe.train_resolutions, recipe.captions_evidence
         batches = PairBatches(*photos, *reads, self.variants, recipe.seed, **cross_fit)
+        recipe = replace(recipe, batch_evidence=batches.largest_batch(recipe.batch_evidence))
         objective = EvidenceObjective(model, len(store.variants), recipe)
         run = self.folder / fusion
         self.history[fusion] = fit(objective, batches, recipe, "evidence", run, self._validate, self.accelerator)
