@@ -81,9 +81,9 @@ class PairBatches(FaceBatches):
         batch: int,  # pairs a step that are wished for
         steps: int = 16,  # of an epoch, at least
     ) -> int:  # pairs a step
-        "As many pairs a step, a multiple of 8, as leave an epoch so many steps; 8 where there are few photos."
+        "As many pairs a step, a multiple of 8, as leave an epoch so many steps; at most 8 where there are few photos."
         fewest = min(filter(None, np.bincount(self.half[self.probes])), default=0)
-        return min(batch, max(8, 2 * fewest // steps // 8 * 8))
+        return min(batch, max(min(8, fewest), 2 * fewest // steps // 8 * 8, 1))
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch with `batch` pairs each, of one half of the people at a time."
