@@ -29,6 +29,7 @@ from tgfr.workflows.compare import (
     SYSTEMS,
     Comparison,
     SeedRun,
+    caption_figure,
     check_systems,
     compare,
     comparison_figures,
@@ -146,9 +147,10 @@ def demo(
             continue
         for split in reversed(splits):
             job.check_store(split.store)
-        report = job.complete(comparison_report(comparison, face, data))
+        report = comparison_report(comparison, face, data)
+        report = job.complete(comparison.captions.add_to(report) if comparison.captions else report)
         _keep_model(comparison, report, face, folder)
-        figures = comparison_figures(comparison, report)
+        figures = comparison_figures(comparison, report) | caption_figure(comparison.captions)
         if not several:
             job.save(report, figures)
             return report

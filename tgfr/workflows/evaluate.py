@@ -19,6 +19,7 @@ from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import check_encoder, load_encoder
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
 from ..evaluation.bootstrap import Verification, check_replicates
+from ..evaluation.caption_scores import study_captions
 from ..evaluation.intervals import MIN_PEOPLE
 from ..evaluation.metrics import Metric
 from tgfr.evaluation.pair_lists import (
@@ -45,7 +46,9 @@ from ..evaluation.retrieval import retrieve, same_captions
 from ..formats.pairs import read_pairs_list
 from ..fusion.model import TGFR
 from ..report.model_cards import NO_ATTRIBUTES, NOT_BY_SUBGROUP, identity_overlap, result_sections, write_results
+from ..report.page import Figures
 from ..report.subgroup_tables import subgroup_tables
+from .compare import caption_figure
 from .job import Job, without_captions
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #5814f968
@@ -75,14 +78,16 @@ def _add_systems(evaluator: AllPairsEvaluator, model: TGFR, other: TGFR | None) 
     evaluator.add_model(name, model)
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #b2776b92
-def _all_pairs(model: TGFR, other: TGFR | None, split: FaceSplit, replicates: int, seed: int) -> Report:
+def _all_pairs(model: TGFR, other: TGFR | None, split: FaceSplit, replicates: int, seed: int) -> tuple[Report, Figures]:
     "Verification on every ordered pair of different images."
     name, reference = _names(model, other)
     evaluator = AllPairsEvaluator(split, reference, replicates, seed)
     _add_systems(evaluator, model, other)
     smallest = store_conditions(split.store)[-1].label
     tables = subgroup_tables(evaluator.subgroups(name), smallest)
-    return replace(evaluator.report("Verification"), tables=tables)
+    report = replace(evaluator.report("Verification"), tables=tables)
+    study = study_captions(model, split, evaluator.bootstrap, seed)
+    return study.add_to(report) if study else report, caption_figure(study)
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #ba0926d5
 def _pair_list(
@@ -210,17 +215,18 @@ def evaluate(
     protocol = None if pairs is None else _pair_list(dataset, pairs, seed, job.out, replicates)
     regions = any(m.config.needs_regions for m in (trained, other) if m)
     faces = with_features(dataset, face, probe_size, features or job.out / "features", regions=regions)
+    figures: Figures = {}
     if task == "retrieval":
         report = _retrieval(trained, faces, replicates, seed)
     elif protocol:
         report = _listed_pairs(trained, other, faces, protocol)
     else:
-        report = _all_pairs(trained, other, faces, replicates, seed)
+        report, figures = _all_pairs(trained, other, faces, replicates, seed)
     models = {"model": model} | ({report.reference: baseline} if other else {})
     job.warn(_seen_in_training(models, dataset))
     job.check_store(faces.store)
     report = job.complete(_described(report, data, faces, face, models))
-    job.save(report, what="photos or captions")
+    job.save(report, figures, what="photos or captions")
     if card:
         no_subgroups = NOT_BY_SUBGROUP if protocol or task == "retrieval" else NO_ATTRIBUTES
         log(_onto_card(model, report, no_subgroups))
