@@ -8,6 +8,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optional_captions import evidence, score_by_hand
+from small_run import made_up
 
 from tgfr.core import TgfrError, rng
 from tgfr.evaluation.metrics import Metric, auc, cmc, eer, mate_ranks, tpr_at_fpr
@@ -24,6 +26,7 @@ from tgfr.evaluation.pair_lists import (
     score_pairs,
     write_pairs,
 )
+from tgfr.evaluation.scoring import embed_photos
 from tgfr.formats.pairs import PairNames, read_pairs_list
 
 
@@ -263,3 +266,31 @@ def test_names_whose_accents_stand_apart_meet():
             assert match_pairs(
                 stems, [unicodedata.normalize(other, i) for i in ids], np.array([1, 2])
             ).first.tolist() == [0]
+
+
+# models with a score of their own
+
+
+def test_pairs_of_a_model_with_a_score_of_its_own_are_inner_products_by_hand():
+    store, _, captions = made_up()
+    model = evidence(captions, 16, (8, 7, 7), 12)
+    captions[3] = []
+    fused = embed_photos(model, store, captions, progress=False)["all"]["fused"]
+    draw = rng("pairs by hand")
+    first, second = draw.integers(24, size=(2, 60))
+    scores = score_pairs(fused[1], fused[0], PairList("drawn", first, second, first % 6 == second % 6), model)
+    face, terms = model.fusion.face.width, model.fusion.terms
+    expected = [score_by_hand(fused[0][j], fused[1][i], face, terms) for i, j in zip(first, second)]
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    cosine = score_pairs(fused[1], fused[0], PairList("drawn", first, second, first == second))
+    assert np.abs(cosine - expected).max() > 0.01, "a cosine of the whole is something else"
+
+
+@pytest.mark.parametrize("fusion", ["residual", "linear"])
+def test_pairs_of_cosine_models_are_the_same_to_the_bit(fusion):
+    store, _, captions = made_up()
+    model = evidence(captions, 16, (8, 7, 7), 12, fusion)
+    fused = embed_photos(model, store, captions, progress=False)["all"]["fused"]
+    draw = rng("pairs to the bit")
+    pairs = PairList("drawn", *draw.integers(24, size=(2, 60)), np.arange(60) % 2 == 0)
+    np.testing.assert_array_equal(score_pairs(fused[1], fused[0], pairs, model), score_pairs(fused[1], fused[0], pairs))

@@ -244,3 +244,29 @@ def test_set_fusions_of_two_seeds(tmp_path, encoder):
             assert len(set(values)) == 1, "nothing is trained, and the sets are those of the first seed"
     assert (tmp_path / "seed-1/fusions/quality/model.safetensors").is_file() and (tmp_path / "seeds.png").is_file()
     assert any(title.startswith("Over seeds: TPR@FPR=1e-3") for title in report.tables)
+
+
+EVIDENCE = dict(epochs_evidence=2, batch_evidence=16)
+
+
+def test_a_demo_of_evidence_with_two_seeds(tmp_path, encoder):
+    options = dict(
+        recipe=build_recipe("demo", fusion="evidence", **TINY, **EVIDENCE), probe_size=(112, 16), replicates=20
+    )
+    options |= dict(systems=("frozen face", "image-only head", "words only", *PLAIN_SUMS))
+    out = tmp_path / "out"
+    report = demo(DATA, out, encoder, seeds=(0, 1), **options)
+    rows = rows_of(report)
+    for size in "112px", "16px":
+        assert rows["evidence", size, "none"]["values"] == rows["image-only head", size, "none"]["values"], "to the bit"
+    reads = {read for system, _, read in rows if system == "evidence"}
+    assert reads == {"none", "first", "all", "first-probe", "all-probe"}
+    (said,) = report.findings
+    assert "probe only" not in said and "all captions against" in said
+    for seed in (0, 1):
+        folder = out / f"seed-{seed}"
+        assert (folder / "captions.png").is_file() and not (folder / "regions.png").exists()
+        card = (folder / "model/README.md").read_text()
+        assert "## Captions missing, wrong, partial: evidence" in card and "evidence against the best plain sum" in card
+    page = (out / "report.html").read_text()
+    assert "evidence, all captions, probe only" in page and (out / "seeds.png").is_file()

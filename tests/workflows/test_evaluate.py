@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from optional_captions import evidence, image_only_part, partly_captioned, score_by_hand, with_captions
 from test_cli import encoder, parquet, refused, tgfr  # noqa: F401 - `encoder` is a fixture
 
 from tgfr.core import TgfrError, read_json, rng, seed_everything, write_json
@@ -132,9 +133,7 @@ def by_row(report):
 
 def differences(report, system):
     rows = report.select(systems=[system]).results
-    return {
-        (r.condition.label, r.condition.captions, metric): d for r in rows for metric, d in r.differences.items()
-    }
+    return {(r.condition.label, r.condition.captions, metric): d for r in rows for metric, d in r.differences.items()}
 
 
 @pytest.mark.parametrize("task", ["all pairs", "list"])
@@ -231,7 +230,7 @@ def test_a_card_that_is_not_ours_to_write_is_left(call, model, tmp_path, capsys,
 def test_groups_where_attributes_are_known(call, model, encoder, others):  # noqa: F811
     drawn = dict(call, data="synthetic:people=40,photos=2", features=call["out"] / "drawn")
     report = evaluated(**drawn, baseline=others / "without")
-    ((title, table),) = report.tables.items()
+    title, table = next(iter(report.tables.items()))
     assert "probes of 16px" in title and table["columns"][3:] == [
         f"{system}: {rate}" for system in ("image-only head", "linear") for rate in ("TPR", "FPR")
     ]
@@ -244,7 +243,7 @@ def test_groups_where_attributes_are_known(call, model, encoder, others):  # noq
     at = table["columns"].index("linear: TPR")
     assert [row[at : at + 2] for row in table["rows"]] == [row[3:5] for row in expected["rows"]] and len(groups) >= 4
     assert "gender=" in (call["out"] / "report.html").read_text()
-    ((small, few),) = evaluated(**call).tables.items()
+    small, few = next(iter(evaluated(**call).tables.items()))
     assert "fewer than 10 people" in small and all(row[3:] == ["–"] * 4 for row in few["rows"]), (
         "only ten people: no group is large enough, and that is said"
     )
@@ -379,3 +378,165 @@ def test_captions_that_tell_no_photos_apart_bound_recall(call, photos, tmp_path)
     columns["captions"][1] = columns["captions"][0]
     call["data"] = str(parquet(type(photos).from_dict(columns, features=photos.features), tmp_path, "same.parquet"))
     assert any("of 30 photos have the same caption" in line for line in evaluated(**call, task="retrieval").warnings)
+
+
+# models that can do without captions
+
+
+@pytest.fixture(scope="module")
+def some_captioned():
+    return partly_captioned(12, 3)
+
+
+@pytest.fixture(scope="module")
+def evidence_model(some_captioned):
+    return evidence(some_captioned["captions"])
+
+
+@pytest.fixture
+def optional(some_captioned, evidence_model, encoder, tmp_path):  # noqa: F811
+    evidence_model.save(tmp_path / "model")
+    data = str(parquet(some_captioned, tmp_path))
+    return dict(
+        model=tmp_path / "model",
+        data=data,
+        encoder=str(encoder),
+        probe_size=(112, 16),
+        out=tmp_path / "out",
+        replicates=10,
+    )
+
+
+def values_by_row(report):
+    return {key: row.values for key, row in by_row(report).items()}
+
+
+def pair_list(photos, folder):
+    ids = photos["photo_id"]
+    lines = [f"{ids[3 * p]} {ids[3 * q + 1]} {int(p == q)}\n" for p in range(12) for q in range(12)]
+    (folder / "pairs.txt").write_text("".join(lines))
+    return folder / "pairs.txt"
+
+
+def test_a_list_is_evaluated_with_captions_on_both_sides_on_one_and_without(
+    optional, some_captioned, evidence_model, tmp_path
+):
+    listed = pair_list(some_captioned, tmp_path)
+    image_only_part(evidence_model).save(tmp_path / "image-only")
+    report = evaluated(**optional, pairs=listed, baseline=tmp_path / "image-only")
+    rows, label = values_by_row(report), "published list, 16px"
+    assert {read for system, _, read in rows if system == "evidence"} == {
+        "none",
+        "first",
+        "all",
+        "first-probe",
+        "all-probe",
+    }
+    for size in "112px", "16px":
+        name = f"published list, {size}"
+        assert rows["evidence", name, "none"] == rows["image-only head", name, "none"], "to the bit"
+    store = FeatureStore.open(optional["out"] / "features")
+    trained = TGFR.load(optional["model"])
+    read = embed_photos(trained, store, some_captioned["captions"][:], modes=("none", "all"), progress=False)
+    face, terms = trained.fusion.face.width, trained.fusion.terms
+    for captions, mode in (("all", "all"), ("all-probe", "none")):
+        gallery, probe = read[mode]["fused"][0], read["all"]["fused"][1]
+        scores = [score_by_hand(gallery[3 * q + 1], probe[3 * p], face, terms) for p in range(12) for q in range(12)]
+        scores, same = np.array(scores), np.eye(12, dtype=bool).ravel()
+        auc = np.mean(scores[same][:, None] > scores[~same][None])
+        assert rows["evidence", label, captions][Metric("AUC")] == pytest.approx(auc, abs=1e-6)
+
+
+# all pairs
+
+
+def test_all_pairs_keep_photos_without_captions_and_count_them(optional, some_captioned, evidence_model, tmp_path):
+    image_only_part(evidence_model).save(tmp_path / "image-only")
+    report = evaluated(**optional, baseline=tmp_path / "image-only")
+    assert report.data["photos without a caption"] == "9 of 36" and report.data["evaluated on"].startswith("36 photos")
+    rows = values_by_row(report)
+    for size in "112px", "16px":
+        assert rows["evidence", size, "none"] == rows["image-only head", size, "none"], "to the bit"
+    store = FeatureStore.open(optional["out"] / "features")
+    read = embed_photos(
+        TGFR.load(optional["model"]), store, some_captioned["captions"][:], modes=("none", "all"), progress=False
+    )
+    face, terms, people = (
+        evidence_model.fusion.face.width,
+        evidence_model.fusion.terms,
+        np.array(some_captioned["identity"]),
+    )
+    gallery, probe = read["none"]["fused"][0], read["all"]["fused"][1]
+    scores = np.array([[score_by_hand(g, p, face, terms) for p in probe] for g in gallery])
+    same, off = people[:, None] == people, ~np.eye(36, dtype=bool)
+    expected = tpr_at_fpr(scores[same & off], scores[~same], [1e-2])[0]
+    assert rows["evidence", "16px", "all-probe"][Metric("TPR", 1e-2)] == pytest.approx(expected)
+
+
+def test_photos_without_captions_are_left_out_where_one_model_needs_them(optional, some_captioned, tmp_path):
+    evidence(some_captioned["captions"], fusion="linear").save(tmp_path / "linear")
+    report = evaluated(**optional, baseline=tmp_path / "linear")
+    assert report.data["evaluated on"].startswith("27 photos") and "photos without a caption" not in report.data
+    assert report.skipped["count"] == 9
+    image_only_part(evidence(some_captioned["captions"])).save(tmp_path / "image-only")
+    alone = evaluated(**optional | {"model": tmp_path / "image-only"}, card=False)
+    assert alone.data["evaluated on"].startswith("36 photos")
+
+
+# captions missing, wrong, partial
+
+
+def study_of(report):
+    "The title of the table, and its rows by condition."
+    ((title, table),) = [entry for entry in report.tables.items() if entry[0].startswith("Captions missing")]
+    return title, table["columns"], {row[0]: row[1:] for row in table["rows"]}
+
+
+def test_the_table_begins_with_the_rows_of_the_report(optional):
+    report = evaluated(**optional)
+    title, columns, table = study_of(report)
+    assert title == "Captions missing, wrong, partial: evidence, probes of 16px" and len(table) == 26
+    assert columns[:3] == ["captions", "TPR@FPR=1e-2", "TPR@FPR=1e-2, difference from no captions"]
+    rows = report.select(systems=["evidence"]).results
+    row = next(r for r in rows if (r.condition.label, r.condition.captions) == ("16px", "none"))
+    low, high = row.intervals[Metric("TPR", 1e-2)]
+    cell = f"{row.values[Metric('TPR', 1e-2)]:.3f} ({low:.3f} to {high:.3f})".replace("0.", ".")
+    assert table["no captions"][:2] == [cell, "–"]
+    for read, text in (("first", "one caption"), ("all", "all captions")):
+        for side, more in (("", ""), ("-probe", ", probe only")):
+            row = next(r for r in rows if (r.condition.label, r.condition.captions) == ("16px", read + side))
+            assert table[text + more][0].startswith(f"{row.values[Metric('TPR', 1e-2)]:.3f}".replace("0.", "."))
+    assert (optional["out"] / "captions.png").is_file() and "of words masked" in (
+        optional["out"] / "report.html"
+    ).read_text()
+
+
+def test_a_card_has_one_such_table_and_says_what_of_subgroups_is_known(optional):
+    for _ in range(2):
+        evaluated(**optional)
+    sections = parse_card((optional["model"] / "README.md").read_text()).sections
+    assert len([title for title in sections if title.startswith("Captions missing")]) == 1
+    assert [title for title in sections if title.startswith("Subgroups")]
+    evaluated(**optional, pairs=4)
+    sections = parse_card((optional["model"] / "README.md").read_text()).sections
+    assert not [title for title in sections if title.startswith("Captions missing")], "of another evaluation"
+
+
+def test_a_fusion_that_needs_captions_is_evaluated_where_there_are_some(optional, some_captioned, tmp_path):
+    evidence(some_captioned["captions"], fusion="concat").save(folder := tmp_path / "concat")
+    title, columns, table = study_of(evaluated(**optional | {"model": folder}))
+    assert title.endswith("16px; this fusion needs captions, so that it cannot be evaluated without")
+    assert columns[2] == "TPR@FPR=1e-2, difference from all captions" and table["all captions"][1] == "–"
+    assert not any("only" in text and "wrong" not in text or "without" in text for text in table)
+    assert {"one caption", "100% wrong, all captions", "50% of words masked"} <= table.keys()
+
+
+def test_where_nobody_elses_captions_can_be_given_the_report_says_so(optional, some_captioned, tmp_path):
+    some = [
+        row if person == some_captioned["identity"][0] else []
+        for person, row in zip(some_captioned["identity"], some_captioned["captions"])
+    ]
+    few = parquet(with_captions(some_captioned, some), tmp_path, "few.parquet")
+    report = evaluated(**optional | {"data": str(few)})
+    assert any("Captions missing, wrong, partial: not evaluated" in line for line in report.warnings)
+    assert not [title for title in report.tables if title.startswith("Captions missing")]

@@ -23,6 +23,7 @@ from .bootstrap import PairBootstrap, Verification, verification_metrics
 from .metrics import Metric, false_accepts, split_scores
 from .templates import pair_scores
 from ..formats.pairs import PairNames
+from ..fusion.model import TGFR
 
 # %% ../../nbs/07_evaluation/14_pair_lists.ipynb #057455b2
 @dataclass(frozen=True)
@@ -180,9 +181,14 @@ def score_pairs(
     probe: np.ndarray,  # (N, D) embeddings of the photos as probes
     gallery: np.ndarray,  # (N, D) of the same photos as gallery; the same array where nothing is degraded
     pairs: PairList,
-) -> np.ndarray:  # (P,) float32 cosines
+    model: TGFR | None = None,  # whose fused embeddings they are; None: compared by cosine
+) -> np.ndarray:  # (P,) float32
     "The score of each pair."
-    sides = [l2_normalize(torch.tensor(np.asarray(x, np.float32))) for x in (probe, gallery)]
+    first, second = (torch.tensor(np.asarray(x, np.float32)) for x in (probe, gallery))
+    if model is None:
+        sides = [l2_normalize(first), l2_normalize(second)]
+    else:
+        sides = [model.index_vectors(first, probe=True), model.index_vectors(second)]
     return pair_scores(torch.cat(sides).numpy(), pairs.first, pairs.second + len(probe))
 
 # %% ../../nbs/07_evaluation/14_pair_lists.ipynb #dec55d5b

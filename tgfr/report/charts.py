@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from ..core import TgfrError
-from ..evaluation.caption_conditions import NO_CAPTIONS, CaptionResult
+from ..evaluation.caption_conditions import CaptionResult
 from ..evaluation.metrics import Metric, score_histogram
 from ..evaluation.results import CAPTIONS, Report
 from .tables import TPR2, as_metrics
@@ -403,7 +403,7 @@ def plot_caption_conditions(
                 _difference(ax, result, metric, y, COLOURS[k % len(COLOURS)])
     ax.axvline(0, color=".5", linestyle="--", linewidth=1, zorder=1)
     ax.set(yticks=list(labels), yticklabels=labels.values(), ylim=(max(labels) + 0.7, -0.7))
-    ax.set_xlabel(f"difference from {NO_CAPTIONS} in {metric}")
+    ax.set_xlabel(f"difference from {drawn[0].reference} in {metric}")
     ax.tick_params("y", length=0)
     ax.grid(False, axis="y")
     return ax

@@ -66,7 +66,8 @@ def result_sections(
     return {
         "Data and set-up": markdown_rows(("", ""), without_paths(report.data | report.setup).items()),
         "Results": f"{said}{markdown_table(kept, shown)}\n" + "\n".join(terms),
-        **(tables or {"Subgroups": no_subgroups}),
+        **({} if any(title.startswith("Subgroups") for title in tables) else {"Subgroups": no_subgroups}),
+        **tables,
     }
 
 # %% ../../nbs/09_report/03_model_cards.ipynb #9716559e
@@ -101,7 +102,7 @@ def with_results(
     "A card with these results in place of earlier ones of the same task."
     head, *parts = re.split(r"^(?=## )", card, flags=re.MULTILINE)
     old = re.compile(
-        rf"## {re.escape(task)}(Data and set-up|Results|(Groups|Subgroups).*)\n"
+        rf"## {re.escape(task)}(Data and set-up|Results|(Groups|Subgroups|Captions missing).*)\n"
     )  # Groups: as written before
     parts = [part for part in parts if not old.match(part)]
     at = next((k for k, part in enumerate(parts) if part.startswith("## Use with care\n")), len(parts))

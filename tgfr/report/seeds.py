@@ -90,8 +90,8 @@ def seeds_figure(report: Report, metric: Metric = TPR2) -> Figures:
 
 def _name(row: ResultRow) -> str:
     "A system with its captions."
-    short = {"none": "", "first": ", one caption", "all": ", all captions"}
-    return row.system + short[row.condition.captions]
+    captions = row.condition.captions
+    return row.system if captions == "none" else f"{row.system}, {CAPTIONS[captions]}"
 
 # %% ../../nbs/09_report/09_seeds.ipynb #5eed2013
 def pooled_report(

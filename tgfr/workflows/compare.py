@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLAIN_SUMS', 'SYSTEMS', 'SUM_WEIGHTS', 'shared_photos', 'check_reference', 'check_systems', 'Comparison', 'compare',
-           'add_plain_sums', 'split_features', 'comparison_report', 'intervals_figure', 'comparison_figures', 'SeedRun',
-           'seeds_report', 'seeds_figures']
+           'add_plain_sums', 'split_features', 'comparison_report', 'intervals_figure', 'caption_figure',
+           'comparison_figures', 'SeedRun', 'seeds_report', 'seeds_figures']
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #1ea93948
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,14 @@ from ..encoders.backbones import FaceEncoder
 from ..encoders.face_features import image_digests
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
 from ..evaluation.bootstrap import Metrics, pool_results
+from ..evaluation.caption_scores import CaptionStudy, study_captions
 from ..evaluation.metrics import pair_masks, roc
 from ..evaluation.results import Condition, Report, result_rows, store_conditions
 from ..evaluation.rivals import differences_from_best
 from ..evaluation.scoring import CAPTIONS_READ, CaptionIndex, embed_photos, score_matrix, tune_weight
 from ..evaluation.subgroups import Subgroup
 from ..fusion.model import TGFR
-from ..report.charts import plot_intervals, plot_roc, plot_score_histograms, plot_training
+from ..report.charts import plot_caption_conditions, plot_intervals, plot_roc, plot_score_histograms, plot_training
 from ..report.examples import pair_examples, relative_attention, word_regions
 from ..report.page import Figures
 from ..report.pictures import plot_examples, plot_word_regions
@@ -106,6 +107,11 @@ class Comparison:
     def smallest(self) -> Condition:
         "The smallest probes."
         return store_conditions(self.evaluator.split.store)[-1]
+
+    @cached_property
+    def captions(self) -> CaptionStudy | None:
+        "The fusion with captions missing, wrong and partial."
+        return study_captions(self.model, self.evaluator.split, self.evaluator.bootstrap, self.evaluator.seed)
 
     @cached_property
     def subgroups(self) -> list[Subgroup]:
@@ -280,9 +286,20 @@ def intervals_figure(report: Report) -> Figures:
     return {"intervals": (plot_intervals(report).figure, alt, caption)}
 
 
+def caption_figure(study: CaptionStudy | None) -> Figures:
+    "What captions are worth under each condition, for a report; none where no difference is known."
+    if study is None or not any(TPR2 in result.differences for result in study.results):
+        return {}
+    reference = study.results[0].reference
+    alt = f"Differences in {TPR2} from {reference}, with 95 % intervals, by the captions of both sides"
+    caption = f"{study.title}: difference from {reference}, with 95 % intervals over people."
+    return {"captions": (plot_caption_conditions(study.results).figure, alt, caption)}
+
+
 def comparison_figures(comparison: Comparison, report: Report) -> Figures:
     "The figures of a comparison's report."
     evaluator, system = comparison.evaluator, comparison.system
+    optional = comparison.model.config.optional_captions
     probes = f"probes of {comparison.smallest.label}"
     genuine, impostor = pair_masks(evaluator.split.identity)
     scores = {name: (s[genuine], s[impostor]) for name, s in evaluator.scores.items()}
@@ -305,10 +322,10 @@ def comparison_figures(comparison: Comparison, report: Report) -> Figures:
         "training": (
             plot_training(comparison.trainer.history[comparison.trainer.recipe.fusion]).figure,
             "Losses and validation score by epoch",
-            f"Training of {system}, stage 2.",
+            f"Training of {system}{'' if optional else ', stage 2'}.",
         ),
     }
-    if comparison.model.config.needs_regions:
+    if comparison.model.config.needs_regions and not optional:  # evidence has no attention of words to regions
         image, words, attention = word_regions(comparison.model, evaluator.split, 0)
         figures["regions"] = (
             plot_word_regions(image, words, relative_attention(attention)).figure,

@@ -29,6 +29,7 @@ from tgfr.workflows.compare import (
     SYSTEMS,
     Comparison,
     SeedRun,
+    caption_figure,
     check_systems,
     compare,
     comparison_figures,
@@ -107,7 +108,8 @@ def demo(
         int, ...
     ] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4; every system is trained with each
     # in OUT/seed-S, on one division into training and test people (the first seed's), and values are means
-    set_: tuple[str, ...] = (),  # changes of the recipe, e.g. --set epochs_fuse=2 lr_text=1e-3
+    set_: tuple[str, ...] = (),  # changes of the recipe, e.g. --set epochs_fuse=2 lr_text=1e-3; fusion=evidence: a
+    # fusion that also does without captions, or with those of one side
     train_split: str | None = None,  # split of --data to train on; default: train, where there is one
     test_split: str | None = None,  # split of --data to evaluate on; default: validation, where there is one
     probe_size: tuple[int, ...] = (112, 32, 16),  # sizes of the probe images in px
@@ -146,9 +148,10 @@ def demo(
             continue
         for split in reversed(splits):
             job.check_store(split.store)
-        report = job.complete(comparison_report(comparison, face, data))
+        report = comparison_report(comparison, face, data)
+        report = job.complete(comparison.captions.add_to(report) if comparison.captions else report)
         _keep_model(comparison, report, face, folder)
-        figures = comparison_figures(comparison, report)
+        figures = comparison_figures(comparison, report) | caption_figure(comparison.captions)
         if not several:
             job.save(report, figures)
             return report

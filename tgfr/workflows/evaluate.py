@@ -6,7 +6,7 @@
 __all__ = ['REFERENCE', 'TASKS', 'CARD_METRICS', 'evaluate']
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #658d0733
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,8 @@ from ..data.datasets import drop_unusable, load_faces, usual_split
 from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import check_encoder, load_encoder
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
-from ..evaluation.bootstrap import check_replicates
+from ..evaluation.bootstrap import Verification, check_replicates
+from ..evaluation.caption_scores import study_captions
 from ..evaluation.intervals import MIN_PEOPLE
 from ..evaluation.metrics import Metric
 from tgfr.evaluation.pair_lists import (
@@ -33,6 +34,7 @@ from tgfr.evaluation.pair_lists import (
 )
 from tgfr.evaluation.results import (
     CAPTIONS,
+    Condition,
     Report,
     chance_warnings,
     label_errors,
@@ -41,12 +43,13 @@ from tgfr.evaluation.results import (
     undersampled_fpr_warnings,
 )
 from ..evaluation.retrieval import retrieve, same_captions
-from ..evaluation.scoring import embed_photos
 from ..formats.pairs import read_pairs_list
 from ..fusion.model import TGFR
 from ..report.model_cards import NO_ATTRIBUTES, NOT_BY_SUBGROUP, identity_overlap, result_sections, write_results
+from ..report.page import Figures
 from ..report.subgroup_tables import subgroup_tables
-from .job import Job
+from .compare import caption_figure
+from .job import Job, without_captions
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #5814f968
 REFERENCE = "frozen face"
@@ -66,26 +69,25 @@ def _name(model: TGFR) -> str:
     return (model.config.fusion or "aligned face") if model.config.use_captions else "image-only head"
 
 
-def _systems(model: TGFR, other: TGFR | None, split: FaceSplit) -> list[tuple[str, str, np.ndarray]]:
-    "Name, captions read and embeddings (V, N, width) of what is compared."
+def _add_systems(evaluator: AllPairsEvaluator, model: TGFR, other: TGFR | None) -> None:
+    "Evaluate what is compared: the frozen face, the reference, the model."
     name, reference = _names(model, other)
-    models = {reference: other, name: model} if other else {name: model}
-    systems = [(REFERENCE, "none", split.store.embedding)]
-    for system, one in models.items():
-        for captions, kinds in embed_photos(one, split.store, split.captions).items():
-            systems.append((system, captions, kinds["fused"]))
-    return systems
+    evaluator.add_embeddings(REFERENCE, "none", evaluator.split.store.embedding)
+    if other:
+        evaluator.add_model(reference, other)
+    evaluator.add_model(name, model)
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #b2776b92
-def _all_pairs(model: TGFR, other: TGFR | None, split: FaceSplit, replicates: int, seed: int) -> Report:
+def _all_pairs(model: TGFR, other: TGFR | None, split: FaceSplit, replicates: int, seed: int) -> tuple[Report, Figures]:
     "Verification on every ordered pair of different images."
     name, reference = _names(model, other)
     evaluator = AllPairsEvaluator(split, reference, replicates, seed)
-    for system in _systems(model, other, split):
-        evaluator.add_embeddings(*system)
+    _add_systems(evaluator, model, other)
     smallest = store_conditions(split.store)[-1].label
     tables = subgroup_tables(evaluator.subgroups(name), smallest)
-    return replace(evaluator.report("Verification"), tables=tables)
+    report = replace(evaluator.report("Verification"), tables=tables)
+    study = study_captions(model, split, evaluator.bootstrap, seed)
+    return study.add_to(report) if study else report, caption_figure(study)
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #ba0926d5
 def _pair_list(
@@ -107,26 +109,43 @@ def _pair_list(
     return PairProtocol(pair_list, identity, dataset["captions"][:], copies, replicates, seed)
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #14f2461c
+@dataclass
+class _ListEvaluator(AllPairsEvaluator):
+    "Collects the results of systems on the pairs of a list."
+
+    protocol: PairProtocol = field(kw_only=True)
+
+    def __post_init__(self):
+        self.results: dict[tuple[str, Condition], Verification] = {}
+        self.published: dict[str, dict[str, float]] = {}  # system to metrics as the TGFR scripts define them
+        self.pairs_of: dict[str, str] = {}  # list to its pairs, in words
+
+    def add_embeddings(self, system, captions, embedding, model=None, gallery=None) -> None:
+        "Evaluate a system by its embeddings."
+        gallery, pairs = embedding[0] if gallery is None else gallery, self.protocol.pairs
+        for k, (probes, probe) in enumerate(zip(store_conditions(self.split.store), embedding)):
+            scores = score_pairs(probe, gallery, pairs, model)
+            for name, metrics in self.protocol.evaluate(scores).items():
+                condition = replace(probes, label=f"{name} list, {probes.label}", captions=captions)
+                self.results[system, condition] = metrics
+                self.pairs_of[f"{name} list"] = metrics.pairs
+            if k == 0:
+                published = published_metrics(scores, pairs.same)
+                rounded = {str(metric): round(value, 4) for metric, value in published.items()}
+                self.published[f"{system}, {CAPTIONS[captions]}"] = rounded
+
+
 def _listed_pairs(model: TGFR, other: TGFR | None, split: FaceSplit, protocol: PairProtocol) -> Report:
     "Verification on a list."
-    results, published, conditions = {}, {}, store_conditions(split.store)
-    for system, captions, embedding in _systems(model, other, split):
-        for probes, probe in zip(conditions, embedding):
-            scores = score_pairs(probe, embedding[0], protocol.pairs)
-            lists = protocol.evaluate(scores)
-            for name, metrics in lists.items():
-                condition = replace(probes, label=f"{name} list, {probes.label}", captions=captions)
-                results[system, condition] = metrics
-            if probes == conditions[0]:
-                metrics = published_metrics(scores, protocol.pairs.same)
-                rounded = {str(metric): round(value, 4) for metric, value in metrics.items()}
-                published[f"{system}, {CAPTIONS[captions]}"] = rounded
+    evaluator = _ListEvaluator(split, _names(model, other)[1], protocol=protocol)
+    _add_systems(evaluator, model, other)
+    results, reference = evaluator.results, evaluator.reference
     photos = np.unique(split.identity, return_counts=True)[1]
     measured = [metric for metrics in results.values() for metric in metrics.value]
     label_fact, label_warnings = label_errors(photos, measured)
     warnings = chance_warnings(results) + undersampled_fpr_warnings(results.values()) + label_warnings
-    reference = _names(model, other)[1]
-    name = f"{protocol.pairs.name} list, {conditions[0].label}, as the TGFR scripts define metrics"
+    undegraded = store_conditions(split.store)[0].label
+    name = f"{protocol.pairs.name} list, {undegraded}, as the TGFR scripts define metrics"
     notes = {metric: f"{n:,} false accept{'s' * (n != 1)}" for metric, n in protocol.max_false_accepts(FPRS).items()}
     return Report(
         "Verification",
@@ -134,8 +153,8 @@ def _listed_pairs(model: TGFR, other: TGFR | None, split: FaceSplit, protocol: P
         reference,
         warnings=repeated_pairs(protocol.pairs) + warnings,
         notes=notes,
-        data={f"{name} list": metrics.pairs for name, metrics in lists.items()} | {"label errors": label_fact},
-        setup={name: published},
+        data=evaluator.pairs_of | {"label errors": label_fact},
+        setup={name: evaluator.published},
     )
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #cba70d9a
@@ -151,8 +170,8 @@ CARD_METRICS = (  # shown on a card: of all pairs, a list, retrieval
 def evaluate(
     model: str | Path,  # model folder, such as runs/demo/model, or OWNER/NAME on the Hub
     /,
-    data: str,  # images with captions, as for `tgfr demo --data`; with a column `attributes`, all pairs are also
-    # evaluated by subgroup
+    data: str,  # images with captions, as for `tgfr demo --data`; those without one count too where the model can do
+    # without; with a column `attributes`, all pairs are also evaluated by subgroup
     encoder: str,  # the face encoder the model was trained with: a folder written by tgfr, an .onnx file,
     # a published checkpoint, or OWNER/NAME on the Hub
     baseline: str | Path | None = None,  # verification: a second model of the same encoder, the reference of
@@ -190,22 +209,24 @@ def evaluate(
     if other:
         _check_fit(other, face, baseline, encoder)
         _check_comparable(trained, other, model, baseline)
-    dataset, skips = drop_unusable(load_faces(data, split or usual_split(data, "validation")))
+    needed = task == "retrieval" or any(_needs_captions(m) for m in (trained, other) if m)
+    dataset, skips = drop_unusable(load_faces(data, split or usual_split(data, "validation"), needed), needed)
     job.skips.items.extend(skips.items)
     protocol = None if pairs is None else _pair_list(dataset, pairs, seed, job.out, replicates)
     regions = any(m.config.needs_regions for m in (trained, other) if m)
     faces = with_features(dataset, face, probe_size, features or job.out / "features", regions=regions)
+    figures: Figures = {}
     if task == "retrieval":
         report = _retrieval(trained, faces, replicates, seed)
     elif protocol:
         report = _listed_pairs(trained, other, faces, protocol)
     else:
-        report = _all_pairs(trained, other, faces, replicates, seed)
+        report, figures = _all_pairs(trained, other, faces, replicates, seed)
     models = {"model": model} | ({report.reference: baseline} if other else {})
     job.warn(_seen_in_training(models, dataset))
     job.check_store(faces.store)
-    report = job.complete(_described(report, data, faces.identity, face, models))
-    job.save(report, what="photos or captions")
+    report = job.complete(_described(report, data, faces, face, models))
+    job.save(report, figures, what="photos or captions")
     if card:
         no_subgroups = NOT_BY_SUBGROUP if protocol or task == "retrieval" else NO_ATTRIBUTES
         log(_onto_card(model, report, no_subgroups))
@@ -232,6 +253,11 @@ def _check_comparable(model: TGFR, other: TGFR, folder, baseline) -> None:
         )
 
 
+def _needs_captions(model: TGFR) -> bool:
+    "Whether a model cannot do without a caption of each photo."
+    return model.config.use_captions and not model.config.optional_captions
+
+
 def _retrieval(model: TGFR, split: FaceSplit, replicates: int, seed: int) -> Report:
     "Finding images by their description, and descriptions by their image."
     rows = retrieve(model, split.store, split.captions, split.identity, replicates=replicates, seed=seed)
@@ -253,12 +279,13 @@ def _seen_in_training(models: dict, dataset) -> list[str]:
     return warnings
 
 
-def _described(report: Report, data: str, identity: np.ndarray, face, models: dict) -> Report:
+def _described(report: Report, data: str, split: FaceSplit, face, models: dict) -> Report:
     "The report with whom and what was evaluated."
+    identity = split.identity
     people = f"{len(identity):,} photos of {len(set(identity)):,} people"
     setup = {name: str(folder) for name, folder in models.items()}
     setup["face encoder"] = f"{face.config.name}, {face.config.embedding}-d"
-    facts = {"source": str(data), "evaluated on": people}
+    facts = {"source": str(data), "evaluated on": people} | without_captions(split.captions)
     return replace(report, data=facts | report.data, setup=setup | report.setup)
 
 

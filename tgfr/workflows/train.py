@@ -17,12 +17,13 @@ from ..data.degradation import check_sizes
 from ..data.folders import one_at_a_time
 from ..encoders.pretrained_faces import encoder_reference, load_encoder
 from ..evaluation.all_pairs import FaceSplit, with_features
+from ..fusion.fcfm import FUSIONS
 from ..fusion.model import TGFR
 from ..report.model_cards import record_training_images, without_paths
 from ..training.loop import build_accelerator
 from ..training.recipes import Recipe, resolve_recipe, write_recipe
 from ..training.system import Trainer
-from .job import chosen_seeds, seed_folder
+from .job import chosen_seeds, seed_folder, without_captions
 
 # %% ../../nbs/10_workflows/14_train.ipynb #2e3a48ee
 @one_at_a_time()
@@ -30,7 +31,7 @@ def train(
     recipe: str | Path | Recipe,  # ours, ours-transformer, ours-celeba-dialog, ours-face2text, demo, paper-lstm,
     # paper-bert, or the config.yaml of a run
     /,
-    data: str,  # images with captions, as for `tgfr demo --data`
+    data: str,  # images with captions, as for `tgfr demo --data`; with fusion=evidence a photo may have none
     encoder: str,  # frozen face encoder: a folder written by tgfr, an .onnx file or a published checkpoint
     out: str | Path = "runs/train",  # folder for config.yaml, model/ and runs/; an unfinished run there is resumed
     split: str | None = None,  # split of --data to train on; default: train, where there is one
@@ -54,7 +55,8 @@ def train(
     check_sizes(recipes[0].train_resolutions)
     face = load_encoder(encoder, output)
     split = split or usual_split(data, "train")
-    dataset, skips = drop_unusable(load_faces(data, split))
+    needed = not getattr(FUSIONS[recipes[0].fusion], "optional_captions", False)
+    dataset, skips = drop_unusable(load_faces(data, split, needed), needed)
     faces = with_features(dataset, face, recipes[0].train_resolutions, features or out / "features")
     about = {
         "data": f"{data}{f', split {split}' if split else ''}",
@@ -63,6 +65,8 @@ def train(
         "words": "no: the image-only head" if image_only else "yes",
     }
     log(skips.summary())
+    for fact, count in without_captions(faces.captions).items():
+        log(f"{fact}: {count}")
     models = []
     for recipe in recipes:
         folder = seed_folder(out, recipe.seed, len(recipes) > 1)
@@ -83,6 +87,7 @@ def _train_one(
         below = "; ".join(f"Warning: {warning}" for warning in trainer.below.values())
         facts = {
             "trained on": f"{data}, {len(faces.identity):,} photos of {len(set(faces.identity)):,} people",
+            **without_captions(faces.captions),
             "recipe": without_paths(asdict(recipe)),
             "on training people held out": below or "not below the untouched encoder at any size",
         }
