@@ -81,13 +81,12 @@ class Recorder:
     @staticmethod
     def look_up(frame) -> tuple[str, bool]:
         "The module of ours that called, and whether a byway was taken."
-        caller, frame = "", frame.f_back
+        caller, byway, frame = "", frame.f_code.co_qualname in BYWAYS, frame.f_back
         while frame is not None:
             caller = caller or module_of(frame)
-            if frame.f_code.co_qualname in BYWAYS:
-                return caller, True
+            byway = byway or frame.f_code.co_qualname in BYWAYS
             frame = frame.f_back
-        return caller, False
+        return caller, byway
 
     def moves(self) -> dict[str, str]:
         "Function to the room that called it, in the order of their first calls."

@@ -5,7 +5,6 @@ import torch
 from optional_captions import partly_captioned
 from test_cli import parquet
 
-from tgfr.core import TgfrError
 from tgfr.encoders.backbones import IResNet, save_encoder
 from tgfr.workflows.train import train
 
@@ -19,7 +18,6 @@ def small_encoder(tmp_path_factory):
     return str(folder)
 
 
-@pytest.mark.xfail(raises=TgfrError, reason="FaceBatches of the image-only head refuses photos without captions")
 def test_training_keeps_photos_without_captions(tmp_path, small_encoder, capsys):
     data = parquet(partly_captioned(20, 4), tmp_path)
     settings = ("fusion=evidence", *TINY)
