@@ -6,6 +6,7 @@
 __all__ = ['NEEDED', 'MAX_DIM', 'RENAMED_KEYS', 'CARD_CODE', 'merge_captions', 'ModelConfig', 'Fused', 'TGFR']
 
 # %% ../../nbs/05_fusion/04_model.ipynb #3b5daf0b
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from reprlib import repr as short
@@ -239,14 +240,10 @@ class TGFR(nn.Module):
         image = self.image_head(photos)
         return Fused(self.fusion(image, text) if self.fusion else None, image, text)
 
-    def similarity(
-        self,
-        gallery: torch.Tensor,  # (N, width) fused embeddings
-        probe: torch.Tensor,  # (M, width)
-    ) -> torch.Tensor:  # (N, M)
-        "The score of each pair: a cosine, unless the fusion has a sum of its own."
-        compare = getattr(self.fusion, "similarity", cosine_matrix)
-        return compare(gallery, probe)
+    @property
+    def similarity(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        "The scores (N, M) of fused embeddings, gallery (N, width) and probe (M, width): cosines, or a fusion's own sum."
+        return getattr(self.fusion, "similarity", cosine_matrix)
 
     def index_vectors(
         self,
