@@ -242,7 +242,7 @@ class TGFR(nn.Module):
 
     @property
     def similarity(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        "The scores (N, M) of fused embeddings, gallery (N, width) and probe (M, width): cosines, or a fusion's own sum."
+        "The scores (N, M) of fused embeddings, gallery (N, width) and probe (M, width): cosines, or the fusion's sum."
         return getattr(self.fusion, "similarity", cosine_matrix)
 
     def index_vectors(
