@@ -12,6 +12,7 @@ from text_models import CAPTIONS, tiny_bert, tiny_tokenizer
 
 from tgfr.core import TgfrError, rng, seed_everything
 from tgfr.data.captions import Vocabulary
+from tgfr.encoders import text_encoders
 from tgfr.encoders.text_encoders import RNNTextEncoder, TransformerTextEncoder, build_text_encoder, load_text_encoder
 
 
@@ -268,3 +269,22 @@ def test_a_text_encoder_of_an_earlier_version_loads(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"init_range": 0.5}))
     with pytest.raises(TgfrError, match="spread"):
         load_text_encoder(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("pooling", ["mean", "final"])
+def test_many_captions_of_one_length_are_read_as_if_packed(kind, pooling, monkeypatch):
+    draw, words = rng("many captions"), "a man woman old with beard hair".split()
+    captions = [" ".join(draw.choice(words, draw.integers(1, 7))) for _ in range(90)]
+    torch.manual_seed(0)
+    encoder = build_text_encoder(kind, captions, dim=16, embedding=12, pooling=pooling, layers=2, dropout=0.0)
+    tokens, read = encoder.tokenize(captions), []
+    for many in (10**9, 0):  # all packed, all by length
+        monkeypatch.setattr(text_encoders, "MANY", many)
+        encoder.zero_grad()
+        out = encoder(**tokens)
+        (out.sentence * torch.linspace(-1, 1, 16)).sum().backward()
+        gradients = [p.grad.clone() for p in encoder.parameters()]
+        read.append([out.sentence, out.words, out.mask, *gradients])
+    for packed, grouped in zip(*read):
+        torch.testing.assert_close(grouped, packed, rtol=1e-4, atol=1e-6)
