@@ -6,7 +6,7 @@
 # Seen: forward packing does save time; forward and backward together the packed captions take longer than the whole
 #   padded rectangle, and three to four times as long as the same captions in groups of one length, unpacked, with the
 #   same values to rounding. The backward pass of the packed kernel is what costs.
-# Why it matters here: every recurrent text encoder of this field packs its captions (TGFR's and AttnGAN's do). At
+# Why it matters here: recurrent text encoders of this field pack their captions (AttnGAN's and TGFR's do). At
 #   thousands of captions a step that is most of a training's time. tgfr reads many captions length by length.
 set -euo pipefail
 work=$(mktemp -d)
