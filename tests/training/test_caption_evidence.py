@@ -18,7 +18,7 @@ from tgfr.training.system import Trainer
 RECIPE = build_recipe(
     dim=16,
     batch_fuse=8,
-    batch_evidence=8,
+    batch_evidence=512,  # as many pairs as there are
     epochs_align=0,
     epochs_fuse=1,
     epochs_evidence=2,
@@ -60,6 +60,13 @@ def test_the_batches_are_known_by_what_they_hold():
     assert len(digests) == 3
     with pytest.raises(TgfrError, match="batch_evidence"):
         pair_batches()[2].steps(61)
+
+
+@pytest.mark.parametrize("photos, batch, largest", [(60, 512, 8), (60, 4, 4), (640, 512, 32), (14, 512, 4)])
+def test_a_step_has_no_more_pairs_than_leave_sixteen_steps(photos, batch, largest):
+    batches = pair_batches(photos, half=np.arange(photos) % 12 // 6)[2]
+    assert batches.largest_batch(batch) == largest and type(batches.largest_batch(batch)) is int
+    assert batches.steps(largest) >= (16 if photos == 640 else 1)
 
 
 def test_people_with_one_photo_are_in_no_pair():

@@ -82,7 +82,7 @@ class PairBatches(FaceBatches):
         steps: int = 16,  # of an epoch, at least
     ) -> int:  # pairs a step
         "As many pairs a step, a multiple of 8, as leave an epoch so many steps; at most 8 where there are few photos."
-        fewest = min(filter(None, np.bincount(self.half[self.probes])), default=0)
+        fewest = int(min(filter(None, np.bincount(self.half[self.probes])), default=0))
         return min(batch, max(min(8, fewest), 2 * fewest // steps // 8 * 8, 1))
 
     def steps(self, batch: int) -> int:
