@@ -68,9 +68,7 @@ class ImageFeatures(TensorRecord):
     regions: torch.Tensor | None = None  # (B, C, H, W) feature map, None where only the embedding was asked for
     styles: torch.Tensor | None = None  # (B, S, 2) mean and unbiased standard deviation of each channel of the stages
     # asked for, side by side
-    attributes: torch.Tensor | None = (
-        None  # (B, A) what of the photo captions speak of, from an image head that reads it
-    )
+    attributes: torch.Tensor | None = None  # (B, A) what of the photo captions speak of; None where it was not read
 
     @property
     def norm(self) -> torch.Tensor:

@@ -259,6 +259,11 @@ class Report:
         "How many trainings a value is the mean of."
         return max((len(values) for row in self.results for values in row.by_seed.values()), default=1)
 
+    @property
+    def drawn(self) -> str:
+        "What intervals are over, in words."
+        return "people" if self.seeds == 1 else f"people and {self.seeds} seeds"
+
     def select(
         self,
         systems: Iterable[str] | None = None,  # None: all

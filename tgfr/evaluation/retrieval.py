@@ -134,7 +134,7 @@ def search_by_text(
     max_results: int = 10,  # photos per description
     variant: int = 0,  # of the store
 ) -> tuple[np.ndarray, np.ndarray]:  # rows of the store (Q, max_results), best first, and their scores: cosines,
-    # or nats where captions are optional
+    # or nats of evidence
     "The photos of a gallery that fit each description best."
     if not model.config.use_captions:
         raise TgfrError("model: it has no text encoder, it cannot read a description")
@@ -143,7 +143,7 @@ def search_by_text(
     text = model.encode_captions(check_captions(descriptions))
     blocks = np.split(np.arange(len(store)), np.arange(128, len(store), 128))
     images = (stored_faces(model, store, variant, rows) for rows in blocks)
-    if model.config.optional_captions:
+    if hasattr(model.fusion, "show"):
         shown = np.concatenate([model.fusion.show(image.attributes).cpu().numpy() for image in images])
         scores = inner_products(model.fusion.describe(text).cpu().numpy(), shown)
     else:

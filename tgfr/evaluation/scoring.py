@@ -50,7 +50,7 @@ def embed_photos(
     batch: int = 128,  # photos at a time
     progress: bool = True,
 ) -> dict[str, dict[str, np.ndarray]]:  # mode to {"face": (V, N, D), "fused": (V, N, width), "sentence": (N, D)};
-    # where captions are optional "shown" (V, N, K) and "described" (N, K), too
+    # of evidence "shown" (V, N, K) and "described" (N, K), too
     "Aligned faces and fused embeddings of photos at each resolution, and their sentences."
     rows = np.arange(len(store)) if rows is None else rows
     variants = list(range(len(store.variants))) if variants is None else variants
@@ -65,16 +65,17 @@ def embed_photos(
         photos = rows[start : start + batch]
         texts = _encode(model, [captions[i] for i in photos], modes) if words else {"none": None}
         images = [stored_faces(model, store, variant, photos) for variant in variants]
-        faces = torch.stack([image.embedding for image in images]).cpu()
+        faces, shown = torch.stack([image.embedding for image in images]).cpu(), None
+        if hasattr(model.fusion, "show"):
+            shown = torch.stack([model.fusion.show(image.attributes) for image in images]).cpu()
         for mode, text in texts.items():
             parts = batches[mode]
             parts["face"].append(faces)
             fused = [model.fusion(image, text) for image in images] if model.fusion else []
             parts["fused"].append(torch.stack(fused).cpu() if fused else faces)
-            if optional and text is not None:
+            if shown is not None and text is not None:
                 parts.setdefault("described", []).append(model.fusion.describe(text).cpu())
-                shown = [model.fusion.show(image.attributes) for image in images]
-                parts.setdefault("shown", []).append(torch.stack(shown).cpu())
+                parts.setdefault("shown", []).append(shown)
             if words:
                 silent = torch.zeros(len(photos), model.config.dim)
                 parts["sentence"].append(silent if text is None else text.sentence.cpu())

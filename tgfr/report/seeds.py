@@ -27,14 +27,12 @@ def seeds_table(
     metric: Metric = TPR2,
 ) -> dict[str, list]:  # columns and rows, as `Report.tables` takes them
     "Mean, standard deviation, least and most over seeds: a row for each system, a column for each kind of probes."
-    lines: dict[tuple[str, str], dict[Condition, str]] = {}
+    lines: dict[str, dict[Condition, str]] = {}
     for row in report.results:
         if metric in row.by_seed:
-            system = row.system, row.condition.captions
-            lines.setdefault(system, {})[row.condition.probes] = _spread(np.array(row.by_seed[metric]))
+            lines.setdefault(_name(row), {})[row.condition.probes] = _spread(np.array(row.by_seed[metric]))
     nothing, rows = format_rate(None), []
-    for (system, captions), cells in lines.items():
-        name = system if captions == "none" else f"{system}, {CAPTIONS[captions]}"
+    for name, cells in lines.items():
         rows.append([name, *(cells.get(probes, nothing) for probes in report.probes)])
     return {"columns": ["system", *(probes.heading for probes in report.probes)], "rows": rows}
 
@@ -43,6 +41,12 @@ def _spread(values) -> str:
     "`.812 ± .004 (.806 to .817)`."
     mean, sd, low, high = map(format_rate, (values.mean(), values.std(ddof=1), values.min(), values.max()))
     return f"{mean} ± {sd} ({low} to {high})"
+
+
+def _name(row: ResultRow) -> str:
+    "A system with its captions."
+    captions = row.condition.captions
+    return row.system if captions == "none" else f"{row.system}, {CAPTIONS[captions]}"
 
 # %% ../../nbs/09_report/09_seeds.ipynb #5eed2010
 @rc_context(style)
@@ -86,12 +90,6 @@ def seeds_figure(report: Report, metric: Metric = TPR2) -> Figures:
     return {
         "seeds": (plot_seeds(report, metric).figure, alt, f"{metric}: a point for each seed, a line at their mean.")
     }
-
-
-def _name(row: ResultRow) -> str:
-    "A system with its captions."
-    captions = row.condition.captions
-    return row.system if captions == "none" else f"{row.system}, {CAPTIONS[captions]}"
 
 # %% ../../nbs/09_report/09_seeds.ipynb #5eed2013
 def pooled_report(

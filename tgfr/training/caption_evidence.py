@@ -59,8 +59,7 @@ class PairBatches(FaceBatches):
         half: np.ndarray | None = None,  # (N,) 0 or 1: pairs are drawn within one; None: all people are in one
     ):
         super().__init__(store, identity, captions, rows, text, captions_per_image, variants, seed=seed)
-        order = self.rows[np.argsort(self.label[self.rows], kind="stable")]
-        self.mates = order  # photos by person
+        order = self.mates = self.rows[np.argsort(self.label[self.rows], kind="stable")]  # photos by person
         self.start = np.searchsorted(self.label[order], np.arange(self.classes))
         self.photos_of = np.bincount(self.label[self.rows], minlength=self.classes)
         self.faces, self.half = faces, np.zeros(len(self.label), int) if half is None else half
@@ -82,14 +81,18 @@ class PairBatches(FaceBatches):
         steps: int = 16,  # of an epoch, at least
     ) -> int:  # pairs a step
         "As many pairs a step, a multiple of 8, as leave an epoch so many steps; at most 8 where there are few photos."
-        fewest = int(min(filter(None, np.bincount(self.half[self.probes])), default=0))
+        fewest = self._fewest
         return min(batch, max(min(8, fewest), 2 * fewest // steps // 8 * 8, 1))
+
+    @property
+    def _fewest(self) -> int:
+        "Pairs of the smaller half, or of the one that has any."
+        return int(min(filter(None, np.bincount(self.half[self.probes])), default=0))
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch with `batch` pairs each, of one half of the people at a time."
         note = " (people with one photo do not count)"
-        fewest = min(filter(None, np.bincount(self.half[self.probes])), default=0)
-        steps_per_epoch(fewest, batch, "batch_evidence", "pairs", note)
+        steps_per_epoch(self._fewest, batch, "batch_evidence", "pairs", note)
         return sum(count // batch for count in np.bincount(self.half[self.probes]))
 
     def epoch(

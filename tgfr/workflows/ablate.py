@@ -87,10 +87,9 @@ def ablate(
     text: str | None = None,  # text encoder: lstm, gru, or a Hugging Face text model (name or local path);
     # default: the recipe's
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
-    seeds: tuple[
-        int, ...
-    ] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4; every variant is trained with each
-    # in OUT/seed-S, on one division into training and test people (the first seed's), and values are means
+    seeds: tuple[int, ...] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4;
+    # every variant is trained with each in OUT/seed-S, on one division into training and test
+    # people (the first seed's), and values are means
     transformer: str | None = None,  # a Hugging Face text model (name or local path) for one more variant,
     # in place of the recurrent text encoder
     set_: tuple[str, ...] = (),  # changes of the recipe, e.g. --set epochs_fuse=2

@@ -281,8 +281,7 @@ def _counted(identity: np.ndarray) -> str:
 def intervals_figure(report: Report) -> Figures:
     "What each system reaches, for a report."
     alt = "TPR at FPR 1e-2 of each system with 95 % intervals"
-    drawn = "people" if report.seeds == 1 else f"people and {report.seeds} seeds"
-    caption = f"TPR at FPR 1e-2 with 95 % intervals over {drawn}; the line is the {report.reference}."
+    caption = f"TPR at FPR 1e-2 with 95 % intervals over {report.drawn}; the line is the {report.reference}."
     return {"intervals": (plot_intervals(report).figure, alt, caption)}
 
 

@@ -230,10 +230,9 @@ def compare_fusions(
     recipe: Literal["quick", "paper"] | SetRecipe = "quick",  # quick: for thousands of people; paper: CAFace's
     # published settings, for hundreds of thousands
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
-    seeds: tuple[
-        int, ...
-    ] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4; fusions are trained with each in
-    # OUT/seed-S, division, probe sets and bootstrap are the first seed's, and values are means
+    seeds: tuple[int, ...] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4;
+    # fusions are trained with each in OUT/seed-S, division, probe sets and bootstrap are the first
+    # seed's, and values are means
     set_: tuple[str, ...] = (),  # changes of the recipe (tgfr.training.set_fusion.SetRecipe), e.g. epochs_sets=2
     train_split: str | None = None,  # split of --data to train on; default: train, where there is one
     test_split: str | None = None,  # split of --data to evaluate on; default: validation, where there is one
@@ -310,7 +309,7 @@ def _poor_images(degradation: str, count: int) -> tuple[list, dict[str, float]]:
 # %% ../../nbs/10_workflows/05_compare_fusions.ipynb #4758ff8f
 def set_figures(report: Report) -> Figures:
     "The figures of the report."
-    reference, drawn = report.reference, "people" if report.seeds == 1 else f"people and {report.seeds} seeds"
+    reference = report.reference
     compared = {row.system for row in report.results if row.system == reference or "caface" in row.system}
     gains = report.select(systems=compared) if len(compared) > 1 else report
     return {
@@ -322,7 +321,7 @@ def set_figures(report: Report) -> Figures:
         "gain": (
             plot_set_gain(gains, reference=reference).figure,
             f"Difference from {reference} over the images of a set",
-            f"Difference from {reference} with 95 % intervals over {drawn}.",
+            f"Difference from {reference} with 95 % intervals over {report.drawn}.",
         ),
     }
 

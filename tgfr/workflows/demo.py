@@ -104,10 +104,9 @@ def demo(
     text: str | None = None,  # text encoder: lstm, gru, or a Hugging Face text model (name or local path);
     # default: the recipe's
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
-    seeds: tuple[
-        int, ...
-    ] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4; every system is trained with each
-    # in OUT/seed-S, on one division into training and test people (the first seed's), and values are means
+    seeds: tuple[int, ...] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4;
+    # every system is trained with each in OUT/seed-S, on one division into training and test
+    # people (the first seed's), and values are means
     set_: tuple[str, ...] = (),  # changes of the recipe, e.g. --set epochs_fuse=2 lr_text=1e-3; fusion=evidence: a
     # fusion that also does without captions, or with those of one side
     train_split: str | None = None,  # split of --data to train on; default: train, where there is one
