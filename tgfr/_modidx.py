@@ -2787,6 +2787,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'tgfr/training/system.py'),
                                       'tgfr.training.system.evidence_terms': ( '08_training/system.html#evidence_terms',
                                                                                'tgfr/training/system.py'),
+                                      'tgfr.training.system.image_only_recipe': ( '08_training/system.html#image_only_recipe',
+                                                                                  'tgfr/training/system.py'),
                                       'tgfr.training.system.recipe_text_encoder': ( '08_training/system.html#recipe_text_encoder',
                                                                                     'tgfr/training/system.py')},
             'tgfr.workflows.ablate': { 'tgfr.workflows.ablate._changes': ('10_workflows/ablate.html#_changes', 'tgfr/workflows/ablate.py'),

@@ -1,6 +1,7 @@
 """Pairs and the loss of evidence, and a whole training of it on a few made-up people."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -144,3 +145,15 @@ def test_another_trainer_continues_the_same_image_only_head(trained, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"evidence"}
     for key, value in again.state_dict().items():
         assert torch.equal(value, model.state_dict()[key]), key
+
+
+def test_recipes_that_differ_in_captions_alone_share_an_image_only_head(trained):
+    trainer, _ = trained
+    written = trainer.folder / "residual-image" / "run.json"
+    before = written.stat().st_mtime_ns
+    changes = {"text": "gru", "captions_per_image": 2, "epochs_evidence": 1, "lr_text": 1e-3, "fusion": "residual"}
+    other = Trainer(trainer.split, replace(RECIPE, **changes), trainer.folder)
+    other.train("residual", use_captions=False)
+    assert written.stat().st_mtime_ns == before
+    with pytest.raises(TgfrError, match="residual-image"):
+        Trainer(trainer.split, replace(RECIPE, lr_heads=2e-3), trainer.folder).train("residual", use_captions=False)
