@@ -84,6 +84,8 @@ class TextFeatures(TensorRecord):
     words: torch.Tensor  # (B, D, T), zero where `mask` is False
     mask: torch.Tensor  # (B, T) bool, True at real words
     counts: torch.Tensor | None = None  # (B,) how many captions were merged; None: one each
+    ids: torch.Tensor | None = None  # (B, L) the tokens read, by the text encoder's numbers, -1 beyond a caption's end;
+    # None where no fusion counts them
 
 # %% ../../nbs/03_encoders/01_features.ipynb #05457555
 def l2_normalize(

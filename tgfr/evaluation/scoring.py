@@ -6,8 +6,11 @@
 __all__ = ['CAPTIONS_READ', 'non_blank_captions', 'embed_photos', 'stored_faces', 'score_matrix', 'CaptionIndex', 'tune_weight']
 
 # %% ../../nbs/07_evaluation/06_scoring.ipynb #b2b3944c
+from dataclasses import replace
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..core import TgfrError, progress_bar
@@ -106,12 +109,7 @@ def _encode(model, captions, modes, batch=256) -> dict[str, TextFeatures | None]
     if not flat:
         return dict.fromkeys(modes)
     parts = [model.encode_captions(flat[i : i + batch]) for i in range(0, len(flat), batch)]
-    longest = max(part.mask.shape[1] for part in parts)
-
-    def pad(x):
-        return torch.nn.functional.pad(x, (0, longest - x.shape[-1]))
-
-    text = TextFeatures.cat([TextFeatures(part.sentence, pad(part.words), pad(part.mask)) for part in parts])
+    text = TextFeatures.cat(_padded(parts))
     counts, optional = counts.to(text.mask.device), model.config.optional_captions
     encoded = dict.fromkeys(modes)
     if "all" in modes:
@@ -120,6 +118,20 @@ def _encode(model, captions, modes, batch=256) -> dict[str, TextFeatures | None]
         first = (counts.cumsum(0) - counts)[counts > 0]
         encoded["first"] = merge_captions(text[first], counts.clamp_max(1), optional)
     return encoded
+
+
+def _padded(parts) -> list[TextFeatures]:
+    "Text features with as many words, and tokens, as the longest has."
+
+    def pad(x, longest, value=0):
+        return None if x is None else F.pad(x, (0, longest - x.shape[-1]), value=value)
+
+    words = max(part.mask.shape[1] for part in parts)
+    tokens = max(0 if part.ids is None else part.ids.shape[1] for part in parts)
+    return [
+        replace(part, words=pad(part.words, words), mask=pad(part.mask, words), ids=pad(part.ids, tokens, -1))
+        for part in parts
+    ]
 
 # %% ../../nbs/07_evaluation/06_scoring.ipynb #88b46455
 def score_matrix(

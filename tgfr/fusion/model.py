@@ -7,7 +7,7 @@ __all__ = ['NEEDED', 'MAX_DIM', 'RENAMED_KEYS', 'CARD_CODE', 'merge_captions', '
 
 # %% ../../nbs/05_fusion/04_model.ipynb #3b5daf0b
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from reprlib import repr as short
 
@@ -52,7 +52,8 @@ def merge_captions(
     sentence = spread(text.sentence).sum(1) / counts.clamp_min(1)[:, None]
     words = spread(text.words.mT).flatten(1, 2)
     mask = spread(text.mask).flatten(1, 2)
-    return TextFeatures(sentence, words.mT, mask, counts)
+    ids = None if text.ids is None else spread(text.ids + 1).flatten(1) - 1
+    return TextFeatures(sentence, words.mT, mask, counts, ids)
 
 
 def _check_counts(text, counts, optional):
@@ -208,7 +209,16 @@ class TGFR(nn.Module):
     ) -> TextFeatures:  # of M captions
         "What the text encoder makes of captions."
         device = next(self.parameters()).device
-        return self.text_encoder(**{k: v.to(device) for k, v in self.text_encoder.tokenize(captions).items()})
+        return self._read({k: v.to(device) for k, v in self.text_encoder.tokenize(captions).items()})
+
+    def _read(self, tokens) -> TextFeatures:
+        "What the text encoder makes of tokens, and the tokens themselves for a fusion that counts them."
+        text = self.text_encoder(**tokens)
+        if not getattr(self.fusion, "counts_tokens", False):
+            return text
+        ids, lengths = tokens["ids"], tokens["lengths"].to(tokens["ids"].device)
+        beyond = torch.arange(ids.shape[1], device=ids.device) >= lengths[:, None]
+        return replace(text, ids=ids.masked_fill(beyond, -1))
 
     def encode_text(
         self,
@@ -219,7 +229,7 @@ class TGFR(nn.Module):
         optional = self.config.optional_captions
         if optional and counts is not None and not counts.any():
             return None
-        text = self.text_encoder(**tokens)
+        text = self._read(tokens)
         return text if counts is None else merge_captions(text, counts, optional)
 
     def forward(
