@@ -22,12 +22,13 @@ def encoders():
     yield RNNTextEncoder(vocabulary, dim=16, embedding=10)
     yield RNNTextEncoder(vocabulary, dim=16, embedding=10, kind="gru", layers=2)
     yield RNNTextEncoder(vocabulary, dim=16, embedding=10, layers=3, dropout=0.2)
+    yield RNNTextEncoder(vocabulary, dim=16, embedding=10, kind="bag", dropout=0.2)
     yield TransformerTextEncoder(tiny_bert(), dim=16)
     yield TransformerTextEncoder(tiny_bert(), dim=16, train_layers=1)
     yield TransformerTextEncoder(tiny_bert(), dim=16, mask_padding=False)
 
 
-@pytest.fixture(params=range(6), ids=["lstm", "gru", "lstm-3", "bert", "bert-top", "bert-published"])
+@pytest.fixture(params=range(7), ids=["lstm", "gru", "lstm-3", "bag", "bert", "bert-top", "bert-published"])
 def encoder(request):
     return list(encoders())[request.param]
 
@@ -252,7 +253,7 @@ def test_an_unknown_text_encoder_names_no_plugin_it_does_not_know(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     assert "plugin" not in config
     (tmp_path / "config.json").write_text(json.dumps(config | {"kind": "by-length"}))
-    with pytest.raises(TgfrError, match='"kind" has to be one of lstm, gru, transformer'):
+    with pytest.raises(TgfrError, match='"kind" has to be one of lstm, gru, bag, transformer'):
         load_text_encoder(tmp_path)
 
 
@@ -288,3 +289,18 @@ def test_many_captions_of_one_length_are_read_as_if_packed(kind, pooling, monkey
         read.append([out.sentence, out.words, out.mask, *gradients])
     for packed, grouped in zip(*read):
         torch.testing.assert_close(grouped, packed, rtol=1e-4, atol=1e-6)
+
+
+def test_a_bag_is_the_mean_of_its_words_in_any_order():
+    seed_everything(0)
+    encoder = build_text_encoder("bag", ["she is a young woman", "he"], dim=8, embedding=5).eval()
+    captions = ["she is a young woman", "young a woman is she", "he he she"]
+    with torch.no_grad():
+        text = encoder(**encoder.tokenize(captions))
+        table = encoder.embedding.weight.double() @ encoder.rnn.weight.double().T + encoder.rnn.bias.double()
+    torch.testing.assert_close(text.sentence[0], text.sentence[1])
+    for row, caption in enumerate(captions):
+        ids = encoder.tokenize([caption])["ids"][0]
+        mean = sum(table[i] for i in ids.tolist())
+        torch.testing.assert_close(text.sentence[row].double(), mean / mean.norm(), atol=1e-6, rtol=1e-5)
+        assert (text.words[row, :, len(ids) :] == 0).all() and text.mask[row].sum() == len(ids)

@@ -72,7 +72,7 @@ def _range_text(low, high) -> str:
 class Recipe:
     "Everything that decides how a model is trained."
 
-    text: str = "lstm"  # "lstm", "gru", or a Hugging Face name or local path
+    text: str = "lstm"  # "lstm", "gru", "bag" (words without order), or a Hugging Face name or local path
     text_length: int = 40  # words (RNN) or tokens (transformer) read of a caption; the rest is cut
     text_pooling: str = "mean"  # an RNN's sentence: "mean" of its words, or "final" states (paper)
     text_init_range: float = 1.7  # an RNN's word embeddings start uniform in +-this (paper: 0.1)

@@ -84,8 +84,8 @@ def ablate(
     variants: tuple[str, ...] | dict[str, dict] | None = None,  # of: no word loss, no sentence loss, no global loss,
     # no identity in stage 1, no stage 1, no text identity in stage 2, no pull to the clean photo, one caption at once,
     # fcfm, concat, linear, evidence, no cross-fitting, evidence from one caption; default: all, and the paper's recipe
-    text: str | None = None,  # text encoder: lstm, gru, or a Hugging Face text model (name or local path);
-    # default: the recipe's
+    text: str | None = None,  # text encoder: lstm, gru, bag (words without order), or a
+    # Hugging Face text model (name or local path); default: the recipe's
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
     seeds: tuple[int, ...] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4;
     # every variant is trained with each in OUT/seed-S, on one division into training and test

@@ -101,8 +101,8 @@ def demo(
     # checkpoint; default: a small one is trained on other synthetic people
     recipe: str | Path | Recipe | None = None,  # ours, ours-transformer, ours-celeba-dialog, ours-face2text, demo,
     # paper-lstm or paper-bert; default: demo for synthetic data, ours-transformer with a transformer, else ours
-    text: str | None = None,  # text encoder: lstm, gru, or a Hugging Face text model (name or local path);
-    # default: the recipe's
+    text: str | None = None,  # text encoder: lstm, gru, bag (words without order), or a
+    # Hugging Face text model (name or local path); default: the recipe's
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
     seeds: tuple[int, ...] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4;
     # every system is trained with each in OUT/seed-S, on one division into training and test

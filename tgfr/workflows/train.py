@@ -35,8 +35,8 @@ def train(
     encoder: str,  # frozen face encoder: a folder written by tgfr, an .onnx file or a published checkpoint
     out: str | Path = "runs/train",  # folder for config.yaml, model/ and runs/; an unfinished run there is resumed
     split: str | None = None,  # split of --data to train on; default: train, where there is one
-    text: str | None = None,  # text encoder: lstm, gru, or a Hugging Face text model (name or local path);
-    # default: the recipe's
+    text: str | None = None,  # text encoder: lstm, gru, bag (words without order), or a
+    # Hugging Face text model (name or local path); default: the recipe's
     seed: int | None = None,  # seed of weights and batches; default: the recipe's
     seeds: tuple[int, ...] = (),  # in place of --seed: several, e.g. --seeds 0 1 2; each is trained into OUT/seed-S
     image_only: bool = False,  # train without captions: the baseline for `tgfr evaluate MODEL --baseline`
