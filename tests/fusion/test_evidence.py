@@ -1,5 +1,7 @@
 """Evidence: the sum of its terms, nothing where captions are missing, a bound on what they can say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,8 @@ from tgfr.encoders.features import ImageFeatures, TextFeatures, cosine_matrix, l
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.retrieval import retrieve, search_by_text
 from tgfr.evaluation.scoring import embed_photos, score_matrix
-from tgfr.fusion.evidence import CaptionReader, EvidenceFusion, PhotoReader, clip_norm
-from tgfr.fusion.model import TGFR, ModelConfig
+from tgfr.fusion.evidence import CaptionReader, EvidenceFusion, PhotoReader, TokenCounter, clip_norm
+from tgfr.fusion.model import TGFR, ModelConfig, merge_ids, token_ids
 
 CAPTIONS = [["a man"], [], ["a woman", "old", "a man"], [" "], ["old"]]
 
@@ -29,6 +31,8 @@ def models():
     text = build_text_encoder("lstm", ["a man", "a woman old"], dim=64, embedding=12)
     model = TGFR(ModelConfig(32, (16, 7, 7), 64, "evidence"), text).eval()
     model.image_head.load_state_dict(image_only.image_head.state_dict(), strict=False)
+    model.fusion.counter.learn([token_ids(text.tokenize(["a man", "a woman old"]))])
+    model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.2]))
     model.fusion.face.load_state_dict(image_only.fusion.state_dict())
     return image_only, model
 
@@ -51,7 +55,7 @@ def test_a_score_is_the_sum_of_its_terms(models):
     told = [["a man"], ["old"], ["a woman", "old", "a man"], ["man"], ["old"]]
     gallery, probe = fused(model, told, left), fused(model, told[::-1], right)
     scores = model.similarity(gallery, probe)
-    cross, captions = model.fusion.weights.double().tolist()
+    cross, captions, tfidf = model.fusion.weights.double().tolist()
     for i in range(5):
         for j in range(5):
             sides = []
@@ -61,9 +65,10 @@ def test_a_score_is_the_sum_of_its_terms(models):
                     text = model.encode_text(model.text_encoder.tokenize(said[row]), torch.tensor([len(said[row])]))
                     parts = model.fusion.evidence(head.attributes, text)
                     sides.append([model.fusion.face(head)[0].double(), *(part[0].double() for part in parts)])
-            (face_g, says_g, shows_g, said_g), (face_p, says_p, shows_p, said_p) = sides
+            (face_g, says_g, shows_g, said_g, words_g), (face_p, says_p, shows_p, said_p, words_p) = sides
             cosine = face_g @ face_p / face_g.norm() / face_p.norm()
             expected = cosine + cross * (says_p @ shows_g + says_g @ shows_p) + captions * said_g @ said_p
+            expected = expected + tfidf * words_g @ words_p
             assert scores[i, j].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
@@ -114,18 +119,18 @@ def test_captions_can_say_no_more_than_the_bound(models):
             reader.network[-1].weight.mul_(1e4)
         model.fusion.shown.weight.mul_(1e4)
     told, silent = (fused(model, rows, photos()) for rows in ([["a man"]] * 5, [[]] * 5))
-    cross, captions = model.fusion.weights.tolist()
+    cross, captions, tfidf = model.fusion.weights.tolist()
     nat = model.fusion.bound**2 / model.fusion.terms**0.5
     face = cosine_matrix(told[:, :128], silent[:, :128])
     one_sided = (model.similarity(told, silent) - face).abs().max()
     assert 0.01 < one_sided <= cross * nat * 1.0001
     both = (model.similarity(told, told) - cosine_matrix(told[:, :128], told[:, :128])).abs().max()
-    assert both <= (2 * cross + captions) * nat * 1.0001
+    assert both <= ((2 * cross + captions) * nat + tfidf) * 1.0001
 
 
 def test_a_saved_model_scores_the_same(models, tmp_path):
     model, seen = models[1], photos()
-    model.fusion.weights.copy_(torch.tensor([0.03, 0.07]))
+    model.fusion.weights.copy_(torch.tensor([0.03, 0.07, 0.1]))
     model.save(tmp_path / "model")
     again = TGFR.load(tmp_path / "model")
     rows = [["a man"], [], ["old"], [], ["a woman", "old"]]
@@ -138,7 +143,7 @@ def test_readers():
     reader = PhotoReader(8, (4, 3, 3)).eval()  # a map smaller than the grid
     assert reader(ImageFeatures(torch.zeros(2, 8), torch.zeros(2, 4, 3, 3))).isfinite().all()
     text = TextFeatures(l2_normalize(torch.randn(2, 8)), torch.zeros(2, 8, 1), torch.tensor([[True], [False]]))
-    assert (CaptionReader(8, 4).eval()(text)[1] == 0).all()  # no word, no count: no caption
+    assert (CaptionReader(8, 3, 4).eval()(text, torch.rand(2, 3))[1] == 0).all()  # no word, no count: no caption
     long, short = torch.tensor([[30.0, 40.0]]), torch.tensor([[0.3, 0.4]])
     torch.testing.assert_close(clip_norm(long, 5), torch.tensor([[3.0, 4.0]]))
     assert torch.equal(clip_norm(short, 5), short)
@@ -159,3 +164,39 @@ def test_a_description_finds_the_photo_whose_attributes_fit(models, store):
     captions = [["a man"], ["old"], ["a woman"], ["old man"], ["woman"]]
     found = retrieve(model, store, captions, np.arange(5), replicates=2)
     assert {row.system for row in found} == {"chance", "text to image", "image to text"}
+
+
+def test_tokens_are_counted_as_scikit_learn_does():
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    draw = np.random.default_rng(0)
+    rows = [draw.integers(0, 20, draw.integers(1, 15)).tolist() for _ in range(50)]
+    texts = [" ".join(f"t{token}" for token in row) for row in rows]
+    expected = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+").fit_transform(texts).toarray()
+    ids = torch.tensor([row + [-1] * (15 - len(row)) for row in rows])
+    counter = TokenCounter(24)
+    counter.learn([ids[:20], ids[20:]])
+    said = counter(ids).numpy()
+    np.testing.assert_allclose(said @ said.T, expected @ expected.T, atol=1e-6)
+    few = TokenCounter(3)
+    few.learn([ids])
+    common = np.argsort([-sum(token in row for row in rows) for token in range(20)], kind="stable")[:3]
+    assert few.tokens.tolist() == sorted(common.tolist())
+    empty = TokenCounter(2)
+    empty.learn([])
+    assert (empty(ids) == 0).all() and (counter(torch.full((2, 3), -1)) == 0).all()
+
+
+def test_the_captions_of_a_photo_are_counted_together():
+    ids = torch.tensor([[4, 5], [6, -1], [7, 8]])
+    merged = merge_ids(ids, torch.tensor([2, 0, 1]))
+    assert [sorted(row[row >= 0].tolist()) for row in merged] == [[4, 5, 6], [], [7, 8]]
+
+
+def test_a_text_encoder_that_tells_no_tokens_leaves_tf_idf_out(models):
+    model = models[1]
+    text = replace(model.encode_captions(["a man", "old"]), ids=None)
+    image = model.image_head(photos(2))
+    with torch.no_grad():
+        assert (model.fusion.evidence(image.attributes, text)[3] == 0).all()
+        assert model.fusion(image, text).isfinite().all()

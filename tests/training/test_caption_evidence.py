@@ -83,7 +83,7 @@ def test_the_loss_is_the_logistic_one_of_each_sum():
     with torch.no_grad():
         losses = objective(batch)
         text = model.encode_text(batch.tokens, batch.counts)
-        parts = model.fusion.evidence(model.image_head.reader(batch.photos), text)
+        parts = model.fusion.evidence(model.image_head.reader(batch.photos), text)[:3]
         described, shown, sentence = (part.double().numpy() for part in parts)
     faces, label = batch.face.double().numpy(), batch.label.numpy()
     for name, kinds in TERMS.items():

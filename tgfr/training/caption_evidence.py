@@ -169,7 +169,7 @@ class EvidenceObjective(nn.Module):
         "The losses by name."
         model, n = self.model, len(batch.label)
         text = None if batch.tokens is None else model.encode_text(batch.tokens, batch.counts)
-        described, shown, sentence = model.fusion.evidence(model.image_head.reader(batch.photos), text)
+        described, shown, sentence, _ = model.fusion.evidence(model.image_head.reader(batch.photos), text)
         terms = {
             "x": described[:n] @ gather(shown[n:]).T,
             "y": shown[:n] @ gather(described[n:]).T,
