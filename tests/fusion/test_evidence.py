@@ -1,5 +1,6 @@
 """Evidence: the sum of its terms, nothing where captions are missing, a bound on what they can say."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +33,8 @@ def models():
     model = TGFR(ModelConfig(32, (16, 7, 7), 64, "evidence"), text).eval()
     model.image_head.load_state_dict(image_only.image_head.state_dict(), strict=False)
     model.fusion.counter.learn([token_ids(text.tokenize(["a man", "a woman old"]))])
-    model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.2]))
+    model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.1, 0.2]))
+    model.fusion.power.fill_(0.7)
     model.fusion.face.load_state_dict(image_only.fusion.state_dict())
     return image_only, model
 
@@ -55,7 +57,7 @@ def test_a_score_is_the_sum_of_its_terms(models):
     told = [["a man"], ["old"], ["a woman", "old", "a man"], ["man"], ["old"]]
     gallery, probe = fused(model, told, left), fused(model, told[::-1], right)
     scores = model.similarity(gallery, probe)
-    cross, captions, tfidf = model.fusion.weights.double().tolist()
+    cross, captions, persons, tfidf = model.fusion.weights.double().tolist()
     for i in range(5):
         for j in range(5):
             sides = []
@@ -64,11 +66,12 @@ def test_a_score_is_the_sum_of_its_terms(models):
                     head = model.image_head(seen[[row]])
                     text = model.encode_text(model.text_encoder.tokenize(said[row]), torch.tensor([len(said[row])]))
                     parts = model.fusion.evidence(head.attributes, text)
-                    sides.append([model.fusion.face(head)[0].double(), *(part[0].double() for part in parts)])
-            (face_g, says_g, shows_g, said_g, words_g), (face_p, says_p, shows_p, said_p, words_p) = sides
+                    scale = math.exp(0.7 * min(max(model.fusion.poorness(head.attributes).item(), 0), 1))
+                    sides.append([model.fusion.face(head)[0].double(), *(scale * part[0].double() for part in parts)])
+            (face_g, says_g, shows_g, said_g, who_g, words_g), (face_p, says_p, shows_p, said_p, who_p, words_p) = sides
             cosine = face_g @ face_p / face_g.norm() / face_p.norm()
             expected = cosine + cross * (says_p @ shows_g + says_g @ shows_p) + captions * said_g @ said_p
-            expected = expected + tfidf * words_g @ words_p
+            expected = expected + persons * who_g @ who_p + tfidf * words_g @ words_p
             assert scores[i, j].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
@@ -115,22 +118,23 @@ def test_the_order_of_captions_does_not_matter(models):
 def test_captions_can_say_no_more_than_the_bound(models):
     model = models[1]
     with torch.no_grad():
-        for reader in (model.fusion.described, model.fusion.sentence):
-            reader.network[-1].weight.mul_(1e4)
+        model.fusion.reader.network[-1].weight.mul_(1e4)
+        model.fusion.power.fill_(0)
         model.fusion.shown.weight.mul_(1e4)
     told, silent = (fused(model, rows, photos()) for rows in ([["a man"]] * 5, [[]] * 5))
-    cross, captions, tfidf = model.fusion.weights.tolist()
+    cross, captions, persons, tfidf = model.fusion.weights.tolist()
     nat = model.fusion.bound**2 / model.fusion.terms**0.5
     face = cosine_matrix(told[:, :128], silent[:, :128])
     one_sided = (model.similarity(told, silent) - face).abs().max()
     assert 0.01 < one_sided <= cross * nat * 1.0001
     both = (model.similarity(told, told) - cosine_matrix(told[:, :128], told[:, :128])).abs().max()
-    assert both <= ((2 * cross + captions) * nat + tfidf) * 1.0001
+    assert both <= ((2 * cross + captions) * nat + persons + tfidf) * 1.0001
 
 
 def test_a_saved_model_scores_the_same(models, tmp_path):
     model, seen = models[1], photos()
-    model.fusion.weights.copy_(torch.tensor([0.03, 0.07, 0.1]))
+    model.fusion.weights.copy_(torch.tensor([0.03, 0.07, 0.1, 0.05]))
+    model.fusion.power.fill_(1.5)
     model.save(tmp_path / "model")
     again = TGFR.load(tmp_path / "model")
     rows = [["a man"], [], ["old"], [], ["a woman", "old"]]
@@ -143,7 +147,9 @@ def test_readers():
     reader = PhotoReader(8, (4, 3, 3)).eval()  # a map smaller than the grid
     assert reader(ImageFeatures(torch.zeros(2, 8), torch.zeros(2, 4, 3, 3))).isfinite().all()
     text = TextFeatures(l2_normalize(torch.randn(2, 8)), torch.zeros(2, 8, 1), torch.tensor([[True], [False]]))
-    assert (CaptionReader(8, 3, 4).eval()(text, torch.rand(2, 3))[1] == 0).all()  # no word, no count: no caption
+    read = CaptionReader(8, 3, 4).eval()(text, torch.rand(2, 3))
+    assert [part.shape for part in read] == [(2, 4)] * 3
+    assert all((part[1] == 0).all() and part[0].any() for part in read)  # no word, no count: no caption
     long, short = torch.tensor([[30.0, 40.0]]), torch.tensor([[0.3, 0.4]])
     torch.testing.assert_close(clip_norm(long, 5), torch.tensor([[3.0, 4.0]]))
     assert torch.equal(clip_norm(short, 5), short)
@@ -198,5 +204,5 @@ def test_a_text_encoder_that_tells_no_tokens_leaves_tf_idf_out(models):
     text = replace(model.encode_captions(["a man", "old"]), ids=None)
     image = model.image_head(photos(2))
     with torch.no_grad():
-        assert (model.fusion.evidence(image.attributes, text)[3] == 0).all()
+        assert (model.fusion.evidence(image.attributes, text)[4] == 0).all()
         assert model.fusion(image, text).isfinite().all()

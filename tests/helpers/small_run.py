@@ -44,7 +44,7 @@ def objective_and_batches(stage, recipe):
     fusion = {"fuse": recipe.fusion, "evidence": "evidence", "align": None}[stage]
     model = TGFR(ModelConfig(16, (8, 7, 7), recipe.dim, fusion), text)
     if stage == "evidence":
-        objective = EvidenceObjective(model, 2, recipe)
+        objective = EvidenceObjective(model, 2, 6, recipe)
     else:
         objective = (FuseObjective if stage == "fuse" else AlignObjective)(model, 6, recipe)
     for module in objective.modules():

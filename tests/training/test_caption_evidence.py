@@ -83,8 +83,9 @@ def test_the_loss_is_the_logistic_one_of_each_sum():
     with torch.no_grad():
         losses = objective(batch)
         text = model.encode_text(batch.tokens, batch.counts)
-        parts = model.fusion.evidence(model.image_head.reader(batch.photos), text)[:3]
-        described, shown, sentence = (part.double().numpy() for part in parts)
+        parts = model.fusion.evidence(model.image_head.reader(batch.photos), text)
+        described, shown, sentence = (part.double().numpy() for part in parts[:3])
+        person = parts[3]
     faces, label = batch.face.double().numpy(), batch.label.numpy()
     for name, kinds in TERMS.items():
         total = 0.0
@@ -97,6 +98,15 @@ def test_the_loss_is_the_logistic_one_of_each_sum():
                 logit += sum(terms[kind] for kind in kinds)
                 total += np.logaddexp(0, -logit if label[i] == label[j] else logit)
         assert losses[name].item() == pytest.approx(total / 8, rel=1e-4)
+    centres = objective.text_id.weight.detach().double().numpy()
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    total, who = 0.0, person.double().numpy()
+    for i, count in enumerate(batch.counts.tolist()):  # ArcFace with s = 20 and m = 0.2, of photos with captions
+        if count:
+            cosines = centres @ who[i]
+            cosines[label[i % 8]] = math.cos(math.acos(cosines[label[i % 8]]) + 0.2)
+            total += np.log(np.exp(20 * cosines).sum()) - 20 * cosines[label[i % 8]]
+    assert losses["person"].item() == pytest.approx(total / 16, rel=1e-4)
 
 
 @pytest.fixture(scope="module")

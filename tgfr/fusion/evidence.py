@@ -112,31 +112,40 @@ class TokenCounter(nn.Module):
 
 # %% ../../nbs/05_fusion/03_evidence.ipynb #c79bf2fb
 class CaptionReader(nn.Module):
-    "The captions of one side as a vector of evidence; zero without a caption."
+    "The captions of one side as vectors of evidence; zero without a caption."
 
     def __init__(
         self,
         dim: int,  # D of the sentence
         tokens: int,  # W that are counted
-        width: int,  # K, numbers returned
-        hidden: int = 256,  # width of the hidden layer
-        dropout: float = 0.1,  # on the hidden layer
+        width: int,  # K, numbers of each vector
+        vectors: int = 3,  # V that are returned
+        hidden: int = 512,  # width of the hidden layers
+        dropout: float = 0.1,  # before the last layer
     ):
         super().__init__()
+        self.width = width
         self.network = nn.Sequential(
-            nn.Linear(dim + tokens + 1, hidden), nn.PReLU(), nn.Dropout(dropout), nn.Linear(hidden, width)
+            nn.Linear(dim + tokens + 1, hidden),
+            nn.LayerNorm(hidden),
+            nn.PReLU(),
+            nn.Linear(hidden, hidden),
+            nn.LayerNorm(hidden),
+            nn.PReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, vectors * width),
         )
 
     def forward(
         self,
         text: TextFeatures,  # merged: one row a photo
         said: torch.Tensor,  # (B, W) of `TokenCounter`
-    ) -> torch.Tensor:  # (B, K)
+    ) -> tuple[torch.Tensor, ...]:  # V of (B, K)
         "From the mean sentence, the tokens said and the number of captions."
         counts = text.mask.any(1).long() if text.counts is None else text.counts
         number = counts.clamp_min(1).log()[:, None].to(said.dtype)
         read = self.network(torch.cat([text.sentence * text.sentence.shape[1] ** 0.5, said * 8, number], -1))
-        return read * (counts > 0)[:, None]
+        return (read * (counts > 0)[:, None]).split(self.width, -1)
 
 # %% ../../nbs/05_fusion/03_evidence.ipynb #6cb8995b
 def clip_norm(
@@ -151,8 +160,8 @@ def clip_norm(
 class EvidenceFusion(nn.Module):
     """The image-only face, and what captions say of the other side's photo and of its captions.
 
-    `[face | described | shown | sentence | said]`, compared by `similarity`. Ours; no caption is needed on either
-    side."""
+    `[face | described | shown | sentence | person | said | poorness]`, compared by `similarity`. Ours; no caption is
+    needed on either side."""
 
     needs_regions = True
     optional_captions = True  # a photo may have none
@@ -169,31 +178,33 @@ class EvidenceFusion(nn.Module):
         terms: int = 64,  # K, width of each kind of evidence
         tokens: int = 256,  # W that are counted
         bound: float = 6.0,  # longest vector of evidence; a term is at most its square / K^0.5, in nats
-        weight: float = 0.04,  # of a nat, in cosines of the face, before it is chosen
+        weight: float = 0.02,  # of a nat, in cosines of clean faces, before it is chosen
     ):
         super().__init__()
         self.face = ResidualFCFM(dim, regions, use_captions=False)
         self.use_captions, self.terms, self.bound, self.width = use_captions, terms, bound, self.face.width
         if use_captions:
-            self.widths = [terms, terms, terms, tokens]
-            self.width += sum(self.widths)
-            self.counter, self.shown = TokenCounter(tokens), nn.Linear(attributes, terms)
-            self.described, self.sentence = (CaptionReader(dim, tokens, terms) for _ in range(2))
-            self.register_buffer("weights", torch.tensor([weight, weight, 0]))  # of caption with photo, of captions
-            # as they are read, and as tf-idf counts them
+            self.widths = [terms, terms, terms, terms, tokens]
+            self.width += sum(self.widths) + 1
+            self.counter, self.reader = TokenCounter(tokens), CaptionReader(dim, tokens, terms)
+            self.shown, self.poor = nn.Linear(attributes, terms), nn.Linear(attributes, 1)
+            self.register_buffer("weights", torch.tensor([weight, weight, 0, 0]))  # of caption with photo, and of
+            # captions by `sentence`, by `person` and by tf-idf
+            self.register_buffer("power", torch.tensor(1.0))  # how much more captions say beside poor photos
 
     def evidence(
         self,
         attributes: torch.Tensor,  # (B, A)
         text: TextFeatures | None,  # of B photos; None: no captions at all
-    ) -> tuple[torch.Tensor, ...]:  # described, shown and sentence (B, K), said (B, W)
-        "The kinds of evidence of each side; products of two sides are in nats, those of `said` are cosines of tf-idf."
+    ) -> tuple[torch.Tensor, ...]:  # described, shown, sentence and person (B, K), said (B, W)
+        "The kinds of evidence of each side: products of two sides are nats, of persons and of what is said cosines."
         shown = self.show(attributes)
         if text is None:
             silent = torch.zeros_like(shown)
-            return silent, shown, silent, shown.new_zeros(len(shown), self.widths[-1])
+            return silent, shown, silent, silent, shown.new_zeros(len(shown), self.widths[-1])
         said = self._said(text)
-        return self._bounded(self.described(text, said)), shown, self._bounded(self.sentence(text, said)), said
+        described, sentence, person = self.reader(text, said)
+        return self._bounded(described), shown, self._bounded(sentence), l2_normalize(person), said
 
     def show(
         self,
@@ -207,7 +218,14 @@ class EvidenceFusion(nn.Module):
         text: TextFeatures,  # (M), merged
     ) -> torch.Tensor:  # (M, K)
         "What captions describe."
-        return self._bounded(self.described(text, self._said(text)))
+        return self._bounded(self.reader(text, self._said(text))[0])
+
+    def poorness(
+        self,
+        attributes: torch.Tensor,  # (N, A)
+    ) -> torch.Tensor:  # (N,)
+        "How poor photos look: 0 as undegraded, 1 as at a seventh of the size (16 px of 112)."
+        return self.poor(attributes)[:, 0]
 
     def _said(self, text) -> torch.Tensor:
         "Tf-idf of captions; zeros where the text encoder does not tell its tokens."
@@ -224,17 +242,30 @@ class EvidenceFusion(nn.Module):
         image: ImageFeatures,  # aligned, with attributes
         text: TextFeatures | None = None,  # aligned and merged; None: no captions
     ) -> torch.Tensor:  # (B, width)
-        "The face as the image-only model has it, and the evidence, weighted."
+        "The face as the image-only model has it, and the evidence."
         face = self.face(image)
         if not self.use_captions:
             return face
-        described, shown, sentence, said = self.evidence(image.attributes, text)
-        cross, captions, tfidf = self.weights.sqrt()
-        return torch.cat([face, described * cross, shown * cross, sentence * captions, said * tfidf], -1)
+        poorness = self.poorness(image.attributes).clamp(0, 1)
+        return torch.cat([face, *self.evidence(image.attributes, text), poorness[:, None]], -1)
+
+    def terms_of(
+        self,
+        embedding: torch.Tensor,  # (N, width)
+        probe: bool = False,  # True: what is described lies where the other side has what is shown
+    ) -> list[torch.Tensor]:  # for each weight (N, ..), whose products with the other side's are the terms
+        "The evidence in embeddings by kind, before it is weighted."
+        _, described, shown, *captions, _ = self._parts(embedding)
+        return [torch.cat([shown, described] if probe else [described, shown], -1), *captions]
 
     def _parts(self, embedding) -> tuple[torch.Tensor, ...]:
-        "Face, described, shown, sentence and said of embeddings (N, width)."
-        return embedding.split([self.face.width, *(self.widths if self.use_captions else [])], -1)
+        "Face, described, shown, sentence, person, said and poorness of embeddings (N, width)."
+        return embedding.split([self.face.width, *self.widths, 1], -1)
+
+    def _told(self, embedding, probe) -> torch.Tensor:
+        "The evidence in embeddings, weighted: products of two sides are in cosines of the face."
+        parts = [x * weight for x, weight in zip(self.terms_of(embedding, probe), self.weights.sqrt())]
+        return torch.cat(parts, -1) * (self.power * embedding[:, -1:]).exp()
 
     def similarity(
         self,
@@ -242,26 +273,17 @@ class EvidenceFusion(nn.Module):
         probe: torch.Tensor,  # (M, width)
     ) -> torch.Tensor:  # (N, M)
         "Cosine of the faces plus the evidence of captions: exactly the cosine where there are none."
-        face_g, *told_g = self._parts(gallery)
-        face_p, *told_p = self._parts(probe)
-        scores = cosine_matrix(face_g, face_p)
+        width = self.face.width
+        scores = cosine_matrix(gallery[:, :width], probe[:, :width])
         if not self.use_captions:
             return scores
-        return scores + torch.cat(told_g, -1) @ torch.cat(_as_probe(told_p), -1).T
+        return scores + self._told(gallery, False) @ self._told(probe, True).T
 
     def index_vectors(
         self,
         embedding: torch.Tensor,  # (N, width)
         probe: bool = False,  # True: as what is looked for; False: as what lies in the index
-    ) -> torch.Tensor:  # (N, width)
+    ) -> torch.Tensor:  # (N, width - 1)
         "Vectors whose inner products are `similarity`."
-        face, *told = self._parts(embedding)
-        if probe and told:
-            told = _as_probe(told)
-        return torch.cat([l2_normalize(face), *told], -1)
-
-
-def _as_probe(told) -> list[torch.Tensor]:
-    "What captions describe in the place of what photos show, and the other way."
-    described, shown, *captions = told
-    return [shown, described, *captions]
+        face = l2_normalize(embedding[:, : self.face.width])
+        return torch.cat([face, self._told(embedding, probe)], -1) if self.use_captions else face

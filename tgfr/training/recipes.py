@@ -88,7 +88,7 @@ class Recipe:
     epochs_encode: int = 8  # a face encoder of our own, where none is given
     epochs_align: int = 2  # stage 1 (FCAM); for verification alone better 0, and as many epochs more of stage 2
     epochs_fuse: int = 6  # stage 2 (FCFM)
-    epochs_evidence: int = 12  # of the fusion `evidence`, after its image-only head
+    epochs_evidence: int = 16  # of the fusion `evidence`, after its image-only head
     batch_encode: int = 64  # photos per step over all processes
     batch_align: int = 64
     batch_fuse: int = 256
@@ -210,7 +210,7 @@ def ours() -> Recipe:
 # %% ../../nbs/08_training/01_recipes.ipynb #3739cd06
 def evidence() -> Recipe:
     "Captions as evidence: on one side, on both or on none; no stage 1, for it aligns faces and not photos."
-    return Recipe(fusion="evidence", epochs_align=0, epochs_fuse=8)
+    return Recipe(text="bag", fusion="evidence", epochs_align=0, epochs_fuse=8)
 
 # %% ../../nbs/08_training/01_recipes.ipynb #a8a8ad8a
 def ours_transformer(
