@@ -80,9 +80,15 @@ def embed_photos(
                 parts.setdefault("described", []).append(model.fusion.describe(text).cpu())
                 parts.setdefault("shown", []).append(shown)
             if words:
-                silent = torch.zeros(len(photos), model.config.dim)
-                parts["sentence"].append(silent if text is None else text.sentence.cpu())
+                parts["sentence"].append(_sentences(model, text, len(photos)))
     return {mode: _joined(parts) for mode, parts in batches.items()}
+
+
+def _sentences(model, text, count) -> torch.Tensor:  # (count, D)
+    "What captions are compared with other captions by; zeros where there is none."
+    if hasattr(model.fusion, "compare_captions"):
+        return torch.zeros(count, model.fusion.terms) if text is None else model.fusion.compare_captions(text).cpu()
+    return torch.zeros(count, model.config.dim) if text is None else text.sentence.cpu()
 
 
 def _joined(parts) -> dict[str, np.ndarray]:

@@ -91,7 +91,7 @@ def _scaled_cosines(products, squares, sentence, weight, power) -> Iterable[np.n
 EVIDENCE_PARTS = ("text_encoder", "image_head.reader", "fusion.shown", "fusion.poor", "fusion.reader")
 NAT_WEIGHTS = (0, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06)  # of a nat, in cosines of clean faces
 COSINE_WEIGHTS = (0, 0.01, 0.02, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3)
-EVIDENCE_WEIGHTS = (NAT_WEIGHTS, NAT_WEIGHTS, COSINE_WEIGHTS, COSINE_WEIGHTS)  # of `EvidenceFusion.weights`
+EVIDENCE_WEIGHTS = (NAT_WEIGHTS, NAT_WEIGHTS, COSINE_WEIGHTS)  # of `EvidenceFusion.weights`
 EVIDENCE_POWERS = (0, 0.5, 1, 1.5, 2, 3)
 MAX_PAIRS = 200_000  # impostor pairs that these are chosen on
 EVIDENCE_CONDITIONS = (("none", "first"), ("none", "all"), ("first", "first"), ("all", "all"))  # gallery's, probe's
@@ -327,7 +327,7 @@ class Trainer:
             return np.mean(tprs)
 
         choices = *EVIDENCE_WEIGHTS, EVIDENCE_POWERS
-        starts = (0, 0, 0, 0, 1), (0.01, 0.01, 0.02, 0, 1)
+        starts = (0, 0, 0, 1), (0.01, 0.01, 0, 1)
         *weights, power = max((_climb(score, start, choices) for start in starts), key=score)
         model.fusion.weights.copy_(torch.tensor(weights))
         model.fusion.power.fill_(power)
