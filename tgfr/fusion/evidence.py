@@ -169,6 +169,7 @@ class EvidenceFusion(nn.Module):
     needs_regions = True
     optional_captions = True  # a photo may have none
     counts_tokens = True  # of captions, so that text features carry them
+    reads_words = False  # the features of single words are not looked at, and not merged
     image_only = "residual"  # the fusion that it is without captions, trained first and kept
     image_head = EvidenceImageHead
 

@@ -233,6 +233,8 @@ class TGFR(nn.Module):
     def _read(self, tokens) -> TextFeatures:
         "What the text encoder makes of tokens, and the tokens themselves for a fusion that counts them."
         text = self.text_encoder(**tokens)
+        if not getattr(self.fusion, "reads_words", True):
+            text = replace(text, words=text.words[..., :0])
         return replace(text, ids=token_ids(tokens)) if getattr(self.fusion, "counts_tokens", False) else text
 
     def encode_text(

@@ -8,6 +8,7 @@ __all__ = ['FULL', 'GALLERY_CLEAN', 'TERMS', 'PairBatch', 'PairBatches', 'Eviden
 # %% ../../nbs/08_training/07_caption_evidence.ipynb #67b97496
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from .recipes import Recipe
 class PairBatch(TensorRecord):
     "One step: B probes, then B gallery photos, in the same order of people."
 
-    photos: ImageFeatures  # (2B, ..)
+    photos: ImageFeatures  # (2B, ..), region maps averaged to a grid
     label: torch.Tensor  # (B,) person, 0 to classes - 1
     variant: torch.Tensor  # (B,) resolution of each probe, its place in the store
     counts: torch.Tensor  # (2B,) captions of each photo, 0 where it has none
@@ -61,6 +62,7 @@ class PairBatches(FaceBatches):
         seed: int = 0,
         faces: np.ndarray | None = None,  # (V, N, F) unit embeddings of the image-only heads, see `half`
         half: np.ndarray | None = None,  # (N,) 0 or 1: pairs are drawn within one; None: all people are in one
+        grid: int = 4,  # sides of the grid that region maps are averaged to; larger ones are kept as they are
     ):
         super().__init__(store, identity, captions, rows, text, captions_per_image, variants, seed=seed)
         order = self.mates = self.rows[np.argsort(self.label[self.rows], kind="stable")]  # photos by person
@@ -69,6 +71,7 @@ class PairBatches(FaceBatches):
         self.faces, self.half = faces, np.zeros(len(self.label), int) if half is None else half
         self.place = np.full(len(self.label), -1)
         self.place[order] = np.arange(len(order)) - self.start[self.label[order]]
+        self.grid = grid
         self.poorness = np.zeros(len(store.variants), np.float32)
         self.poorness[self.variants] = np.log(FULL / np.minimum(sizes, FULL)) / np.log(7)
         self.probability = 1 / np.asarray(sizes, float)
@@ -132,7 +135,24 @@ class PairBatches(FaceBatches):
         face = None if self.faces is None else torch.from_numpy(self.faces[variants, rows])
         label, seen = torch.from_numpy(person[share]), torch.from_numpy(variant[share])
         poorness = torch.from_numpy(self.poorness[variants])
-        return PairBatch(self.store.batch(variants, rows), label, seen, counts, poorness, tokens, face)
+        return PairBatch(self._photos(variants, rows), label, seen, counts, poorness, tokens, face)
+
+    @cached_property
+    def regions_read(self) -> np.ndarray:  # (V, N, C, h, w), in the dtype of the store
+        "The region maps, averaged once to the grid that is read of them: whole maps would be read in every epoch."
+        stored = self.store.regions
+        sides = (min(self.grid, side) for side in stored.shape[-2:])
+        pooled = np.zeros((*stored.shape[:3], *sides), stored.dtype)
+        for variant in {0, *map(int, self.variants)}:
+            for rows in np.split(self.rows, range(512, len(self.rows), 512)):
+                maps = torch.from_numpy(np.asarray(stored[variant, rows], np.float32))
+                pooled[variant, rows] = F.adaptive_avg_pool2d(maps, pooled.shape[-2:]).numpy()
+        return pooled
+
+    def _photos(self, variants, rows) -> ImageFeatures:
+        "What is read of some photos."
+        embedding = self.store.batch(variants, rows, regions=False).embedding
+        return ImageFeatures(embedding, torch.from_numpy(self.regions_read[variants, rows].astype(np.float32)))
 
     def _captions(self, rows, share, draw):
         "Tokens and counts of one process's captions; they are drawn for all."

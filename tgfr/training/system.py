@@ -227,7 +227,8 @@ class Trainer:
         model.fusion.counter.learn(self._tokens(model))
         photos = store, self.identity, self.captions, self.rows
         reads = model.text_encoder, recipe.train_resolutions, recipe.captions_evidence
-        batches = PairBatches(*photos, *reads, self.variants, recipe.seed, **cross_fit)
+        grid = model.image_head.reader.grid
+        batches = PairBatches(*photos, *reads, self.variants, recipe.seed, grid=grid, **cross_fit)
         recipe = replace(recipe, batch_evidence=batches.largest_batch(recipe.batch_evidence))
         objective = EvidenceObjective(model, len(store.variants), batches.classes, recipe)
         run = self.folder / fusion
