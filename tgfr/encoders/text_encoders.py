@@ -194,16 +194,19 @@ class RNNTextEncoder(TextEncoder):
     ) -> TextFeatures:  # words as long as the longest caption
         "Words as the network leaves them, unit sentences, and which words are real."
         mask = torch.arange(int(lengths.max()), device=ids.device) < lengths.to(ids.device)[:, None]
-        embedded = self.dropout(self.embedding(ids[:, : mask.shape[1]]))
         if self.config["kind"] == "bag":
-            words, final = (self.rnn(embedded) * mask[..., None]).mT, None
+            words, sentence = self._look_up(ids[:, : mask.shape[1]], mask)
         else:
-            words, final = self._recur(embedded, lengths.cpu())
-        if final is None or self.config["pooling"] == "mean":
-            sentence = words.sum(2) / lengths[:, None].to(words)  # words are zero beyond each caption's end
-        else:
-            sentence = torch.cat([final[-2], final[-1]], dim=1)
+            words, final = self._recur(self.dropout(self.embedding(ids)), lengths.cpu())
+            mean = self.config["pooling"] == "mean"  # words are zero beyond each caption's end
+            sentence = words.sum(2) / lengths[:, None].to(words) if mean else torch.cat([final[-2], final[-1]], dim=1)
         return TextFeatures(l2_normalize(sentence), words, mask)
+
+    def _look_up(self, ids, mask) -> tuple[torch.Tensor, torch.Tensor]:  # (B, D, T) and (B, D)
+        "Words, and their sum: from a table of the whole vocabulary, so that no word is projected twice."
+        table = self.rnn(self.dropout(self.embedding.weight))
+        words = F.embedding(ids, table) * mask[..., None]
+        return words.mT, F.embedding_bag(ids, table, mode="sum", per_sample_weights=mask.to(table.dtype))
 
     def _recur(self, embedded, lengths) -> tuple[torch.Tensor, torch.Tensor]:  # (B, D, T), (2 * layers, B, D/2)
         "Words, zero beyond each caption's end, and final states; many captions of one length go without packing."

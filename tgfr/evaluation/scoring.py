@@ -132,7 +132,8 @@ def _padded(parts) -> list[TextFeatures]:
     def pad(x, longest, value=0):
         return None if x is None else F.pad(x, (0, longest - x.shape[-1]), value=value)
 
-    words, mask = (max(getattr(part, name).shape[-1] for part in parts) for name in ("words", "mask"))
+    words = max(part.words.shape[-1] for part in parts)
+    mask = max(part.mask.shape[-1] for part in parts)
     tokens = max(0 if part.ids is None else part.ids.shape[1] for part in parts)
     return [
         replace(part, words=pad(part.words, words), mask=pad(part.mask, mask), ids=pad(part.ids, tokens, -1))

@@ -102,8 +102,21 @@ def _climb(score: Callable, start: tuple, choices: tuple, rounds: int = 3) -> tu
     best = list(start)
     for _ in range(rounds):
         for k, numbers in enumerate(choices):
-            best[k] = max(numbers, key=lambda number: score([*best[:k], number, *best[k + 1 :]]))
+            tried = [[*best[:k], number, *best[k + 1 :]] for number in numbers]
+            best = max(tried, key=score)
     return tuple(best)
+
+
+def _pairs_of(matrices, pairs) -> list[np.ndarray]:
+    "Some pairs of score matrices."
+    return [matrix.numpy()[pairs] for matrix in matrices]
+
+
+def _weighted(parts: list[np.ndarray], chosen: tuple) -> np.ndarray:
+    "Scores from faces, terms of captions and how poor both photos look, as `EvidenceFusion.similarity` adds them."
+    (face, *terms, poorness), (*weights, power) = parts, chosen
+    told = sum(weight * term for weight, term in zip(weights, terms))
+    return face + told * np.exp(power * poorness)
 
 # %% ../../nbs/08_training/08_system.ipynb #5f57000b
 def _image_only(fusion) -> str | None:
@@ -112,10 +125,10 @@ def _image_only(fusion) -> str | None:
 
 
 CAPTION_FIELDS = tuple(  # of a recipe: those that an image-only head does not read
-    name
-    for name in (f.name for f in fields(Recipe))
-    if name.startswith(("text", "captions_", "cross_fit", "lr_text", "clip_text", "lambda_text"))
-    or name.endswith("_evidence")
+    f.name
+    for f in fields(Recipe)
+    if f.name.startswith(("text", "captions_", "cross_fit", "lr_text", "clip_text", "lambda_text"))
+    or f.name.endswith("_evidence")
 )
 
 
@@ -317,14 +330,9 @@ class Trainer:
         ]
 
         def score(chosen):
-            *weights, power = chosen
             tprs = []
-            for sides in conditions:
-                scores = []
-                for face, *terms, poorness in sides:
-                    told = sum(w * term for w, term in zip(weights, terms) if w)
-                    scores.append(face + told * np.exp(power * poorness))
-                tprs.append(tpr_at_fpr(*scores, [1e-2, 1e-3]))
+            for genuine, impostor in conditions:
+                tprs.append(tpr_at_fpr(_weighted(genuine, chosen), _weighted(impostor, chosen), [1e-2, 1e-3]))
             return np.mean(tprs)
 
         choices = *EVIDENCE_WEIGHTS, EVIDENCE_POWERS
@@ -343,7 +351,7 @@ class Trainer:
         genuine, impostor = (np.nonzero(pairs) for pairs in self.pairs)
         every = -(-len(impostor[0]) // MAX_PAIRS)
         impostor = tuple(index[::every] for index in impostor)
-        return [[x.numpy()[pairs] for x in matrices] for pairs in (genuine, impostor)]
+        return [_pairs_of(matrices, genuine), _pairs_of(matrices, impostor)]
 
     def _tune_sentence(self, model: TGFR) -> None:
         "Set `weight` and `power` of a residual fusion's sentence to the best pair on the validation identities."
