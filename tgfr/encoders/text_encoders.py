@@ -114,9 +114,7 @@ MANY = 8  # captions of each length, on average: from so many on packing costs m
 @TEXT_ENCODERS.register("gru")
 @TEXT_ENCODERS.register("lstm")
 class RNNTextEncoder(TextEncoder):
-    """Bidirectional LSTM or GRU over whole words (Hasan et al., WACV 2024, section 3; the text encoder of AttnGAN).
-
-    A bag reads each word for itself, in no order, and trains many times faster."""
+    "Bidirectional LSTM or GRU (Hasan et al., WACV 2024, section 3; AttnGAN's), or a bag, over whole words."
 
     options = ("min_count", "vocabulary", "embedding", "layers", "dropout", "length", "pooling", "init_range")
     renamed = {"spread": "init_range"}

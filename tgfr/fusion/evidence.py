@@ -19,7 +19,7 @@ from .fcfm import ResidualFCFM, register_fusion
 
 # %% ../../nbs/05_fusion/03_evidence.ipynb #60ae1d2b
 class PhotoReader(nn.Module):
-    "What of a photo captions speak of: from the frozen embedding, its norm and a coarse grid of the region map."
+    "What of a photo captions speak of: from embedding, norm and a coarse grid of the region map."
 
     def __init__(
         self,
@@ -85,9 +85,9 @@ class TokenCounter(nn.Module):
     @torch.no_grad()
     def learn(
         self,
-        photos: Iterable[torch.Tensor],  # (B, L) tokens of B photos' captions each, -1 where there is none
+        photos: Iterable[torch.Tensor],  # (B, L) tokens of captions, a row a photo, -1 where none is
     ) -> None:
-        "Choose the tokens, and how much each weighs: 1 + ln((1 + N) / (1 + photos whose captions have it))."
+        "Choose the tokens, and how much each weighs: 1 + ln((1 + photos) / (1 + photos with it))."
         total, having = 0, torch.zeros(0, dtype=torch.int64)
         for ids in photos:
             ids = ids.sort(dim=1).values
@@ -181,27 +181,28 @@ class EvidenceFusion(nn.Module):
         attributes: int = 512,  # A of the image head
         terms: int = 64,  # K, width of each kind of evidence
         tokens: int = 256,  # W that are counted
-        bound: float = 6.0,  # longest vector of evidence; a term is at most its square / K^0.5, in nats
+        bound: float = 6.0,  # of a vector's length; a term is at most its square / K^0.5 nats
         weight: float = 0.02,  # of a nat, in cosines of clean faces, before it is chosen
     ):
         super().__init__()
         self.face = ResidualFCFM(dim, regions, use_captions=False)
-        self.use_captions, self.terms, self.bound, self.width = use_captions, terms, bound, self.face.width
+        self.use_captions, self.terms, self.bound = use_captions, terms, bound
+        self.width = self.face.width
         if use_captions:
             self.widths = [terms, terms, terms, terms, tokens]
             self.width += sum(self.widths) + 1
             self.counter, self.reader = TokenCounter(tokens), CaptionReader(dim, tokens, terms)
             self.shown, self.poor = nn.Linear(attributes, terms), nn.Linear(attributes, 1)
-            self.register_buffer("weights", torch.tensor([weight, weight, 0]))  # of caption with photo, of captions as
-            # they are read, and of captions by tf-idf
-            self.register_buffer("power", torch.tensor(1.0))  # how much more captions say beside poor photos
+            self.register_buffer("weights", torch.tensor([weight, weight, 0]))  # of captions
+            # with photos, of captions as they are read, and of captions by tf-idf
+            self.register_buffer("power", torch.tensor(1.0))  # by which poor photos make them grow
 
     def evidence(
         self,
         attributes: torch.Tensor,  # (B, A)
         text: TextFeatures | None,  # of B photos; None: no captions at all
     ) -> tuple[torch.Tensor, ...]:  # described, shown, sentence and person (B, K), said (B, W)
-        "The kinds of evidence of each side: products of two sides are nats, of persons and of what is said cosines."
+        "The evidence of each side: products of two sides are nats, of persons and of what is said cosines."
         shown = self.show(attributes)
         if text is None:
             silent = torch.zeros_like(shown)
@@ -264,7 +265,7 @@ class EvidenceFusion(nn.Module):
         self,
         embedding: torch.Tensor,  # (N, width)
         probe: bool = False,  # True: what is described lies where the other side has what is shown
-    ) -> list[torch.Tensor]:  # for each weight (N, ..), whose products with the other side's are the terms
+    ) -> list[torch.Tensor]:  # for each weight (N, ..); products of two sides are the terms
         "The evidence in embeddings by kind, before it is weighted."
         _, described, shown, sentence, person, said, _ = self._parts(embedding)
         crossed = [shown, described] if probe else [described, shown]
@@ -284,7 +285,7 @@ class EvidenceFusion(nn.Module):
         gallery: torch.Tensor,  # (N, width)
         probe: torch.Tensor,  # (M, width)
     ) -> torch.Tensor:  # (N, M)
-        "Cosine of the faces plus the evidence of captions: exactly the cosine where there are none."
+        "Cosine of the faces plus what captions say: exactly the cosine where there are none."
         width = self.face.width
         scores = cosine_matrix(gallery[:, :width], probe[:, :width])
         if not self.use_captions:

@@ -35,7 +35,7 @@ class PairBatch(TensorRecord):
     label: torch.Tensor  # (B,) person, 0 to classes - 1
     variant: torch.Tensor  # (B,) resolution of each probe, its place in the store
     counts: torch.Tensor  # (2B,) captions of each photo, 0 where it has none
-    poorness: torch.Tensor  # (2B,) of each photo: 0 where it is undegraded, 1 at a seventh of the size
+    poorness: torch.Tensor  # (2B,) 0 of an undegraded photo, 1 at a seventh of the size
     tokens: dict[str, torch.Tensor] | None  # of all captions; None: there is none
     face: torch.Tensor | None = None  # (2B, F) unit embeddings by a head that did not see these people; None: without
 
@@ -62,7 +62,7 @@ class PairBatches(FaceBatches):
         seed: int = 0,
         faces: np.ndarray | None = None,  # (V, N, F) unit embeddings of the image-only heads, see `half`
         half: np.ndarray | None = None,  # (N,) 0 or 1: pairs are drawn within one; None: all people are in one
-        grid: int = 4,  # sides of the grid that region maps are averaged to; larger ones are kept as they are
+        grid: int = 4,  # sides of the grid that region maps are averaged to
     ):
         super().__init__(store, identity, captions, rows, text, captions_per_image, variants, seed=seed)
         order = self.mates = self.rows[np.argsort(self.label[self.rows], kind="stable")]  # photos by person
@@ -139,7 +139,7 @@ class PairBatches(FaceBatches):
 
     @cached_property
     def regions_read(self) -> np.ndarray:  # (V, N, C, h, w), in the dtype of the store
-        "The region maps, averaged once to the grid that is read of them: whole maps would be read in every epoch."
+        "The region maps, averaged once to the grid that is read of them."
         stored = self.store.regions
         sides = (min(self.grid, side) for side in stored.shape[-2:])
         pooled = np.zeros((*stored.shape[:3], *sides), stored.dtype)
@@ -152,7 +152,8 @@ class PairBatches(FaceBatches):
     def _photos(self, variants, rows) -> ImageFeatures:
         "What is read of some photos."
         embedding = self.store.batch(variants, rows, regions=False).embedding
-        return ImageFeatures(embedding, torch.from_numpy(self.regions_read[variants, rows].astype(np.float32)))
+        regions = self.regions_read[variants, rows].astype(np.float32)
+        return ImageFeatures(embedding, torch.from_numpy(regions))
 
     def _captions(self, rows, share, draw):
         "Tokens and counts of one process's captions; they are drawn for all."
@@ -174,7 +175,7 @@ TERMS = {  # name of the loss to the evidence it reads; x: probe's captions and 
 
 
 class EvidenceObjective(nn.Module):
-    "What captions add to the face score: logistic loss of each kind of evidence, alone and together; and ArcFace."
+    "What captions add to the face score: a logistic loss of each kind of evidence, and ArcFace."
 
     head_group = "evidence"  # the learning rate of all but the text encoder and the slopes
 
@@ -217,8 +218,9 @@ class EvidenceObjective(nn.Module):
         told = batch.counts > 0
         if hasattr(self, "text_id") and told.any():
             label = torch.cat([batch.label, batch.label])[told]
-            known = focal_loss(self.text_id(person[told], label), label, r.focal, r.focal_batch_mean)
-            losses["person"] = r.lambda_text * told.float().mean() * known
+            logits = self.text_id(person[told], label)
+            loss = focal_loss(logits, label, r.focal, r.focal_batch_mean)
+            losses["person"] = r.lambda_text * told.float().mean() * loss
         return losses
 
     def _face(self, batch, n) -> torch.Tensor:
