@@ -166,6 +166,7 @@ class Trainer:
         variants = self.split.store.variants
         self.variants = [variants.index(name) if name in variants else 0 for name in names]
         self.history: dict[str, list[dict]] = {}  # run to its metrics, for the training curves
+        self.heads: dict[str, TGFR] = {}  # image-only heads that were trained, by fusion
         self.below: dict[str, str] = {}  # run to a warning, where validation shows it below the frozen encoder
 
     def new_model(
@@ -212,6 +213,8 @@ class Trainer:
             return self._train_evidence(fusion, start or self)
         if not use_captions:
             fusion = _image_only(fusion)
+        if not use_captions and fusion in self.heads:
+            return self.heads[fusion]
         aligned = (start or self).aligned().state_dict() if use_captions else {}
         model = self.new_model(fusion, use_captions)  # last: what is drawn after it depends on its seed
         expected = model.state_dict()
@@ -223,6 +226,8 @@ class Trainer:
             self._tune_sentence(model)
         if self.accelerator.is_main_process:
             self._compare_with_frozen(model, name)
+        if not use_captions:
+            self.heads[fusion] = model
         return model
 
     def _train_evidence(self, fusion: str, start: "Trainer") -> TGFR:
