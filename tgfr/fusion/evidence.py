@@ -195,6 +195,7 @@ class EvidenceFusion(nn.Module):
             self.shown, self.poor = nn.Linear(attributes, terms), nn.Linear(attributes, 1)
             self.register_buffer("weights", torch.tensor([weight, weight, 0]))  # of captions
             # with photos, of captions as they are read, and of captions by tf-idf
+            self.register_buffer("person_nats", torch.tensor(PERSON_NATS))  # 0 where it is not trained
             self.register_buffer("power", torch.tensor(1.0))  # by which poor photos make them grow
 
     def evidence(
@@ -269,7 +270,7 @@ class EvidenceFusion(nn.Module):
         "The evidence in embeddings by kind, before it is weighted."
         _, described, shown, sentence, person, said, _ = self._parts(embedding)
         crossed = [shown, described] if probe else [described, shown]
-        return [torch.cat(crossed, -1), torch.cat([sentence, person * PERSON_NATS**0.5], -1), said]
+        return [torch.cat(crossed, -1), torch.cat([sentence, person * self.person_nats.sqrt()], -1), said]
 
     def _parts(self, embedding) -> tuple[torch.Tensor, ...]:
         "Face, described, shown, sentence, person, said and poorness of embeddings (N, width)."

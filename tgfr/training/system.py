@@ -243,6 +243,7 @@ class Trainer:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(EVIDENCE_PARTS))
         model.fusion.counter.learn(self._tokens(model))
+        model.fusion.person_nats.mul_(recipe.lambda_text > 0)
         photos = store, self.identity, self.captions, self.rows
         reads = model.text_encoder, recipe.train_resolutions, recipe.captions_evidence
         grid = model.image_head.reader.grid
