@@ -15,7 +15,6 @@ def test_scores_of_each_condition_are_those_of_its_captions(kept):
     model, n = evidence(captions, 16, (8, 7, 7), 12), len(identity)
     captions[2] = []
     scorer = CaptionScorer(model, store, 1, batch=7, max_kept=kept)
-    face, terms = model.fusion.face.width, model.fusion.terms
     for condition in caption_conditions(captions, identity, seen_at=None):
         sides = []
         for side, variant in ((condition.gallery, 0), (condition.probe, 1)):
@@ -24,7 +23,7 @@ def test_scores_of_each_condition_are_those_of_its_captions(kept):
             sides.append(read[mode]["fused"][variant])
         found = scorer(condition.gallery, condition.probe)
         for i, j in ((0, 1), (2, 3), (5, 2), (n - 1, 7)):
-            expected = score_by_hand(sides[0][i], sides[1][j], face, terms)
+            expected = score_by_hand(sides[0][i], sides[1][j], model.fusion)
             assert found[i, j] == pytest.approx(expected, abs=1e-5), condition.text
     assert len(scorer._fused) <= MAX_LISTS
 

@@ -279,8 +279,7 @@ def test_pairs_of_a_model_with_a_score_of_its_own_are_inner_products_by_hand():
     draw = rng("pairs by hand")
     first, second = draw.integers(24, size=(2, 60))
     scores = score_pairs(fused[1], fused[0], PairList("drawn", first, second, first % 6 == second % 6), model)
-    face, terms = model.fusion.face.width, model.fusion.terms
-    expected = [score_by_hand(fused[0][j], fused[1][i], face, terms) for i, j in zip(first, second)]
+    expected = [score_by_hand(fused[0][j], fused[1][i], model.fusion) for i, j in zip(first, second)]
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     cosine = score_pairs(fused[1], fused[0], PairList("drawn", first, second, first == second))
     assert np.abs(cosine - expected).max() > 0.01, "a cosine of the whole is something else"

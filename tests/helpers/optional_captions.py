@@ -7,7 +7,7 @@ import torch
 from tgfr.core import seed_everything
 from tgfr.data.synthetic import synthetic_faces
 from tgfr.encoders.text_encoders import build_text_encoder
-from tgfr.fusion.model import TGFR, ModelConfig
+from tgfr.fusion.model import TGFR, ModelConfig, token_ids
 
 
 def shaken(model):
@@ -22,7 +22,12 @@ def shaken(model):
 def evidence(captions, embedding=32, regions=(16, 14, 14), dim=16, fusion="evidence"):
     seed_everything(0)
     text = build_text_encoder("lstm", [c for row in captions for c in row], dim=dim, embedding=12)
-    return shaken(TGFR(ModelConfig(embedding, regions, dim, fusion), text))
+    model = shaken(TGFR(ModelConfig(embedding, regions, dim, fusion), text))
+    if fusion == "evidence":
+        model.fusion.counter.learn([token_ids(text.tokenize(row)).reshape(1, -1) for row in captions if row])
+        model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.2]))
+        model.fusion.power.fill_(0.7)
+    return model
 
 
 def image_only_part(model):
@@ -34,14 +39,19 @@ def image_only_part(model):
     return head
 
 
-def score_by_hand(gallery, probe, face, terms):
+def score_by_hand(gallery, probe, fusion):
     "Cosine of the faces, then what captions say of the other side, entry by entry."
-    g, p = np.asarray(gallery, float), np.asarray(probe, float)
-    total = g[:face] @ p[:face] / np.sqrt(g[:face] @ g[:face] * (p[:face] @ p[:face]))
-    for a, b in ((0, 1), (1, 0), (2, 2)):
-        for k in range(terms):
-            total += g[face + a * terms + k] * p[face + b * terms + k]
-    return total
+    g, p, face = np.asarray(gallery, float), np.asarray(probe, float), fusion.face.width
+    cross, captions, tfidf = fusion.weights.double().tolist()
+    parts = [(0, 1, cross), (1, 0, cross), (2, 2, captions), (3, 3, captions * fusion.person_nats.item())]
+    told = 0.0
+    for a, b, weight in parts:
+        for k in range(fusion.terms):
+            told += weight * g[face + a * fusion.terms + k] * p[face + b * fusion.terms + k]
+    for k in range(face + 4 * fusion.terms, len(g) - 1):
+        told += tfidf * g[k] * p[k]
+    cosine = g[:face] @ p[:face] / np.sqrt(g[:face] @ g[:face] * (p[:face] @ p[:face]))
+    return cosine + told * np.exp(fusion.power.item() * (g[-1] + p[-1]))
 
 
 def with_captions(faces: datasets.Dataset, captions: list[list[str]]) -> datasets.Dataset:

@@ -438,10 +438,9 @@ def test_a_list_is_evaluated_with_captions_on_both_sides_on_one_and_without(
     store = FeatureStore.open(optional["out"] / "features")
     trained = TGFR.load(optional["model"])
     read = embed_photos(trained, store, some_captioned["captions"][:], modes=("none", "all"), progress=False)
-    face, terms = trained.fusion.face.width, trained.fusion.terms
     for captions, mode in (("all", "all"), ("all-probe", "none")):
         gallery, probe = read[mode]["fused"][0], read["all"]["fused"][1]
-        scores = [score_by_hand(gallery[3 * q + 1], probe[3 * p], face, terms) for p in range(12) for q in range(12)]
+        scores = [score_by_hand(gallery[3 * q + 1], probe[3 * p], trained.fusion) for p in range(12) for q in range(12)]
         scores, same = np.array(scores), np.eye(12, dtype=bool).ravel()
         auc = np.mean(scores[same][:, None] > scores[~same][None])
         assert rows["evidence", label, captions][Metric("AUC")] == pytest.approx(auc, abs=1e-6)
@@ -461,13 +460,9 @@ def test_all_pairs_keep_photos_without_captions_and_count_them(optional, some_ca
     read = embed_photos(
         TGFR.load(optional["model"]), store, some_captioned["captions"][:], modes=("none", "all"), progress=False
     )
-    face, terms, people = (
-        evidence_model.fusion.face.width,
-        evidence_model.fusion.terms,
-        np.array(some_captioned["identity"]),
-    )
+    people = np.array(some_captioned["identity"])
     gallery, probe = read["none"]["fused"][0], read["all"]["fused"][1]
-    scores = np.array([[score_by_hand(g, p, face, terms) for p in probe] for g in gallery])
+    scores = np.array([[score_by_hand(g, p, evidence_model.fusion) for p in probe] for g in gallery])
     same, off = people[:, None] == people, ~np.eye(36, dtype=bool)
     expected = tpr_at_fpr(scores[same & off], scores[~same], [1e-2])[0]
     assert rows["evidence", "16px", "all-probe"][Metric("TPR", 1e-2)] == pytest.approx(expected)
