@@ -35,6 +35,7 @@ def models():
     model.fusion.counter.learn([token_ids(text.tokenize(["a man", "a woman old"]))])
     model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.2]))
     model.fusion.power.fill_(0.7)
+    model.fusion.growth.fill_(0.3)
     model.fusion.face.load_state_dict(image_only.fusion.state_dict())
     return image_only, model
 
@@ -70,8 +71,9 @@ def test_a_score_is_the_sum_of_its_terms(models):
                     sides.append([model.fusion.face(head)[0].double(), *(scale * part[0].double() for part in parts)])
             (face_g, says_g, shows_g, said_g, who_g, words_g), (face_p, says_p, shows_p, said_p, who_p, words_p) = sides
             cosine = face_g @ face_p / face_g.norm() / face_p.norm()
-            expected = cosine + cross * (says_p @ shows_g + says_g @ shows_p) + captions * said_g @ said_p
-            expected = expected + captions * 2 * who_g @ who_p + tfidf * words_g @ words_p
+            grown = (max(len(told[i]), 1) * max(len(told[4 - j]), 1)) ** 0.3
+            expected = cosine + cross * (says_p @ shows_g + says_g @ shows_p) + grown * captions * said_g @ said_p
+            expected = expected + grown * (captions * 2 * who_g @ who_p + tfidf * words_g @ words_p)
             assert scores[i, j].item() == pytest.approx(expected.item(), abs=1e-5)
 
 

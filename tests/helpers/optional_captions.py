@@ -1,5 +1,7 @@
 """Models that can do without captions, their scores by hand, and photos of which some have no caption."""
 
+import math
+
 import datasets
 import numpy as np
 import torch
@@ -43,15 +45,17 @@ def score_by_hand(gallery, probe, fusion):
     "Cosine of the faces, then what captions say of the other side, entry by entry."
     g, p, face = np.asarray(gallery, float), np.asarray(probe, float), fusion.face.width
     cross, captions, tfidf = fusion.weights.double().tolist()
+    grown = math.exp(fusion.growth.item() * (g[-1] + p[-1]))
+    captions, tfidf = captions * grown, tfidf * grown
     parts = [(0, 1, cross), (1, 0, cross), (2, 2, captions), (3, 3, captions * fusion.person_nats.item())]
     told = 0.0
     for a, b, weight in parts:
         for k in range(fusion.terms):
             told += weight * g[face + a * fusion.terms + k] * p[face + b * fusion.terms + k]
-    for k in range(face + 4 * fusion.terms, len(g) - 1):
+    for k in range(face + 4 * fusion.terms, len(g) - 2):
         told += tfidf * g[k] * p[k]
     cosine = g[:face] @ p[:face] / np.sqrt(g[:face] @ g[:face] * (p[:face] @ p[:face]))
-    return cosine + told * np.exp(fusion.power.item() * (g[-1] + p[-1]))
+    return cosine + told * np.exp(fusion.power.item() * (g[-2] + p[-2]))
 
 
 def with_captions(faces: datasets.Dataset, captions: list[list[str]]) -> datasets.Dataset:

@@ -142,10 +142,19 @@ class CaptionReader(nn.Module):
         said: torch.Tensor,  # (B, W) of `TokenCounter`
     ) -> tuple[torch.Tensor, ...]:  # V of (B, K)
         "From the mean sentence, the tokens said and the number of captions."
-        counts = text.mask.any(1).long() if text.counts is None else text.counts
-        number = counts.clamp_min(1).log()[:, None].to(said.dtype)
+        number = _log_number(text)[:, None].to(said.dtype)
         read = self.network(torch.cat([text.sentence * text.sentence.shape[1] ** 0.5, said * 8, number], -1))
-        return (read * (counts > 0)[:, None]).split(self.width, -1)
+        return (read * (_number(text) > 0)[:, None]).split(self.width, -1)
+
+
+def _number(text) -> torch.Tensor:
+    "Captions of each photo, (B,)."
+    return text.mask.any(1).long() if text.counts is None else text.counts
+
+
+def _log_number(text) -> torch.Tensor:
+    "The logarithm of the number of captions of each photo, (B,); 0 without one."
+    return _number(text).clamp_min(1).log()
 
 # %% ../../nbs/05_fusion/03_evidence.ipynb #6cb8995b
 def clip_norm(
@@ -163,8 +172,8 @@ PERSON_NATS = 2.0  # of the cosine of two persons; what the pair's loss gives is
 class EvidenceFusion(nn.Module):
     """The image-only face, and what captions say of the other side's photo and of its captions.
 
-    `[face | described | shown | sentence | person | said | poorness]`, compared by `similarity`. Ours; no caption is
-    needed on either side."""
+    `[face | described | shown | sentence | person | said | poorness | number]`, compared by `similarity`. Ours; no
+    caption is needed on either side."""
 
     needs_regions = True
     optional_captions = True  # a photo may have none
@@ -190,13 +199,14 @@ class EvidenceFusion(nn.Module):
         self.width = self.face.width
         if use_captions:
             self.widths = [terms, terms, terms, terms, tokens]
-            self.width += sum(self.widths) + 1
+            self.width += sum(self.widths) + 2
             self.counter, self.reader = TokenCounter(tokens), CaptionReader(dim, tokens, terms)
             self.shown, self.poor = nn.Linear(attributes, terms), nn.Linear(attributes, 1)
             self.register_buffer("weights", torch.tensor([weight, weight, 0]))  # of captions
             # with photos, of captions as they are read, and of captions by tf-idf
             self.register_buffer("person_nats", torch.tensor(PERSON_NATS))  # 0 where it is not trained
             self.register_buffer("power", torch.tensor(1.0))  # by which poor photos make them grow
+            self.register_buffer("growth", torch.tensor(0.2))  # of captions with captions, by their number
 
     def evidence(
         self,
@@ -260,7 +270,9 @@ class EvidenceFusion(nn.Module):
         if not self.use_captions:
             return face
         poorness = self.poorness(image.attributes).clamp(0, 1)
-        return torch.cat([face, *self.evidence(image.attributes, text), poorness[:, None]], -1)
+        number = torch.zeros_like(poorness) if text is None else _log_number(text).to(poorness.dtype)
+        facts = torch.stack([poorness, number], -1)
+        return torch.cat([face, *self.evidence(image.attributes, text), facts], -1)
 
     def terms_of(
         self,
@@ -268,18 +280,20 @@ class EvidenceFusion(nn.Module):
         probe: bool = False,  # True: what is described lies where the other side has what is shown
     ) -> list[torch.Tensor]:  # for each weight (N, ..); products of two sides are the terms
         "The evidence in embeddings by kind, before it is weighted."
-        _, described, shown, sentence, person, said, _ = self._parts(embedding)
+        _, described, shown, sentence, person, said, _, _ = self._parts(embedding)
         crossed = [shown, described] if probe else [described, shown]
         return [torch.cat(crossed, -1), torch.cat([sentence, person * self.person_nats.sqrt()], -1), said]
 
     def _parts(self, embedding) -> tuple[torch.Tensor, ...]:
-        "Face, described, shown, sentence, person, said and poorness of embeddings (N, width)."
-        return embedding.split([self.face.width, *self.widths, 1], -1)
+        "Face, described, shown, sentence, person, said, poorness and number of embeddings (N, width)."
+        return embedding.split([self.face.width, *self.widths, 1, 1], -1)
 
     def _told(self, embedding, probe) -> torch.Tensor:
         "The evidence in embeddings, weighted: products of two sides are in cosines of the face."
-        parts = [x * weight for x, weight in zip(self.terms_of(embedding, probe), self.weights.sqrt())]
-        return torch.cat(parts, -1) * (self.power * embedding[:, -1:]).exp()
+        poorness, number = embedding[:, -2:].split(1, -1)
+        crossed, *captions = (x * weight for x, weight in zip(self.terms_of(embedding, probe), self.weights.sqrt()))
+        grown = torch.cat(captions, -1) * (self.growth * number).exp()
+        return torch.cat([crossed, grown], -1) * (self.power * poorness).exp()
 
     def similarity(
         self,
@@ -297,7 +311,7 @@ class EvidenceFusion(nn.Module):
         self,
         embedding: torch.Tensor,  # (N, width)
         probe: bool = False,  # True: as what is looked for; False: as what lies in the index
-    ) -> torch.Tensor:  # (N, width - 1)
+    ) -> torch.Tensor:  # (N, width - 2)
         "Vectors whose inner products are `similarity`."
         face = l2_normalize(embedding[:, : self.face.width])
         return torch.cat([face, self._told(embedding, probe)], -1) if self.use_captions else face

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'POWERS', 'EVIDENCE_PARTS', 'NAT_WEIGHTS', 'COSINE_WEIGHTS', 'EVIDENCE_WEIGHTS', 'EVIDENCE_POWERS',
-           'MAX_PAIRS', 'EVIDENCE_CONDITIONS', 'CAPTION_FIELDS', 'check_features', 'recipe_text_encoder',
-           'image_only_recipe', 'Trainer']
+           'EVIDENCE_GROWTHS', 'MAX_PAIRS', 'EVIDENCE_CONDITIONS', 'CAPTION_FIELDS', 'check_features',
+           'recipe_text_encoder', 'image_only_recipe', 'Trainer']
 
 # %% ../../nbs/08_training/08_system.ipynb #5f570003
 from collections.abc import Callable, Iterable
@@ -92,7 +92,8 @@ EVIDENCE_PARTS = ("text_encoder", "image_head.reader", "fusion.shown", "fusion.p
 NAT_WEIGHTS = (0, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06)  # of a nat, in cosines of clean faces
 COSINE_WEIGHTS = (0, 0.01, 0.02, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3)
 EVIDENCE_WEIGHTS = (NAT_WEIGHTS, NAT_WEIGHTS, COSINE_WEIGHTS)  # of `EvidenceFusion.weights`
-EVIDENCE_POWERS = (0, 0.5, 1, 1.5, 2, 3)
+EVIDENCE_POWERS = (0, 0.5, 1, 1.5, 2, 3)  # of poor photos
+EVIDENCE_GROWTHS = (0, 0.1, 0.2, 0.3, 0.4, 0.5)  # by the number of captions
 MAX_PAIRS = 200_000  # impostor pairs that these are chosen on
 EVIDENCE_CONDITIONS = (("none", "first"), ("none", "all"), ("first", "first"), ("all", "all"))  # gallery's, probe's
 
@@ -113,9 +114,10 @@ def _pairs_of(matrices, pairs) -> list[np.ndarray]:
 
 
 def _weighted(parts: list[np.ndarray], chosen: tuple) -> np.ndarray:
-    "Scores from faces, terms of captions and how poor both photos look, as `EvidenceFusion.similarity` adds them."
-    (face, *terms, poorness), (*weights, power) = parts, chosen
-    told = sum(weight * term for weight, term in zip(weights, terms))
+    "Scores from faces, terms, and how poor and how often described both photos are, as `EvidenceFusion` adds them."
+    face, crossed, read, said, poorness, number = parts
+    cross, captions, tfidf, power, growth = chosen
+    told = cross * crossed + np.exp(growth * number) * (captions * read + tfidf * said)
     return face + told * np.exp(power * poorness)
 
 # %% ../../nbs/08_training/08_system.ipynb #5f57000b
@@ -341,11 +343,12 @@ class Trainer:
                 tprs.append(tpr_at_fpr(_weighted(genuine, chosen), _weighted(impostor, chosen), [1e-2, 1e-3]))
             return np.mean(tprs)
 
-        choices = *EVIDENCE_WEIGHTS, EVIDENCE_POWERS
-        starts = (0, 0, 0, 1), (0.01, 0.01, 0, 1)
-        *weights, power = max((_climb(score, start, choices) for start in starts), key=score)
+        choices = *EVIDENCE_WEIGHTS, EVIDENCE_POWERS, EVIDENCE_GROWTHS
+        starts = (0, 0, 0, 1, 0.2), (0.01, 0.01, 0, 1, 0.2)
+        *weights, power, growth = max((_climb(score, start, choices) for start in starts), key=score)
         model.fusion.weights.copy_(torch.tensor(weights))
         model.fusion.power.fill_(power)
+        model.fusion.growth.fill_(growth)
 
     def _evidence_terms(self, model, gallery, probe) -> list[list[np.ndarray]]:
         "Of genuine and of impostor pairs: face scores, what each weight is of, and how poor both photos look."
@@ -353,7 +356,7 @@ class Trainer:
         face = model.fusion.face.width
         terms = zip(model.fusion.terms_of(gallery), model.fusion.terms_of(probe, probe=True))
         matrices = [cosine_matrix(gallery[:, :face], probe[:, :face]), *(g @ p.T for g, p in terms)]
-        matrices.append(gallery[:, -1:] + probe[:, -1])
+        matrices += [gallery[:, column, None] + probe[:, column] for column in (-2, -1)]
         genuine, impostor = (np.nonzero(pairs) for pairs in self.pairs)
         every = -(-len(impostor[0]) // MAX_PAIRS)
         impostor = tuple(index[::every] for index in impostor)
