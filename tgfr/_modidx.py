@@ -2806,6 +2806,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'tgfr/training/system.py'),
                                       'tgfr.training.system.Trainer._validate': ( '08_training/system.html#trainer._validate',
                                                                                   'tgfr/training/system.py'),
+                                      'tgfr.training.system.Trainer._validate_evidence': ( '08_training/system.html#trainer._validate_evidence',
+                                                                                           'tgfr/training/system.py'),
                                       'tgfr.training.system.Trainer.aligned': ( '08_training/system.html#trainer.aligned',
                                                                                 'tgfr/training/system.py'),
                                       'tgfr.training.system.Trainer.cross_fitted': ( '08_training/system.html#trainer.cross_fitted',

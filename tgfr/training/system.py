@@ -98,7 +98,7 @@ MAX_PAIRS = 200_000  # impostor pairs that these are chosen on
 EVIDENCE_CONDITIONS = (("none", "first"), ("none", "all"), ("first", "first"), ("all", "all"))  # gallery's, probe's
 
 
-def _climb(score: Callable, start: tuple, choices: tuple, rounds: int = 3) -> tuple:
+def _climb(score: Callable, start: tuple, choices: tuple, rounds: int) -> tuple:
     "The best of some numbers, changed one at a time."
     best = list(start)
     for _ in range(rounds):
@@ -253,7 +253,9 @@ class Trainer:
         recipe = replace(recipe, batch_evidence=batches.largest_batch(recipe.batch_evidence))
         objective = EvidenceObjective(model, len(store.variants), batches.classes, recipe)
         run = self.folder / fusion
-        self.history[fusion] = fit(objective, batches, recipe, "evidence", run, self._validate, self.accelerator)
+        self.history[fusion] = fit(
+            objective, batches, recipe, "evidence", run, self._validate_evidence, self.accelerator
+        )
         self._tune_evidence(model.eval())
         if self.accelerator.is_main_process:
             self._compare_with_frozen(model, fusion)
@@ -298,6 +300,11 @@ class Trainer:
         row |= {f"score {name}": float(s) for name, s in zip(variants, np.mean(scores, axis=0))}
         return row | {f"frozen {name}": score for name, score in self.frozen.items()}
 
+    def _validate_evidence(self, model: TGFR) -> dict:
+        "The same after a quick choice of the weights, without which a better epoch may look worse."
+        self._tune_evidence(model, MAX_PAIRS // 10, rounds=1)
+        return self._validate(model)
+
     @cached_property
     def frozen(self) -> dict[str, float]:
         "TPR@FPR=1e-2 of the frozen encoder on the validation identities, at each resolution."
@@ -327,12 +334,12 @@ class Trainer:
         genuine, impostor = self.pairs
         return [tpr_at_fpr(s[genuine], s[impostor], [1e-2])[0] for s in scores]
 
-    def _tune_evidence(self, model: TGFR) -> None:
+    def _tune_evidence(self, model: TGFR, max_pairs: int = MAX_PAIRS, rounds: int = 3) -> None:
         "Set the weights of evidence, and its power, to the best on the validation identities."
         modes = ("none", *CAPTIONS_READ)
         read = embed_photos(model, self.split.store, self.captions, self.validation, modes=modes, progress=False)
         conditions = [
-            self._evidence_terms(model, read[gallery]["fused"][0], probe)
+            self._evidence_terms(model, read[gallery]["fused"][0], probe, max_pairs)
             for gallery, probes in EVIDENCE_CONDITIONS
             for probe in read[probes]["fused"]
         ]
@@ -345,12 +352,12 @@ class Trainer:
 
         choices = *EVIDENCE_WEIGHTS, EVIDENCE_POWERS, EVIDENCE_GROWTHS
         starts = (0, 0, 0, 1, 0.2), (0.01, 0.01, 0, 1, 0.2)
-        *weights, power, growth = max((_climb(score, start, choices) for start in starts), key=score)
+        *weights, power, growth = max((_climb(score, start, choices, rounds) for start in starts), key=score)
         model.fusion.weights.copy_(torch.tensor(weights))
         model.fusion.power.fill_(power)
         model.fusion.growth.fill_(growth)
 
-    def _evidence_terms(self, model, gallery, probe) -> list[list[np.ndarray]]:
+    def _evidence_terms(self, model, gallery, probe, max_pairs) -> list[list[np.ndarray]]:
         "Of genuine and of impostor pairs: face scores, what each weight is of, and how poor both photos look."
         gallery, probe = torch.tensor(gallery), torch.tensor(probe)
         face = model.fusion.face.width
@@ -358,7 +365,7 @@ class Trainer:
         matrices = [cosine_matrix(gallery[:, :face], probe[:, :face]), *(g @ p.T for g, p in terms)]
         matrices += [gallery[:, column, None] + probe[:, column] for column in (-2, -1)]
         genuine, impostor = (np.nonzero(pairs) for pairs in self.pairs)
-        every = -(-len(impostor[0]) // MAX_PAIRS)
+        every = -(-len(impostor[0]) // max_pairs)
         impostor = tuple(index[::every] for index in impostor)
         return [_pairs_of(matrices, genuine), _pairs_of(matrices, impostor)]
 
