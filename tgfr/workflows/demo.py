@@ -99,8 +99,9 @@ def demo(
     # an unfinished run there is resumed
     encoder: str | None = None,  # frozen face encoder: a folder written by tgfr, an .onnx file or a published
     # checkpoint; default: a small one is trained on other synthetic people
-    recipe: str | Path | Recipe | None = None,  # ours, ours-transformer, ours-celeba-dialog, ours-face2text, demo,
-    # paper-lstm or paper-bert; default: demo for synthetic data, ours-transformer with a transformer, else ours
+    recipe: str | Path | Recipe | None = None,  # ours, evidence, ours-transformer, ours-celeba-dialog,
+    # ours-face2text, demo, paper-lstm or paper-bert; default: demo for synthetic data,
+    # ours-transformer with a transformer, else ours
     text: str | None = None,  # text encoder: lstm, gru, bag (words without order), or a
     # Hugging Face text model (name or local path); default: the recipe's
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
