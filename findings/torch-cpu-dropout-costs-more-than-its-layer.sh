@@ -4,9 +4,9 @@
 # Expected (guess written before the run): dropout touches each number once, the linear layer behind it spends 512
 #   operations on it, so that dropout before a layer of 300 to 256 takes less than a third of the layer's time.
 # Seen: it takes two to three times as long as the layer. The random numbers are drawn one after another, by one
-#   thread whatever the number of threads, at some twenty nanoseconds each.
+#   thread whatever the number of threads, at some twenty to thirty nanoseconds each.
 # Why it matters here: text encoders of this field drop from the embedded words of every caption (AttnGAN's and TGFR's
-#   do: 0.5 of 300 numbers a word). With thousands of captions a step that was a third of a training step's time. In a
+#   do: 0.5 of 300 numbers a word). With thousands of captions a step that was a large part of the time of ours. In a
 #   vocabulary's table, dropped once a step, it costs nothing.
 set -euo pipefail
 work=$(mktemp -d)

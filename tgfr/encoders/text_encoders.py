@@ -124,7 +124,7 @@ class RNNTextEncoder(TextEncoder):
         vocabulary: Vocabulary,  # from training captions
         dim: int = 256,  # D, half of it for each direction
         embedding: int = 300,  # width of a word's embedding
-        kind: str = "lstm",  # or "gru", or "bag"
+        kind: str = "lstm",  # or "gru", or "bag": no recurrence, so no layers, and always the mean
         layers: int = 1,  # recurrent layers
         dropout: float = 0.5,  # of the embeddings, and between layers
         length: int = 18,  # words read of a caption, at most

@@ -53,7 +53,7 @@ def embed_photos(
     batch: int = 128,  # photos at a time
     progress: bool = True,
 ) -> dict[str, dict[str, np.ndarray]]:  # mode to {"face": (V, N, D), "fused": (V, N, width), "sentence": (N, D)};
-    # of evidence "shown" (V, N, K) and "described" (N, K), too
+    # of evidence "shown" (V, N, K) and "described" (N, K), too, and "sentence" (N, K) is whom captions speak of
     "Aligned faces and fused embeddings of photos at each resolution, and their sentences."
     rows = np.arange(len(store)) if rows is None else rows
     variants = list(range(len(store.variants))) if variants is None else variants

@@ -218,9 +218,8 @@ class EvidenceFusion(nn.Module):
         if text is None:
             silent = torch.zeros_like(shown)
             return silent, shown, silent, silent, shown.new_zeros(len(shown), self.widths[-1])
-        said = self._said(text)
-        described, sentence, person = self.reader(text, said)
-        return self._bounded(described), shown, self._bounded(sentence), l2_normalize(person), said
+        described, sentence, person, said = self._read(text)
+        return described, shown, sentence, person, said
 
     def show(
         self,
@@ -234,14 +233,14 @@ class EvidenceFusion(nn.Module):
         text: TextFeatures,  # (M), merged
     ) -> torch.Tensor:  # (M, K)
         "What captions describe."
-        return self._bounded(self.reader(text, self._said(text))[0])
+        return self._read(text)[0]
 
     def compare_captions(
         self,
         text: TextFeatures,  # (M), merged
     ) -> torch.Tensor:  # (M, K), of unit length; zero without a caption
         "Whom captions speak of, to be compared by cosine with other captions."
-        return l2_normalize(self.reader(text, self._said(text))[2])
+        return self._read(text)[2]
 
     def poorness(
         self,
@@ -250,11 +249,14 @@ class EvidenceFusion(nn.Module):
         "How poor photos look: 0 as undegraded, 1 as at a seventh of the size (16 px of 112)."
         return self.poor(attributes)[:, 0]
 
-    def _said(self, text) -> torch.Tensor:
-        "Tf-idf of captions; zeros where the text encoder does not tell its tokens."
+    def _read(self, text) -> tuple[torch.Tensor, ...]:
+        "Described, sentence, person and said of captions; nothing is said where the text encoder tells no tokens."
         if text.ids is None:
-            return text.sentence.new_zeros(len(text.sentence), self.widths[-1])
-        return self.counter(text.ids)
+            said = text.sentence.new_zeros(len(text.sentence), self.widths[-1])
+        else:
+            said = self.counter(text.ids)
+        described, sentence, person = self.reader(text, said)
+        return self._bounded(described), self._bounded(sentence), l2_normalize(person), said
 
     def _bounded(self, x) -> torch.Tensor:
         "Vectors whose products are at most bound^2 / K^0.5."

@@ -256,7 +256,7 @@ class Trainer:
         self.history[fusion] = fit(
             objective, batches, recipe, "evidence", run, self._validate_evidence, self.accelerator
         )
-        self._tune_evidence(model.eval())
+        self._tune_evidence(model.eval(), self._read(model, "none", *CAPTIONS_READ))
         if self.accelerator.is_main_process:
             self._compare_with_frozen(model, fusion)
         return model
@@ -284,12 +284,16 @@ class Trainer:
             faces[:, other] = fused / np.linalg.norm(fused, axis=-1, keepdims=True)
         return {"faces": faces, "half": half}
 
-    def _validate(self, model: TGFR) -> dict:
+    def _read(self, model: TGFR, *modes: str) -> dict[str, dict[str, np.ndarray]]:
+        "The validation photos as `embed_photos` gives them."
+        store = self.split.store
+        return embed_photos(model, store, self.captions, self.validation, modes=modes, progress=False)
+
+    def _validate(self, model: TGFR, read: dict | None = None) -> dict:
         "TPR@FPR=1e-2 on the validation identities: the mean over resolutions and captions, then others' and each."
         variants = self.split.store.variants
-        embeddings = embed_photos(model, self.split.store, self.captions, self.validation, progress=False)
-        scores = []
-        for kinds in embeddings.values():
+        read, scores = read or self._read(model, *CAPTIONS_READ), []
+        for kinds in read.values():
             fused = kinds["fused"]
             scores.append(self._scores(score_matrix(fused[0], probe, model) for probe in fused))
         row = {"score": float(np.mean([np.mean(s) for s in scores]))}
@@ -302,8 +306,9 @@ class Trainer:
 
     def _validate_evidence(self, model: TGFR) -> dict:
         "The same after a quick choice of the weights, without which a better epoch may look worse."
-        self._tune_evidence(model, MAX_PAIRS // 10, rounds=1)
-        return self._validate(model)
+        read = self._read(model, "none", *CAPTIONS_READ)
+        self._tune_evidence(model, read, MAX_PAIRS // 10, rounds=1)
+        return self._validate(model, {mode: read[mode] for mode in CAPTIONS_READ})
 
     @cached_property
     def frozen(self) -> dict[str, float]:
@@ -334,10 +339,8 @@ class Trainer:
         genuine, impostor = self.pairs
         return [tpr_at_fpr(s[genuine], s[impostor], [1e-2])[0] for s in scores]
 
-    def _tune_evidence(self, model: TGFR, max_pairs: int = MAX_PAIRS, rounds: int = 3) -> None:
-        "Set the weights of evidence, and its power, to the best on the validation identities."
-        modes = ("none", *CAPTIONS_READ)
-        read = embed_photos(model, self.split.store, self.captions, self.validation, modes=modes, progress=False)
+    def _tune_evidence(self, model: TGFR, read: dict, max_pairs: int = MAX_PAIRS, rounds: int = 3) -> None:
+        "Set the weights of evidence, its power and its growth to the best on the validation identities."
         conditions = [
             self._evidence_terms(model, read[gallery]["fused"][0], probe, max_pairs)
             for gallery, probes in EVIDENCE_CONDITIONS
@@ -371,9 +374,9 @@ class Trainer:
 
     def _tune_sentence(self, model: TGFR) -> None:
         "Set `weight` and `power` of a residual fusion's sentence to the best pair on the validation identities."
-        embeddings = embed_photos(model, self.split.store, self.captions, self.validation, progress=False)
         width = model.fusion.supervised_dim
-        products = [_face_products(kinds, width) for kinds in embeddings.values()]  # once for all weights
+        read = self._read(model, *CAPTIONS_READ)
+        products = [_face_products(kinds, width) for kinds in read.values()]  # once for all weights
 
         def score(pair):
             return np.mean([np.mean(self._scores(_scaled_cosines(*p, *pair))) for p in products])
