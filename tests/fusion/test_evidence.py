@@ -208,3 +208,12 @@ def test_a_text_encoder_that_tells_no_tokens_leaves_tf_idf_out(models):
     with torch.no_grad():
         assert (model.fusion.evidence(image.attributes, text)[4] == 0).all()
         assert model.fusion(image, text).isfinite().all()
+
+
+def test_without_the_region_map_the_embedding_alone_is_read():
+    reader = PhotoReader(32, (16, 7, 7)).eval()
+    seen = photos()
+    other = replace(seen, regions=seen.regions + 1)
+    assert not torch.equal(reader(seen), reader(other))
+    reader.regions_weight.zero_()
+    assert torch.equal(reader(seen), reader(other))

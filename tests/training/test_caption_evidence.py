@@ -58,7 +58,9 @@ def test_pairs_are_of_one_person_and_two_photos_of_one_half():
 def test_the_batches_are_known_by_what_they_hold():
     faces = np.zeros((2, 60, 4), np.float32)
     digests = {pair_batches(**options)[2].content_digest for options in ({}, {"faces": faces}, {"faces": faces + 1})}
-    assert len(digests) == 3
+    said = np.ones((60, 1), np.float32)
+    digests |= {pair_batches(said=said, **{name: 0.1})[2].content_digest for name in ("swapped", "masked", "alike")}
+    assert len(digests) == 6
     with pytest.raises(TgfrError, match="batch_evidence"):
         pair_batches()[2].steps(61)
 
@@ -107,6 +109,56 @@ def test_the_loss_is_the_logistic_one_of_each_sum():
             cosines[label[i % 8]] = math.cos(math.acos(cosines[label[i % 8]]) + 0.2)
             total += np.log(np.exp(20 * cosines).sum()) - 20 * cosines[label[i % 8]]
     assert losses["person"].item() == pytest.approx(total / 16, rel=1e-4)
+
+
+def own_captions(people=12, photos=60, **options):
+    "Batches of photos with one caption each, which names photo and kind of person; a caption's words by its tokens."
+    store, identity, _ = made_up(photos, people)
+    captions = [[f"photo{row} kind{identity[row] % 2} is shown here"] for row in range(photos)]
+    text = build_text_encoder("bag", [row[0] for row in captions], dim=16, embedding=12)
+    batches = PairBatches(store, identity, captions, np.arange(photos), text, (112, 16), **options)
+    words = {text.tokenize([word])["ids"][0, 0].item(): word for row in captions for word in row[0].split()}
+    return store, batches, words
+
+
+def drawn(store, batches, words, batch, epochs=8):
+    "Photos of some epochs, each with the words of its caption."
+    for epoch in range(epochs):
+        for pairs in batches.epoch("evidence", epoch, batch):
+            for embedding, ids, length in zip(pairs.photos.embedding, pairs.tokens["ids"], pairs.tokens["lengths"]):
+                photo = (store.embedding == embedding.numpy()).all(-1).any(0).argmax()
+                yield int(photo), [words[number] for number in ids[:length].tolist()]
+
+
+@pytest.mark.parametrize("share", [0, 0.4])
+def test_a_share_of_the_captions_is_of_other_photos(share):
+    own = [said[0] == f"photo{photo}" for photo, said in drawn(*own_captions(swapped=share), 15)]
+    assert 1 - np.mean(own) == pytest.approx(share, abs=0.05 if share else 0)
+
+
+@pytest.mark.parametrize("share", [0, 0.3])
+def test_a_share_of_the_words_is_left_out(share):
+    said = [words for _, words in drawn(*own_captions(masked=share), 15)]
+    assert all(said) and 1 - np.mean([len(words) for words in said]) / 5 == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("alike, expected", [(0, 1), (0.5, 1.5), (0.99, 2)])
+def test_hard_impostors_are_described_alike(alike, expected):
+    said = np.zeros((240, 2), np.float32)
+    said[np.arange(240), np.arange(240) % 2] = 1  # people of one kind have one word, others another
+    store, batches, words = own_captions(24, 240, alike=alike, said=said)
+    probes = []
+    for epoch in range(8):
+        probes += [pairs.label.numpy() % 2 for pairs in batches.epoch("evidence", epoch, 12)]
+    assert len(probes) == 8 * 20
+    same = np.mean([np.mean(kinds == np.round(kinds.mean())) for kinds in probes])
+    by_chance = np.mean([np.mean(kinds == np.round(kinds.mean())) for kinds in random_kinds()])
+    assert same == pytest.approx(by_chance + (expected - 1) * (1 - by_chance), abs=0.05)
+
+
+def random_kinds():
+    "Kinds of twelve people drawn without a wish, many times."
+    return np.random.default_rng(0).integers(0, 2, (4000, 12))
 
 
 @pytest.fixture(scope="module")

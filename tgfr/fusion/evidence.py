@@ -32,6 +32,7 @@ class PhotoReader(nn.Module):
         super().__init__()
         self.grid, self.width = min(grid, *regions[1:]), width
         in_features = embedding + 1 + regions[0] * self.grid**2
+        self.register_buffer("regions_weight", torch.tensor(1.0))  # 0: the region map is not read
         self.network = nn.Sequential(
             nn.BatchNorm1d(in_features, affine=False),
             nn.Dropout(dropout / 2),
@@ -46,7 +47,7 @@ class PhotoReader(nn.Module):
         photos: ImageFeatures,  # embedding (B, E) as the encoder returns it, regions (B, C, H, W)
     ) -> torch.Tensor:  # (B, A)
         "The attributes of each photo."
-        grid = F.adaptive_avg_pool2d(photos.regions, self.grid).flatten(1)
+        grid = F.adaptive_avg_pool2d(photos.regions, self.grid).flatten(1) * self.regions_weight
         log_norm = photos.norm[:, None].clamp_min(1e-3).log()
         return self.network(torch.cat([l2_normalize(photos.embedding), log_norm, grid], -1))
 

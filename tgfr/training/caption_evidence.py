@@ -16,6 +16,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..core import content_digest, rng
+from ..data.caption_changes import mask_words
 from ..encoders.feature_store import FeatureStore
 from ..encoders.features import ImageFeatures, TensorRecord
 from ..encoders.text_encoders import TextEncoder
@@ -63,6 +64,10 @@ class PairBatches(FaceBatches):
         faces: np.ndarray | None = None,  # (V, N, F) unit embeddings of the image-only heads, see `half`
         half: np.ndarray | None = None,  # (N,) 0 or 1: pairs are drawn within one; None: all people are in one
         grid: int = 4,  # sides of the grid that region maps are averaged to
+        swapped: float = 0,  # share of photos with another photo's captions
+        masked: float = 0,  # share of words that are left out
+        alike: float = 0,  # share of pairs in steps whose people are described alike, see `said`
+        said: np.ndarray | None = None,  # (N, W) what captions say of each photo; None: `alike` is 0
     ):
         super().__init__(store, identity, captions, rows, text, captions_per_image, variants, seed=seed)
         order = self.mates = self.rows[np.argsort(self.label[self.rows], kind="stable")]  # photos by person
@@ -77,12 +82,20 @@ class PairBatches(FaceBatches):
         self.probability = 1 / np.asarray(sizes, float)
         self.probability /= self.probability.sum()
         self.probes = self.rows[self.photos_of[self.label[self.rows]] > 1]
+        self.swapped, self.masked, self.alike = swapped, masked, alike
+        if said is not None:
+            self.said_of_person = np.zeros((self.classes, said.shape[1]))
+            np.add.at(self.said_of_person, self.label[self.rows], said[self.rows])
+            self.said_of_person /= np.linalg.norm(self.said_of_person, axis=1, keepdims=True).clip(1e-9)
 
     @property
     def content_digest(self) -> str:
         "What the batches depend on."
         faces = () if self.faces is None else (self.faces[:, self.probes],)
-        return content_digest(super().content_digest, self.half, self.probability, *faces)
+        changes = self.swapped, self.masked, self.alike
+        return content_digest(
+            super().content_digest, self.half, self.probability, *faces, *(changes if any(changes) else ())
+        )
 
     def largest_batch(
         self,
@@ -116,10 +129,19 @@ class PairBatches(FaceBatches):
         order, share = rng(self.seed, stage, epoch).permutation(self.probes), rank_slice(batch, rank, world, "pairs")
         steps = []
         for half in (0, 1):
-            chosen = order[self.half[order] == half]
+            chosen = self._gather_alike(order[self.half[order] == half], rng(self.seed, stage, epoch, "alike"))
             steps += [chosen[i : i + batch] for i in range(0, len(chosen) - batch + 1, batch)]
         for step, which in enumerate(rng(self.seed, stage, epoch, "steps").permutation(len(steps))):
             yield self._pairs(steps[which], share, rng(self.seed, stage, epoch, step))
+
+    def _gather_alike(self, probes, draw) -> np.ndarray:
+        "The probes with a share of them sorted by a random mixture of what is said of their people."
+        if not self.alike:
+            return probes
+        likeness = self.said_of_person @ draw.normal(size=self.said_of_person.shape[1])
+        count = round(self.alike * len(probes))
+        gathered = probes[:count]
+        return np.concatenate([gathered[likeness[self.label[gathered]].argsort(kind="stable")], probes[count:]])
 
     def _pairs(self, probe, share, draw) -> PairBatch:
         "Mates, resolutions and captions of some probes."
@@ -157,7 +179,11 @@ class PairBatches(FaceBatches):
 
     def _captions(self, rows, share, draw):
         "Tokens and counts of one process's captions; they are drawn for all."
+        if self.swapped:
+            rows = np.where(draw.random(len(rows)) < self.swapped, draw.permutation(rows), rows)
         sentences, counts = self.captions.pick(rows, self.captions_per_image, draw)
+        if self.masked:
+            (sentences,) = mask_words([sentences], self.masked, int(draw.integers(2**31)))
         mine = np.zeros((2, len(rows) // 2), bool)
         mine[:, share] = True
         of_mine = np.repeat(mine.ravel(), counts)

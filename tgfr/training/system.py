@@ -169,6 +169,7 @@ class Trainer:
         self.variants = [variants.index(name) if name in variants else 0 for name in names]
         self.history: dict[str, list[dict]] = {}  # run to its metrics, for the training curves
         self.heads: dict[str, TGFR] = {}  # image-only heads that were trained, by fusion
+        self.halves: dict[str, dict[str, np.ndarray]] = {}  # what `cross_fitted` gave, by the same
         self.below: dict[str, str] = {}  # run to a warning, where validation shows it below the frozen encoder
 
     def new_model(
@@ -244,12 +245,16 @@ class Trainer:
         model.fusion.face.load_state_dict(face.fusion.state_dict())
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(EVIDENCE_PARTS))
-        model.fusion.counter.learn(self._tokens(model))
+        model.fusion.counter.learn(ids for _, ids in self._tokens(model))
         model.fusion.person_nats.mul_(recipe.lambda_text > 0)
+        model.image_head.reader.regions_weight.mul_(recipe.regions_evidence)
         photos = store, self.identity, self.captions, self.rows
         reads = model.text_encoder, recipe.train_resolutions, recipe.captions_evidence
+        changes = {name: getattr(recipe, f"{name}_evidence") for name in ("swapped", "masked", "alike")}
+        said = self._said(model) if recipe.alike_evidence else None
         grid = model.image_head.reader.grid
-        batches = PairBatches(*photos, *reads, self.variants, recipe.seed, grid=grid, **cross_fit)
+        changes |= dict(grid=grid, said=said)
+        batches = PairBatches(*photos, *reads, self.variants, recipe.seed, **changes, **cross_fit)
         recipe = replace(recipe, batch_evidence=batches.largest_batch(recipe.batch_evidence))
         objective = EvidenceObjective(model, len(store.variants), batches.classes, recipe)
         run = self.folder / fusion
@@ -261,17 +266,27 @@ class Trainer:
             self._compare_with_frozen(model, fusion)
         return model
 
-    def _tokens(self, model: TGFR, block: int = 512) -> Iterable[torch.Tensor]:  # (B, L), -1 where there is none
-        "The tokens of each training photo's captions."
+    def _tokens(self, model: TGFR, block: int = 512) -> Iterable[tuple[np.ndarray, torch.Tensor]]:
+        "Training photos (B,) that have captions, and the tokens of all of them (B, L), -1 where there is none."
         captions = CaptionTable(self.captions, optional=True)
-        for start in range(0, len(self.rows), block):
-            sentences, counts = captions.pick(self.rows[start : start + block])
-            if sentences:
-                yield merge_ids(token_ids(model.text_encoder.tokenize(sentences)), counts)
+        described = self.rows[captions.counts[self.rows] > 0]
+        for start in range(0, len(described), block):
+            rows = described[start : start + block]
+            sentences, counts = captions.pick(rows)
+            yield rows, merge_ids(token_ids(model.text_encoder.tokenize(sentences)), counts)
+
+    def _said(self, model: TGFR) -> np.ndarray:  # (N, W), zero of photos that are not trained on
+        "What the captions of each training photo say."
+        said = np.zeros((len(self.identity), len(model.fusion.counter.tokens)), np.float32)
+        for rows, ids in self._tokens(model):
+            said[rows] = model.fusion.counter(ids).numpy()
+        return said
 
     def cross_fitted(self, fusion: str) -> dict[str, np.ndarray]:  # "faces" (V, N, F) and "half" (N,)
         "Unit embeddings of each half of the training people by an image-only head trained on the other half."
         image_only, store = _image_only(fusion), self.split.store
+        if image_only in self.halves:
+            return self.halves[image_only]
         people = rng(self.recipe.seed, "halves").permutation(np.unique(self.identity[self.rows]))
         half = np.isin(self.identity, people[1::2]).astype(int)
         faces = None
@@ -282,7 +297,8 @@ class Trainer:
             fused = embed_photos(model, store, self.captions, other)["none"]["fused"]
             faces = np.zeros((len(store.variants), len(store), fused.shape[-1]), np.float32) if faces is None else faces
             faces[:, other] = fused / np.linalg.norm(fused, axis=-1, keepdims=True)
-        return {"faces": faces, "half": half}
+        self.halves[image_only] = {"faces": faces, "half": half}
+        return self.halves[image_only]
 
     def _read(self, model: TGFR, *modes: str) -> dict[str, dict[str, np.ndarray]]:
         "The validation photos as `embed_photos` gives them."
