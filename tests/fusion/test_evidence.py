@@ -33,7 +33,7 @@ def models():
     model = TGFR(ModelConfig(32, (16, 7, 7), 64, "evidence"), text).eval()
     model.image_head.load_state_dict(image_only.image_head.state_dict(), strict=False)
     model.fusion.counter.learn([token_ids(text.tokenize(["a man", "a woman old"]))])
-    model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.2]))
+    model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.1, 0.2]))
     model.fusion.power.fill_(0.7)
     model.fusion.growth.fill_(0.3)
     model.fusion.face.load_state_dict(image_only.fusion.state_dict())
@@ -58,7 +58,7 @@ def test_a_score_is_the_sum_of_its_terms(models):
     told = [["a man"], ["old"], ["a woman", "old", "a man"], ["man"], ["old"]]
     gallery, probe = fused(model, told, left), fused(model, told[::-1], right)
     scores = model.similarity(gallery, probe)
-    cross, captions, tfidf = model.fusion.weights.double().tolist()
+    cross, sentences, persons, tfidf = model.fusion.weights.double().tolist()
     for i in range(5):
         for j in range(5):
             sides = []
@@ -72,8 +72,8 @@ def test_a_score_is_the_sum_of_its_terms(models):
             (face_g, says_g, shows_g, said_g, who_g, words_g), (face_p, says_p, shows_p, said_p, who_p, words_p) = sides
             cosine = face_g @ face_p / face_g.norm() / face_p.norm()
             grown = (max(len(told[i]), 1) * max(len(told[4 - j]), 1)) ** 0.3
-            expected = cosine + cross * (says_p @ shows_g + says_g @ shows_p) + grown * captions * said_g @ said_p
-            expected = expected + grown * (captions * 2 * who_g @ who_p + tfidf * words_g @ words_p)
+            captions = sentences * said_g @ said_p + persons * who_g @ who_p + tfidf * words_g @ words_p
+            expected = cosine + cross * (says_p @ shows_g + says_g @ shows_p) + grown * captions
             assert scores[i, j].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
@@ -124,18 +124,18 @@ def test_captions_can_say_no_more_than_the_bound(models):
         model.fusion.power.fill_(0)
         model.fusion.shown.weight.mul_(1e4)
     told, silent = (fused(model, rows, photos()) for rows in ([["a man"]] * 5, [[]] * 5))
-    cross, captions, tfidf = model.fusion.weights.tolist()
+    cross, sentences, persons, tfidf = model.fusion.weights.tolist()
     nat = model.fusion.bound**2 / model.fusion.terms**0.5
     face = cosine_matrix(told[:, :128], silent[:, :128])
     one_sided = (model.similarity(told, silent) - face).abs().max()
     assert 0.01 < one_sided <= cross * nat * 1.0001
     both = (model.similarity(told, told) - cosine_matrix(told[:, :128], told[:, :128])).abs().max()
-    assert both <= ((2 * cross + captions) * nat + 2 * captions + tfidf) * 1.0001
+    assert both <= ((2 * cross + sentences) * nat + persons + tfidf) * 1.0001
 
 
 def test_a_saved_model_scores_the_same(models, tmp_path):
     model, seen = models[1], photos()
-    model.fusion.weights.copy_(torch.tensor([0.03, 0.07, 0.1]))
+    model.fusion.weights.copy_(torch.tensor([0.03, 0.07, 0.2, 0.1]))
     model.fusion.power.fill_(1.5)
     model.save(tmp_path / "model")
     again = TGFR.load(tmp_path / "model")

@@ -27,7 +27,7 @@ def evidence(captions, embedding=32, regions=(16, 14, 14), dim=16, fusion="evide
     model = shaken(TGFR(ModelConfig(embedding, regions, dim, fusion), text))
     if fusion == "evidence":
         model.fusion.counter.learn([token_ids(text.tokenize(row)).reshape(1, -1) for row in captions if row])
-        model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.2]))
+        model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.1, 0.2]))
         model.fusion.power.fill_(0.7)
     return model
 
@@ -44,10 +44,10 @@ def image_only_part(model):
 def score_by_hand(gallery, probe, fusion):
     "Cosine of the faces, then what captions say of the other side, entry by entry."
     g, p, face = np.asarray(gallery, float), np.asarray(probe, float), fusion.face.width
-    cross, captions, tfidf = fusion.weights.double().tolist()
     grown = math.exp(fusion.growth.item() * (g[-1] + p[-1]))
-    captions, tfidf = captions * grown, tfidf * grown
-    parts = [(0, 1, cross), (1, 0, cross), (2, 2, captions), (3, 3, captions * fusion.person_nats.item())]
+    cross, *captions = fusion.weights.double().tolist()
+    sentences, persons, tfidf = (weight * grown for weight in captions)
+    parts = [(0, 1, cross), (1, 0, cross), (2, 2, sentences), (3, 3, persons)]
     told = 0.0
     for a, b, weight in parts:
         for k in range(fusion.terms):
