@@ -34,6 +34,7 @@ def models():
     model.image_head.load_state_dict(image_only.image_head.state_dict(), strict=False)
     model.fusion.counter.learn([token_ids(text.tokenize(["a man", "a woman old"]))])
     model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.1, 0.2]))
+    model.fusion.offset.fill_(0.2)
     model.fusion.power.fill_(0.7)
     model.fusion.growth.fill_(0.3)
     model.fusion.face.load_state_dict(image_only.fusion.state_dict())
@@ -68,11 +69,15 @@ def test_a_score_is_the_sum_of_its_terms(models):
                     text = model.encode_text(model.text_encoder.tokenize(said[row]), torch.tensor([len(said[row])]))
                     parts = model.fusion.evidence(head.attributes, text)
                     scale = math.exp(0.7 * min(max(model.fusion.poorness(head.attributes).item(), 0), 1))
-                    sides.append([model.fusion.face(head)[0].double(), *(scale * part[0].double() for part in parts)])
-            (face_g, says_g, shows_g, said_g, who_g, words_g), (face_p, says_p, shows_p, said_p, who_p, words_p) = sides
+                    told_of = *(scale * part[0].double() for part in parts), scale
+                    sides.append([model.fusion.face(head)[0].double(), *told_of])
+            face_g, says_g, shows_g, said_g, who_g, words_g, scale_g = sides[0]
+            face_p, says_p, shows_p, said_p, who_p, words_p, scale_p = sides[1]
+            neither = 0.2 * scale_g * scale_p
             cosine = face_g @ face_p / face_g.norm() / face_p.norm()
             grown = (max(len(told[i]), 1) * max(len(told[4 - j]), 1)) ** 0.3
-            captions = sentences * said_g @ said_p + persons * who_g @ who_p + tfidf * words_g @ words_p
+            captions = persons * (who_g @ who_p - neither) + tfidf * (words_g @ words_p - neither)
+            captions = captions + sentences * said_g @ said_p
             expected = cosine + cross * (says_p @ shows_g + says_g @ shows_p) + grown * captions
             assert scores[i, j].item() == pytest.approx(expected.item(), abs=1e-5)
 

@@ -193,8 +193,8 @@ def test_the_weights_are_chosen_for_the_scores_that_the_model_gives(trained):
     read = embed_photos(model, trainer.split.store, trainer.captions, trainer.validation, progress=False)
     gallery, probe = read["first"]["fused"][0], read["all"]["fused"][1]
     fusion = copy.deepcopy(model.fusion)
-    chosen = 0.01, 0.02, 0.3, 0.4, 0.7, 0.3
-    for name, value in zip(("power", "growth"), chosen[4:]):
+    chosen = 0.01, 0.02, 0.3, 0.4, 0.25, 0.7, 0.3
+    for name, value in zip(("offset", "power", "growth"), chosen[4:]):
         getattr(fusion, name).fill_(value)
     fusion.weights.copy_(torch.tensor(chosen[:4]))
     scores = fusion.similarity(torch.tensor(gallery), torch.tensor(probe)).numpy()

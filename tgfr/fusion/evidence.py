@@ -202,6 +202,7 @@ class EvidenceFusion(nn.Module):
             self.shown, self.poor = nn.Linear(attributes, terms), nn.Linear(attributes, 1)
             self.register_buffer("weights", torch.tensor([weight, weight, weight, 0]))  # of captions
             # with photos; of captions with captions: by sentences, by persons and by tf-idf
+            self.register_buffer("offset", torch.tensor(0.0))  # cosine of captions that speaks for neither
             self.register_buffer("power", torch.tensor(1.0))  # by which poor photos make them grow
             self.register_buffer("growth", torch.tensor(0.2))  # of captions with captions, by their number
 
@@ -283,6 +284,13 @@ class EvidenceFusion(nn.Module):
         crossed = [shown, described] if probe else [described, shown]
         return [torch.cat(crossed, -1), sentence, person, said]
 
+    def is_told(
+        self,
+        embedding: torch.Tensor,  # (N, width)
+    ) -> torch.Tensor:  # (N,) bool
+        "Whether captions are known."
+        return (self._parts(embedding)[4] != 0).any(-1)
+
     def _parts(self, embedding) -> tuple[torch.Tensor, ...]:
         "Face, described, shown, sentence, person, said, poorness and number of embeddings (N, width)."
         return embedding.split([self.face.width, *self.widths, 1, 1], -1)
@@ -291,6 +299,8 @@ class EvidenceFusion(nn.Module):
         "The evidence in embeddings, weighted: products of two sides are in cosines of the face."
         poorness, number = embedding[:, -2:].split(1, -1)
         crossed, *captions = (x * weight for x, weight in zip(self.terms_of(embedding, probe), self.weights.sqrt()))
+        less = (self.weights[2:].sum() * self.offset).sqrt() * self.is_told(embedding)[:, None]
+        captions.append(-less if probe else less)
         grown = torch.cat(captions, -1) * (self.growth * number).exp()
         return torch.cat([crossed, grown], -1) * (self.power * poorness).exp()
 
@@ -310,7 +320,7 @@ class EvidenceFusion(nn.Module):
         self,
         embedding: torch.Tensor,  # (N, width)
         probe: bool = False,  # True: as what is looked for; False: as what lies in the index
-    ) -> torch.Tensor:  # (N, width - 2)
+    ) -> torch.Tensor:  # (N, width)
         "Vectors whose inner products are `similarity`."
         face = l2_normalize(embedding[:, : self.face.width])
         return torch.cat([face, self._told(embedding, probe)], -1) if self.use_captions else face

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'POWERS', 'EVIDENCE_PARTS', 'NAT_WEIGHTS', 'COSINE_WEIGHTS', 'EVIDENCE_WEIGHTS', 'EVIDENCE_STARTS',
-           'EVIDENCE_POWERS', 'EVIDENCE_GROWTHS', 'MAX_PAIRS', 'EVIDENCE_CONDITIONS', 'CAPTION_FIELDS',
-           'check_features', 'recipe_text_encoder', 'image_only_recipe', 'Trainer']
+           'EVIDENCE_OFFSETS', 'EVIDENCE_POWERS', 'EVIDENCE_GROWTHS', 'MAX_PAIRS', 'EVIDENCE_CONDITIONS',
+           'CAPTION_FIELDS', 'check_features', 'recipe_text_encoder', 'image_only_recipe', 'Trainer']
 
 # %% ../../nbs/08_training/08_system.ipynb #5f570003
 from collections.abc import Callable, Iterable
@@ -92,15 +92,22 @@ EVIDENCE_PARTS = ("text_encoder", "image_head.reader", "fusion.shown", "fusion.p
 NAT_WEIGHTS = (0, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06)  # of a nat, in cosines of clean faces
 COSINE_WEIGHTS = (0, 0.01, 0.02, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2)
 EVIDENCE_WEIGHTS = (NAT_WEIGHTS, NAT_WEIGHTS, COSINE_WEIGHTS, COSINE_WEIGHTS)  # of `EvidenceFusion.weights`
-EVIDENCE_STARTS = (  # these weights, power and growth; the last is a plain sum of scores
-    (0, 0, 0, 0, 1, 0.2),
-    (0.01, 0.01, 0.02, 0, 1, 0.2),
-    (0, 0, 0.3, 0, 0, 0),
+EVIDENCE_STARTS = (  # these weights, offset, power and growth; the last is a plain sum of scores
+    (0, 0, 0, 0, 0.3, 1, 0.2),
+    (0.01, 0.01, 0.02, 0, 0.3, 1, 0.2),
+    (0, 0, 0.3, 0, 0.3, 0, 0),
 )
+EVIDENCE_OFFSETS = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # cosines of captions that speak for neither
 EVIDENCE_POWERS = (0, 0.5, 1, 1.5, 2, 3)  # of poor photos
 EVIDENCE_GROWTHS = (0, 0.1, 0.2, 0.3, 0.4, 0.5)  # by the number of captions
 MAX_PAIRS = 200_000  # impostor pairs that these are chosen on
-EVIDENCE_CONDITIONS = (("none", "first"), ("none", "all"), ("first", "first"), ("all", "all"))  # gallery's, probe's
+EVIDENCE_CONDITIONS = (  # captions of the gallery's photos and of the probes; some: all of every other photo
+    ("none", "first"),
+    ("none", "all"),
+    ("first", "first"),
+    ("all", "all"),
+    ("some", "some"),
+)
 
 
 def _climb(score: Callable, start: tuple, choices: tuple, rounds: int) -> tuple:
@@ -113,6 +120,11 @@ def _climb(score: Callable, start: tuple, choices: tuple, rounds: int) -> tuple:
     return tuple(best)
 
 
+def _every_other(x, y) -> np.ndarray:  # (V, N, ..)
+    "Photos of `x` and of `y` in turn."
+    return np.where(np.arange(x.shape[1])[:, None] % 2, y, x)
+
+
 def _pairs_of(matrices, pairs) -> list[np.ndarray]:
     "Some pairs of score matrices."
     return [matrix.numpy()[pairs] for matrix in matrices]
@@ -120,9 +132,9 @@ def _pairs_of(matrices, pairs) -> list[np.ndarray]:
 
 def _weighted(parts: list[np.ndarray], chosen: tuple) -> np.ndarray:
     "Scores from faces, terms, and how poor and how often described both photos are, as `EvidenceFusion` adds them."
-    face, crossed, sentence, person, said, poorness, number = parts
-    cross, sentences, persons, tfidf, power, growth = chosen
-    captions = sentences * sentence + persons * person + tfidf * said
+    face, crossed, sentence, person, said, told, poorness, number = parts
+    cross, sentences, persons, tfidf, offset, power, growth = chosen
+    captions = sentences * sentence + persons * person + tfidf * said - (persons + tfidf) * offset * told
     return face + np.exp(power * poorness) * (cross * crossed + np.exp(growth * number) * captions)
 
 # %% ../../nbs/08_training/08_system.ipynb #5f57000b
@@ -361,6 +373,7 @@ class Trainer:
 
     def _tune_evidence(self, model: TGFR, read: dict, max_pairs: int = MAX_PAIRS, rounds: int = 3) -> None:
         "Set the weights of evidence, its power and its growth to the best on the validation identities."
+        read = read | {"some": {"fused": _every_other(read["all"]["fused"], read["none"]["fused"])}}
         conditions = [
             self._evidence_terms(model, read[gallery]["fused"][0], probe, max_pairs)
             for gallery, probes in EVIDENCE_CONDITIONS
@@ -376,10 +389,11 @@ class Trainer:
         photos, sentences, persons, tfidf = EVIDENCE_WEIGHTS
         if not self.recipe.lambda_text:
             persons = (0,)  # they are not trained
-        choices = photos, sentences, persons, tfidf, EVIDENCE_POWERS, EVIDENCE_GROWTHS
+        choices = photos, sentences, persons, tfidf, EVIDENCE_OFFSETS, EVIDENCE_POWERS, EVIDENCE_GROWTHS
         climbed = [_climb(score, start, choices, rounds) for start in EVIDENCE_STARTS]
-        *weights, power, growth = max(climbed, key=score)
+        *weights, offset, power, growth = max(climbed, key=score)
         model.fusion.weights.copy_(torch.tensor(weights))
+        model.fusion.offset.fill_(offset)
         model.fusion.power.fill_(power)
         model.fusion.growth.fill_(growth)
 
@@ -389,6 +403,8 @@ class Trainer:
         face = model.fusion.face.width
         terms = zip(model.fusion.terms_of(gallery), model.fusion.terms_of(probe, probe=True))
         matrices = [cosine_matrix(gallery[:, :face], probe[:, :face]), *(g @ p.T for g, p in terms)]
+        told_g, told_p = (model.fusion.is_told(x).float() for x in (gallery, probe))
+        matrices += [told_g[:, None] * told_p]
         matrices += [gallery[:, column, None] + probe[:, column] for column in (-2, -1)]
         genuine, impostor = (np.nonzero(pairs) for pairs in self.pairs)
         every = -(-len(impostor[0]) // max_pairs)
