@@ -1,6 +1,5 @@
 """Pairs and the loss of evidence, and a whole training of it on a few made-up people."""
 
-import copy
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.scoring import embed_photos, score_matrix
 from tgfr.training.caption_evidence import TERMS, PairBatches
 from tgfr.training.recipes import build_recipe
-from tgfr.training.system import Trainer, _weighted
+from tgfr.training.system import Trainer
 
 RECIPE = build_recipe(
     dim=16,
@@ -186,21 +185,6 @@ def test_a_training_from_image_only_head_to_weights(trained):
         np.testing.assert_array_equal(score_matrix(*read["none"]["fused"][[0, variant]], model), expected)
     assert np.isfinite(read["all"]["fused"]).all()
     assert "image-only" in trainer.history["evidence"][0]
-
-
-def test_the_weights_are_chosen_for_the_scores_that_the_model_gives(trained):
-    trainer, model = trained
-    read = embed_photos(model, trainer.split.store, trainer.captions, trainer.validation, progress=False)
-    gallery, probe = read["first"]["fused"][0], read["all"]["fused"][1]
-    fusion = copy.deepcopy(model.fusion)
-    chosen = 0.01, 0.02, 0.3, 0.4, 0.25, 0.7, 0.3
-    for name, value in zip(("offset", "power", "growth"), chosen[4:]):
-        getattr(fusion, name).fill_(value)
-    fusion.weights.copy_(torch.tensor(chosen[:4]))
-    scores = fusion.similarity(torch.tensor(gallery), torch.tensor(probe)).numpy()
-    parts = trainer._evidence_terms(model, gallery, probe, 10**6)
-    for pairs, terms in zip(trainer.pairs, parts):
-        np.testing.assert_allclose(_weighted(terms, chosen), scores[pairs], atol=1e-5)
 
 
 def test_each_half_is_scored_by_the_head_of_the_other(trained):

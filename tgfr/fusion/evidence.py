@@ -194,10 +194,8 @@ class EvidenceFusion(nn.Module):
         super().__init__()
         self.face = ResidualFCFM(dim, regions, use_captions=False)
         self.use_captions, self.terms, self.bound = use_captions, terms, bound
-        self.width = self.face.width
+        self.widths = [terms, terms, terms, terms, tokens] if use_captions else []
         if use_captions:
-            self.widths = [terms, terms, terms, terms, tokens]
-            self.width += sum(self.widths) + 2
             self.counter, self.reader = TokenCounter(tokens), CaptionReader(dim, tokens, terms)
             self.shown, self.poor = nn.Linear(attributes, terms), nn.Linear(attributes, 1)
             self.register_buffer("weights", torch.tensor([weight, weight, weight, 0]))  # of captions
@@ -205,6 +203,11 @@ class EvidenceFusion(nn.Module):
             self.register_buffer("offset", torch.tensor(0.0))  # cosine of captions that speaks for neither
             self.register_buffer("power", torch.tensor(1.0))  # by which poor photos make them grow
             self.register_buffer("growth", torch.tensor(0.2))  # of captions with captions, by their number
+
+    @property
+    def width(self) -> int:
+        "Numbers of the embedding."
+        return self.face.width + sum(self.widths) + 2 * self.use_captions
 
     def evidence(
         self,

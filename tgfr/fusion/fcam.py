@@ -187,5 +187,7 @@ class ResidualImageHead(nn.Module):
         if self.regions is not None:
             x, pooled = self.trunk(photos.regions)
             inputs.append(pooled)
-        face = l2_normalize(self.project_frozen(photos.embedding) + self.correction(torch.cat(inputs, -1)))
-        return ImageFeatures(face, None if self.regions is None else l2_normalize(self.project(x), dim=1))
+        frozen = self.project_frozen(photos.embedding)
+        face = l2_normalize(frozen + self.correction(torch.cat(inputs, -1)))
+        regions = None if self.regions is None else l2_normalize(self.project(x), dim=1)
+        return ImageFeatures(face, regions, frozen=frozen)

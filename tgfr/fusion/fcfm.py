@@ -199,7 +199,8 @@ def scale_sentence(
 class ResidualFCFM(nn.Module):
     """FCFM with the face as a residual path, an unconstrained face and a weighted sentence.
 
-    `[l2_normalize(g + correction(g, f, s)) | l2_normalize(free(g)) | weight * s / |s|^power]`"""
+    `[l2_normalize(g + correction(g, f, s)) | l2_normalize(free(g)) | weight * s / |s|^power]`, and before the sentence
+    the frozen face, where it has a weight: faded by the power of its cosine with the corrected one."""
 
     needs_regions = True
 
@@ -214,7 +215,8 @@ class ResidualFCFM(nn.Module):
     ):
         super().__init__()
         self.use_captions, self.dim = use_captions, dim
-        self.width, self.supervised_dim = dim * (2 + use_captions), dim * 2
+        self.supervised_dim = dim * 2
+        self.frozen_weight, self.frozen_power = 0.0, 0.0  # set by `TGFR.weigh_frozen`
         if use_captions:
             self.register_buffer("weight", torch.tensor(weight))
             self.register_buffer("power", torch.zeros(()))
@@ -222,6 +224,16 @@ class ResidualFCFM(nn.Module):
         self.norm_feature = nn.LayerNorm(self.feature.width)
         self.free = nn.Linear(dim, dim)  # the unconstrained face
         self.correction = residual_mlp(dim * (1 + use_captions) + self.feature.width, hidden, dim, dropout)
+
+    @property
+    def face_width(self) -> int:
+        "Numbers of the embedding before those of the sentence."
+        return self.dim * (2 + (self.frozen_weight > 0))
+
+    @property
+    def width(self) -> int:
+        "Numbers of the embedding."
+        return self.face_width + self.dim * self.use_captions
 
     def forward(self, image: ImageFeatures, text: TextFeatures | None = None) -> torch.Tensor:
         "The fused embedding (B, width): corrected and unconstrained face, unit vectors of D each, then the sentence."
@@ -231,6 +243,10 @@ class ResidualFCFM(nn.Module):
         if self.use_captions:
             inputs.append(text.sentence * scale)
         parts = [l2_normalize(face + self.correction(torch.cat(inputs, -1))), l2_normalize(self.free(face))]
+        if self.frozen_weight:
+            frozen = l2_normalize(image.frozen)
+            left = (parts[0] * frozen).sum(-1, keepdim=True).clamp_min(0) ** self.frozen_power
+            parts.append(self.frozen_weight * left * frozen)
         if self.use_captions:
             parts.append(scale_sentence(text.sentence, self.weight, self.power))
         return torch.cat(parts, -1)

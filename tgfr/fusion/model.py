@@ -7,6 +7,7 @@ __all__ = ['NEEDED', 'MAX_DIM', 'RENAMED_KEYS', 'CARD_CODE', 'merge_captions', '
            'TGFR']
 
 # %% ../../nbs/05_fusion/04_model.ipynb #3b5daf0b
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -94,6 +95,11 @@ def _is_size(*values) -> bool:
     return all(isinstance(x, int) and not isinstance(x, bool) and 1 <= x <= MAX_DIM for x in values)
 
 
+def _is_weight(value) -> bool:
+    "Whether it is a finite number that is not below 0."
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     "The shape of a TGFR model."
@@ -104,6 +110,8 @@ class ModelConfig:
     fusion: str | None = "residual"  # one of `tgfr.fusion.fcfm.list_fusions()`; None: alignment only (stage 1)
     use_captions: bool = True  # False: the image-only head of the same form
     residual_head: bool = True  # `ResidualImageHead` (ours); False: the paper's `ImageHead`
+    frozen_weight: float = 0.0  # of the encoder's own face beside the residual form's; 0: it is not there
+    frozen_power: float = 0.0  # by which that fades where a photo's face was corrected
 
     def __post_init__(self):
         if isinstance(self.regions, list):
@@ -117,9 +125,19 @@ class ModelConfig:
             ("fusion", fusion, f"None or one of {', '.join(FUSIONS)}"),
             ("use_captions", isinstance(self.use_captions, bool), "True or False"),
             ("residual_head", isinstance(self.residual_head, bool), "True or False"),
+            ("frozen_weight", _is_weight(self.frozen_weight) and self._frozen_fits, "0, or more in the residual form"),
+            ("frozen_power", _is_weight(self.frozen_power), "a finite number of at least 0"),
         ):
             if not right:
                 raise TgfrError(f"{name}={short(getattr(self, name))}: expected {expected}")
+
+    @property
+    def _frozen_fits(self) -> bool:
+        "Whether the frozen face has a place, if it has a weight."
+        if not self.frozen_weight:
+            return True
+        known = isinstance(self.fusion, str) and self.fusion in FUSIONS
+        return known and self.residual_head and getattr(FUSIONS[self.fusion], "image_only", self.fusion) == "residual"
 
     @property
     def optional_captions(self) -> bool:
@@ -165,6 +183,7 @@ def _read_config(path) -> dict:
             if old in config and new not in config:
                 config[new] = config.pop(old)
         config.pop("face_encoder", None)  # older models name no encoder
+        config = {"frozen_weight": 0.0, "frozen_power": 0.0} | config  # or know of no frozen face
         plugin = config.pop("plugin", None)
     check_keys(path, config, {f.name for f in fields(ModelConfig)})
     if isinstance(plugin, str) and config["fusion"] not in list_fusions():
@@ -221,6 +240,18 @@ class TGFR(nn.Module):
         self.fusion = None
         if config.fusion:
             self.fusion = build_fusion(config.fusion, config.dim, config.regions[1:], config.use_captions)
+        if config.frozen_weight:
+            self.weigh_frozen(config.frozen_weight, config.frozen_power)
+
+    def weigh_frozen(
+        self,
+        weight: float,  # 0: it is not there
+        power: float,  # by which it fades where a photo's face was corrected
+    ) -> None:
+        "Let the encoder's own face count beside that of the residual form, see `ResidualFCFM`."
+        self.config = replace(self.config, frozen_weight=weight, frozen_power=power)
+        form = getattr(self.fusion, "face", self.fusion)
+        form.frozen_weight, form.frozen_power = weight, power
 
     def encode_captions(
         self,
