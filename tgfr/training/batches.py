@@ -6,6 +6,7 @@
 __all__ = ['Batch', 'CaptionTable', 'steps_per_epoch', 'rank_slice', 'FaceBatches']
 
 # %% ../../nbs/08_training/02_batches.ipynb #96c56846
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -137,6 +138,16 @@ class FaceBatches:
             self.regions,
             self.seed,
         )
+
+    def largest_batch(
+        self,
+        batch: int,  # photos a step that are wished for
+        parts: int = 1,  # that a step has to divide into
+        steps: int = 16,  # of an epoch, at least
+    ) -> int:  # photos a step
+        "As many photos a step as leave an epoch so many steps: with a few large steps a head learns next to nothing."
+        unit = math.lcm(8, parts)
+        return min(batch, max(len(self.rows) // steps // unit * unit, unit))
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch with `batch` photos each."

@@ -51,7 +51,7 @@ class Recipe:
     epochs_fuse: int = 6  # stage 2 (FCFM)
     epochs_evidence: int = 16  # of the fusion `evidence`, after its image-only head
     batch_encode: int = 64  # photos per step over all processes
-    batch_align: int = 64
+    batch_align: int = 64  # of this and the next fewer where an epoch would have fewer than 16 steps
     batch_fuse: int = 256
     batch_evidence: int = 512  # pairs of photos per step, at most; fewer where an epoch would have fewer than 16 steps
     accumulate: int = 1  # parts of a step's batch; negatives and batch statistics are those of a part

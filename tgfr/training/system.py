@@ -146,9 +146,18 @@ class Trainer:
         photos = self.split.store, self.identity, self.captions, self.rows if rows is None else rows
         regions = model.config.needs_regions
         batches = FaceBatches(*photos, model.text_encoder, captions, self.variants, regions, recipe.seed)
+        recipe = self._fewer_photos_a_step(recipe, f"batch_{stage}", batches, name)
         objective = (FuseObjective if fuse else AlignObjective)(model, batches.classes, recipe)
         self.history[name] = fit(objective, batches, recipe, stage, self.folder / name, validate, self.accelerator)
         return model.eval()
+
+    def _fewer_photos_a_step(self, recipe: Recipe, field: str, batches: FaceBatches, name: str) -> Recipe:
+        "The recipe with smaller steps where there are few photos."
+        wished = getattr(recipe, field)
+        batch = batches.largest_batch(wished, self.accelerator.num_processes * recipe.accumulate)
+        if batch < wished:
+            log(f"{name}: {batch} photos a step instead of {wished} ({field}), for there are {len(batches.rows):,}")
+        return replace(recipe, **{field: batch})
 
     def aligned(self) -> TGFR:
         "The model after stage 1, with captions."
