@@ -200,9 +200,9 @@ def test_same_seed_same_report(tmp_path, encoder):
         )
         assert run.returncode == 0, run.stderr
         results.append(json.loads((tmp_path / name / "report.json").read_text())["results"])
-    assert results[0] == results[1] and len(results[0]) == 2 * (
-        2 + 7 * 2
-    )  # 2 sizes; 2 systems without words, 7 with two modes
+    assert results[0] == results[1]
+    # 2 sizes; 2 systems without words, 6 with one caption and all, evidence also with those of one side and none
+    assert len(results[0]) == 2 * (2 + 6 * 2 + 5)
 
 
 def test_a_trained_model_is_kept_with_its_recipe_and_evaluated(tmp_path, encoder):

@@ -11,6 +11,7 @@ from tgfr.evaluation.caption_conditions import (
     caption_conditions,
     caption_report_table,
     caption_table,
+    pool_captions,
 )
 from tgfr.evaluation.metrics import Metric
 from tgfr.evaluation.results import Report
@@ -153,3 +154,24 @@ def test_the_table_is_one_of_a_report(results):
     assert row == ["made up", ".500 (.400 to .600)", "-.100* (-.200 to -.050)", ".250", "–"]
     page = render_html(Report("Captions", tables={"Captions of all kinds": table}))
     assert "half of the photos without" in page and "Captions of all kinds" in page
+
+
+def test_seeds_are_pooled_condition_by_condition():
+    "Means over seeds; differences from no captions of the same seeds; one seed twice is that seed."
+    noise = np.random.default_rng(3).normal(size=(2, 200, 200))
+
+    def scores(seed):
+        return lambda gallery, probe: knows_names(gallery, probe) + 0.5 * noise[seed]
+
+    runs = [caption_table(scores(seed), CAPTIONS, IDENTITY, BOOTSTRAP, seen_at=None) for seed in (0, 1)]
+    pooled = pool_captions(runs)
+    assert [row.condition for row in pooled] == [row.condition for row in runs[0]]
+    for mean, *each in zip(pooled, *runs):
+        assert mean.group == each[0].group and list(mean.values) == list(each[0].values)
+        for metric, value in mean.values.items():
+            assert value == pytest.approx(np.mean([row.values[metric] for row in each]))
+        for metric, (difference, low, high) in mean.differences.items():
+            assert difference == pytest.approx(np.mean([row.differences[metric][0] for row in each]))
+            assert low <= difference <= high
+    twice = pool_captions([runs[0], runs[0]])
+    assert [row.values for row in twice] == [row.values for row in runs[0]]

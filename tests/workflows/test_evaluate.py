@@ -68,6 +68,12 @@ def test_ranks_are_the_loop_and_count_ties_against_the_query():
     x[:, 0] += 5
     scores = score_matrix(x, y)
     assert query_ranks(x, y, block=7).tolist() == [sum(scores[i] >= scores[i, i]) for i in range(40)]
+    person = np.arange(40) % 7
+    expected = []
+    for i in range(40):
+        best = max(scores[i, person == person[i]])
+        expected.append(1 + sum(scores[i, person != person[i]] >= best))
+    assert query_ranks(x, y, block=7, targets=person).tolist() == expected
     with pytest.raises(TgfrError, match="shapes"):
         query_ranks(x, y[:-1])
     with pytest.raises(TgfrError, match="NaN"):
@@ -290,12 +296,19 @@ def test_a_list_and_its_leak_free_half(call, photos, tmp_path):
 def test_retrieval(call):
     report = evaluated(**call, task="retrieval")
     rows = by_row(report)
-    assert len(rows) == 2 * (1 + 2 * 2)
+    assert len(rows) == 2 * (2 + 3 * 2)
     median = Metric("median rank")
     chance = {Metric("recall", k): k / 30 for k in (1, 5, 10)} | {median: 15.5}
     assert rows["chance", "112px", "none"].values == chance
-    for row in rows.values():
-        assert 1 <= row.values[median] <= 30
+    photos = 30 - np.arange(10)  # three of each of ten people: drawn without replacement, none is of the person
+    missed = {k: np.prod((photos[:k] - 3) / photos[:k]) for k in (1, 5, 10)}
+    by_person = rows["chance, person", "112px", "none"].values
+    assert by_person == pytest.approx({Metric("recall", k): 1 - missed[k] for k in (1, 5, 10)})
+    for (system, *_), row in rows.items():
+        assert system == "chance, person" or 1 <= row.values[median] <= 30
+    for size in ("112px", "16px"):
+        own, person = (rows[f"text to {what}", size, "all"].values for what in ("image", "person"))
+        assert all(person[Metric("recall", k)] >= own[Metric("recall", k)] for k in (1, 5, 10))
     assert "recall@k" in (call["out"] / "report.html").read_text()
 
 

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['NO_CAPTIONS', 'ALL_CAPTIONS', 'COUNTS', 'WRONG', 'MASKED', 'CaptionCondition', 'caption_conditions', 'CaptionResult',
-           'caption_table', 'caption_report_table']
+           'caption_table', 'pool_captions', 'caption_report_table']
 
 # %% ../../nbs/07_evaluation/17_caption_conditions.ipynb #fc0335d4
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..core import TgfrError, progress_bar
 from ..data.caption_changes import drop_captions, keep_captions, mask_words, swap_captions, visible_at
-from .bootstrap import PersonBootstrap, Verification
+from .bootstrap import Metrics, PersonBootstrap, Verification, pool_results
 from .metrics import Metric
 from .results import Condition, format_rate, result_rows
 
@@ -96,6 +96,7 @@ class CaptionResult:
     intervals: dict[Metric, tuple[float, float]]  # 95 %; without those that the draws cannot know
     differences: dict[Metric, tuple[float, float, float]]  # from the reference, with the 95 % interval; there, empty
     reference: str = NO_CAPTIONS  # the condition that differences are taken from
+    metrics: Metrics | None = field(default=None, repr=False, compare=False)  # all draws, to be pooled over seeds
 
     def significant(self, metric: Metric) -> bool:
         "Whether the interval of the difference excludes zero."
@@ -123,14 +124,30 @@ def caption_table(
     evaluated = {}
     for condition in progress_bar(conditions, "scoring captions") if progress else conditions:
         evaluated[condition.text, _PROBES] = _evaluated(score, condition, bootstrap, fprs)
-    results, metrics = [], [Metric("TPR", float(fpr)) for fpr in fprs]
-    for condition, row in zip(conditions, result_rows(evaluated, reference)):
-        known = [_selected(of, metrics) for of in (row.values, row.intervals, row.differences)]
-        results.append(CaptionResult(condition.group, condition.text, *known, reference))
-    return results
+    groups = [condition.group for condition in conditions]
+    return _with_differences(groups, evaluated, reference, [Metric("TPR", float(fpr)) for fpr in fprs])
 
 
 _PROBES = Condition("the same")  # what all rows have in common
+
+
+def _with_differences(groups, evaluated, reference, metrics) -> list[CaptionResult]:
+    "Results of metrics by condition, with what they differ from the reference."
+    results = []
+    for group, ((text, _), of_all), row in zip(groups, evaluated.items(), result_rows(evaluated, reference)):
+        known = [_selected(of, metrics) for of in (row.values, row.intervals, row.differences)]
+        results.append(CaptionResult(group, text, *known, reference, of_all))
+    return results
+
+
+def pool_captions(
+    runs: Sequence[Sequence[CaptionResult]],  # S: the results of `caption_table` with each seed, on the same people
+) -> list[CaptionResult]:
+    "The table of several seeds as one: means, with intervals over people and seeds."
+    first = runs[0]
+    pooled = pool_results([{(result.condition, _PROBES): result.metrics for result in run} for run in runs])
+    groups = [result.group for result in first]
+    return _with_differences(groups, pooled, first[0].reference, list(first[0].values))
 
 
 def _selected(of_metrics: dict, metrics: Sequence[Metric]) -> dict:

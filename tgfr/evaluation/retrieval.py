@@ -18,6 +18,7 @@ from ..encoders.feature_store import FeatureStore
 from .bootstrap import Metrics, person_weights
 from .metrics import Metric, cmc, search
 from .pair_lists import caption_keys
+from .predicted_words import WordPredictor
 from .results import ResultRow, result_row, store_conditions
 from .scoring import CAPTIONS_READ, embed_photos, non_blank_captions, score_matrix, stored_faces
 from ..fusion.model import TGFR
@@ -28,14 +29,16 @@ def query_ranks(
     gallery: np.ndarray,  # (N, D); row i belongs to query i
     block: int = 1024,  # queries at a time
     compare: Callable[[np.ndarray, np.ndarray], np.ndarray] = score_matrix,  # all scores of two sets of rows
-) -> np.ndarray:  # (N,) int, from 1
-    "The rank at which each query finds its own entry."
+    targets: np.ndarray | None = None,  # (N,) whom each row belongs to: the best of them is found; None: row i alone
+) -> np.ndarray:  # (N,) int, from 1; entries of others that score at least as high come first
+    "The rank at which each query finds its own entry, or the first of its person."
     if query.shape != gallery.shape or not len(query):
         shapes = f"{query.shape} and {gallery.shape}"
         raise TgfrError(f"query and gallery: shapes {shapes}, expected the same, with at least one row")
     rows = np.arange(len(query))
+    targets = rows if targets is None else np.unique(targets, return_inverse=True)[1]
     blocks = np.split(rows, rows[block::block])
-    ranks = [search(compare(query[chosen], gallery), chosen, rows).rank for chosen in blocks]
+    ranks = [search(compare(query[chosen], gallery), targets[chosen], targets).rank for chosen in blocks]
     return 1 + np.concatenate(ranks)
 
 # %% ../../nbs/07_evaluation/16_retrieval.ipynb #c5b0e1d2
@@ -108,22 +111,44 @@ def retrieve(
     ks: Sequence[int] = (1, 5, 10),
     replicates: int = 500,  # draws of people
     seed: int = 0,
+    words: WordPredictor | None = None,  # the baseline: tf-idf on words that it predicts from photos; None: without
+    rows: np.ndarray | None = None,  # photos of the store that are the gallery, each with a caption; None: all
 ) -> list[ResultRow]:
-    "Text to image and image to text retrieval."
+    "Text to image, text to any photo of the person, and image to text retrieval."
     if not model.config.use_captions:
         raise TgfrError("model: it has no text encoder, a sentence cannot be compared with its faces")
-    embeddings, rows, n = embed_photos(model, store, captions, modes=modes), [], len(captions)
+    gallery = np.arange(len(captions)) if rows is None else np.asarray(rows)
+    embeddings, results, n = embed_photos(model, store, captions, gallery, modes=modes), [], len(gallery)
+    captions, identity = [captions[row] for row in gallery], np.asarray(identity)[gallery]
     chance = {Metric("recall", k): min(k / n, 1) for k in ks} | {Metric("median rank"): (n + 1) / 2}
+    by_person = {Metric("recall", k): _chance_of_person(identity, k) for k in ks}
     for v, probes in enumerate(store_conditions(store)):
-        rows.append(ResultRow("chance", probes, chance))
+        results += [ResultRow("chance", probes, chance), ResultRow("chance, person", probes, by_person)]
         for read in modes:
             sentences, faces, compare = _sides(embeddings[read], v)
-            directions = {"text to image": (sentences, faces), "image to text": (faces, sentences)}
-            for system, (query, gallery) in directions.items():
-                rank = query_ranks(query, gallery, compare=compare)
+            directions = {
+                "text to image": (sentences, faces, compare, None),
+                "text to person": (sentences, faces, compare, identity),
+                "image to text": (faces, sentences, compare, None),
+            }
+            if words is not None:
+                said, seen = words.said(captions, read), words.seen(store.embedding[v][gallery])
+                directions["predicted words, text to image"] = said, seen, inner_products, None
+                directions["predicted words, text to person"] = said, seen, inner_products, identity
+            for system, (queries, entries, compared, targets) in directions.items():
+                rank = query_ranks(queries, entries, compare=compared, targets=targets)
                 metrics = retrieval_metrics(rank, identity, ks, replicates, seed)
-                rows.append(result_row(system, replace(probes, captions=read), metrics))
-    return rows
+                results.append(result_row(system, replace(probes, captions=read), metrics))
+    return results
+
+
+def _chance_of_person(identity, k) -> float:
+    "How often a photo of the person is among `k` drawn without replacement, on average over queries."
+    _, person, photos = np.unique(identity, return_inverse=True, return_counts=True)
+    n, missed = len(person), np.ones(len(person))
+    for drawn in range(min(k, n)):
+        missed *= np.maximum(n - photos[person] - drawn, 0) / (n - drawn)
+    return float(1 - missed.mean())
 
 # %% ../../nbs/07_evaluation/16_retrieval.ipynb #dd816236
 @torch.inference_mode()

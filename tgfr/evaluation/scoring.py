@@ -157,8 +157,9 @@ class CaptionIndex:
     def __init__(
         self,
         captions: list[list[str]],  # of the training photos
+        max_words: int | None = None,  # the commonest; None: all
     ):
-        self.vectorizer = TfidfVectorizer(analyzer=tokenize, sublinear_tf=True)
+        self.vectorizer = TfidfVectorizer(analyzer=tokenize, sublinear_tf=True, max_features=max_words)
         try:
             self.vectorizer.fit(" ".join(row) for row in captions)
         except ValueError:

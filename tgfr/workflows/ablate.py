@@ -141,7 +141,7 @@ def ablate(
     if not job.reports:
         return None
     report = job.complete(seeds_report(runs))
-    job.save(report, seeds_figures(report))
+    job.save(report, seeds_figures(report, runs))
     return report
 
 

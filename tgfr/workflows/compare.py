@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLAIN_SUMS', 'SYSTEMS', 'SUM_WEIGHTS', 'shared_photos', 'check_reference', 'check_systems', 'Comparison', 'compare',
-           'add_plain_sums', 'split_features', 'comparison_report', 'intervals_figure', 'caption_figure',
-           'comparison_figures', 'SeedRun', 'seeds_report', 'seeds_figures']
+           'add_plain_sums', 'split_features', 'comparison_report', 'search_table', 'intervals_figure',
+           'caption_figure', 'comparison_figures', 'SeedRun', 'seeds_report', 'seeds_figures']
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #1ea93948
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,12 @@ from ..encoders.backbones import FaceEncoder
 from ..encoders.face_features import image_digests
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
 from ..evaluation.bootstrap import Metrics, pool_results
+from ..evaluation.caption_conditions import caption_report_table, pool_captions
 from ..evaluation.caption_scores import CaptionStudy, study_captions
-from ..evaluation.metrics import pair_masks, roc
-from ..evaluation.results import Condition, Report, result_rows, store_conditions
+from ..evaluation.metrics import Metric, pair_masks, roc
+from ..evaluation.predicted_words import WordPredictor
+from ..evaluation.results import Condition, Report, ResultRow, format_rate, result_rows, store_conditions
+from ..evaluation.retrieval import retrieve
 from ..evaluation.rivals import differences_from_best
 from ..evaluation.scoring import CAPTIONS_READ, CaptionIndex, embed_photos, score_matrix, tune_weight
 from ..evaluation.subgroups import Subgroup
@@ -277,6 +280,33 @@ def _against_plain_sums(results: dict, system: str, smallest: Condition) -> list
 def _counted(identity: np.ndarray) -> str:
     return f"{len(identity):,} photos of {len(set(identity)):,} people"
 
+# %% ../../nbs/10_workflows/01_compare.ipynb #42ca8f90
+def search_table(
+    comparison: Comparison,
+) -> dict[str, dict]:  # title to table, for `Report.tables`; empty where captions of two people are not there
+    "How often a description finds its photo, and its person, among the test people's photos."
+    split, trainer = comparison.evaluator.split, comparison.trainer
+    gallery = np.flatnonzero([len(captions) > 0 for captions in split.captions])
+    people = len(set(split.identity[gallery]))
+    if people < 2 or not comparison.model.config.use_captions:
+        return {}
+    known = [row for row in trainer.rows if trainer.captions[row]]
+    words = WordPredictor(trainer.split.store.embedding[0][known], [trainer.captions[row] for row in known])
+    found = retrieve(comparison.model, split.store, split.captions, split.identity, words=words, rows=gallery)
+    shown = split.store.variants[0], comparison.smallest.label
+    rows = [_search_row(row) for row in found if row.condition.label in shown]
+    columns = ["search", "captions read", "photos at", *(str(metric) for metric in found[0].values)]
+    return {f"Find by description: {len(gallery):,} photos of {people:,} people": {"columns": columns, "rows": rows}}
+
+
+def _search_row(row: ResultRow) -> list[str]:
+    "A line of the table: values with their intervals, where known."
+    cells = [row.system, row.condition.captions, row.condition.label]
+    for metric in (*(Metric("recall", k) for k in (1, 5, 10)), Metric("median rank")):
+        value, interval = format_rate(row.values.get(metric)), row.intervals.get(metric)
+        cells.append(f"{value} ({format_rate(interval[0])} to {format_rate(interval[1])})" if interval else value)
+    return cells
+
 # %% ../../nbs/10_workflows/01_compare.ipynb #13b68511
 def intervals_figure(report: Report) -> Figures:
     "What each system reaches, for a report."
@@ -359,12 +389,13 @@ class SeedRun:
     subgroups: list[Subgroup]
     system: str  # the recipe's own fusion
     smallest: Condition  # the smallest probes
+    captions: CaptionStudy | None = None  # None: not evaluated
 
     @classmethod
-    def of(cls, comparison: Comparison, report: Report) -> Self:
+    def of(cls, comparison: Comparison, report: Report, captions: CaptionStudy | None = None) -> Self:
         "From a comparison and its report."
-        results, subgroups = comparison.evaluator.results, comparison.subgroups
-        return cls(report, dict(results), subgroups, comparison.system, comparison.smallest)
+        results, subgroups = dict(comparison.evaluator.results), comparison.subgroups
+        return cls(report, results, subgroups, comparison.system, comparison.smallest, captions)
 
 
 def seeds_report(
@@ -377,9 +408,22 @@ def seeds_report(
     report = pooled_report({seed: run.report for seed, run in runs.items()}, rows)
     subgroups = pooled_subgroups([run.subgroups for run in runs.values()])
     tables = report.tables | subgroup_tables(subgroups, first.smallest.label)
+    if (study := _pooled_captions(runs)) is not None:
+        tables |= {study.title: caption_report_table(study.results)}
     return replace(report, tables=tables, findings=_against_plain_sums(results, first.system, first.smallest))
 
 
-def seeds_figures(report: Report) -> Figures:
+def _pooled_captions(runs: dict[int, SeedRun]) -> CaptionStudy | None:
+    "What captions are worth under each condition with all seeds; None where it was not evaluated."
+    studies = [run.captions for run in runs.values()]
+    if not all(study is not None and study.results for study in studies):
+        return None
+    return replace(studies[0], results=pool_captions([study.results for study in studies]))
+
+
+def seeds_figures(
+    report: Report,  # of `seeds_report`
+    runs: dict[int, SeedRun],  # by seed
+) -> Figures:
     "The figures of a report of several seeds."
-    return intervals_figure(report) | seeds_figure(report)
+    return intervals_figure(report) | seeds_figure(report) | caption_figure(_pooled_captions(runs))

@@ -7,6 +7,7 @@ __all__ = ['ENCODE', 'demo_encoder', 'default_recipe', 'demo']
 
 # %% ../../nbs/10_workflows/02_demo.ipynb #a64e8df5
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -34,6 +35,7 @@ from tgfr.workflows.compare import (
     compare,
     comparison_figures,
     comparison_report,
+    search_table,
     seeds_figures,
     seeds_report,
     shared_photos,
@@ -85,10 +87,10 @@ def default_recipe(
     data: str,  # as for `load_faces`
     text: str | None = None,  # text encoder that is wished for
 ) -> str:  # a name of `tgfr.training.recipes.RECIPES`
-    "The recipe where none is named: for a transformer, for synthetic people, or ours."
+    "The recipe where none is named: for a transformer, for synthetic people, or evidence."
     if text not in (None, *RECURRENT):
         return "ours-transformer"
-    return "demo" if data.startswith("synthetic") else "ours"
+    return "demo-evidence" if data.startswith("synthetic") else "evidence"
 
 
 @one_at_a_time()
@@ -99,9 +101,9 @@ def demo(
     # an unfinished run there is resumed
     encoder: str | None = None,  # frozen face encoder: a folder written by tgfr, an .onnx file or a published
     # checkpoint; default: a small one is trained on other synthetic people
-    recipe: str | Path | Recipe | None = None,  # ours, evidence, ours-transformer, ours-celeba-dialog,
-    # ours-face2text, demo, paper-lstm or paper-bert; default: demo for synthetic data,
-    # ours-transformer with a transformer, else ours
+    recipe: str | Path | Recipe | None = None,  # evidence, ours, ours-transformer, ours-celeba-dialog,
+    # ours-face2text, demo, demo-evidence, paper-lstm or paper-bert; default: demo-evidence for
+    # synthetic data, ours-transformer with a transformer, else evidence
     text: str | None = None,  # text encoder: lstm, gru, bag (words without order), or a
     # Hugging Face text model (name or local path); default: the recipe's
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
@@ -149,6 +151,7 @@ def demo(
         for split in reversed(splits):
             job.check_store(split.store)
         report = comparison_report(comparison, face, data)
+        report = replace(report, tables=report.tables | search_table(comparison))
         report = job.complete(comparison.captions.add_to(report) if comparison.captions else report)
         _keep_model(comparison, report, face, folder)
         figures = comparison_figures(comparison, report) | caption_figure(comparison.captions)
@@ -156,11 +159,11 @@ def demo(
             job.save(report, figures)
             return report
         job.save_seed(recipe.seed, report, figures)
-        runs[recipe.seed] = SeedRun.of(comparison, report)
+        runs[recipe.seed] = SeedRun.of(comparison, report, comparison.captions)
     if not job.reports:
         return None
     report = job.complete(seeds_report(runs))
-    job.save(report, seeds_figures(report))
+    job.save(report, seeds_figures(report, runs))
     return report
 
 
