@@ -26,6 +26,7 @@ FIRST, LAST = "data.splits.load_splits", "report.page.save_report"
 RECORDS = "encoders.features", "encoders.weight_files"  # the records themselves with their arithmetic; weights
 BYWAYS = {"result_sections", "TGFR.save"}  # to the model's folder, not to report.json
 BYWAYS |= {"study_captions", "CaptionStudy.add_to"}  # to the table of other captions
+BYWAYS |= {"retrieve", "WordPredictor.seen", "WordPredictor.said"}  # to the table of search by description
 MAX_MOVES, MAX_CLIMBS = 25, 5
 
 

@@ -1132,6 +1132,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                       'tgfr/evaluation/caption_conditions.py'),
                                                     'tgfr.evaluation.caption_conditions._all_captioned': ( '07_evaluation/caption_conditions.html#_all_captioned',
                                                                                                            'tgfr/evaluation/caption_conditions.py'),
+                                                    'tgfr.evaluation.caption_conditions._by_condition': ( '07_evaluation/caption_conditions.html#_by_condition',
+                                                                                                          'tgfr/evaluation/caption_conditions.py'),
                                                     'tgfr.evaluation.caption_conditions._cells': ( '07_evaluation/caption_conditions.html#_cells',
                                                                                                    'tgfr/evaluation/caption_conditions.py'),
                                                     'tgfr.evaluation.caption_conditions._evaluated': ( '07_evaluation/caption_conditions.html#_evaluated',

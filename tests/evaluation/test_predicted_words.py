@@ -34,7 +34,7 @@ def test_it_is_ridge_regression_of_tf_idf_on_unit_embeddings():
 def test_a_word_finds_the_photos_that_show_it():
     words = WordPredictor(*world(300, 0))
     embedding, captions = world(100, 1)
-    for k, word in enumerate(WORDS):
+    for word in WORDS:
         scores = (words.said([[word]]) @ words.seen(embedding).T)[0]
         best = scores.argsort()[-20:]
         assert sum(word in captions[row] for row in best) >= 19

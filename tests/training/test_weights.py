@@ -40,7 +40,8 @@ def test_scores_with_the_frozen_face_are_those_of_the_fusion():
     fusion = ResidualFCFM(16, (7, 7), use_captions=False).eval()
     torch.nn.init.normal_(fusion.correction[-1].weight, std=0.05)
     face = l2_normalize(torch.randn(9, 16))
-    image = ImageFeatures(face, l2_normalize(torch.randn(9, 16, 7, 7), dim=1), frozen=l2_normalize(face + torch.rand(9, 16)))
+    regions, frozen = l2_normalize(torch.randn(9, 16, 7, 7), dim=1), l2_normalize(face + torch.rand(9, 16))
+    image = ImageFeatures(face, regions, frozen=frozen)
     fusion.frozen_weight, fusion.frozen_power = 1.0, 0.0
     with torch.no_grad():
         corrected, free, frozen = fusion(image).split(16, -1)

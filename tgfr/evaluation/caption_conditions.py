@@ -96,7 +96,7 @@ class CaptionResult:
     intervals: dict[Metric, tuple[float, float]]  # 95 %; without those that the draws cannot know
     differences: dict[Metric, tuple[float, float, float]]  # from the reference, with the 95 % interval; there, empty
     reference: str = NO_CAPTIONS  # the condition that differences are taken from
-    metrics: Metrics | None = field(default=None, repr=False, compare=False)  # all draws, to be pooled over seeds
+    metrics: Metrics | None = field(default=None, repr=False, compare=False)  # with all draws
 
     def significant(self, metric: Metric) -> bool:
         "Whether the interval of the difference excludes zero."
@@ -140,12 +140,17 @@ def _with_differences(groups, evaluated, reference, metrics) -> list[CaptionResu
     return results
 
 
+def _by_condition(results) -> dict[tuple[str, Condition], Metrics]:
+    "The metrics of results, as `result_rows` takes them."
+    return {(result.condition, _PROBES): result.metrics for result in results}
+
+
 def pool_captions(
-    runs: Sequence[Sequence[CaptionResult]],  # S: the results of `caption_table` with each seed, on the same people
+    runs: Sequence[Sequence[CaptionResult]],  # of `caption_table` with each seed, on the same people
 ) -> list[CaptionResult]:
     "The table of several seeds as one: means, with intervals over people and seeds."
     first = runs[0]
-    pooled = pool_results([{(result.condition, _PROBES): result.metrics for result in run} for run in runs])
+    pooled = pool_results([_by_condition(run) for run in runs])
     groups = [result.group for result in first]
     return _with_differences(groups, pooled, first[0].reference, list(first[0].values))
 

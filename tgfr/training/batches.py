@@ -145,7 +145,7 @@ class FaceBatches:
         parts: int = 1,  # that a step has to divide into
         steps: int = 16,  # of an epoch, at least
     ) -> int:  # photos a step
-        "As many photos a step as leave an epoch so many steps: with a few large steps a head learns next to nothing."
+        "As many photos a step as leave an epoch so many steps: a few large ones teach next to nothing."
         unit = math.lcm(8, parts)
         return min(batch, max(len(self.rows) // steps // unit * unit, unit))
 

@@ -86,16 +86,16 @@ class PairBatches(FaceBatches):
         if said is not None:
             self.said_of_person = np.zeros((self.classes, said.shape[1]))
             np.add.at(self.said_of_person, self.label[self.rows], said[self.rows])
-            self.said_of_person /= np.linalg.norm(self.said_of_person, axis=1, keepdims=True).clip(1e-9)
+            lengths = np.linalg.norm(self.said_of_person, axis=1, keepdims=True)
+            self.said_of_person /= lengths.clip(1e-9)
 
     @property
     def content_digest(self) -> str:
         "What the batches depend on."
         faces = () if self.faces is None else (self.faces[:, self.probes],)
         changes = self.swapped, self.masked, self.alike
-        return content_digest(
-            super().content_digest, self.half, self.probability, *faces, *(changes if any(changes) else ())
-        )
+        parts = *faces, *(changes if any(changes) else ())
+        return content_digest(super().content_digest, self.half, self.probability, *parts)
 
     def largest_batch(
         self,
@@ -135,13 +135,13 @@ class PairBatches(FaceBatches):
             yield self._pairs(steps[which], share, rng(self.seed, stage, epoch, step))
 
     def _gather_alike(self, probes, draw) -> np.ndarray:
-        "The probes with a share of them sorted by a random mixture of what is said of their people."
+        "The probes, a share of them sorted by a random mixture of what is said of their people."
         if not self.alike:
             return probes
-        likeness = self.said_of_person @ draw.normal(size=self.said_of_person.shape[1])
-        count = round(self.alike * len(probes))
-        gathered = probes[:count]
-        return np.concatenate([gathered[likeness[self.label[gathered]].argsort(kind="stable")], probes[count:]])
+        mixture = self.said_of_person @ draw.normal(size=self.said_of_person.shape[1])
+        gathered, others = np.split(probes, [round(self.alike * len(probes))])
+        order = mixture[self.label[gathered]].argsort(kind="stable")
+        return np.concatenate([gathered[order], others])
 
     def _pairs(self, probe, share, draw) -> PairBatch:
         "Mates, resolutions and captions of some probes."

@@ -43,15 +43,15 @@ class Recipe:
     captions_evidence: int = 10  # the same for evidence
     cross_fit: bool = True  # evidence is learned beside the face score of people whom its head has not seen
     regions_evidence: bool = True  # what captions speak of is read from the region map too
-    swapped_evidence: float = 0.0  # share of photos that learn with another photo's captions, as wrong ones do
+    swapped_evidence: float = 0.0  # share of photos with another photo's captions, as wrong ones are
     masked_evidence: float = 0.0  # share of words that are left out of the captions learned from
-    alike_evidence: float = 0.0  # share of pairs in steps whose people are described alike: hard impostors
+    alike_evidence: float = 0.0  # share of pairs beside people described alike: hard impostors
     epochs_encode: int = 8  # a face encoder of our own, where none is given
     epochs_align: int = 2  # stage 1 (FCAM); for verification alone better 0, and as many epochs more of stage 2
     epochs_fuse: int = 6  # stage 2 (FCFM)
     epochs_evidence: int = 16  # of the fusion `evidence`, after its image-only head
     batch_encode: int = 64  # photos per step over all processes
-    batch_align: int = 64  # of this and the next fewer where an epoch would have fewer than 16 steps
+    batch_align: int = 64  # here and in the next fewer where an epoch would have less than 16 steps
     batch_fuse: int = 256
     batch_evidence: int = 512  # pairs of photos per step, at most; fewer where an epoch would have fewer than 16 steps
     accumulate: int = 1  # parts of a step's batch; negatives and batch statistics are those of a part
@@ -171,7 +171,7 @@ def ours() -> Recipe:
 
 # %% ../../nbs/08_training/01_recipes.ipynb #3739cd06
 def evidence() -> Recipe:
-    "The default: captions as evidence, on one side, on both or on none; no stage 1, for it aligns faces, not photos."
+    "The default: captions as evidence, on one side, on both or on none; without stage 1."
     return Recipe(text="bag", fusion="evidence", epochs_align=0, epochs_fuse=8)
 
 # %% ../../nbs/08_training/01_recipes.ipynb #a8a8ad8a

@@ -24,8 +24,8 @@ from ..encoders.record_features import RecordFeatures
 from ..sets.caface import CAFace
 from ..sets.pooling import FaceSet, SetFusion, build_set_fusion
 from .batches import rank_slice, steps_per_epoch
-from .loop import fit
 from .fields import ABOVE_0, check_fields
+from .loop import fit
 
 # %% ../../nbs/08_training/06_set_fusion.ipynb #36c8b0f5
 @dataclass(frozen=True)

@@ -156,7 +156,8 @@ class Trainer:
         wished = getattr(recipe, field)
         batch = batches.largest_batch(wished, self.accelerator.num_processes * recipe.accumulate)
         if batch < wished:
-            log(f"{name}: {batch} photos a step instead of {wished} ({field}), for there are {len(batches.rows):,}")
+            few = f"for there are {len(batches.rows):,}"
+            log(f"{name}: {batch} photos a step instead of {wished} ({field}), {few}")
         return replace(recipe, **{field: batch})
 
     def aligned(self) -> TGFR:
@@ -196,7 +197,8 @@ class Trainer:
         "The image-only head, then evidence of captions beside it."
         face = start.train(fusion, use_captions=False)
         shared = f"{_image_only(fusion)}-image"
-        self.history[shared], self.reached[shared] = start.history[shared], start.reached.get(shared, math.nan)
+        self.history[shared] = start.history[shared]
+        self.reached[shared] = start.reached.get(shared, math.nan)
         store, recipe = self.split.store, self.recipe
         cross_fit = start.cross_fitted(fusion) if recipe.cross_fit else {}
         model = self.new_model(fusion)  # last: what is drawn after it depends on its seed
@@ -256,7 +258,8 @@ class Trainer:
             self._fit(model, "fuse", f"{image_only}-image-half{of}", self._validate, here)
             model.weigh_frozen(head.frozen_weight, head.frozen_power)
             fused = embed_photos(model, store, self.captions, other)["none"]["fused"]
-            faces = np.zeros((len(store.variants), len(store), fused.shape[-1]), np.float32) if faces is None else faces
+            if faces is None:
+                faces = np.zeros((len(store.variants), len(store), fused.shape[-1]), np.float32)
             faces[:, other] = fused / np.linalg.norm(fused, axis=-1, keepdims=True)
         self.halves[image_only] = {"faces": faces, "half": half}
         return self.halves[image_only]
@@ -327,19 +330,20 @@ class Trainer:
     def _tune_frozen(self, model: TGFR) -> None:
         "Set how much the frozen face counts."
         model.weigh_frozen(1.0, 0.0)  # read as it is
-        fused = next(iter(self._read(model, "first").values()))["fused"][..., : model.fusion.face_width]
-        model.weigh_frozen(*choose_frozen(fused, self.pairs))
+        fused = next(iter(self._read(model, "first").values()))["fused"]
+        model.weigh_frozen(*choose_frozen(fused[..., : model.fusion.face_width], self.pairs))
 
     def _tune_sentence(self, model: TGFR) -> None:
         "Set how much the sentence counts."
-        weight, power = choose_sentence(self._read(model, *CAPTIONS_READ), model.fusion.face_width, self.pairs)
+        read, width = self._read(model, *CAPTIONS_READ), model.fusion.face_width
+        weight, power = choose_sentence(read, width, self.pairs)
         model.fusion.weight.fill_(weight)
         model.fusion.power.fill_(power)
 
     def _tune_evidence(self, model: TGFR, read: dict, **options) -> None:
         "Set what captions count in the evidence."
-        chosen = choose_evidence(model.fusion, read, self.pairs, self.recipe.lambda_text > 0, **options)
-        weights, *others = chosen
+        persons = self.recipe.lambda_text > 0
+        weights, *others = choose_evidence(model.fusion, read, self.pairs, persons, **options)
         model.fusion.weights.copy_(torch.tensor(weights))
         for name, value in zip(("offset", "power", "growth"), others):
             getattr(model.fusion, name).fill_(value)

@@ -283,7 +283,7 @@ def _counted(identity: np.ndarray) -> str:
 # %% ../../nbs/10_workflows/01_compare.ipynb #42ca8f90
 def search_table(
     comparison: Comparison,
-) -> dict[str, dict]:  # title to table, for `Report.tables`; empty where captions of two people are not there
+) -> dict[str, dict]:  # title to table, for `Report.tables`; empty without captions of two people
     "How often a description finds its photo, and its person, among the test people's photos."
     split, trainer = comparison.evaluator.split, comparison.trainer
     gallery = np.flatnonzero([len(captions) > 0 for captions in split.captions])
@@ -291,12 +291,14 @@ def search_table(
     if people < 2 or not comparison.model.config.use_captions:
         return {}
     known = [row for row in trainer.rows if trainer.captions[row]]
-    words = WordPredictor(trainer.split.store.embedding[0][known], [trainer.captions[row] for row in known])
-    found = retrieve(comparison.model, split.store, split.captions, split.identity, words=words, rows=gallery)
+    embedding, captions = trainer.split.store.embedding[0][known], [trainer.captions[row] for row in known]
+    options = {"words": WordPredictor(embedding, captions), "rows": gallery}
+    found = retrieve(comparison.model, split.store, split.captions, split.identity, **options)
     shown = split.store.variants[0], comparison.smallest.label
     rows = [_search_row(row) for row in found if row.condition.label in shown]
     columns = ["search", "captions read", "photos at", *(str(metric) for metric in found[0].values)]
-    return {f"Find by description: {len(gallery):,} photos of {people:,} people": {"columns": columns, "rows": rows}}
+    title = f"Find by description: {len(gallery):,} photos of {people:,} people"
+    return {title: {"columns": columns, "rows": rows}}
 
 
 def _search_row(row: ResultRow) -> list[str]:
@@ -304,7 +306,9 @@ def _search_row(row: ResultRow) -> list[str]:
     cells = [row.system, row.condition.captions, row.condition.label]
     for metric in (*(Metric("recall", k) for k in (1, 5, 10)), Metric("median rank")):
         value, interval = format_rate(row.values.get(metric)), row.intervals.get(metric)
-        cells.append(f"{value} ({format_rate(interval[0])} to {format_rate(interval[1])})" if interval else value)
+        if interval:
+            value += f" ({format_rate(interval[0])} to {format_rate(interval[1])})"
+        cells.append(value)
     return cells
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #13b68511
