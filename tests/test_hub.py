@@ -383,13 +383,13 @@ def little_memory():
 @pytest.mark.parametrize(
     "make, part, free",
     [  # and what any encoder, or the same weights, may have otherwise
-        (small_model, "", {"face_encoder"}),
+        (small_model, "", {"face_encoder", "frozen_weight", "frozen_power"}),  # any number from 0 on
         (small_model, "text/", {"dropout", "length", "init_range"}),
         (transformer_model, "text/", {"train_layers", "mask_padding"}),
         (
             lambda: TGFR(ModelConfig(8, (16, 4, 4), dim=8, fusion="fcfm", residual_head=False, use_captions=False)),
             "",
-            {"face_encoder"},
+            {"face_encoder", "frozen_weight", "frozen_power"},
         ),
         (lambda: CAFace(32, 16), "", {"face_encoder", "confidence", "heads", "drop"}),
         (lambda: build_set_fusion("quality", 32), "", {"face_encoder"}),

@@ -312,6 +312,8 @@ def test_evaluate(v0, name, args):
         ]
     )
     report = Report.from_json("again/report.json")
+    if name == "retrieval":  # search by person came later
+        report = replace(report, results=[row for row in report.results if "person" not in row.system])
     if name == "listed":  # read from a file, the list has another name
         rows = []
         for row in report.results:
