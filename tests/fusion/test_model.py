@@ -8,6 +8,7 @@ import torch
 from small_run import made_up
 
 from tgfr.core import TgfrError, load_plugin, read_json, seed_everything, write_json
+from tgfr.encoders.features import ImageFeatures, l2_normalize
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.fusion.fcfm import list_fusions
 from tgfr.fusion.model import TGFR, ModelConfig
@@ -97,3 +98,41 @@ def test_a_model_of_an_earlier_version_loads(tmp_path):
     assert again.config == model.config
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("fusion", ["residual", "evidence"])
+def test_the_frozen_face_is_weighed_in_a_saved_model_and_left_out_of_an_older_one(tmp_path, fusion):
+    "Its part is the unit embedding in the shared space, faded by its cosine with the corrected face."
+    seed_everything(0)
+    captions = ["a man", "a woman", "old", "young"]
+    text = build_text_encoder("lstm", captions, dim=16, embedding=12)
+    model = TGFR(ModelConfig(32, (8, 7, 7), 16, fusion), text).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    photos = ImageFeatures(torch.randn(4, 32), torch.randn(4, 8, 7, 7))
+
+    def embed(model):
+        with torch.no_grad():
+            return model(photos, text.tokenize(captions), torch.ones(4, dtype=torch.long)).embedding
+
+    plain = embed(model)
+    model.weigh_frozen(1.5, 3.0)
+    weighed = embed(model)
+    frozen = l2_normalize(photos.embedding @ model.image_head.carrier.T)
+    left = (plain[:, :16] * frozen).sum(-1, keepdim=True).clamp_min(0) ** 3
+    torch.testing.assert_close(weighed[:, 32:48], 1.5 * left * frozen)
+    torch.testing.assert_close(torch.cat([weighed[:, :32], weighed[:, 48:]], -1), plain)
+    model.save(tmp_path)
+    again = TGFR.load(tmp_path)
+    assert again.fusion.width == weighed.shape[1]
+    torch.testing.assert_close(embed(again), weighed)
+    config = read_json(tmp_path / "config.json")
+    write_json(tmp_path / "config.json", {k: v for k, v in config.items() if not k.startswith("frozen_")})
+    torch.testing.assert_close(embed(TGFR.load(tmp_path)), plain)
+
+
+@pytest.mark.parametrize("changes", [{"fusion": "fcfm"}, {"residual_head": False}, {"fusion": None}])
+def test_a_weight_of_the_frozen_face_needs_the_residual_form(changes):
+    with pytest.raises(TgfrError, match="frozen_weight=1.5: expected 0, or more in the residual form"):
+        ModelConfig(**{"embedding": 32, "regions": (8, 7, 7), "frozen_weight": 1.5} | changes)
