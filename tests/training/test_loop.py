@@ -494,3 +494,27 @@ def test_photos_given_by_a_path_train_an_encoder(tmp_path):
     encoder = IResNet((1, 1, 1, 1), width=4, embedding=8, size=32)
     whole, other = (next(PhotoBatches(some, encoder, (32, 16)).epoch("encode", 0, 6)) for some in (faces, beside))
     assert torch.equal(whole[0], other[0]) and torch.equal(whole[1], other[1])
+
+
+@pytest.mark.parametrize(
+    "photos, batch, parts, expected",
+    [
+        (20_000, 256, 1, 256),  # many photos: as it was wished
+        (430, 256, 1, 24),  # 17 steps of an epoch
+        (100, 256, 1, 8),
+        (6, 256, 1, 6),
+        (1, 256, 1, 2),  # too few: an error, not one photo a step
+        (430, 256, 3, 24),
+        (5, 256, 2, 4),
+        (100, 4, 1, 4),
+    ],
+)
+def test_few_photos_are_trained_on_in_smaller_steps(photos, batch, parts, expected):
+    store, identity, captions = made_up()
+    batches = FaceBatches(store, identity, captions, np.arange(24), None)
+    batches.rows = np.arange(photos)
+    found = batches.largest_batch(batch, parts)
+    assert found == expected and found % parts == 0
+    if photos == 1:
+        with pytest.raises(TgfrError, match="only 1 photos"):
+            batches.steps(found)

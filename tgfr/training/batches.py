@@ -146,8 +146,9 @@ class FaceBatches:
         steps: int = 16,  # of an epoch, at least
     ) -> int:  # photos a step
         "As many photos a step as leave an epoch so many steps: a few large ones teach next to nothing."
-        unit = math.lcm(8, parts)
-        return min(batch, max(len(self.rows) // steps // unit * unit, unit))
+        photos, unit = len(self.rows), math.lcm(8, parts)
+        fewest = max(min(unit, photos // parts * parts), parts, 2)
+        return min(batch, max(photos // steps // unit * unit, fewest))
 
     def steps(self, batch: int) -> int:
         "Steps of one epoch with `batch` photos each."
