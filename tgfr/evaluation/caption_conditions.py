@@ -16,7 +16,7 @@ from ..core import TgfrError, progress_bar
 from ..data.caption_changes import drop_captions, keep_captions, mask_words, swap_captions, visible_at
 from .bootstrap import Metrics, PersonBootstrap, Verification, pool_results
 from .metrics import Metric
-from .results import Condition, format_rate, result_rows
+from .results import Condition, format_rate, format_with_interval, result_rows
 
 # %% ../../nbs/07_evaluation/17_caption_conditions.ipynb #6bb9dd36
 NO_CAPTIONS = "no captions"  # the condition that differences are taken from
@@ -189,9 +189,7 @@ def caption_report_table(
 
 def _cells(result: CaptionResult, metric: Metric) -> list[str]:
     "A value and a difference, with their intervals where known."
-    value, interval = format_rate(result.values.get(metric)), result.intervals.get(metric)
-    if interval:
-        value += f" ({format_rate(interval[0])} to {format_rate(interval[1])})"
+    value = format_with_interval(result.values.get(metric), result.intervals.get(metric))
     if metric not in result.differences:
         return [value, format_rate(None)]
     difference, low, high = (format_rate(x, sign=True) for x in result.differences[metric])

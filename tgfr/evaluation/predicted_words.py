@@ -26,14 +26,10 @@ class WordPredictor:
         if len(embedding) != len(captions):
             expected = f"expected one for each of {len(embedding):,} photos"
             raise TgfrError(f"captions: {len(captions):,} lists, {expected}")
-        captions = non_blank_captions(captions)
-        self.vectorizer = CaptionIndex(captions, max_words).vectorizer
-        said = self._count(captions)
+        self.index = CaptionIndex(non_blank_captions(captions), max_words)
+        said = self.said(captions)
         self.regression = Ridge(alpha).fit(_unit(embedding), said)
         self.mean = said.mean(0)
-
-    def _count(self, captions) -> np.ndarray:
-        return self.vectorizer.transform(map(" ".join, captions)).toarray().astype(np.float32)
 
     def said(
         self,
@@ -41,7 +37,7 @@ class WordPredictor:
         read: str = "all",  # "first": the first caption of each; "all": all as one text
     ) -> np.ndarray:  # (M, W) of unit length; zero where no word is known
         "What captions say."
-        return self._count([row[:1] if read == "first" else row for row in captions])
+        return self.index.vectors(captions, read).toarray()
 
     def seen(
         self,

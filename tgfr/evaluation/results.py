@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CAPTIONS', 'CHANCE', 'NO_BETTER', 'DOUBTED', 'VERSION', 'SCHEMA', 'Condition', 'store_conditions', 'ResultRow',
            'result_row', 'result_rows', 'undersampled_fpr_warnings', 'chance_warnings', 'label_errors', 'Report',
-           'format_rate']
+           'format_rate', 'format_with_interval']
 
 # %% ../../nbs/07_evaluation/05_results.ipynb #e5a10003
 import math
@@ -422,3 +422,14 @@ def format_rate(
     digits = 3 if abs(x) <= 1 else 1
     text = re.sub(r"^([+-]?)0\.", r"\1.", f"{x:{'+' if sign else ''},.{digits}f}")
     return ".000" if text in ("+.000", "-.000") else text
+
+
+def format_with_interval(
+    x: float | None,  # as for `format_rate`
+    interval: Sequence[float] | None,  # low and high; None: not known
+) -> str:
+    "`.812 (.790 to .833)`, or the value alone."
+    if interval is None:
+        return format_rate(x)
+    low, high = interval
+    return f"{format_rate(x)} ({format_rate(low)} to {format_rate(high)})"

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..core import TgfrError, progress_bar
@@ -165,15 +166,23 @@ class CaptionIndex:
         except ValueError:
             raise TgfrError(f"captions: no word in those of {len(captions):,} photos") from None
 
-    def scores(
+    def vectors(
         self,
         captions: list[list[str]],  # N photos
         mode: str = "first",  # "first": the first caption; "all": all of them as one text
-    ) -> np.ndarray:  # (N, N) float32
-        "Cosine of the tf-idf vectors of all pairs of photos."
+    ) -> csr_matrix:  # (N, W) float32, of unit length; zero where no word is known
+        "The tf-idf vectors of photos."
         captions = non_blank_captions(captions)
         texts = (row[0] if mode == "first" else " ".join(row) for row in captions)
-        x = self.vectorizer.transform(texts).astype(np.float32)
+        return self.vectorizer.transform(texts).astype(np.float32)
+
+    def scores(
+        self,
+        captions: list[list[str]],  # N photos
+        mode: str = "first",  # as for `vectors`
+    ) -> np.ndarray:  # (N, N) float32
+        "Cosine of the tf-idf vectors of all pairs of photos."
+        x = self.vectors(captions, mode)
         return (x @ x.T).toarray()
 
 # %% ../../nbs/07_evaluation/06_scoring.ipynb #c5b8b687

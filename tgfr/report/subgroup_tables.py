@@ -9,7 +9,7 @@ __all__ = ['RATES', 'rate_with_interval', 'subgroup_table', 'subgroup_tables']
 from collections.abc import Sequence
 
 from ..evaluation.metrics import Metric
-from ..evaluation.results import format_rate
+from ..evaluation.results import format_rate, format_with_interval
 from ..evaluation.subgroups import MIN_IDENTITIES, Subgroup
 
 # %% ../../nbs/09_report/06_subgroup_tables.ipynb #5b600005
@@ -25,8 +25,7 @@ def rate_with_interval(
     metrics, metric = subgroup.rates[system], Metric(rate)
     if metrics is None:
         return format_rate(None)
-    low, high = metrics.interval(metric)
-    return f"{format_rate(metrics.value[metric])} ({format_rate(low)} to {format_rate(high)})"
+    return format_with_interval(metrics.value[metric], metrics.interval(metric))
 
 
 def subgroup_table(

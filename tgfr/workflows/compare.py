@@ -28,7 +28,7 @@ from ..evaluation.caption_conditions import caption_report_table, pool_captions
 from ..evaluation.caption_scores import CaptionStudy, study_captions
 from ..evaluation.metrics import Metric, pair_masks, roc
 from ..evaluation.predicted_words import WordPredictor
-from ..evaluation.results import Condition, Report, ResultRow, format_rate, result_rows, store_conditions
+from ..evaluation.results import Condition, Report, ResultRow, format_with_interval, result_rows, store_conditions
 from ..evaluation.retrieval import retrieve
 from ..evaluation.rivals import differences_from_best
 from ..evaluation.scoring import CAPTIONS_READ, CaptionIndex, embed_photos, score_matrix, tune_weight
@@ -295,21 +295,17 @@ def search_table(
     options = {"words": WordPredictor(embedding, captions), "rows": gallery}
     found = retrieve(comparison.model, split.store, split.captions, split.identity, **options)
     shown = split.store.variants[0], comparison.smallest.label
-    rows = [_search_row(row) for row in found if row.condition.label in shown]
-    columns = ["search", "captions read", "photos at", *(str(metric) for metric in found[0].values)]
+    metrics = list(found[0].values)
+    rows = [_search_row(row, metrics) for row in found if row.condition.label in shown]
+    columns = ["search", "captions read", "photos at", *map(str, metrics)]
     title = f"Find by description: {len(gallery):,} photos of {people:,} people"
     return {title: {"columns": columns, "rows": rows}}
 
 
-def _search_row(row: ResultRow) -> list[str]:
+def _search_row(row: ResultRow, metrics: Sequence[Metric]) -> list[str]:
     "A line of the table: values with their intervals, where known."
-    cells = [row.system, row.condition.captions, row.condition.label]
-    for metric in (*(Metric("recall", k) for k in (1, 5, 10)), Metric("median rank")):
-        value, interval = format_rate(row.values.get(metric)), row.intervals.get(metric)
-        if interval:
-            value += f" ({format_rate(interval[0])} to {format_rate(interval[1])})"
-        cells.append(value)
-    return cells
+    cells = [format_with_interval(row.values.get(metric), row.intervals.get(metric)) for metric in metrics]
+    return [row.system, row.condition.captions, row.condition.label, *cells]
 
 # %% ../../nbs/10_workflows/01_compare.ipynb #13b68511
 def intervals_figure(report: Report) -> Figures:
