@@ -13,7 +13,14 @@ from tgfr.encoders.features import ImageFeatures, TextFeatures, cosine_matrix, l
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.retrieval import retrieve, search_by_text
 from tgfr.evaluation.scoring import embed_photos, score_matrix
-from tgfr.fusion.evidence import CaptionReader, EvidenceFusion, PhotoReader, TokenCounter, clip_norm
+from tgfr.fusion.evidence import (
+    CaptionReader,
+    EvidenceFusion,
+    PhotoReader,
+    TokenCounter,
+    TokenRegression,
+    clip_norm,
+)
 from tgfr.fusion.model import TGFR, ModelConfig, merge_ids, token_ids
 
 CAPTIONS = [["a man"], [], ["a woman", "old", "a man"], [" "], ["old"]]
@@ -33,7 +40,9 @@ def models():
     model = TGFR(ModelConfig(32, (16, 7, 7), 64, "evidence"), text).eval()
     model.image_head.load_state_dict(image_only.image_head.state_dict(), strict=False)
     model.fusion.counter.learn([token_ids(text.tokenize(["a man", "a woman old"]))])
-    model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.1, 0.2]))
+    words = torch.randn(len(model.image_head.words.mean), 4)
+    model.image_head.words.learn([(torch.randn(40, len(words)), torch.rand(40, 256)), (words.T, torch.rand(4, 256))])
+    model.fusion.weights.copy_(torch.tensor([0.04, 0.3, 0.05, 0.1, 0.2]))
     model.fusion.offset.fill_(0.2)
     model.fusion.power.fill_(0.7)
     model.fusion.growth.fill_(0.3)
@@ -59,7 +68,7 @@ def test_a_score_is_the_sum_of_its_terms(models):
     told = [["a man"], ["old"], ["a woman", "old", "a man"], ["man"], ["old"]]
     gallery, probe = fused(model, told, left), fused(model, told[::-1], right)
     scores = model.similarity(gallery, probe)
-    cross, sentences, persons, tfidf = model.fusion.weights.double().tolist()
+    cross, expected_words, sentences, persons, tfidf = model.fusion.weights.double().tolist()
     for i in range(5):
         for j in range(5):
             sides = []
@@ -67,18 +76,20 @@ def test_a_score_is_the_sum_of_its_terms(models):
                 with torch.no_grad():
                     head = model.image_head(seen[[row]])
                     text = model.encode_text(model.text_encoder.tokenize(said[row]), torch.tensor([len(said[row])]))
-                    parts = model.fusion.evidence(head.attributes, text)
+                    parts = *model.fusion.evidence(head.attributes, text), head.expected
                     scale = math.exp(0.7 * min(max(model.fusion.poorness(head.attributes).item(), 0), 1))
                     told_of = *(scale * part[0].double() for part in parts), scale
                     sides.append([model.fusion.face(head)[0].double(), *told_of])
-            face_g, says_g, shows_g, said_g, who_g, words_g, scale_g = sides[0]
-            face_p, says_p, shows_p, said_p, who_p, words_p, scale_p = sides[1]
+            face_g, says_g, shows_g, said_g, who_g, words_g, hopes_g, scale_g = sides[0]
+            face_p, says_p, shows_p, said_p, who_p, words_p, hopes_p, scale_p = sides[1]
             neither = 0.2 * scale_g * scale_p
             cosine = face_g @ face_p / face_g.norm() / face_p.norm()
             grown = (max(len(told[i]), 1) * max(len(told[4 - j]), 1)) ** 0.3
             captions = persons * (who_g @ who_p - neither) + tfidf * (words_g @ words_p - neither)
             captions = captions + sentences * said_g @ said_p
-            expected = cosine + cross * (says_p @ shows_g + says_g @ shows_p) + grown * captions
+            crossed = cross * (says_p @ shows_g + says_g @ shows_p)
+            crossed = crossed + expected_words * (words_p @ hopes_g + words_g @ hopes_p)
+            expected = cosine + crossed + grown * captions
             assert scores[i, j].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
@@ -129,18 +140,18 @@ def test_captions_can_say_no_more_than_the_bound(models):
         model.fusion.power.fill_(0)
         model.fusion.shown.weight.mul_(1e4)
     told, silent = (fused(model, rows, photos()) for rows in ([["a man"]] * 5, [[]] * 5))
-    cross, sentences, persons, tfidf = model.fusion.weights.tolist()
+    cross, words, sentences, persons, tfidf = model.fusion.weights.tolist()
     nat = model.fusion.bound**2 / model.fusion.terms**0.5
     face = cosine_matrix(told[:, :128], silent[:, :128])
     one_sided = (model.similarity(told, silent) - face).abs().max()
-    assert 0.01 < one_sided <= cross * nat * 1.0001
+    assert 0.01 < one_sided <= (cross * nat + words) * 1.0001
     both = (model.similarity(told, told) - cosine_matrix(told[:, :128], told[:, :128])).abs().max()
-    assert both <= ((2 * cross + sentences) * nat + persons + tfidf) * 1.0001
+    assert both <= ((2 * cross + sentences) * nat + 2 * words + persons + tfidf) * 1.0001
 
 
 def test_a_saved_model_scores_the_same(models, tmp_path):
     model, seen = models[1], photos()
-    model.fusion.weights.copy_(torch.tensor([0.03, 0.07, 0.2, 0.1]))
+    model.fusion.weights.copy_(torch.tensor([0.03, 0.25, 0.07, 0.2, 0.1]))
     model.fusion.power.fill_(1.5)
     model.save(tmp_path / "model")
     again = TGFR.load(tmp_path / "model")
@@ -165,9 +176,10 @@ def test_readers():
 
 def test_a_description_finds_the_photo_whose_attributes_fit(models, store):
     model = models[1]
+    model.fusion.search_weight.fill_(3)
     rows, scores = search_by_text(model, store, ["a man", "old"], max_results=5)
     with torch.no_grad():
-        shown = model.fusion.show(model.image_head(store.batch(0, range(5))).attributes)
+        shown = model.fusion.show(model.image_head(store.batch(0, range(5))))
         for query, caption in enumerate(["a man", "old"]):
             expected = (shown @ model.fusion.describe(model.encode_captions([caption]))[0]).numpy()
             np.testing.assert_array_equal(rows[query], np.argsort(-expected))
@@ -223,3 +235,17 @@ def test_without_the_region_map_the_embedding_alone_is_read():
     assert not torch.equal(reader(seen), reader(other))
     reader.regions_weight.zero_()
     assert torch.equal(reader(seen), reader(other))
+
+
+def test_expected_words_are_those_of_scikit_learns_ridge_regression():
+    from sklearn.linear_model import Ridge
+
+    draw = np.random.default_rng(0)
+    small, large = draw.normal(size=(80, 3)) * 0.1, draw.normal(size=(80, 5)) * 40 + 7
+    x, said = np.hstack([small, large, np.ones((80, 1))]).astype("f"), draw.random((80, 6)).astype("f")
+    regression = TokenRegression((3, 6), 6)
+    assert (regression(torch.tensor(x)) == 0).all()  # nothing is learned
+    regression.learn((torch.tensor(part), torch.tensor(what)) for part, what in zip(np.split(x, 4), np.split(said, 4)))
+    unit = np.hstack([small / small.std(0) / 3**0.5, large / large.std(0) / 6**0.5])  # the constant tells nothing
+    more = Ridge(1.0).fit(unit - unit.mean(0), said).predict(unit - unit.mean(0)) - said.mean(0)
+    np.testing.assert_allclose(regression(torch.tensor(x)), more / np.linalg.norm(more, axis=1)[:, None], atol=2e-4)

@@ -73,7 +73,7 @@ def test_golden_linear_fusion(golden):
 def batch(size=4, dim=64, side=7, words=6):
     mask = torch.arange(words) < torch.randint(1, words + 1, (size, 1))
     face, regions = l2_normalize(torch.randn(size, dim)), l2_normalize(torch.randn(size, dim, side, side), dim=1)
-    image = ImageFeatures(face, regions, attributes=torch.randn(size, 512))
+    image = ImageFeatures(face, regions, attributes=torch.randn(size, 512), expected=torch.randn(size, 256))
     return image, TextFeatures(
         l2_normalize(torch.randn(size, dim)), torch.randn(size, dim, words) * mask[:, None], mask
     )

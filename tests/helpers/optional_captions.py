@@ -27,7 +27,9 @@ def evidence(captions, embedding=32, regions=(16, 14, 14), dim=16, fusion="evide
     model = shaken(TGFR(ModelConfig(embedding, regions, dim, fusion), text))
     if fusion == "evidence":
         model.fusion.counter.learn([token_ids(text.tokenize(row)).reshape(1, -1) for row in captions if row])
-        model.fusion.weights.copy_(torch.tensor([0.04, 0.05, 0.1, 0.2]))
+        words = model.image_head.words
+        words.learn([(torch.randn(40, len(words.mean)), torch.rand(40, words.weight.shape[1]))])
+        model.fusion.weights.copy_(torch.tensor([0.04, 0.3, 0.05, 0.1, 0.2]))
         model.fusion.power.fill_(0.7)
     return model
 
@@ -45,15 +47,16 @@ def score_by_hand(gallery, probe, fusion):
     "Cosine of the faces, then what captions say of the other side, entry by entry."
     g, p, face = np.asarray(gallery, float), np.asarray(probe, float), fusion.face.width
     grown = math.exp(fusion.growth.item() * (g[-1] + p[-1]))
-    cross, *captions = fusion.weights.double().tolist()
+    cross, words, *captions = fusion.weights.double().tolist()
     sentences, persons, tfidf = (weight * grown for weight in captions)
     parts = [(0, 1, cross), (1, 0, cross), (2, 2, sentences), (3, 3, persons)]
     told = 0.0
     for a, b, weight in parts:
         for k in range(fusion.terms):
             told += weight * g[face + a * fusion.terms + k] * p[face + b * fusion.terms + k]
-    for k in range(face + 4 * fusion.terms, len(g) - 2):
-        told += tfidf * g[k] * p[k]
+    said, tokens = face + 4 * fusion.terms, fusion.widths[-1]
+    for k in range(said, said + tokens):
+        told += tfidf * g[k] * p[k] + words * (g[k] * p[k + tokens] + g[k + tokens] * p[k])
     cosine = g[:face] @ p[:face] / np.sqrt(g[:face] @ g[:face] * (p[:face] @ p[:face]))
     return cosine + told * np.exp(fusion.power.item() * (g[-2] + p[-2]))
 

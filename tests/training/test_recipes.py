@@ -1,5 +1,7 @@
 """Recipes: names of fields today and before, what an old config.yaml and an old run mean."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,7 +71,7 @@ def test_old_names_are_settings_too(capsys):
 
 def test_resolve_recipe_takes_a_name_a_file_or_a_value(tmp_path):
     for name in RECIPES:
-        text = "some/model" if name == "ours-transformer" else None
+        text = "some/model" if name.endswith("-transformer") else None
         recipe = resolve_recipe(name, ["dim=64"], text=text, seed=3)
         assert (recipe.dim, recipe.seed) == (64, 3)
         write_recipe(tmp_path / "config.yaml", recipe)
@@ -83,3 +85,9 @@ def test_a_stage_is_named():
     assert stage_recipe(SetRecipe(), "sets").rates == {"heads": 1e-3}
     with pytest.raises(TgfrError, match="stage 'sets': Recipe has encode, align, fuse, evidence"):
         stage_recipe(Recipe(), "sets")
+
+
+def test_recipes_need_nothing_but_their_module():
+    "A new process that imports nothing else knows every recipe's fusion."
+    code = "from tgfr.training.recipes import build_recipe; print(build_recipe('evidence').fusion)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "evidence\n"

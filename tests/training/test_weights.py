@@ -14,12 +14,14 @@ from tgfr.training.weights import (
     EVIDENCE_CONDITIONS,
     FROZEN_POWERS,
     FROZEN_WEIGHTS,
+    SEARCH_WEIGHTS,
     _places,
     _terms,
     _weighted,
     _with_frozen,
     choose_evidence,
     choose_frozen,
+    choose_search,
 )
 
 PEOPLE = np.repeat(np.arange(30), 4)
@@ -112,13 +114,13 @@ def read(fusion):
 
 
 def test_terms_are_weighted_as_the_fusion_does(fusion):
-    x, chosen = read(fusion), (0.01, 0.02, 0.3, 0.4, 0.25, 0.7, 0.3)
+    x, chosen = read(fusion), (0.01, 0.15, 0.02, 0.3, 0.4, 0.25, 0.7, 0.3)
     gallery, probe = x["none"]["fused"][0].copy(), x["all"]["fused"][1].copy()
     gallery[::2] = x["all"]["fused"][0][::2]
     gallery[:, -2:], probe[:, -2:] = 0.2, 0.9
     fusion = copy.deepcopy(fusion)
-    fusion.weights.copy_(torch.tensor(chosen[:4]))
-    for name, value in zip(("offset", "power", "growth"), chosen[4:]):
+    fusion.weights.copy_(torch.tensor(chosen[:5]))
+    for name, value in zip(("offset", "power", "growth"), chosen[5:]):
         getattr(fusion, name).fill_(value)
     expected = fusion.similarity(torch.tensor(gallery), torch.tensor(probe)).numpy()
     pairs = pair_masks(PEOPLE)
@@ -129,9 +131,9 @@ def test_terms_are_weighted_as_the_fusion_does(fusion):
 def test_captions_that_say_who_it_is_are_given_weight_and_an_offset(fusion):
     "Half of the photos have captions: without an offset the captioned impostors would pass for genuine."
     weights, offset, _, _ = choose_evidence(fusion, read(fusion), pair_masks(PEOPLE), rounds=2)
-    assert weights[2] > 0 and offset >= 0.3
+    assert weights[3] > 0 and offset >= 0.3
     weights, *_ = choose_evidence(fusion, read(fusion), pair_masks(PEOPLE), persons=False, rounds=1)
-    assert weights[2] == 0
+    assert weights[3] == 0
     assert ("some", "some") in EVIDENCE_CONDITIONS
 
 
@@ -141,3 +143,13 @@ def test_fewer_pairs_are_spread_over_all():
     assert len(genuine[0]) == pairs[0].sum() and 900 <= len(impostor[0]) <= 1000
     assert set(impostor[0]) == set(range(120))
     assert pairs[1][impostor].all()
+
+
+def test_words_count_in_search_where_they_find_people():
+    draw = np.random.default_rng(3)
+    right, noise = unit(np.random.default_rng(0).normal(size=(30, 6)))[PEOPLE], draw.normal(size=(2, 120, 6))
+    found = np.concatenate([noise[0], right], -1), np.concatenate([noise[1], right], -1)[None]
+    read = {"all": {"described": found[0], "shown": found[1]}}
+    assert choose_search(read, 6, PEOPLE) == max(SEARCH_WEIGHTS)
+    read = {"all": {kind: x[..., ::-1] for kind, x in read["all"].items()}}
+    assert choose_search(read, 6, PEOPLE) == 0

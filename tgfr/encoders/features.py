@@ -69,6 +69,7 @@ class ImageFeatures(TensorRecord):
     styles: torch.Tensor | None = None  # (B, S, 2) mean and unbiased standard deviation of each channel of the stages
     # asked for, side by side
     attributes: torch.Tensor | None = None  # (B, A) what of the photo captions speak of; None where it was not read
+    expected: torch.Tensor | None = None  # (B, W) words that captions of it are expected to say; None where unknown
     frozen: torch.Tensor | None = None  # (B, D) the encoder's own face in the shared space; None where it is not kept
 
     @property

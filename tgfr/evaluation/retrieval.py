@@ -169,7 +169,7 @@ def search_by_text(
     blocks = np.split(np.arange(len(store)), np.arange(128, len(store), 128))
     images = (stored_faces(model, store, variant, rows) for rows in blocks)
     if hasattr(model.fusion, "show"):
-        shown = np.concatenate([model.fusion.show(image.attributes).cpu().numpy() for image in images])
+        shown = np.concatenate([model.fusion.show(image).cpu().numpy() for image in images])
         scores = inner_products(model.fusion.describe(text).cpu().numpy(), shown)
     else:
         faces = np.concatenate([image.embedding.cpu().numpy() for image in images])

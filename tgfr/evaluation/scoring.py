@@ -54,7 +54,7 @@ def embed_photos(
     batch: int = 128,  # photos at a time
     progress: bool = True,
 ) -> dict[str, dict[str, np.ndarray]]:  # mode to {"face": (V, N, D), "fused": (V, N, width), "sentence": (N, D)};
-    # of evidence "shown" (V, N, K) and "described" (N, K), too, and "sentence" (N, K) is whom captions speak of
+    # of evidence "shown" (V, N, K + W) and "described" (N, K + W), too; "sentence" (N, K) is whom captions speak of
     "Aligned faces and fused embeddings of photos at each resolution, and their sentences."
     rows = np.arange(len(store)) if rows is None else rows
     variants = list(range(len(store.variants))) if variants is None else variants
@@ -71,7 +71,7 @@ def embed_photos(
         images = [stored_faces(model, store, variant, photos) for variant in variants]
         faces, shown = torch.stack([image.embedding for image in images]).cpu(), None
         if hasattr(model.fusion, "show"):
-            shown = torch.stack([model.fusion.show(image.attributes) for image in images]).cpu()
+            shown = torch.stack([model.fusion.show(image) for image in images]).cpu()
         for mode, text in texts.items():
             parts = batches[mode]
             parts["face"].append(faces)

@@ -157,7 +157,7 @@ class PairBatches(FaceBatches):
         face = None if self.faces is None else torch.from_numpy(self.faces[variants, rows])
         label, seen = torch.from_numpy(person[share]), torch.from_numpy(variant[share])
         poorness = torch.from_numpy(self.poorness[variants])
-        return PairBatch(self._photos(variants, rows), label, seen, counts, poorness, tokens, face)
+        return PairBatch(self.photos(variants, rows), label, seen, counts, poorness, tokens, face)
 
     @cached_property
     def regions_read(self) -> np.ndarray:  # (V, N, C, h, w), in the dtype of the store
@@ -171,7 +171,11 @@ class PairBatches(FaceBatches):
                 pooled[variant, rows] = F.adaptive_avg_pool2d(maps, pooled.shape[-2:]).numpy()
         return pooled
 
-    def _photos(self, variants, rows) -> ImageFeatures:
+    def photos(
+        self,
+        variants: int | np.ndarray,  # of the store
+        rows: np.ndarray,  # (B,) photos
+    ) -> ImageFeatures:  # region maps averaged to the grid
         "What is read of some photos."
         embedding = self.store.batch(variants, rows, regions=False).embedding
         regions = self.regions_read[variants, rows].astype(np.float32)

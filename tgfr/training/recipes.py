@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RENAMED_FIELDS', 'ADDED_FIELDS', 'RECIPES', 'FOR_TRANSFORMERS', 'PARSERS', 'Recipe', 'renamed_field',
-           'original_field', 'recipe_text', 'ours', 'evidence', 'ours_transformer', 'ours_celeba_dialog',
-           'ours_face2text', 'demo', 'demo_evidence', 'paper_lstm', 'paper_bert', 'build_recipe', 'parse_settings',
-           'resolve_recipe', 'write_recipe', 'read_recipe']
+           'original_field', 'recipe_text', 'ours', 'evidence', 'ours_transformer', 'evidence_transformer',
+           'ours_celeba_dialog', 'ours_face2text', 'demo', 'demo_evidence', 'paper_lstm', 'paper_bert', 'build_recipe',
+           'parse_settings', 'resolve_recipe', 'write_recipe', 'read_recipe']
 
 # %% ../../nbs/08_training/01_recipes.ipynb #d555b70e
 import inspect
@@ -19,6 +19,7 @@ import yaml
 
 from ..core import Registry, TgfrError, check_choices, check_file, log, one_line, write_text
 from ..encoders.text_encoders import RECURRENT
+from ..fusion.evidence import EvidenceFusion  # noqa: F401 - registers its fusion
 from ..fusion.fcfm import FUSIONS
 from ..losses.contrastive import LOSSES
 from ..losses.margins import MARGINS
@@ -190,6 +191,14 @@ def ours_transformer(
         epochs_fuse=4,
     )
 
+# %% ../../nbs/08_training/01_recipes.ipynb #060219ee
+def evidence_transformer(
+    text: str,  # Hugging Face name or local path of a text model: a recipe for a transformer has no default one
+) -> Recipe:
+    "Evidence for a pretrained transformer: only its top layer learns, from two captions at a time, in fewer epochs."
+    learned = dict(text=text, text_length=28, text_layers=1, lr_text=1e-4, clip_text=1.0)
+    return replace(evidence(), **learned, captions_evidence=2, epochs_evidence=6)
+
 # %% ../../nbs/08_training/01_recipes.ipynb #64be3996
 def ours_celeba_dialog() -> Recipe:
     "Ours for CelebA-Dialog: one overall and up to five attribute-wise captions per photo, the first one long."
@@ -259,10 +268,10 @@ def paper_bert() -> Recipe:
 # %% ../../nbs/08_training/01_recipes.ipynb #2845cb5c
 RECIPES: dict[str, Callable[..., Recipe]] = {
     f.__name__.replace("_", "-"): f
-    for f in (evidence, ours, ours_transformer, ours_celeba_dialog, ours_face2text)
+    for f in (evidence, evidence_transformer, ours, ours_transformer, ours_celeba_dialog, ours_face2text)
     + (demo, demo_evidence, paper_lstm, paper_bert)
 }
-FOR_TRANSFORMERS = ("ours-transformer", "paper-bert")
+FOR_TRANSFORMERS = ("evidence-transformer", "ours-transformer", "paper-bert")
 
 
 def build_recipe(
@@ -280,20 +289,26 @@ def build_recipe(
         )
         raise TgfrError(f"recipe {name!r}: not one of {', '.join(RECIPES)}{hint}")
     _check_text(name, changes)
-    needed = {"text": changes["text"]} if "text" in inspect.signature(RECIPES[name]).parameters else {}
+    needed = {"text": changes["text"]} if _needs_text(name) else {}
     return _known(name, RECIPES[name](**needed), changes)
+
+
+def _needs_text(name: str) -> bool:
+    "Whether a recipe has no text encoder of its own."
+    return "text" in inspect.signature(RECIPES[name]).parameters
 
 
 def _check_text(name: str, changes: dict) -> None:
     "`TgfrError` where a recipe's text settings are for another kind of text encoder than it is given."
-    text = changes.get("text", None if name == "ours-transformer" else RECIPES[name]().text)
+    text = changes.get("text", None if _needs_text(name) else RECIPES[name]().text)
     if "text" in changes and not isinstance(text, str):
         return  # `Recipe` names the field
     if name in FOR_TRANSFORMERS and text in (None, *RECURRENT):
         given = "none is named" if text is None else f"found {text!r}, a recurrent one"
         raise TgfrError(f"recipe {name}: expected the name or path of a pretrained text model (--text), {given}")
     if name not in FOR_TRANSFORMERS and text not in RECURRENT and "lr_text" not in changes:
-        hint = "take ours-transformer, or set lr_text too (1e-4 there)"
+        instead = "evidence-transformer" if "evidence" in name else "ours-transformer"
+        hint = f"take {instead}, or set lr_text too (1e-4 there)"
         raise TgfrError(
             f"recipe {name}: its text settings are for {' or '.join(RECURRENT)}, found text={text!r}; {hint}"
         )

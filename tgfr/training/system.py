@@ -32,7 +32,7 @@ from .caption_evidence import EvidenceObjective, PairBatches
 from .loop import build_accelerator, fit
 from .objectives import AlignObjective, FuseObjective
 from .recipes import Recipe
-from .weights import MAX_PAIRS, choose_evidence, choose_frozen, choose_sentence
+from .weights import MAX_PAIRS, choose_evidence, choose_frozen, choose_search, choose_sentence
 
 # %% ../../nbs/08_training/09_system.ipynb #5e1d0003
 def check_features(
@@ -216,13 +216,16 @@ class Trainer:
         grid = model.image_head.reader.grid
         changes |= dict(grid=grid, said=said)
         batches = PairBatches(*photos, *reads, self.variants, recipe.seed, **changes, **cross_fit)
+        model.image_head.words.learn(self._inputs_and_said(model, batches))
         recipe = replace(recipe, batch_evidence=batches.largest_batch(recipe.batch_evidence))
         objective = EvidenceObjective(model, len(store.variants), batches.classes, recipe)
         run = self.folder / fusion
         self.history[fusion] = fit(
             objective, batches, recipe, "evidence", run, self._validate_evidence, self.accelerator
         )
-        self._tune_evidence(model.eval(), self._read(model, "none", *CAPTIONS_READ))
+        read = self._read(model.eval(), "none", *CAPTIONS_READ)
+        self._tune_evidence(model, read)
+        self._tune_search(model, {mode: read[mode] for mode in CAPTIONS_READ})
         if self.accelerator.is_main_process:
             self._compare_with_frozen(model, fusion)
         return model
@@ -242,6 +245,13 @@ class Trainer:
         for rows, ids in self._tokens(model):
             said[rows] = model.fusion.counter(ids).numpy()
         return said
+
+    def _inputs_and_said(self, model: TGFR, batches: PairBatches) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        "What is read of training photos (B, I) in each variant, and what their captions say (B, W)."
+        for rows, ids in self._tokens(model):
+            said = model.fusion.counter(ids)
+            for variant in {0, *self.variants}:
+                yield model.image_head.reader.inputs(batches.photos(variant, rows)), said
 
     def cross_fitted(self, fusion: str) -> dict[str, np.ndarray]:  # "faces" (V, N, F) and "half" (N,)
         "Unit embeddings of each half of the training people by an image-only head trained on the other half."
@@ -347,3 +357,8 @@ class Trainer:
         model.fusion.weights.copy_(torch.tensor(weights))
         for name, value in zip(("offset", "power", "growth"), others):
             getattr(model.fusion, name).fill_(value)
+
+    def _tune_search(self, model: TGFR, read: dict) -> None:
+        "Set how much expected words count in search."
+        people = self.identity[self.validation]
+        model.fusion.search_weight.fill_(choose_search(read, model.fusion.terms, people))

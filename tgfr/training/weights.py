@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_PAIRS', 'FROZEN_WEIGHTS', 'FROZEN_POWERS', 'FROZEN_PAIRS', 'WEIGHTS', 'POWERS', 'NAT_WEIGHTS', 'COSINE_WEIGHTS',
            'EVIDENCE_WEIGHTS', 'EVIDENCE_STARTS', 'EVIDENCE_OFFSETS', 'EVIDENCE_POWERS', 'EVIDENCE_GROWTHS',
-           'EVIDENCE_CONDITIONS', 'choose_frozen', 'choose_sentence', 'choose_evidence']
+           'EVIDENCE_CONDITIONS', 'SEARCH_WEIGHTS', 'choose_frozen', 'choose_sentence', 'choose_evidence',
+           'choose_search']
 
 # %% ../../nbs/08_training/08_weights.ipynb #8347db2d
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ import torch
 
 from ..encoders.features import cosine_matrix
 from ..evaluation.metrics import tpr_at_fpr
+from ..evaluation.retrieval import inner_products, query_ranks
 from ..fusion.evidence import EvidenceFusion
 from ..fusion.fcfm import scale_sentence
 
@@ -105,11 +107,11 @@ def choose_sentence(
 # %% ../../nbs/08_training/08_weights.ipynb #7cefbb62
 NAT_WEIGHTS = (0, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06)  # in cosines of faces
 COSINE_WEIGHTS = (0, 0.01, 0.02, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2)
-EVIDENCE_WEIGHTS = NAT_WEIGHTS, NAT_WEIGHTS, COSINE_WEIGHTS, COSINE_WEIGHTS
+EVIDENCE_WEIGHTS = NAT_WEIGHTS, COSINE_WEIGHTS, NAT_WEIGHTS, COSINE_WEIGHTS, COSINE_WEIGHTS
 EVIDENCE_STARTS = (  # these weights, offset, power and growth; the last is a plain sum of scores
-    (0, 0, 0, 0, 0.3, 1, 0.2),
-    (0.01, 0.01, 0.02, 0, 0.3, 1, 0.2),
-    (0, 0, 0.3, 0, 0.3, 0, 0),
+    (0, 0, 0, 0, 0, 0.3, 1, 0.2),
+    (0.01, 0, 0.01, 0.02, 0, 0.3, 1, 0.2),
+    (0, 0, 0, 0.3, 0, 0.3, 0, 0),
 )
 EVIDENCE_OFFSETS = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # cosines that speak for neither
 EVIDENCE_POWERS = (0, 0.5, 1, 1.5, 2, 3)  # of poor photos
@@ -140,11 +142,12 @@ def _every_other(x, y) -> np.ndarray:  # (V, N, ..)
 
 def _weighted(parts: list[np.ndarray], chosen: tuple) -> np.ndarray:
     "Scores of pairs from what `_terms` gives, as `EvidenceFusion` adds them."
-    face, crossed, sentence, person, said, told, poorness, number = parts
-    cross, sentences, persons, tfidf, offset, power, growth = chosen
+    face, shown, expected, sentence, person, said, told, poorness, number = parts
+    photos, words, sentences, persons, tfidf, offset, power, growth = chosen
     captions = sentences * sentence + persons * person + tfidf * said
     captions -= (persons + tfidf) * offset * told
-    return face + np.exp(power * poorness) * (cross * crossed + np.exp(growth * number) * captions)
+    crossed = photos * shown + words * expected
+    return face + np.exp(power * poorness) * (crossed + np.exp(growth * number) * captions)
 
 
 def _terms(fusion, gallery, probe, places) -> list[list[np.ndarray]]:
@@ -180,9 +183,32 @@ def choose_evidence(
             tprs.append(tpr_at_fpr(_weighted(same, chosen), _weighted(others, chosen), [1e-2, 1e-3]))
         return np.mean(tprs)
 
-    photos, sentences, cosines, tfidf = EVIDENCE_WEIGHTS
-    choices = photos, sentences, cosines if persons else (0,), tfidf
+    *others, of_persons, tfidf = EVIDENCE_WEIGHTS
+    choices = *others, of_persons if persons else (0,), tfidf
     choices += EVIDENCE_OFFSETS, EVIDENCE_POWERS, EVIDENCE_GROWTHS
     climbed = [_climb(score, start, choices, rounds) for start in EVIDENCE_STARTS]
     *weights, offset, power, growth = max(climbed, key=score)
     return weights, offset, power, growth
+
+# %% ../../nbs/08_training/08_weights.ipynb #9a1c0d02
+SEARCH_WEIGHTS = (0, 0.5, 1, 2, 4, 8, 16, 32, 64)  # nats of a cosine of words
+
+
+def choose_search(
+    read: dict[str, dict[str, np.ndarray]],  # captions read to "described" (N, K + W), "shown" (V, N, K + W)
+    width: int,  # K; what follows are words, of weight 1
+    identity: np.ndarray,  # (N,) whose each photo is
+) -> float:  # of SEARCH_WEIGHTS
+    "How much expected words count in search: the best mean reciprocal rank over resolutions and captions."
+    described = np.stack([kinds["described"] for kinds in read.values()])
+    shown = next(iter(read.values()))["shown"]
+
+    def score(weight):
+        scale = np.where(np.arange(described.shape[-1]) < width, 1, weight).astype(np.float32)
+        ranks = [
+            query_ranks(queries * scale, photos, compare=inner_products, targets=identity)
+            for queries, photos in product(described, shown)
+        ]
+        return (1 / np.array(ranks)).mean()
+
+    return float(max(SEARCH_WEIGHTS, key=score))
