@@ -304,3 +304,13 @@ def test_a_bag_is_the_mean_of_its_words_in_any_order():
         mean = sum(table[i] for i in ids.tolist())
         torch.testing.assert_close(text.sentence[row].double(), mean / mean.norm(), atol=1e-6, rtol=1e-5)
         assert (text.words[row, :, len(ids) :] == 0).all() and text.mask[row].sum() == len(ids)
+
+
+def test_a_bag_leaves_words_out_where_nobody_reads_them():
+    bag = build_text_encoder("bag", CAPTIONS[:3], dim=16, embedding=10).eval()
+    tokens = bag.tokenize(CAPTIONS[:3])
+    whole = bag(**tokens)
+    bag.with_words = False
+    alone = bag(**tokens)
+    assert torch.equal(alone.sentence, whole.sentence) and torch.equal(alone.mask, whole.mask)
+    assert whole.words.shape[2] > 0 and alone.words.shape == (3, 16, 0)

@@ -40,6 +40,7 @@ class TextEncoder(nn.Module):
     config: dict  # "kind", its name in `TEXT_ENCODERS`, "dim", and whatever else it takes to build it again
     options: tuple[str, ...] | None = None  # what `build` takes besides `dim`; None: all arguments of the class
     renamed: dict[str, str] = {}  # keys of config.json: as older versions wrote them, and as they are called now
+    with_words = True  # False: nobody reads the features of single words, and none need be made
 
     @classmethod
     def build(
@@ -203,7 +204,8 @@ class RNNTextEncoder(TextEncoder):
     def _look_up(self, ids, mask) -> tuple[torch.Tensor, torch.Tensor]:  # (B, D, T) and (B, D)
         "Words, and their sum: from a table of the whole vocabulary, so that no word is projected twice."
         table = self.rnn(self.dropout(self.embedding.weight))
-        words = F.embedding(ids, table) * mask[..., None]
+        read = slice(None if self.with_words else 0)
+        words = F.embedding(ids[:, read], table) * mask[:, read, None]
         return words.mT, F.embedding_bag(ids, table, mode="sum", per_sample_weights=mask.to(table.dtype))
 
     def _recur(self, embedded, lengths) -> tuple[torch.Tensor, torch.Tensor]:  # (B, D, T), (2 * layers, B, D/2)
@@ -386,10 +388,9 @@ class TransformerTextEncoder(TextEncoder):
         folder: Path,  # written by `save`
     ) -> "TransformerTextEncoder":  # with weights yet to be read
         "The encoder that a config and a tokenizer describe."
-        names = _arguments_of(cls)
+        names, plain = _arguments_of(cls), config.get("transformer")
         arguments = {name: value for name, value in config.items() if name != "kind"}
         check_keys(folder / "config.json", arguments, {"transformer", *names})
-        plain = config["transformer"]
         try:
             loaded = new_text_model(plain), read_tokenizer(folder / "tokenizer", plain["model_type"])
         except Exception as e:  # whatever a damaged tokenizer or config makes of itself

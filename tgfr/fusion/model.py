@@ -240,6 +240,8 @@ class TGFR(nn.Module):
         self.fusion = None
         if config.fusion:
             self.fusion = build_fusion(config.fusion, config.dim, config.regions[1:], config.use_captions)
+        if text is not None:
+            text.with_words = getattr(self.fusion, "reads_words", True)
         if config.frozen_weight:
             self.weigh_frozen(config.frozen_weight, config.frozen_power)
 
