@@ -89,7 +89,7 @@ def default_recipe(
 ) -> str:  # a name of `tgfr.training.recipes.RECIPES`
     "The recipe where none is named: for a transformer, for synthetic people, or evidence."
     if text not in (None, *RECURRENT):
-        return "ours-transformer"
+        return "evidence-transformer"
     return "demo-evidence" if data.startswith("synthetic") else "evidence"
 
 
@@ -101,17 +101,16 @@ def demo(
     # an unfinished run there is resumed
     encoder: str | None = None,  # frozen face encoder: a folder written by tgfr, an .onnx file or a published
     # checkpoint; default: a small one is trained on other synthetic people
-    recipe: str | Path | Recipe | None = None,  # evidence, ours, ours-transformer, ours-celeba-dialog,
-    # ours-face2text, demo, demo-evidence, paper-lstm or paper-bert; default: demo-evidence for
-    # synthetic data, ours-transformer with a transformer, else evidence
+    recipe: str | Path | Recipe | None = None,  # evidence, evidence-transformer, ours, ours-transformer,
+    # ours-celeba-dialog, ours-face2text, demo, demo-evidence, paper-lstm or paper-bert; default: demo-evidence
+    # for synthetic data, evidence-transformer with a transformer, else evidence
     text: str | None = None,  # text encoder: lstm, gru, bag (words without order), or a
     # Hugging Face text model (name or local path); default: the recipe's
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
     seeds: tuple[int, ...] = (),  # in place of --seed: several, e.g. --seeds 0 1 2 3 4;
     # every system is trained with each in OUT/seed-S, on one division into training and test
     # people (the first seed's), and values are means
-    set_: tuple[str, ...] = (),  # changes of the recipe, e.g. --set epochs_fuse=2 lr_text=1e-3; fusion=evidence: a
-    # fusion that also does without captions, or with those of one side
+    set_: tuple[str, ...] = (),  # changes of the recipe, e.g. --set epochs_fuse=2 lr_text=1e-3
     train_split: str | None = None,  # split of --data to train on; default: train, where there is one
     test_split: str | None = None,  # split of --data to evaluate on; default: validation, where there is one
     probe_size: tuple[int, ...] = (112, 32, 16),  # sizes of the probe images in px

@@ -28,8 +28,8 @@ from .job import chosen_seeds, seed_folder, without_captions
 # %% ../../nbs/10_workflows/14_train.ipynb #2e3a48ee
 @one_at_a_time()
 def train(
-    recipe: str | Path | Recipe,  # evidence, ours, ours-transformer, ours-celeba-dialog,
-    # ours-face2text, demo, paper-lstm, paper-bert, or the config.yaml of a run
+    recipe: str | Path | Recipe,  # evidence, evidence-transformer, ours, ours-transformer, ours-celeba-dialog,
+    # ours-face2text, demo, demo-evidence, paper-lstm, paper-bert, or the config.yaml of a run
     /,
     data: str,  # images with captions, as for `tgfr demo --data`; with fusion=evidence a photo may have none
     encoder: str,  # frozen face encoder: a folder written by tgfr, an .onnx file or a published checkpoint
