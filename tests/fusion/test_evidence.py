@@ -249,3 +249,15 @@ def test_expected_words_are_those_of_scikit_learns_ridge_regression():
     unit = np.hstack([small / small.std(0) / 3**0.5, large / large.std(0) / 6**0.5])  # the constant tells nothing
     more = Ridge(1.0).fit(unit - unit.mean(0), said).predict(unit - unit.mean(0)) - said.mean(0)
     np.testing.assert_allclose(regression(torch.tensor(x)), more / np.linalg.norm(more, axis=1)[:, None], atol=2e-4)
+
+
+def test_captions_told_afterwards_are_as_if_they_had_been_there(models):
+    model, seen = models[1], photos()
+    rows = [["a man"], [], ["a woman", "old", "a man"], [], ["old"]]
+    counts = torch.tensor([len(row) for row in rows])
+    with torch.no_grad():
+        image = model.image_head(seen)
+        silent = model.fusion(image)
+        text = model.encode_text(model.text_encoder.tokenize([c for row in rows for c in row]), counts)
+        assert torch.equal(model.fusion.tell(silent, text), model.fusion(image, text))
+        assert torch.equal(model.fusion.tell(silent, None), silent)

@@ -6,7 +6,7 @@
 __all__ = ['MAX_KEPT', 'MAX_LISTS', 'TITLE', 'CaptionScorer', 'CaptionStudy', 'study_captions']
 
 # %% ../../nbs/07_evaluation/19_caption_scores.ipynb #ca970003
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,12 +15,12 @@ import torch
 from ..core import TgfrError
 from ..data.caption_changes import swap_captions, visible_at
 from ..encoders.feature_store import FeatureStore
-from ..encoders.features import ImageFeatures, TextFeatures
+from ..encoders.features import TextFeatures
 from .all_pairs import FaceSplit
 from .bootstrap import PersonBootstrap
 from .caption_conditions import CaptionResult, caption_report_table, caption_table
 from .results import Condition, Report, store_conditions
-from .scoring import stored_faces
+from .scoring import fused_faces, stored_faces
 from ..fusion.model import TGFR
 
 # %% ../../nbs/07_evaluation/19_caption_scores.ipynb #ca970006
@@ -60,17 +60,18 @@ class CaptionScorer:
             parts = []
             for k, rows in enumerate(self.batches):
                 text = self._read([captions[row] for row in rows])
-                images = self._align(rows) if self._kept is None else self._kept[k]
-                parts.append(torch.stack([self.model.fusion(image, text) for image in images]).cpu())
+                fuse = self._align(rows) if self._kept is None else self._kept[k]
+                parts.append(torch.stack([of_captions(text) for of_captions in fuse]).cpu())
             if len(self._fused) == MAX_LISTS:
                 self._fused.pop(next(iter(self._fused)))
             self._fused[key] = torch.cat(parts, 1)
         return self._fused[key]
 
     @torch.inference_mode()
-    def _align(self, rows: np.ndarray) -> list[ImageFeatures]:
-        "Some photos in the model's space, as gallery photos and as probes."
-        return [stored_faces(self.model, self.store, variant, rows) for variant in self.variants]
+    def _align(self, rows: np.ndarray) -> list[Callable]:
+        "Some photos, as gallery photos and as probes, ready for captions."
+        images = (stored_faces(self.model, self.store, variant, rows) for variant in self.variants)
+        return [fused_faces(self.model, image) for image in images]
 
     def _read(self, captions: Sequence[list[str]]) -> TextFeatures | None:
         "The captions of some photos; None: there is none."

@@ -339,6 +339,19 @@ class EvidenceFusion(nn.Module):
         facts = torch.stack([poorness, number], -1)
         return torch.cat([face, *self.evidence(image.attributes, text), image.expected, facts], -1)
 
+    def tell(
+        self,
+        embedding: torch.Tensor,  # (B, width) of photos without captions
+        text: TextFeatures | None,  # of the same photos, merged; None: no captions
+    ) -> torch.Tensor:  # (B, width) what `forward` returns with these captions
+        "Tell captions of photos, which are not read again."
+        if text is None:
+            return embedding
+        face, _, shown, _, _, _, expected, poorness, _ = self._parts(embedding)
+        described, sentence, person, said = self._read(text)
+        number = _log_number(text)[:, None].to(poorness.dtype)
+        return torch.cat([face, described, shown, sentence, person, said, expected, poorness, number], -1)
+
     def terms_of(
         self,
         embedding: torch.Tensor,  # (N, width)
