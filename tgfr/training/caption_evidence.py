@@ -242,7 +242,8 @@ class EvidenceObjective(nn.Module):
         losses = {}
         for name, kinds in TERMS.items():
             logits = known + sum(terms[kind] for kind in kinds)
-            losses[name] = F.binary_cross_entropy_with_logits(logits, same, reduction="sum") / n
+            weight = 1.0 if name == "all" else r.lambda_terms
+            losses[name] = weight * F.binary_cross_entropy_with_logits(logits, same, reduction="sum") / n
         poorness = model.fusion.poorness(attributes.detach())
         losses["poorness"] = F.mse_loss(poorness, batch.poorness)
         told = batch.counts > 0

@@ -53,6 +53,7 @@ ABLATIONS = {
     "no cross-fitting": {"fusion": "evidence", "cross_fit": False},
     "evidence from one caption": {"fusion": "evidence", "captions_evidence": 1},
     "evidence without persons": {"fusion": "evidence", "lambda_text": 0.0},
+    "evidence from the loss of the sum": {"fusion": "evidence", "lambda_terms": 0.0},
     "evidence without region maps": {"fusion": "evidence", "regions_evidence": False},
     "evidence from swapped captions": {"fusion": "evidence", "swapped_evidence": 0.1},
     "evidence from masked words": {"fusion": "evidence", "masked_evidence": 0.2},
@@ -89,8 +90,8 @@ def ablate(
     variants: tuple[str, ...] | dict[str, dict] | None = None,  # of: no word loss, no sentence loss, no global loss,
     # no identity in stage 1, no stage 1, no text identity in stage 2, no pull to the clean photo, one caption at once,
     # fcfm, concat, linear, evidence, no cross-fitting, evidence from one caption, evidence without persons,
-    # evidence without region maps, evidence from swapped captions, evidence from masked words,
-    # evidence from people alike; default: all, and the paper's recipe
+    # evidence from the loss of the sum, evidence without region maps, evidence from swapped captions,
+    # evidence from masked words, evidence from people alike; default: all, and the paper's recipe
     text: str | None = None,  # text encoder: lstm, gru, bag (words without order), or a
     # Hugging Face text model (name or local path); default: the recipe's
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
