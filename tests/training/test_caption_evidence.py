@@ -109,7 +109,7 @@ def test_the_loss_is_the_logistic_one_of_each_sum():
             cosines[label[i % 8]] = math.cos(math.acos(cosines[label[i % 8]]) + 0.2)
             total += np.log(np.exp(20 * cosines).sum()) - 20 * cosines[label[i % 8]]
     assert losses["person"].item() == pytest.approx(total / 16, rel=1e-4)
-    objective.recipe = replace(objective.recipe, lambda_terms=0.0)
+    objective.recipe = replace(objective.recipe, terms_evidence=0.0)
     alone = objective(batch)
     assert alone["all"] == losses["all"] and not any(alone[name] for name in TERMS if name != "all")
 

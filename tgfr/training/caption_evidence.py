@@ -242,7 +242,7 @@ class EvidenceObjective(nn.Module):
         losses = {}
         for name, kinds in TERMS.items():
             logits = known + sum(terms[kind] for kind in kinds)
-            weight = 1.0 if name == "all" else r.lambda_terms
+            weight = 1.0 if name == "all" else r.terms_evidence
             losses[name] = weight * F.binary_cross_entropy_with_logits(logits, same, reduction="sum") / n
         poorness = model.fusion.poorness(attributes.detach())
         losses["poorness"] = F.mse_loss(poorness, batch.poorness)

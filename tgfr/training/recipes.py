@@ -44,6 +44,7 @@ class Recipe:
     captions_evidence: int = 10  # the same for evidence
     cross_fit: bool = True  # evidence is learned beside the face score of people whom its head has not seen
     regions_evidence: bool = True  # what captions speak of is read from the region map too
+    terms_evidence: float = 1.0  # weight of the losses of single kinds of evidence, beside that of their sum
     swapped_evidence: float = 0.0  # share of photos with another photo's captions, as wrong ones are
     masked_evidence: float = 0.0  # share of words that are left out of the captions learned from
     alike_evidence: float = 0.0  # share of pairs beside people described alike: hard impostors
@@ -76,7 +77,6 @@ class Recipe:
     lambda_cmpc: float = 0.0  # cross-modal projection classification
     lambda_identity: float = 1.0  # ArcFace on each branch in stage 1 (paper: 100)
     lambda_text: float = 1.0  # ArcFace on the sentence in stage 2, on the person in evidence (paper: 0)
-    lambda_terms: float = 1.0  # losses of single kinds of evidence, beside that of their sum
     lambda_clean_consistency: float = 30.0  # 1 - cosine of the face part and the clean photo's embedding (paper: 0)
     extra_losses: str = ""  # registered losses of your own with their weights: "NAME:WEIGHT,NAME:WEIGHT"
     identity: str = "arcface"  # one of tgfr.losses.margins.list_margins(): the head of faces and fused embeddings
@@ -136,7 +136,7 @@ RENAMED_FIELDS: dict[str, dict[str, str]] = {  # by the recipe's class: old name
 }
 ADDED_FIELDS = tuple(  # since then
     "logit_scale_word logit_scale_sentence logit_scale_global extra_losses epochs_evidence batch_evidence lr_evidence "
-    "captions_evidence cross_fit regions_evidence swapped_evidence masked_evidence alike_evidence lambda_terms".split()
+    "captions_evidence cross_fit regions_evidence swapped_evidence masked_evidence alike_evidence terms_evidence".split()
 )
 
 

@@ -53,7 +53,7 @@ ABLATIONS = {
     "no cross-fitting": {"fusion": "evidence", "cross_fit": False},
     "evidence from one caption": {"fusion": "evidence", "captions_evidence": 1},
     "evidence without persons": {"fusion": "evidence", "lambda_text": 0.0},
-    "evidence from the loss of the sum": {"fusion": "evidence", "lambda_terms": 0.0},
+    "evidence from the loss of the sum": {"fusion": "evidence", "terms_evidence": 0.0},
     "evidence without region maps": {"fusion": "evidence", "regions_evidence": False},
     "evidence from swapped captions": {"fusion": "evidence", "swapped_evidence": 0.1},
     "evidence from masked words": {"fusion": "evidence", "masked_evidence": 0.2},
