@@ -28,15 +28,22 @@ def test_scores_of_each_condition_are_those_of_its_captions(kept):
     assert len(scorer._fused) <= MAX_LISTS
 
 
-def test_the_image_part_runs_once_and_each_list_is_encoded_once(monkeypatch):
+@pytest.mark.parametrize("fusion", ["evidence", "residual"])
+def test_the_image_part_runs_once_and_no_caption_is_encoded_twice(monkeypatch, fusion):
+    "Where single words are read, features of captions are too large to be kept: each list is encoded once."
     store, identity, captions = made_up()
-    model, seen, encoded = evidence(captions, 16, (8, 7, 7), 12), [], []
+    model, seen, encoded, lists = evidence(captions, 16, (8, 7, 7), 12, fusion), [], [], []
     model.image_head.register_forward_hook(lambda *_: seen.append(1))
-    encode = model.encode_text
-    monkeypatch.setattr(model, "encode_text", lambda *x: encoded.append(1) or encode(*x))
+    encode_captions, encode_text = model.encode_captions, model.encode_text
+    monkeypatch.setattr(model, "encode_captions", lambda x: encoded.extend(x) or encode_captions(x))
+    monkeypatch.setattr(model, "encode_text", lambda *x: lists.append(1) or encode_text(*x))
     scorer = CaptionScorer(model, store, 1)
-    for condition in caption_conditions(captions, identity, seen_at=None):
+    conditions = caption_conditions(captions, identity, seen_at=None, optional=fusion == "evidence")
+    for condition in conditions:
         scorer(condition.gallery, condition.probe)
-    conditions = caption_conditions(captions, identity, seen_at=None)
-    lists = {repr(side) for condition in conditions for side in (condition.gallery, condition.probe) if any(side)}
-    assert len(seen) == 2 and len(encoded) == len(lists)
+    sides = [side for condition in conditions for side in (condition.gallery, condition.probe) if any(side)]
+    assert len(seen) == 2 and len(encoded) == len(set(encoded))
+    if fusion == "residual":
+        assert len(lists) == len({repr(side) for side in sides}) and not encoded
+    else:
+        assert set(encoded) == {text for side in sides for row in side for text in row} and not lists

@@ -20,8 +20,8 @@ from .all_pairs import FaceSplit
 from .bootstrap import PersonBootstrap
 from .caption_conditions import CaptionResult, caption_report_table, caption_table
 from .results import Condition, Report, store_conditions
-from .scoring import fused_faces, stored_faces
-from ..fusion.model import TGFR
+from .scoring import fused_faces, join_texts, stored_faces
+from ..fusion.model import TGFR, merge_captions
 
 # %% ../../nbs/07_evaluation/19_caption_scores.ipynb #ca970006
 MAX_KEPT = 4096  # photos whose aligned features are kept, local maps with them
@@ -43,6 +43,8 @@ class CaptionScorer:
         self.batches = [np.arange(start, min(start + batch, len(store))) for start in range(0, len(store), batch)]
         self._kept = [self._align(rows) for rows in self.batches] if len(store) <= max_kept else None
         self._fused: dict[tuple, torch.Tensor] = {}
+        self._places: dict[str, int] = {}  # captions that are known
+        self._texts: list[TextFeatures] = []  # their features, in one piece
 
     def __call__(
         self,
@@ -79,9 +81,20 @@ class CaptionScorer:
         texts = [text for of_photo in captions for text in of_photo]
         if not texts:
             return None
+        if not getattr(self.model.fusion, "reads_words", True):
+            return merge_captions(self._encode(texts), counts, self.model.config.optional_captions)
         device = next(self.model.parameters()).device
         tokens = self.model.text_encoder.tokenize(texts)
         return self.model.encode_text({name: x.to(device) for name, x in tokens.items()}, counts.to(device))
+
+    def _encode(self, texts: list[str], batch: int = 256) -> TextFeatures:  # without words
+        "Features of captions, each of which is encoded once, however often it comes."
+        new = [text for text in dict.fromkeys(texts) if text not in self._places]
+        if new:
+            self._places |= {text: place for place, text in enumerate(new, len(self._places))}
+            blocks = [self.model.encode_captions(new[start : start + batch]) for start in range(0, len(new), batch)]
+            self._texts = [join_texts(self._texts + blocks)]
+        return self._texts[0][torch.tensor([self._places[text] for text in texts])]
 
 # %% ../../nbs/07_evaluation/19_caption_scores.ipynb #ca970010
 TITLE = "Captions missing, wrong, partial"

@@ -136,7 +136,8 @@ RENAMED_FIELDS: dict[str, dict[str, str]] = {  # by the recipe's class: old name
 }
 ADDED_FIELDS = tuple(  # since then
     "logit_scale_word logit_scale_sentence logit_scale_global extra_losses epochs_evidence batch_evidence lr_evidence "
-    "captions_evidence cross_fit regions_evidence swapped_evidence masked_evidence alike_evidence terms_evidence".split()
+    "captions_evidence cross_fit regions_evidence terms_evidence swapped_evidence masked_evidence "
+    "alike_evidence".split()
 )
 
 
