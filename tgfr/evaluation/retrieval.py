@@ -88,7 +88,7 @@ def _weighted_median(rank, weights):
 
 # %% ../../nbs/07_evaluation/20_retrieval.ipynb #895abd65
 def _sides(kinds: dict, variant: int) -> tuple[np.ndarray, np.ndarray, Callable]:
-    "Captions and photos of `embed_photos`, and what compares them: cosines of the shared space, or evidence in nats."
+    "Captions and photos of `embed_photos`, and what compares them: cosines of the shared space, or evidence."
     if "described" in kinds:
         return kinds["described"], kinds["shown"][variant], inner_products
     return kinds["sentence"], kinds["face"][variant], score_matrix
@@ -98,7 +98,7 @@ def inner_products(
     x: np.ndarray,  # (N, K)
     y: np.ndarray,  # (M, K)
 ) -> np.ndarray:  # (N, M)
-    "All inner products: of what captions describe and photos show, evidence in nats."
+    "All inner products: of what captions describe and photos show, evidence."
     return x @ y.T
 
 
@@ -159,7 +159,7 @@ def search_by_text(
     max_results: int = 10,  # photos per description
     variant: int = 0,  # of the store
 ) -> tuple[np.ndarray, np.ndarray]:  # rows of the store (Q, max_results), best first, and their scores: cosines,
-    # or nats of evidence
+    # or evidence
     "The photos of a gallery that fit each description best."
     if not model.config.use_captions:
         raise TgfrError("model: it has no text encoder, it cannot read a description")

@@ -262,7 +262,9 @@ class EvidenceFusion(nn.Module):
             self.register_buffer("offset", torch.tensor(0.0))  # cosine of captions that speaks for neither
             self.register_buffer("power", torch.tensor(1.0))  # by which poor photos make them grow
             self.register_buffer("growth", torch.tensor(0.2))  # of captions with captions, by their number
-            self.register_buffer("search_weight", torch.tensor(1.0))  # of expected words in search, in nats
+            self.register_buffer(
+                "search_weight", torch.tensor(1.0)
+            )  # of a cosine of expected words, beside a nat of what is shown, in search
 
     @property
     def width(self) -> int:
@@ -286,7 +288,7 @@ class EvidenceFusion(nn.Module):
         self,
         image: ImageFeatures,  # (N), aligned, with attributes and expected words
     ) -> torch.Tensor:  # (N, K + W)
-        "What photos show; its products with `describe` say, in nats, how well captions fit photos."
+        "What photos show; its products with `describe` rank photos by how well captions fit them."
         shown = self._bounded(self.shown(image.attributes))
         return torch.cat([shown, image.expected * self.search_weight.sqrt()], -1)
 

@@ -207,16 +207,17 @@ class Trainer:
         model.weigh_frozen(face.config.frozen_weight, face.config.frozen_power)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(EVIDENCE_PARTS))
-        model.fusion.counter.learn(ids for _, ids in self._tokens(model))
+        tokens = list(self._tokens(model))
+        model.fusion.counter.learn(ids for _, ids in tokens)
         model.image_head.reader.regions_weight.mul_(recipe.regions_evidence)
         photos = store, self.identity, self.captions, self.rows
         reads = model.text_encoder, recipe.train_resolutions, recipe.captions_evidence
         changes = {name: getattr(recipe, f"{name}_evidence") for name in ("swapped", "masked", "alike")}
-        said = self._said(model) if recipe.alike_evidence else None
+        said = self._said(model, tokens) if recipe.alike_evidence else None
         grid = model.image_head.reader.grid
         changes |= dict(grid=grid, said=said)
         batches = PairBatches(*photos, *reads, self.variants, recipe.seed, **changes, **cross_fit)
-        model.image_head.words.learn(self._inputs_and_said(model, batches))
+        model.image_head.words.learn(self._inputs_and_said(model, batches, tokens))
         recipe = replace(recipe, batch_evidence=batches.largest_batch(recipe.batch_evidence))
         objective = EvidenceObjective(model, len(store.variants), batches.classes, recipe)
         run = self.folder / fusion
@@ -239,16 +240,16 @@ class Trainer:
             sentences, counts = captions.pick(rows)
             yield rows, merge_ids(token_ids(model.text_encoder.tokenize(sentences)), counts)
 
-    def _said(self, model: TGFR) -> np.ndarray:  # (N, W), zero of photos that are not trained on
+    def _said(self, model: TGFR, tokens) -> np.ndarray:  # (N, W), zero of photos that are not trained on
         "What the captions of each training photo say."
         said = np.zeros((len(self.identity), len(model.fusion.counter.tokens)), np.float32)
-        for rows, ids in self._tokens(model):
+        for rows, ids in tokens:
             said[rows] = model.fusion.counter(ids).numpy()
         return said
 
-    def _inputs_and_said(self, model: TGFR, batches: PairBatches) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    def _inputs_and_said(self, model, batches, tokens) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         "What is read of training photos (B, I) in each variant, and what their captions say (B, W)."
-        for rows, ids in self._tokens(model):
+        for rows, ids in tokens:
             said = model.fusion.counter(ids)
             for variant in {0, *self.variants}:
                 yield model.image_head.reader.inputs(batches.photos(variant, rows)), said
