@@ -337,9 +337,9 @@ class EvidenceFusion(nn.Module):
         if not self.use_captions:
             return face
         poorness = self.poorness(image.attributes).clamp(0, 1)
-        number = torch.zeros_like(poorness) if text is None else _log_number(text).to(poorness.dtype)
-        facts = torch.stack([poorness, number], -1)
-        return torch.cat([face, *self.evidence(image.attributes, text), image.expected, facts], -1)
+        facts = torch.stack([poorness, torch.zeros_like(poorness)], -1)
+        silent = torch.cat([face, *self.evidence(image.attributes, None), image.expected, facts], -1)
+        return self.tell(silent, text)
 
     def tell(
         self,
