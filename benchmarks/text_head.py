@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from measure import compare, timed
 
-from tgfr.encoders.text_encoders import WordHead
+from tgfr.encoders.pretrained_text import WordHead
 
 WIDTH, T = 768, 23
 

@@ -12,8 +12,8 @@ from text_models import CAPTIONS, tiny_bert, tiny_tokenizer
 
 from tgfr.core import TgfrError, rng, seed_everything
 from tgfr.data.captions import Vocabulary
-from tgfr.encoders import text_encoders
-from tgfr.encoders.text_encoders import RNNTextEncoder, TransformerTextEncoder, build_text_encoder, load_text_encoder
+from tgfr.encoders.recurrent_text import RNNTextEncoder
+from tgfr.encoders.text_encoders import TransformerTextEncoder, build_text_encoder, load_text_encoder
 
 
 def encoders():
@@ -26,26 +26,15 @@ def encoders():
     yield TransformerTextEncoder(tiny_bert(), dim=16)
     yield TransformerTextEncoder(tiny_bert(), dim=16, train_layers=1)
     yield TransformerTextEncoder(tiny_bert(), dim=16, mask_padding=False)
+    yield TransformerTextEncoder(tiny_bert(), dim=16, head="mean")
 
 
-@pytest.fixture(params=range(7), ids=["lstm", "gru", "lstm-3", "bag", "bert", "bert-top", "bert-published"])
+NAMES = ["lstm", "gru", "lstm-3", "bag", "bert", "bert-top", "bert-published", "bert-mean"]
+
+
+@pytest.fixture(params=range(len(NAMES)), ids=NAMES)
 def encoder(request):
     return list(encoders())[request.param]
-
-
-@pytest.mark.golden("tgfr_rnn_lstm*", "tgfr_rnn_gru*")
-def test_golden_rnn(golden):
-    count, width = golden.p["encoder.weight"].shape
-    kind = "lstm" if golden.p["rnn.weight_hh_l0"].shape[0] == 4 * golden.p["rnn.weight_hh_l0"].shape[1] else "gru"
-    vocabulary = Vocabulary(tuple(f"w{i}" for i in range(count - 2)))
-    encoder = RNNTextEncoder(vocabulary, golden.o["sent_emb"].shape[1], width, kind, golden.meta["nlayers"]).eval()
-    encoder.load_state_dict({name.replace("encoder.", "embedding."): p for name, p in golden.p.items()})
-    ids, lengths = golden.i["captions"], golden.i["cap_lens"]
-    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))  # a caller need not sort
-    out = encoder(ids[order], lengths[order])[order.argsort()]
-    golden.check("words_emb", out.words)
-    golden.check("sent_emb", out.sentence)
-    assert torch.equal(out.mask.sum(1), lengths)
 
 
 def test_shapes_and_contract(encoder):
@@ -272,45 +261,30 @@ def test_a_text_encoder_of_an_earlier_version_loads(tmp_path):
         load_text_encoder(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
-@pytest.mark.parametrize("pooling", ["mean", "final"])
-def test_many_captions_of_one_length_are_read_as_if_packed(kind, pooling, monkeypatch):
-    draw, words = rng("many captions"), "a man woman old with beard hair".split()
-    captions = [" ".join(draw.choice(words, draw.integers(1, 7))) for _ in range(90)]
-    torch.manual_seed(0)
-    encoder = build_text_encoder(kind, captions, dim=16, embedding=12, pooling=pooling, layers=2, dropout=0.0)
-    tokens, read = encoder.tokenize(captions), []
-    for many in (10**9, 0):  # all packed, all by length
-        monkeypatch.setattr(text_encoders, "MANY", many)
-        encoder.zero_grad()
-        out = encoder(**tokens)
-        (out.sentence * torch.linspace(-1, 1, 16)).sum().backward()
-        gradients = [p.grad.clone() for p in encoder.parameters()]
-        read.append([out.sentence, out.words, out.mask, *gradients])
-    for packed, grouped in zip(*read):
-        torch.testing.assert_close(grouped, packed, rtol=1e-4, atol=1e-6)
+@torch.no_grad()
+def test_a_mean_head_projects_the_mean_of_a_captions_own_pieces():
+    encoder = TransformerTextEncoder(tiny_bert(), dim=16, head="mean").eval()
+    caption = "She has wavy hair."
+    ids = encoder.tokenizer(caption, return_tensors="pt")["input_ids"]
+    hidden = encoder.transformer(input_ids=ids).last_hidden_state[0, 1:-1]  # without [CLS] and [SEP]
+    mean = (hidden @ encoder.head.project.weight.T).mean(0)
+    beside_others = encoder(**encoder.tokenize(["he", caption, "She has wavy blond hair and a beard."]))
+    torch.testing.assert_close(beside_others.sentence[1], mean / mean.norm(), atol=1e-6, rtol=1e-5)
+    encoder.with_words = False
+    alone = encoder(**encoder.tokenize([caption]))
+    torch.testing.assert_close(alone.sentence[0], mean / mean.norm(), atol=1e-6, rtol=1e-5)
+    assert alone.words.shape == (1, 16, 0) and alone.mask.sum() == len(hidden)
 
 
-def test_a_bag_is_the_mean_of_its_words_in_any_order():
-    seed_everything(0)
-    encoder = build_text_encoder("bag", ["she is a young woman", "he"], dim=8, embedding=5).eval()
-    captions = ["she is a young woman", "young a woman is she", "he he she"]
-    with torch.no_grad():
-        text = encoder(**encoder.tokenize(captions))
-        table = encoder.embedding.weight.double() @ encoder.rnn.weight.double().T + encoder.rnn.bias.double()
-    torch.testing.assert_close(text.sentence[0], text.sentence[1])
-    for row, caption in enumerate(captions):
-        ids = encoder.tokenize([caption])["ids"][0]
-        mean = sum(table[i] for i in ids.tolist())
-        torch.testing.assert_close(text.sentence[row].double(), mean / mean.norm(), atol=1e-6, rtol=1e-5)
-        assert (text.words[row, :, len(ids) :] == 0).all() and text.mask[row].sum() == len(ids)
+def test_a_frozen_transformer_has_no_dropout_in_training():
+    encoder = TransformerTextEncoder(tiny_bert(), dim=16, train_layers=0, head="mean").train()
+    tokens = encoder.tokenize(CAPTIONS[:3])
+    assert encoder.training and torch.equal(encoder(**tokens).sentence, encoder(**tokens).sentence)
+    learning = TransformerTextEncoder(tiny_bert(), dim=16, train_layers=1, head="mean").train()
+    assert not torch.equal(learning(**tokens).sentence, learning(**tokens).sentence)
 
 
-def test_a_bag_leaves_words_out_where_nobody_reads_them():
-    bag = build_text_encoder("bag", CAPTIONS[:3], dim=16, embedding=10).eval()
-    tokens = bag.tokenize(CAPTIONS[:3])
-    whole = bag(**tokens)
-    bag.with_words = False
-    alone = bag(**tokens)
-    assert torch.equal(alone.sentence, whole.sentence) and torch.equal(alone.mask, whole.mask)
-    assert whole.words.shape[2] > 0 and alone.words.shape == (3, 16, 0)
+@pytest.mark.parametrize("changes", [{"head": "max"}, {"head": "mean", "mask_padding": False}])
+def test_a_head_that_does_not_exist_is_named(changes):
+    with pytest.raises(TgfrError, match="head: one of convolutions, mean is expected.* found"):
+        TransformerTextEncoder(tiny_bert(), dim=16, **changes)

@@ -13,14 +13,7 @@ from tgfr.encoders.features import ImageFeatures, TextFeatures, cosine_matrix, l
 from tgfr.encoders.text_encoders import build_text_encoder
 from tgfr.evaluation.retrieval import retrieve, search_by_text
 from tgfr.evaluation.scoring import embed_photos, score_matrix
-from tgfr.fusion.evidence import (
-    CaptionReader,
-    EvidenceFusion,
-    PhotoReader,
-    TokenCounter,
-    TokenRegression,
-    clip_norm,
-)
+from tgfr.fusion.evidence import CaptionReader, EvidenceFusion, PhotoReader, TokenCounter, TokenRegression, clip_norm
 from tgfr.fusion.model import TGFR, ModelConfig, merge_ids, token_ids
 
 CAPTIONS = [["a man"], [], ["a woman", "old", "a man"], [" "], ["old"]]

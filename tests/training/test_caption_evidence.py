@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from small_run import made_up, objective_and_batches
+from text_models import tiny_bert
 
 from tgfr.core import TgfrError
 from tgfr.encoders.text_encoders import build_text_encoder
@@ -222,3 +223,30 @@ def test_recipes_that_differ_in_captions_alone_share_an_image_only_head(trained)
     assert written.stat().st_mtime_ns == before
     with pytest.raises(TgfrError, match="residual-image"):
         Trainer(trainer.split, replace(RECIPE, lr_heads=2e-3), trainer.folder).train("residual", use_captions=False)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_of_a_transformer_only_the_layers_that_learn_change(layers, tmp_path):
+    store, identity, captions = made_up(120, 24)
+    model, tokenizer = tiny_bert()
+    model.save_pretrained(tmp_path / "bert"), tokenizer.save_pretrained(tmp_path / "bert")
+    store = replace(store, folder=tmp_path / "train")
+    store.meta["photo_id"] = list(range(120))
+    split = SimpleNamespace(store=store, identity=identity, captions=captions)
+    recipe = build_recipe("evidence-transformer", text=str(tmp_path / "bert"), text_layers=layers)
+    same = ("dim", "batch_fuse", "batch_evidence", "epochs_align", "epochs_fuse", "epochs_evidence")
+    changes = {name: getattr(RECIPE, name) for name in (*same, "train_resolutions")}
+    trainer = Trainer(split, replace(recipe, **changes, cross_fit=False), tmp_path / "runs")
+    before, trained = trainer.new_model("evidence").text_encoder.transformer, trainer.train("evidence").text_encoder
+    changed = {
+        name
+        for name, weight in trained.transformer.state_dict().items()
+        if not torch.equal(weight, before.state_dict()[name])
+    }
+    assert all(name.startswith("encoder.layer.1.") for name in changed) and bool(changed) == bool(layers)
+    assert not torch.equal(trained.head.project.weight, trainer.new_model("evidence").text_encoder.head.project.weight)
+    kept = [path for path in tmp_path.iterdir() if path.name.startswith("train-captions-")]
+    assert len(kept) == (0 if layers else 1)
+    if kept:
+        distinct = {caption for of_photo in captions for caption in of_photo}
+        assert np.load(kept[0] / "embedding.npy").shape == (len(distinct), 1, 24)

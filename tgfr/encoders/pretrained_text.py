@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOKENIZER_FILES', 'TOKENIZER_FIELDS', 'WANTED', 'read_tokenizer', 'read_text_model', 'max_tokens', 'freeze_below',
-           'WordHead']
+           'hidden_states', 'WordHead', 'MeanHead', 'mean_states']
 
 # %% ../../nbs/03_encoders/17_pretrained_text.ipynb #97386e42
 import functools
@@ -273,6 +273,28 @@ def freeze_below(
             break
         parameter.requires_grad_(False)
 
+# %% ../../nbs/03_encoders/17_pretrained_text.ipynb #411974cb
+def hidden_states(
+    model: nn.Module,  # a text model
+    ids: torch.Tensor,  # (B, L)
+    lengths: torch.Tensor,  # (B,) on the same device
+    padding: int | None = None,  # id with which captions are padded to the model's full length; None: they are masked
+    trim: bool = True,  # False: padding up to L is kept
+    group: int = 64,  # captions at a time
+) -> torch.Tensor:  # (B, L, W), zero beyond the longest of a group
+    "The last hidden state of captions, those of like length together."
+    order, states = lengths.argsort(), []
+    for rows in order.split(group):
+        width = int(lengths[rows].max()) if trim else ids.shape[1]
+        if padding is not None:
+            full = F.pad(ids[rows], (0, model.config.max_position_embeddings - ids.shape[1]), value=padding)
+            hidden = model(input_ids=full).last_hidden_state[:, :width]
+        else:
+            mask = torch.arange(width, device=ids.device) < lengths[rows, None]
+            hidden = model(input_ids=ids[rows, :width], attention_mask=mask.long()).last_hidden_state
+        states.append(F.pad(hidden, (0, 0, 0, ids.shape[1] - width)))
+    return torch.cat(states)[order.argsort()]
+
 # %% ../../nbs/03_encoders/17_pretrained_text.ipynb #65174d11
 def _windows(
     lengths: torch.Tensor,  # (B,) pieces of each caption
@@ -319,3 +341,39 @@ class WordHead(nn.Module):
         sentence = sum(response.amax(-1) for response in responses) / len(responses)
         mask = _windows(lengths, min(self.sizes), positions)
         return TextFeatures(l2_normalize(sentence), l2_normalize(words, dim=1), mask)
+
+# %% ../../nbs/03_encoders/17_pretrained_text.ipynb #2ecc5ec4
+class MeanHead(nn.Module):
+    "Word and sentence features as one projection of a transformer's last hidden state; the sentence is their mean."
+
+    def __init__(
+        self,
+        width: int,  # W of the hidden state
+        dim: int = 256,  # D, the shared width of words and regions
+    ):
+        super().__init__()
+        self.project = nn.Linear(width, dim, bias=False)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,  # (B, T, W), the words first, padding after them
+        mask: torch.Tensor,  # (B, T) bool, True at a caption's own pieces
+    ) -> TextFeatures:  # T words
+        "Unit word features, unit sentence feature, and which words are real."
+        words = l2_normalize(self.project(hidden) * mask[..., None])
+        return TextFeatures(self.sentences(mean_states(hidden, mask)), words.mT, mask)
+
+    def sentences(
+        self,
+        means: torch.Tensor,  # (B, W) from `mean_states`
+    ) -> torch.Tensor:  # (B, D)
+        "Unit sentence features."
+        return l2_normalize(self.project(means))
+
+
+def mean_states(
+    hidden: torch.Tensor,  # (B, T, W)
+    mask: torch.Tensor,  # (B, T) bool
+) -> torch.Tensor:  # (B, W); zero where nothing is counted
+    "The mean hidden state of each caption's own pieces."
+    return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)

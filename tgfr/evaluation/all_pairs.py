@@ -15,6 +15,7 @@ import numpy as np
 
 from ..data.degradation import probe_variants
 from ..encoders.backbones import FaceEncoder
+from ..encoders.caption_states import remember_captions
 from ..encoders.face_features import encode_faces
 from ..encoders.feature_store import FeatureStore
 from .bootstrap import PersonBootstrap, Verification
@@ -110,6 +111,8 @@ class AllPairsEvaluator:
         "Evaluate a model with each choice of captions that it has."
         optional = model.config.optional_captions
         modes = ("none", *CAPTIONS_READ) if optional else CAPTIONS_READ
+        if model.config.use_captions:
+            remember_captions(model.text_encoder, self.split.captions, self.split.store.folder)
         embeddings = embed_photos(model, self.split.store, self.split.captions, modes=modes)
         for captions, kinds in embeddings.items():
             self.add_embeddings(system, captions, kinds["fused"], model)

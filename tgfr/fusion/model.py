@@ -21,7 +21,8 @@ from ..encoders.backbones import FaceEncoder
 from ..encoders.features import ImageFeatures, TextFeatures, cosine_matrix, l2_normalize
 from ..encoders.onnx_encoder import OnnxEncoder
 from ..encoders.pretrained_faces import encoder_reference
-from ..encoders.text_encoders import TextEncoder, load_text_encoder
+from ..encoders.recurrent_text import TextEncoder
+from ..encoders.text_encoders import load_text_encoder
 from ..encoders.weight_files import read_weights, write_weights
 from ..formats.cards import model_card
 from . import evidence  # noqa: F401 - registers its fusion

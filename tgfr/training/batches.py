@@ -16,7 +16,7 @@ import torch
 from ..core import TgfrError, content_digest, rng
 from ..encoders.feature_store import FeatureStore
 from ..encoders.features import ImageFeatures, TensorRecord
-from ..encoders.text_encoders import TextEncoder
+from ..encoders.recurrent_text import TextEncoder
 
 # %% ../../nbs/08_training/02_batches.ipynb #4b99c699
 @dataclass(frozen=True)

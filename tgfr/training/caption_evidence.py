@@ -19,7 +19,7 @@ from ..core import content_digest, rng
 from ..data.caption_changes import mask_words
 from ..encoders.feature_store import FeatureStore
 from ..encoders.features import ImageFeatures, TensorRecord
-from ..encoders.text_encoders import TextEncoder
+from ..encoders.recurrent_text import TextEncoder
 from ..fusion.model import TGFR
 from ..losses.contrastive import focal_loss
 from ..losses.margins import ArcFace

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from ..core import Registry, TgfrError, check_choices, check_file, log, one_line, write_text
-from ..encoders.text_encoders import RECURRENT
+from ..encoders.recurrent_text import RECURRENT
 from ..fusion.evidence import EvidenceFusion  # noqa: F401 - registers its fusion
 from ..fusion.fcfm import FUSIONS
 from ..losses.contrastive import LOSSES
@@ -36,6 +36,7 @@ class Recipe:
     text_init_range: float = 1.7  # an RNN's word embeddings start uniform in +-this (paper: 0.1)
     text_dropout: float = 0.1  # of an RNN's word embeddings (paper: 0.5)
     text_layers: int | None = None  # top transformer layers that learn; None: all
+    text_head: str = "convolutions"  # of a transformer: the paper's, or "mean" of its states (as sentence-transformers)
     dim: int = 256  # D, the paper's shared width
     fusion: str = "residual"  # one of tgfr.fusion.fcfm.list_fusions()
     residual_head: bool = True  # the image head that keeps the frozen embedding (ours); False: the paper's
@@ -99,6 +100,7 @@ class Recipe:
         if not self.train_resolutions:
             raise TgfrError("train_resolutions=(): expected at least one size in px")
         choices = {"schedule": ("one-cycle", "paper"), "margin_optimizer": ("adamw", "sgd")}
+        choices |= {"text_head": ("convolutions", "mean")}
         for name, known in (choices | {"fusion": FUSIONS, "identity": MARGINS}).items():
             if getattr(self, name) not in known:
                 raise TgfrError(f"{name}={getattr(self, name)!r}: not one of {', '.join(known)}{_hint(known)}")
@@ -137,7 +139,7 @@ RENAMED_FIELDS: dict[str, dict[str, str]] = {  # by the recipe's class: old name
 ADDED_FIELDS = tuple(  # since then
     "logit_scale_word logit_scale_sentence logit_scale_global extra_losses epochs_evidence batch_evidence lr_evidence "
     "captions_evidence cross_fit regions_evidence terms_evidence swapped_evidence masked_evidence "
-    "alike_evidence".split()
+    "alike_evidence text_head".split()
 )
 
 
@@ -197,9 +199,8 @@ def ours_transformer(
 def evidence_transformer(
     text: str,  # Hugging Face name or local path of a text model: a recipe for a transformer has no default one
 ) -> Recipe:
-    "Evidence for a pretrained transformer: only its top layer learns, from two captions at a time, in fewer epochs."
-    learned = dict(text=text, text_length=28, text_layers=1, lr_text=1e-4, clip_text=1.0)
-    return replace(evidence(), **learned, captions_evidence=2, epochs_evidence=6)
+    "Evidence for a pretrained transformer, which stays as it is: each caption goes through it once."
+    return replace(evidence(), text=text, text_length=40, text_layers=0, text_head="mean")
 
 # %% ../../nbs/08_training/01_recipes.ipynb #64be3996
 def ours_celeba_dialog() -> Recipe:

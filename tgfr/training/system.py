@@ -19,9 +19,11 @@ from accelerate import Accelerator
 from ..core import TgfrError, log, rng, seed_everything
 from ..data.degradation import Degradation
 from ..data.splits import hold_out
+from ..encoders.caption_states import remember_captions
 from ..encoders.embedding_checks import constant_embedding_warning
 from ..encoders.feature_store import FeatureStore
-from ..encoders.text_encoders import TextEncoder, build_text_encoder, text_encoder_options
+from ..encoders.recurrent_text import TextEncoder
+from ..encoders.text_encoders import build_text_encoder, text_encoder_options
 from ..evaluation.all_pairs import FaceSplit
 from ..evaluation.metrics import pair_masks, tpr_at_fpr
 from ..evaluation.scoring import CAPTIONS_READ, embed_photos, score_matrix
@@ -61,7 +63,7 @@ def recipe_text_encoder(
 ) -> TextEncoder:
     "The text encoder of a recipe; the vocabulary of a recurrent one is that of the training captions."
     options = dict(length=recipe.text_length, train_layers=recipe.text_layers, dropout=recipe.text_dropout)
-    options |= dict(pooling=recipe.text_pooling, init_range=recipe.text_init_range)
+    options |= dict(pooling=recipe.text_pooling, init_range=recipe.text_init_range, head=recipe.text_head)
     known = text_encoder_options(recipe.text)
     options = {name: value for name, value in options.items() if name in known}
     flat = [caption for of_photo in captions for caption in of_photo]
@@ -206,7 +208,8 @@ class Trainer:
         model.fusion.face.load_state_dict(face.fusion.state_dict())
         model.weigh_frozen(face.config.frozen_weight, face.config.frozen_power)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith(EVIDENCE_PARTS))
+            parameter.requires_grad_(parameter.requires_grad and name.startswith(EVIDENCE_PARTS))
+        remember_captions(model.text_encoder.to(self.accelerator.device), self.captions, store.folder)
         tokens = list(self._tokens(model))
         model.fusion.counter.learn(ids for _, ids in tokens)
         model.image_head.reader.regions_weight.mul_(recipe.regions_evidence)

@@ -14,7 +14,7 @@ from ..data.degradation import check_sizes
 from ..data.folders import one_at_a_time
 from ..data.splits import load_splits
 from ..encoders.pretrained_faces import load_encoder
-from ..encoders.text_encoders import RECURRENT
+from ..encoders.recurrent_text import RECURRENT
 from ..evaluation.all_pairs import AllPairsEvaluator
 from ..evaluation.bootstrap import check_replicates
 from ..evaluation.results import Report

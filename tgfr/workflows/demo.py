@@ -19,7 +19,7 @@ from ..data.folders import one_at_a_time
 from ..data.splits import load_splits
 from ..encoders.backbones import FaceEncoder, save_encoder
 from ..encoders.pretrained_faces import load_encoder
-from ..encoders.text_encoders import RECURRENT
+from ..encoders.recurrent_text import RECURRENT
 from ..evaluation.bootstrap import check_replicates
 from ..evaluation.results import Report
 from ..report.model_cards import record_training_images, result_sections
