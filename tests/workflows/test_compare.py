@@ -22,7 +22,7 @@ from tgfr.training.recipes import build_recipe
 from tgfr.workflows.ablate import ablate
 from tgfr.workflows.compare import PLAIN_SUMS, add_plain_sums, check_systems
 from tgfr.workflows.compare_fusions import compare_fusions
-from tgfr.workflows.demo import demo
+from tgfr.workflows.demo import default_recipe, demo
 from tgfr.workflows.job import Job
 
 TPR2 = Metric("TPR", 1e-2)
@@ -181,6 +181,20 @@ def encoder(tmp_path_factory):
 def rows_of(report):
     rows = report["results"] if isinstance(report, dict) else json.loads(json.dumps(report.to_json()))["results"]
     return {(row["system"], row["condition"]["label"], row["condition"]["captions"]): row for row in rows}
+
+
+@pytest.mark.parametrize(
+    "data, text, name",
+    [
+        ("synthetic:people=9", None, "demo-evidence"),
+        ("celeba_hq", None, "evidence"),
+        ("celeba_hq", "gru", "evidence"),
+        ("celeba_hq", "bert-base-uncased", "evidence-transformer"),
+    ],
+)
+def test_the_recipe_where_none_is_named_is_the_best_for_verification(data, text, name):
+    assert default_recipe(data, text) == name
+    build_recipe(name, **{"text": text} if text else {})
 
 
 def test_a_demo_of_two_seeds_that_is_killed_between_them(tmp_path, encoder, monkeypatch):

@@ -89,7 +89,7 @@ def default_recipe(
 ) -> str:  # a name of `tgfr.training.recipes.RECIPES`
     "The recipe where none is named: for a transformer, for synthetic people, or evidence."
     if text not in (None, *RECURRENT):
-        return "ours-transformer"
+        return "evidence-transformer"
     return "demo-evidence" if data.startswith("synthetic") else "evidence"
 
 
@@ -103,7 +103,7 @@ def demo(
     # checkpoint; default: a small one is trained on other synthetic people
     recipe: str | Path | Recipe | None = None,  # evidence, evidence-transformer, ours, ours-transformer,
     # ours-celeba-dialog, ours-face2text, demo, demo-evidence, paper-lstm or paper-bert; default: demo-evidence
-    # for synthetic data, ours-transformer with a transformer, else evidence
+    # for synthetic data, evidence-transformer with a transformer, else evidence
     text: str | None = None,  # text encoder: lstm, gru, bag (words without order), or a
     # Hugging Face text model (name or local path); default: the recipe's
     seed: int | None = None,  # seed of weights, batches and bootstrap; default: the recipe's
