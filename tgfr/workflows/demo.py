@@ -95,7 +95,7 @@ def default_recipe(
 
 @one_at_a_time()
 def demo(
-    data: str = "synthetic:people=200,photos=10",  # a Parquet file, a folder of SPLIT-*.parquet, a `datasets` folder,
+    data: str = "synthetic:people=400,photos=6",  # a Parquet file, a folder of SPLIT-*.parquet, a `datasets` folder,
     # or synthetic[:people=N,photos=N,seed=N]; columns image, identity (numbers or names), photo_id, captions
     out: str | Path = "runs/demo",  # folder for report.html, report.json, figures, model and features;
     # an unfinished run there is resumed
