@@ -68,7 +68,7 @@ def in_grammar(caption: str) -> str:
 def understood(model: TGFR, captions: list[list[str]], fitted: list[list[str]]) -> dict:
     "Ranks at which the first caption of a photo finds the second, among those of all photos that have two."
     sides = list(zip(*(of_photo[:2] for of_photo in captions if len(of_photo) > 1)))
-    attributes = [[in_grammar(caption) for caption in side] for side in sides]
+    attributes = [list(map(in_grammar, side)) for side in sides]
     counted = CaptionIndex([*fitted, *([in_grammar(caption)] for caption in chain.from_iterable(fitted))])
 
     def by_tfidf(side):

@@ -295,7 +295,10 @@ def test_the_disk_comes_first_and_weights_files_are_not_looked_for(tmp_path, hub
     for name in ("me/quality", "me/face.onnx", "average", "/no/such", "a/b/c"):
         assert local_model(name) == name
     assert hub[1] == []
-    push_to_hub("me/quality", "you/quality")
+    push_to_hub("me/quality", "you/alone")
+    with pytest.raises(TgfrError, match="encoder/config.json: no such file"):  # its licence may not allow it
+        from_pretrained("you/alone/encoder")
+    push_to_hub("me/quality", "you/quality", with_encoder=True)
     assert (
         type(from_pretrained("you/quality")).__name__ == "ScalarQuality"
         and from_pretrained("you/quality/encoder").config.embedding == 8

@@ -136,11 +136,13 @@ def push_to_hub(
     message: str = "Saved by tgfr",  # of the commit
     min_people: int = 2,  # people whose captions have to hold a word of the vocabulary for it to be sent:
     # a rarer one may be a name; 1 sends every word
+    with_encoder: bool = False,  # send the face encoder that is kept with the model too: its licence has to allow it
 ) -> str:  # address of the commit
     """Put a saved model and its card on the Hugging Face Hub; nothing is ever sent there but by this command.
 
     Log in first: `hf auth login`. Features, runs and photos that lie beside the model are not sent."""
     folder = Path(folder)
+    sent = [pattern for pattern in MODEL_FILES if with_encoder or not pattern.startswith("encoder/")]
     if not re.fullmatch(REPO, repo):
         raise TgfrError(f"repo {repo}: expected OWNER/NAME")
     if not (folder / "config.json").is_file():
@@ -152,9 +154,7 @@ def push_to_hub(
         ready = _public(folder, Path(staged), min_people)
         try:
             HfApi().create_repo(repo, private=not public, exist_ok=True)
-            commit = HfApi().upload_folder(
-                repo_id=repo, folder_path=ready, allow_patterns=list(MODEL_FILES), commit_message=message
-            )
+            commit = HfApi().upload_folder(repo_id=repo, folder_path=ready, allow_patterns=sent, commit_message=message)
         except Exception as e:  # of the network alone there are dozens of types, in other packages
             raise TgfrError(f"{repo}: the Hub did not take it ({_reason(e)})") from None
     return str(commit)

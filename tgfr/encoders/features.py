@@ -39,6 +39,12 @@ class TensorRecord:
         "The same on another device or in another dtype."
         return self.map(lambda t: t.to(*args, **kwargs))
 
+    def __repr__(self) -> str:
+        "The shapes, not the numbers."
+        shapes = self.map(lambda t: "x".join(map(str, t.shape)))
+        named = ((f.name, getattr(shapes, f.name)) for f in fields(self))
+        return f"{type(self).__name__}({', '.join(f'{name} {shape}' for name, shape in named if shape is not None)})"
+
     def __getitem__(self, index) -> Self:
         "Some rows of the batch."
         return self.map(lambda t: t[index])
@@ -60,7 +66,7 @@ class TensorRecord:
         return cls(**joined)
 
 # %% ../../nbs/03_encoders/01_features.ipynb #dfa091e2
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageFeatures(TensorRecord):
     "What a face encoder knows about a batch of photos."
 
@@ -78,7 +84,7 @@ class ImageFeatures(TensorRecord):
         return self.embedding.norm(dim=-1)
 
 # %% ../../nbs/03_encoders/01_features.ipynb #abf349c7
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TextFeatures(TensorRecord):
     "What a text encoder knows about a batch of captions."
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEEDED', 'MAX_DIM', 'RENAMED_KEYS', 'CARD_CODE', 'merge_captions', 'token_ids', 'merge_ids', 'ModelConfig', 'Fused',
-           'TGFR']
+           'TGFR', 'check_encoder_fit']
 
 # %% ../../nbs/05_fusion/04_model.ipynb #3b5daf0b
 import math
@@ -17,10 +17,10 @@ import torch
 import torch.nn as nn
 
 from ..core import TgfrError, check_keys, plugin_of, read_json, write_json, write_text
-from ..encoders.backbones import FaceEncoder
+from ..encoders.backbones import FaceEncoder, save_encoder
 from ..encoders.features import ImageFeatures, TextFeatures, cosine_matrix, l2_normalize
 from ..encoders.onnx_encoder import OnnxEncoder
-from ..encoders.pretrained_faces import encoder_reference
+from ..encoders.pretrained_faces import check_encoder, encoder_reference
 from ..encoders.recurrent_text import TextEncoder
 from ..encoders.text_encoders import load_text_encoder
 from ..encoders.weight_files import read_weights, write_weights
@@ -325,11 +325,13 @@ class TGFR(nn.Module):
         folder: str | Path,  # made if missing
         facts: dict[str, object] | None = None,  # more to say on its card
         sections: dict[str, str] | None = None,  # of the card: its results, see `tgfr.report.model_cards`
-        encoder: FaceEncoder | OnnxEncoder | None = None,  # whose features it was trained on
+        encoder: FaceEncoder | OnnxEncoder | None = None,  # whose features it was trained on; None: it is not kept
     ) -> None:
-        "Write config.json, model.safetensors, a model card and, with captions, the folder text/."
+        "Write config.json, model.safetensors, a model card, with captions the folder text/, and encoder/."
         folder = Path(folder)
         face, encoder_line = encoder_reference(encoder)
+        if encoder is not None:
+            save_encoder(encoder, folder / "encoder")
         write_weights(folder / "model.safetensors", self._weights())
         if self.config.use_captions:
             self.text_encoder.save(folder / "text")
@@ -357,3 +359,20 @@ class TGFR(nn.Module):
         weights = read_weights(folder / "model.safetensors", model._weights())
         model.load_state_dict(weights, strict=False, assign=True)
         return model.eval()
+
+# %% ../../nbs/05_fusion/04_model.ipynb #6a79882e
+def check_encoder_fit(
+    model: TGFR,
+    encoder: FaceEncoder | OnnxEncoder,
+    folder: str | Path,  # of the model, with a config.json
+    name: str | Path,  # of the encoder, for messages
+) -> None:
+    "`TgfrError` unless a saved model reads what an encoder gives."
+    config = encoder.config
+    check_encoder(folder, config.name, encoder.content_digest)
+    if model.config.embedding != config.embedding:
+        trained_on = f"the model in {folder} was trained on {model.config.embedding}"
+        raise TgfrError(f"{name}: its embedding has {config.embedding} numbers, {trained_on}")
+    if model.config.needs_regions and (config.regions is None or tuple(config.regions) != model.config.regions):
+        trained_on = f"the model in {folder} was trained on {model.config.regions}"
+        raise TgfrError(f"{name}: its feature map is {config.regions}, {trained_on}")

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from ..core import TgfrError, log
 from ..data.datasets import drop_unusable, load_faces, usual_split
 from ..data.folders import one_at_a_time
-from ..encoders.pretrained_faces import check_encoder, load_encoder
+from ..encoders.pretrained_faces import load_encoder
 from ..evaluation.all_pairs import AllPairsEvaluator, FaceSplit, with_features
 from ..evaluation.bootstrap import Verification, check_replicates
 from ..evaluation.caption_scores import study_captions
@@ -44,7 +44,7 @@ from tgfr.evaluation.results import (
 )
 from ..evaluation.retrieval import retrieve, same_captions
 from ..formats.pairs import read_pairs_list
-from ..fusion.model import TGFR
+from ..fusion.model import TGFR, check_encoder_fit
 from ..report.model_cards import NO_ATTRIBUTES, NOT_BY_SUBGROUP, identity_overlap, result_sections, write_results
 from ..report.page import Figures
 from ..report.subgroup_tables import subgroup_tables
@@ -205,9 +205,9 @@ def evaluate(
     check_replicates(replicates)
     trained, other = (m and TGFR.load(m).to(PartialState().device) for m in (model, baseline))
     face = load_encoder(encoder, output)
-    _check_fit(trained, face, model, encoder)
+    check_encoder_fit(trained, face, model, encoder)
     if other:
-        _check_fit(other, face, baseline, encoder)
+        check_encoder_fit(other, face, baseline, encoder)
         _check_comparable(trained, other, model, baseline)
     needed = task == "retrieval" or any(_needs_captions(m) for m in (trained, other) if m)
     dataset, skips = drop_unusable(load_faces(data, split or usual_split(data, "validation"), needed), needed)
@@ -233,18 +233,6 @@ def evaluate(
     return report
 
 # %% ../../nbs/10_workflows/04_evaluate.ipynb #40e8f52f
-def _check_fit(model: TGFR, encoder, folder, name) -> None:
-    "`TgfrError` unless a model reads what an encoder gives."
-    config = encoder.config
-    check_encoder(folder, config.name, encoder.content_digest)
-    if model.config.embedding != config.embedding:
-        trained_on = f"the model in {folder} was trained on {model.config.embedding}"
-        raise TgfrError(f"{name}: its embedding has {config.embedding} numbers, {trained_on}")
-    if model.config.needs_regions and (config.regions is None or tuple(config.regions) != model.config.regions):
-        trained_on = f"the model in {folder} was trained on {model.config.regions}"
-        raise TgfrError(f"{name}: its feature map is {config.regions}, {trained_on}")
-
-
 def _check_comparable(model: TGFR, other: TGFR, folder, baseline) -> None:
     "`TgfrError` unless a model has its counterpart in the reference."
     if other.config.use_captions and not model.config.use_captions:
