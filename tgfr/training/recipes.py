@@ -222,7 +222,7 @@ def demo() -> Recipe:
 
 def demo_evidence() -> Recipe:
     "The default for synthetic photos: captions as evidence, in the size of `demo`."
-    return replace(demo(), text="bag", fusion="evidence", epochs_align=0, epochs_fuse=16)
+    return replace(demo(), text="bag", fusion="evidence", epochs_align=0, epochs_fuse=16, epochs_evidence=32)
 
 # %% ../../nbs/08_training/01_recipes.ipynb #f4c6ae83
 def paper_lstm() -> Recipe:
